@@ -1,0 +1,3 @@
+#include <nanobind/nanobind.h>
+
+NB_MODULE(_linear, module) { module.doc() = "Compiled kernels of thresher.linear"; }

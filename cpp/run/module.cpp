@@ -1,0 +1,3 @@
+#include <nanobind/nanobind.h>
+
+NB_MODULE(_run, module) { module.doc() = "Compiled kernels of thresher.run"; }

@@ -1,0 +1,1 @@
+"""Running and storing sparse models: layouts, packing by measurement, checkpoints."""
