@@ -25,17 +25,19 @@ def gram_update(gram: torch.Tensor, inputs: torch.Tensor) -> None:
     inputs : Tensor of shape (..., tokens, columns)
         Float32 inputs.
     """
-    columns = inputs.shape[-1]
-    width = -(-columns // _STRIPES)
-    for start in range(0, columns, width):
-        stop = min(start + width, columns)
-        left = inputs[..., start:stop].mT
-        gram[..., start:stop, :stop] += left @ inputs[..., :stop]
+    for start, stop in _stripes(inputs.shape[-1]):
+        gram[..., start:stop, :stop] += inputs[..., start:stop].mT @ inputs[..., :stop]
 
 
-def mirror(gram: torch.Tensor) -> torch.Tensor:
-    """Return the symmetric matrix whose lower triangle is that of `gram`."""
-    return gram.tril() + gram.tril(-1).mT
+def mirror(gram: torch.Tensor) -> None:
+    """Fill the upper block triangle that :func:`gram_update` leaves out, in place."""
+    for start, stop in _stripes(gram.shape[-1]):
+        gram[..., :start, start:stop] = gram[..., start:stop, :start].mT
+
+
+def _stripes(columns: int) -> list[tuple[int, int]]:
+    width = max(1, -(-columns // _STRIPES))
+    return [(start, min(start + width, columns)) for start in range(0, columns, width)]
 
 
 def damped(matrix: torch.Tensor, damping: float) -> torch.Tensor:
@@ -94,12 +96,13 @@ def inverse_cholesky(matrix: torch.Tensor, damping: float) -> torch.Tensor:
     """
     for attempt in range(4):
         ridge = max(damping, 1e-6) * 10**attempt if attempt else damping
-        reversed_order = damped(matrix, ridge).flip(-1, -2)
-        factor, info = torch.linalg.cholesky_ex(reversed_order)
+        factor, info = torch.linalg.cholesky_ex(damped(matrix, ridge).flip(-1, -2))
         if not bool((info != 0).any()):
             upper = factor.flip(-1, -2)
-            identity = torch.eye(upper.shape[-1], dtype=upper.dtype, device=upper.device)
-            return torch.linalg.solve_triangular(upper, identity.expand_as(upper), upper=True)
+            del factor
+            inverse = torch.zeros_like(upper)
+            inverse.diagonal(dim1=-2, dim2=-1).fill_(1)
+            return torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
     raise NumericalError(
         f"the second moment of the inputs is not positive definite even with damping {ridge:g}; "
         "calibrate with more tokens or raise the damping"

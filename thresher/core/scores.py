@@ -250,7 +250,7 @@ class OBS(Score):
         return (weight / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).square()
 
 
-def Wanda() -> Score:  # noqa: N802 - a part among parts, named as the field names it
+def Wanda() -> Score:
     """Return ``Magnitude() * InputNorm()``.
 
     References
@@ -260,7 +260,7 @@ def Wanda() -> Score:  # noqa: N802 - a part among parts, named as the field nam
     return Magnitude() * InputNorm()
 
 
-def Taylor() -> Score:  # noqa: N802
+def Taylor() -> Score:
     """Return ``Magnitude() * Gradient()``, the first-order change of the loss (also SNIP's score).
 
     References

@@ -56,7 +56,7 @@ class Statistics:
         self._sum: torch.Tensor | None = None
         self._squares: torch.Tensor | None = None
         self._gram: torch.Tensor | None = None
-        self._mirrored = False
+        self._finished = False
         self._sample: list[torch.Tensor] = []
         self._sampled = 0
         self._factors: dict[float, torch.Tensor] = {}
@@ -78,6 +78,8 @@ class Statistics:
         NumericalError
             If an input is NaN or infinite; the message names the layer.
         """
+        if self._finished:
+            raise OptionError(f"statistics of layer {self.name!r} were already read; start anew")
         inputs = inputs.detach().float()
         squares = inputs.square().sum(-2, dtype=torch.float64)
         if not bool(torch.isfinite(squares).all()):
@@ -94,7 +96,6 @@ class Statistics:
                 columns = inputs.shape[-1]
                 self._gram = inputs.new_zeros(*inputs.shape[:-2], columns, columns)
             gram_update(self._gram, inputs)
-            self._mirrored = False
         self._keep_sample(inputs)
         self.tokens += inputs.shape[-2]
 
@@ -153,10 +154,12 @@ class Statistics:
     def gram(self) -> torch.Tensor:
         """Second moment ``E[x x^T]`` of the inputs, shape (..., columns, columns), float32."""
         gram = self._seen(self._gram, "gram")
-        if not self._mirrored:
-            self._gram = mirror(gram)
-            self._mirrored = True
-        return self._gram / self.tokens  # type: ignore[operator]
+        if not self._finished:
+            # In place: for the widest layers a second copy would not fit in the budget.
+            mirror(gram)
+            gram /= self.tokens
+            self._finished = True
+        return gram
 
     def inverse_factor(self, damping: float) -> torch.Tensor:
         """Return the upper Cholesky factor of the inverse damped second moment.

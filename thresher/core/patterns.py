@@ -1,0 +1,328 @@
+"""Patterns: which supports are allowed? The projection of a score onto the allowed masks.
+
+A pattern sees a score as a matrix of shape (..., rows, columns) and keeps a number of
+entries of greatest total score among those its constraint allows.
+"""
+
+from __future__ import annotations
+
+__all__ = ["NM", "Block", "Channels", "FanIn", "Pattern", "Unstructured", "parse"]
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import LayerError, OptionError, nearest
+from .top_k import top_k_mask
+
+
+class Pattern(ABC):
+    """Base class of patterns.
+
+    Attributes
+    ----------
+    density : float or None
+        The density that the pattern itself implies, such as 0.5 for 2:4.
+    column_step : int or None
+        The choice may be made separately in column blocks whose width is a multiple of
+        this; None when it needs every column at once.
+    swap_width : int or None
+        Within this many aligned columns a kept and a removed weight of one row may trade
+        places; 0 means the whole row, None that no trade is allowed.
+    """
+
+    density: float | None = None
+    column_step: int | None = 1
+    swap_width: int | None = 0
+
+    @abstractmethod
+    def quantum(self, shape: Sequence[int]) -> int:
+        """Return the smallest step, in weights, between two allowed counts.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Matrix shape (..., rows, columns).
+
+        Returns
+        -------
+        int
+            Every allowed count is a multiple of it.
+
+        Raises
+        ------
+        LayerError
+            If no mask of this pattern fits the shape.
+        """
+
+    @abstractmethod
+    def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
+        """Return the allowed mask with `keep` entries and the greatest total score.
+
+        Parameters
+        ----------
+        score : Tensor of shape (..., rows, columns)
+            Larger = keep; no NaN.
+        keep : int
+            A multiple of :meth:`quantum`, from 0 to the number of entries.
+
+        Returns
+        -------
+        Tensor of bool
+            Same shape as `score`.
+        """
+
+    def count(self, shape: Sequence[int], density: float) -> int:
+        """Return the allowed count nearest to `density` times the number of entries."""
+        quantum = self.quantum(shape)
+        return quantum * math.floor(density * math.prod(shape) / quantum + 0.5)
+
+    @property
+    @abstractmethod
+    def spec(self) -> str:
+        """The text that :func:`parse` turns back into this pattern."""
+
+
+@dataclass(frozen=True)
+class Unstructured(Pattern):
+    """Any weights.
+
+    Parameters
+    ----------
+    per : {"tensor", "row"}, default "tensor"
+        Whether weights compete across the whole matrix or within each output row, all rows
+        keeping the same number. Wanda (Sun et al. 2023, section 3) compares per row.
+    """
+
+    per: str = "tensor"
+
+    def __post_init__(self) -> None:
+        if self.per not in ("tensor", "row"):
+            raise OptionError(f"weights compete per 'tensor' or per 'row', not per {self.per!r}")
+
+    def quantum(self, shape: Sequence[int]) -> int:
+        """Return 1, or the number of rows."""
+        return 1 if self.per == "tensor" else max(1, math.prod(shape[:-1]))
+
+    def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
+        """Keep the largest scores."""
+        if self.per == "tensor":
+            return _as_mask(top_k_mask(score, keep, axis=None))
+        return _as_mask(top_k_mask(score, keep // self.quantum(score.shape)))
+
+    @property
+    def spec(self) -> str:
+        """``"unstructured"`` or ``"per-row"``."""
+        return "unstructured" if self.per == "tensor" else "per-row"
+
+
+@dataclass(frozen=True)
+class FanIn(Unstructured):
+    """The same number of inputs for every output row (constant fan-in).
+
+    References
+    ----------
+    Lasby et al., Dynamic Sparse Training with Structured Sparsity (2023), section 3.
+    """
+
+    per: str = "row"
+
+    @property
+    def spec(self) -> str:
+        """``"fan-in"``."""
+        return "fan-in"
+
+
+@dataclass(frozen=True)
+class NM(Pattern):
+    """N weights kept among every M consecutive inputs of a row.
+
+    Parameters
+    ----------
+    n, m : int
+        ``0 < n <= m``. A budget that gives layers different densities varies N and leaves M.
+
+    Raises
+    ------
+    OptionError
+        If `n` is not in 1..m.
+    """
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.n <= self.m:
+            raise OptionError(
+                f"pattern {self.n}:{self.m} keeps {self.n} of every {self.m} weights; "
+                "N must be at least 1 and at most M"
+            )
+
+    @property
+    def density(self) -> float:  # type: ignore[override]
+        """``n / m``."""
+        return self.n / self.m
+
+    @property
+    def column_step(self) -> int:  # type: ignore[override]
+        """Groups of M must not be cut."""
+        return self.m
+
+    @property
+    def swap_width(self) -> int:  # type: ignore[override]
+        """Trades stay inside a group."""
+        return self.m
+
+    def quantum(self, shape: Sequence[int]) -> int:
+        """Return the number of groups."""
+        _require_multiple(shape[-1], self.m, "inputs", f"pattern {self.spec}")
+        return max(1, math.prod(shape) // self.m)
+
+    def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
+        """Keep the N largest of each group."""
+        n = keep // self.quantum(score.shape)
+        groups = score.reshape(*score.shape[:-1], score.shape[-1] // self.m, self.m)
+        return _as_mask(top_k_mask(groups, n)).reshape(score.shape)
+
+    @property
+    def spec(self) -> str:
+        """``"N:M"``."""
+        return f"{self.n}:{self.m}"
+
+
+@dataclass(frozen=True)
+class Block(Pattern):
+    """Whole blocks of `rows` x `columns` neighbouring weights.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Block size; both must divide the matrix.
+    """
+
+    rows: int
+    columns: int
+    swap_width = None
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise OptionError(f"a block of {self.rows}x{self.columns} holds no weight")
+
+    @property
+    def column_step(self) -> int:  # type: ignore[override]
+        """Blocks must not be cut."""
+        return self.columns
+
+    def quantum(self, shape: Sequence[int]) -> int:
+        """Return the size of a block."""
+        _require_multiple(shape[-2], self.rows, "outputs", f"pattern {self.spec}")
+        _require_multiple(shape[-1], self.columns, "inputs", f"pattern {self.spec}")
+        return self.rows * self.columns
+
+    def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
+        """Keep the blocks of largest total score."""
+        *batch, rows, columns = score.shape
+        tall, wide = rows // self.rows, columns // self.columns
+        blocks = score.reshape(*batch, tall, self.rows, wide, self.columns)
+        chosen = _as_mask(top_k_mask(blocks.sum((-3, -1)), keep // self.quantum(score.shape), None))
+        return chosen[..., :, None, :, None].expand_as(blocks).reshape(score.shape)
+
+    @property
+    def spec(self) -> str:
+        """``"RxC"``."""
+        return f"{self.rows}x{self.columns}"
+
+
+@dataclass(frozen=True)
+class Channels(Pattern):
+    """Whole output channels, or groups of them such as attention heads.
+
+    Parameters
+    ----------
+    size : int, default 1
+        Consecutive output rows that are kept or removed together.
+    """
+
+    size: int = 1
+    column_step = None
+    swap_width = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise OptionError(f"a channel group of {self.size} rows holds no weight")
+
+    def quantum(self, shape: Sequence[int]) -> int:
+        """Return the number of weights in a group."""
+        _require_multiple(shape[-2], self.size, "outputs", f"pattern {self.spec}")
+        return self.size * shape[-1]
+
+    def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
+        """Keep the groups of largest total score."""
+        whole = Block(self.size, score.shape[-1])
+        return whole.mask(score, keep)
+
+    @property
+    def spec(self) -> str:
+        """``"channels"`` or ``"channels/SIZE"``."""
+        return "channels" if self.size == 1 else f"channels/{self.size}"
+
+
+_NAMED: dict[str, Pattern] = {
+    "unstructured": Unstructured(),
+    "per-row": Unstructured("row"),
+    "fan-in": FanIn(),
+    "channels": Channels(),
+}
+
+
+def parse(spec: str | Pattern) -> Pattern:
+    """Return the pattern that `spec` names.
+
+    Parameters
+    ----------
+    spec : str or Pattern
+        ``"unstructured"``, ``"per-row"``, ``"fan-in"``, ``"2:4"`` (N:M), ``"16x16"``
+        (blocks of rows x columns), ``"channels"`` or ``"channels/64"``; a pattern is
+        returned as it is.
+
+    Returns
+    -------
+    Pattern
+
+    Raises
+    ------
+    OptionError
+        If `spec` is none of these.
+    """
+    if isinstance(spec, Pattern):
+        return spec
+    text = spec.strip().lower()
+    if text in _NAMED:
+        return _NAMED[text]
+    if found := re.fullmatch(r"(\d+):(\d+)", text):
+        return NM(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"(\d+)x(\d+)", text):
+        return Block(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"channels/(\d+)", text):
+        return Channels(int(found[1]))
+    raise OptionError(
+        f"there is no pattern {spec!r}; {nearest(text, _NAMED)}; or N:M such as 2:4, or a "
+        "block such as 16x16"
+    )
+
+
+def _as_mask(mask: object) -> torch.Tensor:
+    assert isinstance(mask, torch.Tensor)
+    return mask
+
+
+def _require_multiple(size: int, step: int, what: str, who: str) -> None:
+    if size % step:
+        raise LayerError(
+            f"{who} needs a number of {what} divisible by {step}, and there are {size}; "
+            "exclude the layer or choose another pattern"
+        )
