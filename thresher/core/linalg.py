@@ -102,7 +102,8 @@ def inverse_cholesky(matrix: torch.Tensor, damping: float) -> torch.Tensor:
             del factor
             inverse = torch.zeros_like(upper)
             inverse.diagonal(dim1=-2, dim2=-1).fill_(1)
-            return torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
+            torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
+            return inverse
     raise NumericalError(
         f"the second moment of the inputs is not positive definite even with damping {ridge:g}; "
         "calibrate with more tokens or raise the damping"

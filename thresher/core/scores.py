@@ -27,6 +27,7 @@ __all__ = [
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -293,7 +294,7 @@ def outlier_ratio(score: torch.Tensor, multiple: float = 5.0) -> float:
     return float((score > multiple * score.mean()).float().mean())
 
 
-_BY_NAME = {
+_BY_NAME: dict[str, Callable[[], Score]] = {
     "magnitude": Magnitude,
     "random": Random,
     "wanda": Wanda,

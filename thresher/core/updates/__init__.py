@@ -1,0 +1,11 @@
+"""Updates answer how the survivors make up for the removed.
+
+An update maps (weight, mask chooser, statistics) to the new weight and its mask.
+"""
+
+from .base import Keep, Update, parse
+from .dsnot import DSnoT
+from .least_squares import LeastSquares
+from .obs import OBS
+
+__all__ = ["OBS", "DSnoT", "Keep", "LeastSquares", "Update", "parse"]
