@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .errors import DataError, LayerError
-from .layers import is_prunable
+from .layers import Layer, is_prunable
 
 
 class _StopForwardError(Exception):
@@ -121,6 +121,12 @@ class BlockChain:
             for block, _ in restore:
                 del block.__dict__["forward"]
 
+    def _note_arguments(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> None:
+        rest = {k: v for k, v in keywords.items() if k != "hidden_states"}
+        self.arguments[index] = (tuple(args[1:]), _without_cache(rest))
+
 
 def _pass_through(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return hidden_states
@@ -172,7 +178,7 @@ def find_blocks(model: nn.Module, sample: Any | None = None) -> BlockChain:
     candidates = []
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1:
-            weights = sum(m.weight.numel() for m in module.modules() if is_prunable(m))
+            weights = sum(Layer("", m).weight.numel() for m in module.modules() if is_prunable(m))
             candidates.append((weights, name, module))
     # The largest first; of equals the outermost, which named_modules yields first.
     candidates.sort(key=lambda c: -c[0])

@@ -148,7 +148,7 @@ def _unfold(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch
     for axis, (kernel, stride, dilation) in enumerate(sizes, start=2):
         x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     # Now (batch, channels, *positions, *kernel); channels are split in groups and go last.
-    x = x.unflatten(1, (module.groups, -1)).movedim(1, 0).movedim(2, -1)
+    x = x.reshape(x.shape[0], module.groups, -1, *x.shape[2:]).movedim(1, 0).movedim(2, -1)
     columns = math.prod(module.kernel_size) * module.in_channels // module.groups
     rows = x.reshape(module.groups, -1, columns)
     return rows[0] if module.groups == 1 else rows

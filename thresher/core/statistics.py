@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .errors import NumericalError, OptionError
+from .errors import DataError, NumericalError, OptionError
 from .linalg import gram_update, inverse_cholesky, mirror
 
 #: Names that scores, updates and budgets may ask for in ``needs``.
@@ -33,8 +33,6 @@ class Statistics:
 
     Attributes
     ----------
-    tokens : int
-        Rows of input seen.
     start : int
         First column that this view covers; see :meth:`columns`.
 
@@ -49,8 +47,8 @@ class Statistics:
         self.needs = frozenset(needs)
         if unknown := self.needs - KNOWN:
             raise OptionError(f"unknown statistic {sorted(unknown)[0]!r}; known: {sorted(KNOWN)}")
-        self.tokens = 0
         self.start = 0
+        self._tokens = 0
         self._parent: Statistics | None = None
         self._slice = slice(None)
         self._sum: torch.Tensor | None = None
@@ -97,7 +95,7 @@ class Statistics:
                 self._gram = inputs.new_zeros(*inputs.shape[:-2], columns, columns)
             gram_update(self._gram, inputs)
         self._keep_sample(inputs)
-        self.tokens += inputs.shape[-2]
+        self._tokens += inputs.shape[-2]
 
     def update_gradient(self, gradient: torch.Tensor) -> None:
         """Take in the gradient of one batch's loss with respect to the weight.
@@ -124,8 +122,18 @@ class Statistics:
         view = Statistics(self.name, self.needs)
         view._parent, view._slice = self, columns
         view.start = self.start + (columns.start or 0)
-        view.tokens = self.tokens
         return view
+
+    def renamed(self, name: str) -> Statistics:
+        """Return these moments for another layer that is fed the same inputs."""
+        view = self.columns(slice(None))
+        view.name = name
+        return view
+
+    @property
+    def tokens(self) -> int:
+        """Rows of input seen."""
+        return self._tokens if self._parent is None else self._parent.tokens
 
     @property
     def norm(self) -> torch.Tensor:
@@ -153,6 +161,8 @@ class Statistics:
     @property
     def gram(self) -> torch.Tensor:
         """Second moment ``E[x x^T]`` of the inputs, shape (..., columns, columns), float32."""
+        if self._parent is not None:
+            return self._parent.gram[..., self._slice, self._slice]
         gram = self._seen(self._gram, "gram")
         if not self._finished:
             # In place: for the widest layers a second copy would not fit in the budget.
@@ -184,20 +194,22 @@ class Statistics:
     @property
     def gradient(self) -> torch.Tensor:
         """Mean gradient of the loss, shape (..., rows, columns)."""
-        if self._parent is not None:
+        if self._gradient is None and self._parent is not None:
             return self._parent.gradient[..., self._slice]
         return self._seen(self._gradient, "gradient") / self._gradients_seen
 
     @property
     def squared_gradient(self) -> torch.Tensor:
         """Mean squared batch gradient of the loss, shape (..., rows, columns)."""
-        if self._parent is not None:
+        if self._squared_gradient is None and self._parent is not None:
             return self._parent.squared_gradient[..., self._slice]
         return self._seen(self._squared_gradient, "squared_gradient") / self._gradients_seen
 
     @property
     def sample(self) -> torch.Tensor | None:
         """Up to :data:`SAMPLE_ROWS` rows of input, shape (..., rows, columns), or None."""
+        if self._parent is not None:
+            return self._parent.sample
         return torch.cat(self._sample, dim=-2) if self._sample else None
 
     def adopt_gradients(self, other: Statistics) -> None:
@@ -214,6 +226,11 @@ class Statistics:
             self._sampled += room
 
     def _seen(self, value: torch.Tensor | None, what: str) -> torch.Tensor:
+        if value is not None and self.tokens == 0 and not what.endswith("gradient"):
+            raise DataError(
+                f"layer {self.name!r} was given no calibration tokens (an expert that was never "
+                "chosen, or empty data); calibrate with more data or exclude the layer"
+            )
         if value is None:
             raise OptionError(
                 f"statistic {what!r} of layer {self.name!r} was not collected; "
