@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import DataError, LayerError
+from .errors import DataError
 from .layers import Layer, is_prunable
 
 
@@ -28,8 +28,9 @@ class BlockChain:
     model : nn.Module
         The whole model.
     names : list of str
-        Paths of the blocks in the order in which they run. A model without such a chain is
-        one block, named ``""``.
+        Paths of the blocks in the order in which they run. A last name ``""`` stands for the
+        whole model, whose inputs are the samples themselves: it is the only one of a model
+        without a chain, and follows the blocks when layers outside them are pruned too.
 
     Attributes
     ----------
@@ -48,7 +49,7 @@ class BlockChain:
 
     def run(self, index: int, hidden: Any) -> Any:
         """Run one block on one sample's hidden state and return the next hidden state."""
-        if self.names == [""]:
+        if not self.names[index]:
             return call(self.model, hidden)
         rest, keywords = self.arguments[index]
         return first_output(self.module(index)(hidden, *rest, **keywords))
@@ -79,10 +80,8 @@ class BlockChain:
         handle = first.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
         try:
             for sample in samples:
-                try:
+                with contextlib.suppress(_StopForwardError):
                     call(self.model, sample)
-                except _StopForwardError:
-                    continue
         finally:
             handle.remove()
         return caught
@@ -93,12 +92,13 @@ class BlockChain:
         The blocks themselves are skipped where a skip keeps the shape, so that this works
         before their weights are loaded.
         """
-        self.arguments = [((), {}) for _ in self.names]
+        blocks = [index for index, name in enumerate(self.names) if name]
+        self.arguments = [((), {}) for _ in blocks]
         skip = all(p.is_meta for p in self.module(0).parameters())
         restore: list[tuple[nn.Module, Callable[..., Any]]] = []
         handles = []
         try:
-            for index in range(len(self.names)):
+            for index in blocks:
                 block = self.module(index)
 
                 def note(
@@ -114,7 +114,8 @@ class BlockChain:
                 if skip:
                     restore.append((block, block.forward))
                     block.forward = _pass_through
-            call(self.model, sample)
+            with contextlib.suppress(_StopForwardError):
+                call(self.model, sample)
         finally:
             for handle in handles:
                 handle.remove()
@@ -126,6 +127,8 @@ class BlockChain:
     ) -> None:
         rest = {k: v for k, v in keywords.items() if k != "hidden_states"}
         self.arguments[index] = (tuple(args[1:]), _without_cache(rest))
+        if index + 1 == len(self.arguments):
+            raise _StopForwardError
 
 
 def _pass_through(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -219,17 +222,3 @@ def _is_chain(model: nn.Module, names: Sequence[str], sample: Any) -> bool:
         and given.shape == made.shape
         for given, made in zip(inputs[1:], outputs[:-1], strict=True)
     )
-
-
-def require_chain(chain: BlockChain, model_name: str) -> None:
-    """Raise unless the model is a chain of blocks, which pruning from disk needs.
-
-    Raises
-    ------
-    LayerError
-        With the remedy.
-    """
-    if chain.names == [""]:
-        raise LayerError(
-            f"{model_name} has no list of blocks to load one at a time; prune it in memory"
-        )

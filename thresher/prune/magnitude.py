@@ -1,0 +1,44 @@
+"""Magnitude pruning, and the random baseline that it must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.card import Card, Catalogued
+from ..core.scores import Magnitude as MagnitudeScore
+from ..core.scores import Random as RandomScore
+from ..core.scores import Score
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Magnitude(Recipe, Catalogued):
+    """Remove the smallest weights of every layer.
+
+    Parameters
+    ----------
+    score, pattern, budget, update, density
+        See :class:`~thresher.prune.recipe.Recipe`.
+
+    References
+    ----------
+    Han et al., Learning both Weights and Connections for Efficient Neural Networks (2015),
+    section 3.
+    """
+
+    score: Score = MagnitudeScore()
+    card = Card(
+        name="magnitude",
+        title="Learning both Weights and Connections for Efficient Neural Networks",
+        authors="Han et al.",
+        year=2015,
+        arxiv="1506.02626",
+        summary="Remove the weights of smallest magnitude.",
+    )
+
+
+@dataclass(frozen=True)
+class Random(Recipe):
+    """Remove weights at random: the baseline."""
+
+    score: Score = RandomScore()

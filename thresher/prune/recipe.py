@@ -1,0 +1,107 @@
+"""A recipe: which score, pattern, budget and update prune a model, and to what density."""
+
+from __future__ import annotations
+
+__all__ = ["Recipe"]
+
+import dataclasses
+from dataclasses import dataclass
+
+from ..core import budgets, patterns, updates
+from ..core.budgets import Budget, Uniform
+from ..core.errors import OptionError
+from ..core.patterns import Pattern, Unstructured
+from ..core.scores import Score
+from ..core.updates import Keep, Update
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Parts that together prune a trained model in one shot.
+
+    Parameters
+    ----------
+    score : Score
+        What matters.
+    pattern : Pattern, default Unstructured()
+        Which supports are allowed.
+    budget : Budget, default Uniform()
+        How much each layer keeps.
+    update : Update, default Keep()
+        How survivors make up for the removed.
+    density : float, optional
+        Share of the prunable weights to keep, in (0, 1]; by default what the pattern
+        implies, such as 0.5 for 2:4.
+
+    Raises
+    ------
+    OptionError
+        If `density` is out of range, missing, or at odds with the pattern.
+
+    Examples
+    --------
+    >>> from thresher.core import scores, patterns
+    >>> Recipe(scores.Wanda(), patterns.NM(2, 4)).target
+    0.5
+    """
+
+    score: Score
+    pattern: Pattern = Unstructured()
+    budget: Budget = Uniform()
+    update: Update = Keep()
+    density: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.density is None:
+            return
+        if not 0 < self.density <= 1:
+            raise OptionError(
+                f"density {self.density} is out of range; it is the share of weights to keep, "
+                "above 0 and at most 1"
+            )
+        implied = self.pattern.density
+        if implied is not None and abs(implied - self.density) > 1e-9:
+            raise OptionError(
+                f"pattern {self.pattern.spec} keeps {implied:g} of the weights, which contradicts "
+                f"density {self.density:g}; drop one of the two"
+            )
+
+    @property
+    def target(self) -> float:
+        """The density to reach."""
+        density = self.pattern.density if self.density is None else self.density
+        if density is None:
+            raise OptionError("say how much to keep: density=0.5, or a pattern such as '2:4'")
+        return density
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The statistics that score and update need."""
+        return self.score.needs | self.update.needs
+
+    def with_options(
+        self,
+        density: float | None = None,
+        pattern: str | Pattern | None = None,
+        budget: str | Budget | None = None,
+        update: str | Update | None = None,
+    ) -> Recipe:
+        """Return this recipe with some parts replaced; None keeps a part.
+
+        Parameters
+        ----------
+        density : float, optional
+            Share of weights to keep.
+        pattern, budget, update : str or part, optional
+            Names are looked up, see the ``parse`` function of each part.
+        """
+        changes: dict[str, object] = {}
+        if density is not None:
+            changes["density"] = density
+        if pattern is not None:
+            changes["pattern"] = patterns.parse(pattern)
+        if budget is not None:
+            changes["budget"] = budgets.parse(budget)
+        if update is not None:
+            changes["update"] = updates.parse(update)
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

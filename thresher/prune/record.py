@@ -1,0 +1,135 @@
+"""The record of a pruning run: what was asked, what was reached, what it cost."""
+
+from __future__ import annotations
+
+__all__ = ["LayerRecord", "PruneRecord", "versions"]
+
+import dataclasses
+import json
+import math
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+
+@dataclass
+class LayerRecord:
+    """What happened to one layer.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name.
+    block : int
+        Index of its block.
+    shape : list of int
+        Shape of its weight.
+    kept : int
+        Weights that survive.
+    error : float
+        Squared change of the layer's output relative to the output's square, on a sample of
+        calibration inputs (of the weights, where no input was seen).
+    seconds : float
+        Time to choose and update.
+    histogram : dict
+        ``edges``, ``dense`` and ``pruned``: counts of weights by value, removed ones left out.
+    """
+
+    name: str
+    block: int
+    shape: list[int]
+    kept: int
+    error: float
+    seconds: float
+    histogram: dict[str, list[float]]
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def density(self) -> float:
+        """Share of weights that survive."""
+        return self.kept / self.size if self.size else 1.0
+
+    @property
+    def kind(self) -> str:
+        """The last part of the name, such as ``"q_proj"``."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass
+class PruneRecord:
+    """A pruning run, as data: kept beside the model and shown in the report.
+
+    Parameters
+    ----------
+    model : str
+        Name or folder of the dense model.
+    method : str
+        Card name, or ``"recipe"`` for a composed one.
+    recipe : str
+        The exact recipe as a Python expression.
+    pattern : str
+        Specification of the pattern.
+    density_asked : float
+        Share of prunable weights to keep.
+    seed : int
+        Seed of the run.
+    calibration : dict
+        What the model was calibrated on: ``source``, ``windows``, ``length``.
+    layers : list of LayerRecord
+        In the model's order.
+    timings : dict of str to float
+        Seconds by phase.
+    peak_bytes : int
+        Peak resident memory of the process while pruning.
+    versions : dict of str to str
+        Of Thresher, torch and others.
+    evaluation : dict
+        Perplexities and the like, filled by an evaluation.
+    """
+
+    model: str
+    method: str
+    recipe: str
+    pattern: str
+    density_asked: float
+    seed: int = 0
+    calibration: dict[str, Any] = field(default_factory=dict)
+    layers: list[LayerRecord] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        """Share of the pruned layers' weights that survive."""
+        return sum(r.kept for r in self.layers) / max(1, sum(r.size for r in self.layers))
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> PruneRecord:
+        """Return the record that :meth:`to_json` wrote."""
+        data = json.loads(text)
+        data["layers"] = [LayerRecord(**layer) for layer in data["layers"]]
+        return cls(**data)
+
+    def __repr__(self) -> str:
+        return (
+            f"PruneRecord({self.method}, {len(self.layers)} layers, density {self.density:.4f} of "
+            f"{self.density_asked:g} asked, {sum(self.timings.values()):.1f} s)"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, and the processor."""
+    names = ("thresher", "torch", "transformers", "numpy", "safetensors")
+    found = {name: version(name) for name in names}
+    return {**found, "python": platform.python_version(), "machine": platform.machine()}

@@ -1,0 +1,165 @@
+"""Packed formats: the bytes of a sparse weight, on disk and in memory.
+
+The byte layouts are specified in ``docs/format.md``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FORMAT_VERSION", "is_packed", "pack", "packed_bytes", "suffixes", "unpack"]
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..core.errors import CheckpointError
+from ..core.patterns import NM
+
+#: Raised when a reader of an earlier version could misread a file.
+FORMAT_VERSION = 1
+
+_VALUES, _BITMASK, _INDICES = "_values", "_bitmask", "_indices"
+
+#: Endings that a packed weight's tensors add to its name.
+suffixes = (_VALUES, _BITMASK, _INDICES)
+
+
+def is_packed(name: str) -> bool:
+    """Return whether a tensor name is part of a packed weight."""
+    return name.endswith(suffixes)
+
+
+def pack(
+    weight: torch.Tensor, mask: torch.Tensor, group: NM | None = None
+) -> dict[str, torch.Tensor]:
+    """Pack a weight on its support.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (rows, ...)
+        Any floating dtype; dimensions after the first are flattened to columns.
+    mask : Tensor of bool, same shape
+        The support.
+    group : NM, optional
+        When every M consecutive columns keep exactly N, positions are stored instead of a
+        bitmask, if they take no more room.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By suffix: ``_values`` with ``_bitmask`` or with ``_indices``.
+    """
+    rows = weight.shape[0]
+    flat, kept = weight.reshape(rows, -1), mask.reshape(rows, -1)
+    if group is not None and group.n * _index_bits(group.m) <= group.m:
+        chosen = kept.reshape(rows, -1, group.m)
+        if bool((chosen.sum(-1) == group.n).all()):
+            positions = chosen.nonzero()[:, 2].reshape(rows, -1)
+            values = flat[kept].reshape(rows, -1)
+            return {_VALUES: values, _INDICES: _pack_indices(positions, group.m)}
+    packed_bits = np.packbits(kept.cpu().numpy(), axis=1, bitorder="little")
+    return {_VALUES: flat[kept], _BITMASK: torch.from_numpy(packed_bits)}
+
+
+def unpack(
+    tensors: dict[str, torch.Tensor], shape: Sequence[int], name: str, group: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the dense weight and its support.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        What :func:`pack` returned.
+    shape : sequence of int
+        Shape of the dense weight.
+    name : str
+        Name of the weight, for messages.
+    group : int, optional
+        M, when positions are stored.
+
+    Returns
+    -------
+    weight : Tensor
+        Zero off the support.
+    mask : Tensor of bool
+
+    Raises
+    ------
+    CheckpointError
+        If the tensors do not fit one another or the shape; nothing is read out of range.
+    """
+    values = tensors[_VALUES]
+    rows, columns = shape[0], math.prod(shape[1:])
+    if _BITMASK in tensors:
+        mask = _bitmask_support(tensors[_BITMASK], rows, columns, name)
+    else:
+        mask = _indexed_support(tensors[_INDICES], values, rows, columns, group, name)
+    if int(mask.sum()) != values.numel():
+        raise CheckpointError(
+            f"packed weight {name!r} holds {values.numel()} values for a support of "
+            f"{int(mask.sum())}; the file is corrupted, fetch or write it again"
+        )
+    weight = values.new_zeros(rows, columns)
+    weight[mask] = values.flatten()
+    return weight.reshape(tuple(shape)), mask.reshape(tuple(shape))
+
+
+def packed_bytes(tensors: dict[str, torch.Tensor]) -> int:
+    """Return the bytes that tensors take."""
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _index_bits(m: int) -> int:
+    return max(1, math.ceil(math.log2(m)))
+
+
+def _pack_indices(positions: torch.Tensor, m: int) -> torch.Tensor:
+    width = _index_bits(m)
+    bits = (positions.unsqueeze(-1) >> torch.arange(width)) & 1
+    rows = bits.reshape(positions.shape[0], -1).to(torch.uint8).numpy()
+    return torch.from_numpy(np.packbits(rows, axis=1, bitorder="little"))
+
+
+def _bitmask_support(bitmask: torch.Tensor, rows: int, columns: int, name: str) -> torch.Tensor:
+    expected = (rows, -(-columns // 8))
+    if tuple(bitmask.shape) != expected or bitmask.dtype != torch.uint8:
+        raise CheckpointError(
+            f"bitmask of {name!r} is {bitmask.dtype} of shape {tuple(bitmask.shape)}, expected "
+            f"uint8 of shape {expected}; the file is corrupted or belongs to another model"
+        )
+    bits = np.unpackbits(bitmask.cpu().numpy(), axis=1, count=columns, bitorder="little")
+    return torch.from_numpy(bits).bool().to(bitmask.device)
+
+
+def _indexed_support(
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    rows: int,
+    columns: int,
+    m: int | None,
+    name: str,
+) -> torch.Tensor:
+    if not m or columns % m or values.dim() != 2 or values.shape[1] % (columns // m):
+        raise CheckpointError(
+            f"packed weight {name!r} has {tuple(values.shape)} values, which is no N:{m} pattern "
+            f"of {rows} rows and {columns} columns; the file is corrupted"
+        )
+    n, width, groups = values.shape[1] // (columns // m), _index_bits(m), columns // m
+    expected = (rows, -(-groups * n * width // 8))
+    if tuple(indices.shape) != expected:
+        raise CheckpointError(
+            f"indices of {name!r} have shape {tuple(indices.shape)}, expected {expected}; the "
+            "file is corrupted"
+        )
+    bits = np.unpackbits(
+        indices.cpu().numpy(), axis=1, count=groups * n * width, bitorder="little"
+    ).reshape(rows, groups, n, width)
+    positions = torch.from_numpy((bits << np.arange(width, dtype=np.uint8)).sum(-1))
+    if bool((positions >= m).any()) or bool((positions.diff(dim=-1) <= 0).any()):
+        raise CheckpointError(
+            f"indices of {name!r} are not increasing positions below {m}; the file is corrupted"
+        )
+    support = torch.zeros(rows, groups, m, dtype=torch.bool)
+    support.scatter_(-1, positions.long(), True)
+    return support.reshape(rows, columns).to(values.device)
