@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["BlockChain", "find_blocks", "first_output"]
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

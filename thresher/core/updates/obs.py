@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import _core
 from ..chooser import MaskChooser
 from ..statistics import Statistics
 from .base import Update
@@ -38,37 +39,26 @@ class OBS(Update):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sweep the columns; see :class:`Update` for the shapes."""
         factor = statistics.inverse_factor(self.damping)
-        # Transposed, every step below works on contiguous rows.
-        current = weight.mT.contiguous()
-        columns = current.shape[-2]
-        step = choose.pattern.column_step
         # An input that is always zero cannot matter; its weights compete as zeros.
-        current[_expand_dead(statistics, current)] = 0
-        fixed = choose(current.mT) if step is None else None
+        current = weight.masked_fill((statistics.norm == 0).unsqueeze(-2), 0)
+        columns = current.shape[-1]
+        step = choose.pattern.column_step
+        fixed = choose(current) if step is None else None
         width = self.block_size if step is None else -(-self.block_size // step) * step
         masks = []
         for start in range(0, columns, width):
             stop = min(start + width, columns)
-            block = current[..., start:stop, :]
-            mask = (
-                fixed[..., start:stop]
-                if fixed is not None
-                else choose.columns(block.mT, start, stop)
-            )
+            block = current[..., start:stop]
+            if fixed is None:
+                mask = choose.columns(block, start, stop)
+            else:
+                mask = fixed[..., start:stop]
             masks.append(mask)
-            errors = _sweep(block, mask.mT, factor[..., start:stop, start:stop])
+            errors = _sweep(block, mask, factor[..., start:stop, start:stop])
             if stop < columns:
-                current[..., stop:, :] -= factor[..., start:stop, stop:].mT @ errors
+                current[..., stop:] -= errors @ factor[..., start:stop, stop:]
         mask = torch.cat(masks, dim=-1)
-        return torch.where(mask, current.mT, 0).contiguous(), mask
-
-
-def _expand_dead(statistics: Statistics, transposed: torch.Tensor) -> torch.Tensor:
-    return (statistics.norm == 0).unsqueeze(-1).expand_as(transposed)
-
-
-#: Columns swept one by one before their errors are applied to the rest of the block.
-_STRIP = 16
+        return torch.where(mask, current, 0), mask
 
 
 def _sweep(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -76,8 +66,8 @@ def _sweep(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> tor
 
     Parameters
     ----------
-    block : Tensor of shape (..., columns, rows)
-        Transposed weights; updated in place.
+    block : Tensor of shape (..., rows, columns)
+        Current weights; updated in place.
     mask : Tensor of bool, same shape
         What stays.
     factor : Tensor of shape (..., columns, columns)
@@ -85,21 +75,15 @@ def _sweep(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> tor
 
     Returns
     -------
-    Tensor of shape (..., columns, rows)
+    Tensor of shape (..., rows, columns)
         Scaled errors, which later blocks must absorb.
     """
-    errors = torch.zeros_like(block)
-    removed = ~mask
-    columns = block.shape[-2]
-    scale = 1 / factor.diagonal(dim1=-2, dim2=-1)
-    for start in range(0, columns, _STRIP):
-        stop = min(start + _STRIP, columns)
-        for j in range(start, stop):
-            error = block[..., j, :] * removed[..., j, :] * scale[..., j, None]
-            errors[..., j, :] = error
-            later = factor[..., j, j + 1 : stop]
-            block[..., j + 1 : stop, :] -= later.unsqueeze(-1) * error.unsqueeze(-2)
-        if stop < columns:
-            spread = factor[..., start:stop, stop:].mT @ errors[..., start:stop, :]
-            block[..., stop:, :] -= spread
+    errors = torch.zeros(block.shape, dtype=block.dtype, device=block.device)
+    if block.dim() == 2 and block.device.type == "cpu":
+        _core.obs_sweep(block, mask.contiguous(), factor.contiguous(), errors)
+        return errors
+    for j in range(block.shape[-1]):
+        error = block[..., j] * ~mask[..., j] / factor[..., j, j, None]
+        errors[..., j] = error
+        block[..., j:] -= error.unsqueeze(-1) * factor[..., j, j:].unsqueeze(-2)
     return errors
