@@ -83,12 +83,8 @@ def catalogue() -> dict[str, type[Catalogued]]:
         Sorted by name. Other packages take part through the entry-point group
         ``thresher.methods``; single files through :func:`load_plugin`.
     """
-    package = importlib.import_module("thresher")
-    for module in pkgutil.walk_packages(package.__path__, "thresher."):
-        leaf = module.name.rpartition(".")[2]
-        if module.name.startswith("thresher.evidence") or leaf.startswith("_") or leaf == "cli":
-            continue
-        importlib.import_module(module.name)
+    for room in _rooms():
+        _import_room(room)
     for entry in importlib.metadata.entry_points(group="thresher.methods"):
         entry.load()
     return dict(sorted(_METHODS.items()))
@@ -113,12 +109,31 @@ def find(name: str) -> type[Catalogued]:
         If no method has that name; the message suggests the nearest.
     """
     wanted = name.lower().replace("_", "-")
-    if wanted in _METHODS:
-        return _METHODS[wanted]
+    # Room by room, so that pruning does not wait for scikit-learn to be imported.
+    for room in ("core", *_rooms()):
+        if wanted in _METHODS:
+            return _METHODS[wanted]
+        _import_room(room)
     methods = catalogue()
     if wanted not in methods:
         raise OptionError(f"there is no method {name!r}; {nearest(wanted, methods)}")
     return methods[wanted]
+
+
+def _rooms() -> list[str]:
+    """Return the packages that can hold methods; pruning, the most used, first."""
+    here = Path(__file__).parents[1]
+    found = {m.name for m in pkgutil.iter_modules([str(here)]) if m.ispkg}
+    return sorted(found - {"core", "evidence", "report"}, key=lambda room: (room != "prune", room))
+
+
+def _import_room(room: str) -> None:
+    package = importlib.import_module(f"thresher.{room}")
+    for module in pkgutil.walk_packages(
+        [str(Path(str(package.__file__)).parent)], f"thresher.{room}."
+    ):
+        if not module.name.rpartition(".")[2].startswith("_"):
+            importlib.import_module(module.name)
 
 
 def area_of(method: type[Catalogued]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _core
+from .._core import obs_sweep
 from ..chooser import MaskChooser
 from ..statistics import Statistics
 from .base import Update
@@ -80,7 +80,7 @@ def _sweep(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> tor
     """
     errors = torch.zeros(block.shape, dtype=block.dtype, device=block.device)
     if block.dim() == 2 and block.device.type == "cpu":
-        _core.obs_sweep(block, mask.contiguous(), factor.contiguous(), errors)
+        obs_sweep(block, mask.contiguous(), factor.contiguous(), errors)
         return errors
     for j in range(block.shape[-1]):
         error = block[..., j] * ~mask[..., j] / factor[..., j, j, None]

@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def obs_sweep(weight: Tensor, mask: Tensor, factor: Tensor, errors: Tensor) -> None: ...
