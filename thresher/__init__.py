@@ -7,16 +7,23 @@ no torch.
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
+
+import wrapt
 
 #: Where each public name lives.
 _NAMES = {
     "Recipe": "thresher.prune.recipe",
     "budgets": "thresher.core.budgets",
     "catalogue": "thresher.core.card",
+    "compare": "thresher.run.evaluate",
+    "export": "thresher.run.export",
+    "perplexity": "thresher.run.evaluate",
     "patterns": "thresher.core.patterns",
     "prox": "thresher.core.prox",
     "prune": "thresher.prune",
+    "save": "thresher.run.export",
     "schedules": "thresher.core.schedules",
     "scores": "thresher.core.scores",
     "updates": "thresher.core.updates",
@@ -35,3 +42,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+@wrapt.when_imported("transformers.quantizers.auto")
+def _register_loader(module: ModuleType) -> None:
+    """Teach ``from_pretrained`` the sparse format as soon as transformers can learn it."""
+    importlib.import_module("thresher.run.transformers_loader")

@@ -136,6 +136,10 @@ class Checkpoint:
             return formats.packed_bytes(self.packed(name))
         return formats.packed_bytes({"": self._raw(name)})
 
+    def file_of(self, name: str) -> Path:
+        """Return the file that holds a weight."""
+        return self._files[f"{name}_values" if self.is_packed(name) else name]
+
     def _raw(self, name: str) -> torch.Tensor:
         if name not in self._files:
             raise CheckpointError(f"{str(self.folder)!r} has no tensor {name!r}")
@@ -188,6 +192,14 @@ class Checkpoint:
         return int(group) if group else None
 
 
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy tokenizer, configuration and the like, but neither weights nor records."""
+    for pattern in _COMPANIONS:
+        for file in source.glob(pattern):
+            if file.name not in (_INDEX_FILE, RECORD_FILE):
+                shutil.copyfile(file, target / file.name)
+
+
 def check_version(quantization: dict[str, Any], where: str) -> None:
     """Raise if a sparse checkpoint was written by a later version.
 
@@ -218,10 +230,18 @@ def save_tensors(
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {})})
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def _umask() -> int:
+    # The library writes files that only their owner can read; a model is for sharing.
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def write_text(path: Path, text: str) -> None:
@@ -303,10 +323,7 @@ class CheckpointWriter:
             total += path.stat().st_size
             with safe_open(path, framework="pt") as handle:
                 weight_map |= dict.fromkeys(handle.keys(), path.name)
-        for pattern in _COMPANIONS:
-            for file in self.source.glob(pattern):
-                if file.name not in (_INDEX_FILE, RECORD_FILE):
-                    shutil.copyfile(file, self.folder / file.name)
+        copy_companions(self.source, self.folder)
         config = json.loads((self.source / "config.json").read_text(encoding="utf-8"))
         config["quantization_config"] = {
             "quant_method": "thresher",
