@@ -12,18 +12,18 @@ from typing import Any
 
 import wrapt
 
-#: Where each public name lives.
+#: Where each public name lives: a module, or a name in a module.
 _NAMES = {
-    "Recipe": "thresher.prune.recipe",
+    "Recipe": "thresher.prune.recipe:Recipe",
     "budgets": "thresher.core.budgets",
-    "catalogue": "thresher.core.card",
-    "compare": "thresher.run.evaluate",
-    "export": "thresher.run.export",
-    "perplexity": "thresher.run.evaluate",
+    "catalogue": "thresher.core.card:catalogue",
+    "compare": "thresher.run.evaluate:compare",
+    "export": "thresher.run.export:export",
+    "perplexity": "thresher.run.evaluate:perplexity",
     "patterns": "thresher.core.patterns",
     "prox": "thresher.core.prox",
     "prune": "thresher.prune",
-    "save": "thresher.run.export",
+    "save": "thresher.run.export:save",
     "schedules": "thresher.core.schedules",
     "scores": "thresher.core.scores",
     "updates": "thresher.core.updates",
@@ -35,9 +35,9 @@ __all__ = sorted(_NAMES)
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'thresher' has no attribute {name!r}")
-    module = importlib.import_module(_NAMES[name])
-    whole = _NAMES[name].rpartition(".")[2] == name
-    return module if whole else getattr(module, name)
+    path, _, attribute = _NAMES[name].partition(":")
+    module = importlib.import_module(path)
+    return getattr(module, attribute) if attribute else module
 
 
 def __dir__() -> list[str]:

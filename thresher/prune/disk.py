@@ -147,7 +147,7 @@ class _DiskRun:
         started = time.perf_counter()
         group = self.recipe.pattern.m if isinstance(self.recipe.pattern, NM) else None
         state = self._resume_state()
-        writer = CheckpointWriter(self.work, self.source, group)
+        writer = CheckpointWriter(self.work, self.source, group, self.options.dtype)
         steps = 2 * (len(self.chain.names) - state["next"])
         with torch.no_grad(), progress_bar(steps, self.options.progress) as advance:
             pruner = BlockwisePruner(

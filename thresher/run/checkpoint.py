@@ -273,12 +273,21 @@ class CheckpointWriter:
         The dense model's folder, whose configuration and tokenizer are copied.
     group : int, optional
         M of an N:M pattern.
+    dtype : torch.dtype, optional
+        What the weights were converted to, for the configuration.
     """
 
-    def __init__(self, folder: Path, source: Path, group: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Path,
+        group: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.folder = folder
         self.source = source
         self.group = group
+        self.dtype = dtype
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -330,6 +339,9 @@ class CheckpointWriter:
             "format_version": formats.FORMAT_VERSION,
             **({"group": self.group} if self.group else {}),
         }
+        if self.dtype is not None:
+            config["dtype"] = str(self.dtype).removeprefix("torch.")
+            config.pop("torch_dtype", None)
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         write_text(self.folder / _INDEX_FILE, json.dumps(index, indent=2) + "\n")

@@ -42,7 +42,7 @@ def export(source: str | Path, out: str | Path) -> None:
         files: dict[Path, list[str]] = {}
         for name in checkpoint:
             files.setdefault(checkpoint.file_of(name), []).append(name)
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for number, names in enumerate(files.values()):
             shard = f"model-{number:05d}.safetensors"
             save_tensors({name: checkpoint.tensor(name) for name in names}, work / shard)

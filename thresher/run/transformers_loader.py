@@ -45,6 +45,7 @@ class ThresherConfig(QuantizationConfigMixin):
 class ThresherQuantizer(HfQuantizer):
     """Loads packed weights into the model's ordinary layers."""
 
+    quantization_config: ThresherConfig
     requires_calibration = True
     is_trainable = True
     serialized_names = {"weight": ["weight" + suffix for suffix in formats.suffixes]}  # noqa: RUF012
