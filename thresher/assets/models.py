@@ -19,8 +19,8 @@ def smollm2() -> Path:
     """Return a Hugging Face folder of SmolLM2-135M-Instruct in float32.
 
     The published package holds 4-bit weights (GGUF Q4_1). They are expanded once, which
-    needs the packages of ``thresher[assets]`` and about 3 GB of memory; the folder takes
-    540 MB. Results on it are to be read against these weights, not against the original
+    needs the packages of ``thresher[assets]`` and 1.2 GB of memory and half a minute; the folder
+    takes 540 MB. Results on it are to be read against these weights, not against the original
     ones, which are better.
 
     Returns

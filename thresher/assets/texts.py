@@ -15,7 +15,7 @@ def python_documentation() -> str:
     Returns
     -------
     str
-        About 700 kB of technical English, in topic order. It is part of every Python, so
+        About 460,000 characters of technical English, in topic order. It is part of every Python, so
         that calibration needs no network; its wording varies with the version of Python.
     """
     from pydoc_data.topics import topics
