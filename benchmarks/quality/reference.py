@@ -20,21 +20,12 @@ from pathlib import Path
 from thresher.assets import smollm2
 from thresher.assets.fetch import cached
 
+from .reference_worker import CASES
 from .tokens import tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "quality-reference.json"
 REQUIREMENTS = Path(__file__).with_name("reference-requirements.txt")
-CASES = (
-    "dense",
-    "magnitude-50",
-    "sparsegpt-50",
-    "wanda-50",
-    "sparsegpt-2:4",
-    "wanda-2:4",
-    "sparsegpt-70",
-    "wanda-70",
-)
 
 
 def environment() -> Path:

@@ -25,10 +25,10 @@ CASES = {
     "dense": None,
     "magnitude-50": ("magnitude", 0.5, "0:0"),
     "sparsegpt-50": ("sparsegpt", 0.5, "0:0"),
-    "sparsegpt-2:4": ("sparsegpt", 0.5, "2:4"),
-    "sparsegpt-70": ("sparsegpt", 0.7, "0:0"),
     "wanda-50": ("wanda", 0.5, "0:0"),
+    "sparsegpt-2:4": ("sparsegpt", 0.5, "2:4"),
     "wanda-2:4": ("wanda", 0.5, "2:4"),
+    "sparsegpt-70": ("sparsegpt", 0.7, "0:0"),
     "wanda-70": ("wanda", 0.7, "0:0"),
 }
 

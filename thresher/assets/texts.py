@@ -15,8 +15,8 @@ def python_documentation() -> str:
     Returns
     -------
     str
-        About 460,000 characters of technical English, in topic order. It is part of every Python, so
-        that calibration needs no network; its wording varies with the version of Python.
+        About 460,000 characters of technical English, in topic order. It is part of every
+        Python, so that calibration needs no network; its wording varies with the version.
     """
     from pydoc_data.topics import topics
 
