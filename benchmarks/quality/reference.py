@@ -1,13 +1,14 @@
 """Measure the reference algorithms: SparseGPT and Wanda as llm-compressor runs them.
 
-    python -m benchmarks.quality.reference                              # every case
-    python -m benchmarks.quality.reference --case sparsegpt-50 --timing # one, on a quiet machine
+    python -m benchmarks.quality.reference                                # every case
+    python -m benchmarks.quality.reference --case sparsegpt-50 --timing  # one, on a quiet machine
 
 llm-compressor gets its own environment in the cache folder, made the first time. Results
 are merged, case by case, into ``benchmarks/results/quality-reference.json``.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -29,13 +30,13 @@ REQUIREMENTS = Path(__file__).with_name("reference-requirements.txt")
 
 
 def environment() -> Path:
-    """Return the Python of an environment with the peer in it, made the first time."""
-    peer = next(line for line in REQUIREMENTS.read_text().split() if line[:5] == "llmco")
-    return cached(f"env-{peer.replace('==', '-')}", _install) / "bin" / "python"
+    """Return the Python of an environment with the peer in it, made when its pins change."""
+    pins = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    return cached(f"quality-reference-{pins}", _install) / "bin" / "python"
 
 
 def _install(folder: Path) -> None:
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, symlinks=True)
     python = folder / "bin" / "python"
     command = [python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]
     subprocess.run(command, check=True)
@@ -49,13 +50,13 @@ def run(case: str, threads: int, quiet: bool) -> dict[str, object]:
         command = [environment(), "-m", "benchmarks.quality.reference_worker", "--case", case]
         command += ["--model", smollm2(), "--tokens", tokens(), "--out", out]
         command += ["--threads", str(threads)]
-        threaded = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        subprocess.run(
-            [str(part) for part in command],
-            cwd=temporary,
-            env=threaded | {"PYTHONPATH": str(ROOT)},
-            check=True,
-        )
+        variables = {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": str(threads),
+            "HF_HUB_OFFLINE": "1",
+        }
+        # The peer writes its logs into the current folder.
+        subprocess.run(command, cwd=temporary, env=os.environ | variables, check=True)
         result = json.loads(out.read_text())
     now = datetime.now(UTC).date().isoformat()
     return result | {"quiet_machine": quiet, "load_before": round(load, 2), "date": now}
