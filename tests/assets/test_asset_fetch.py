@@ -150,7 +150,10 @@ def test_missing_reader_names_the_extra():
         fetch.require("no_such_module", "no-such-package")
 
 
-def test_cache_folder_without_override(monkeypatch):
+def test_cache_folder_is_absolute(monkeypatch, tmp_path):
     monkeypatch.delenv("THRESHER_CACHE")
     assert cache_folder().name == "thresher"
     assert cache_folder().is_absolute()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THRESHER_CACHE", "here")
+    assert cache_folder() == tmp_path / "here"

@@ -31,10 +31,10 @@ def cache_folder() -> Path:
     -------
     Path
         ``$THRESHER_CACHE`` if set, else the user's cache folder of the platform
-        (``~/.cache/thresher`` on Linux). It may not exist yet.
+        (``~/.cache/thresher`` on Linux), absolute. It may not exist yet.
     """
     override = os.environ.get("THRESHER_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("thresher"))
+    return Path(override or platformdirs.user_cache_dir("thresher")).expanduser().absolute()
 
 
 def fetch(asset: Asset) -> Path:
