@@ -38,7 +38,7 @@ def environment() -> Path:
 def _install(folder: Path) -> None:
     venv.create(folder, with_pip=True, symlinks=True)
     python = folder / "bin" / "python"
-    command = [python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]
+    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]
     subprocess.run(command, check=True)
 
 
@@ -47,8 +47,8 @@ def run(case: str, threads: int, quiet: bool) -> dict[str, object]:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "result.json"
-        command = [environment(), "-m", "benchmarks.quality.reference_worker", "--case", case]
-        command += ["--model", smollm2(), "--tokens", tokens(), "--out", out]
+        command: list[str | Path] = [environment(), "-m", "benchmarks.quality.reference_worker"]
+        command += ["--case", case, "--model", smollm2(), "--tokens", tokens(), "--out", out]
         command += ["--threads", str(threads)]
         variables = {
             "PYTHONPATH": str(ROOT),
@@ -57,7 +57,7 @@ def run(case: str, threads: int, quiet: bool) -> dict[str, object]:
         }
         # The peer writes its logs into the current folder.
         subprocess.run(command, cwd=temporary, env=os.environ | variables, check=True)
-        result = json.loads(out.read_text())
+        result: dict[str, object] = json.loads(out.read_text())
     now = datetime.now(UTC).date().isoformat()
     return result | {"quiet_machine": quiet, "load_before": round(load, 2), "date": now}
 

@@ -80,8 +80,9 @@ def measure(case: str, model_folder: Path, token_folder: Path, threads: int) -> 
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     calibration = np.load(token_folder / "calibration.npy")
     started = time.perf_counter()
-    if CASES[case] is not None:
-        method, sparsity, pattern = CASES[case]
+    recipe = CASES[case]
+    if recipe is not None:
+        method, sparsity, pattern = recipe
         if method == "magnitude":
             prune_by_magnitude(model, sparsity)
         else:
