@@ -49,19 +49,24 @@ def prune_by_peer(
     from llmcompressor import oneshot
     from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
 
+    head_weights = model.lm_head.weight.count_nonzero()
     modifier = {"sparsegpt": SparseGPTModifier, "wanda": WandaPruningModifier}[method]
     rows = {"input_ids": windows.tolist(), "attention_mask": np.ones_like(windows).tolist()}
     oneshot(
         model=model,
         dataset=Dataset.from_dict(rows),
+        # A plain "lm_head" is not enough: the modifier then prunes the head, and with it the
+        # tied embeddings.
         recipe=modifier(
-            sparsity=sparsity, mask_structure=pattern, targets=["Linear"], ignore=["lm_head"]
+            sparsity=sparsity, mask_structure=pattern, targets=["Linear"], ignore=["re:.*lm_head"]
         ),
         num_calibration_samples=len(windows),
         max_seq_length=windows.shape[1],
         shuffle_calibration_samples=False,
         batch_size=1,
     )
+    if model.lm_head.weight.count_nonzero() != head_weights:
+        raise RuntimeError("llm-compressor pruned the head, which this comparison keeps dense")
 
 
 def pruned_density(model: PreTrainedModel) -> float:
