@@ -37,7 +37,7 @@ def smollm2() -> Path:
 
 
 def _expand_smollm2(folder: Path) -> None:
-    for package in ("gguf", "sentencepiece", "accelerate"):
+    for package in ("gguf", "sentencepiece"):
         require(package, package)
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
