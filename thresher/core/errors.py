@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AssetError",
     "CheckpointError",
     "DataError",
     "LayerError",
@@ -18,6 +19,10 @@ from collections.abc import Iterable
 
 class ThresherError(Exception):
     """Base class of every error that Thresher raises about its input."""
+
+
+class AssetError(ThresherError, OSError):
+    """A model or data set that a package registry holds could not be fetched or opened."""
 
 
 class OptionError(ThresherError, ValueError):

@@ -1,0 +1,1 @@
+"""Thresher side by side with its peers."""

@@ -1,0 +1,1 @@
+"""Perplexity after pruning, beside the algorithms as llm-compressor runs them."""

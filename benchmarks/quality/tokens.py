@@ -1,0 +1,39 @@
+"""The token windows that both sides of the comparison calibrate and evaluate on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from thresher.assets import smollm2, state_of_the_union
+from thresher.assets.fetch import cached
+
+LENGTH = 1024
+CALIBRATION_WINDOWS = 64
+EVALUATION_WINDOWS = 20
+
+
+def tokens() -> Path:
+    """Return the folder of ``calibration.npy`` and ``evaluation.npy``, written once.
+
+    Calibration: 64 windows of the State of the Union addresses 1950-1990; evaluation: 20
+    windows of those from 2014 on. Each text is tokenised whole and cut into consecutive
+    windows of 1024 tokens (int64 arrays of shape ``(windows, 1024)``), without special tokens.
+    """
+    return cached("quality-tokens-1", _write)
+
+
+def _write(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2())
+    for name, years, windows in (
+        ("calibration", (1950, 1990), CALIBRATION_WINDOWS),
+        ("evaluation", (2014, 2021), EVALUATION_WINDOWS),
+    ):
+        ids = tokenizer(state_of_the_union(*years), add_special_tokens=False)["input_ids"]
+        cut = np.array(ids[: windows * LENGTH], dtype=np.int64).reshape(windows, LENGTH)
+        np.save(folder / f"{name}.npy", cut)
+
+
+if __name__ == "__main__":
+    print(tokens())
