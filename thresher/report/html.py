@@ -1,0 +1,89 @@
+"""The HTML report: one file that needs nothing else, online or off."""
+
+from __future__ import annotations
+
+__all__ = ["render", "write_report"]
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import charts, units
+from .verdict import NO_CURVE, NOT_EVALUATED, judge
+
+if TYPE_CHECKING:
+    from ..prune.record import PruneRecord
+
+_LARGEST_LOSSES = 10
+
+
+def render(record: PruneRecord) -> str:
+    """Return the report on a pruning run as one HTML page.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        The run. Whatever its ``evaluation`` lacks is replaced by a sentence on how to get it.
+
+    Returns
+    -------
+    str
+        A page of about 5 MB, most of it plotly.js. It makes no request, follows the reader's
+        preference for light or dark, and holds the numbers of every chart as a table.
+    """
+    import jinja2
+    from plotly.offline import get_plotlyjs
+    from rich.filesize import decimal
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("thresher.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "bytes": decimal,
+        "duration": units.duration,
+        "number": units.number,
+        "percent": units.percent,
+    }
+    return environment.get_template("template.html").render(
+        plotly_js=get_plotlyjs(), templates=charts.templates(), **_content(record)
+    )
+
+
+def write_report(record: PruneRecord, path: str | Path) -> None:
+    """Write the report on a pruning run, whole or not at all.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        The run.
+    path : str or Path
+        The HTML file; one that is there is replaced.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written.
+    """
+    from ..run.checkpoint import write_text
+
+    write_text(Path(path), render(record))
+
+
+def _content(record: PruneRecord) -> dict[str, Any]:
+    """Return what the template shows."""
+    has_layers = bool(record.layers)
+    losses = sorted(record.layers, key=lambda layer: -layer.error)[:_LARGEST_LOSSES]
+    return {
+        "record": record,
+        "verdict": judge(record),
+        "curve": charts.chart_of_curve(record),
+        "by_depth": charts.charts_by_depth(record) if has_layers else [],
+        "by_kind": charts.charts_by_kind(record) if has_layers else [],
+        "histograms": charts.histograms(record),
+        "losses": losses,
+        "seconds": sum(record.timings.values()),
+        "no_curve": NO_CURVE if "pruned_perplexity" in record.evaluation else NOT_EVALUATED,
+    }

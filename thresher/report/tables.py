@@ -1,0 +1,162 @@
+"""Tables that a terminal shows: what a pruned model is made of, and what it cost."""
+
+from __future__ import annotations
+
+__all__ = ["kind_table", "layer_table", "recipe_table", "summary_table"]
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal as bytes_text
+from rich.table import Table
+from rich.text import Text
+
+from .kinds import by_kind
+from .units import duration, number, percent, times
+
+if TYPE_CHECKING:
+    from ..prune.record import PruneRecord
+
+_UNKNOWN = "not measured"
+
+
+def summary_table(record: PruneRecord) -> Table:
+    """Return what a pruning run did and cost, one figure a row.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        Figures that its evaluation lacks are shown as not measured.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    held = record.evaluation
+    dense, pruned = held.get("dense_perplexity"), held.get("pruned_perplexity")
+    rows = {
+        "density asked": percent(record.density_asked),
+        "density reached": percent(record.density),
+        "perplexity, dense": _UNKNOWN if dense is None else number(dense),
+        "perplexity, pruned": _UNKNOWN
+        if pruned is None
+        else number(pruned) + _ratio(pruned, dense),
+        **_bytes_on_disk(record),
+        "peak memory": bytes_text(record.peak_bytes) if record.peak_bytes else _UNKNOWN,
+        "time": duration(sum(record.timings.values())),
+    }
+    return _two_columns(f"{record.model}, pruned by {record.method}", rows)
+
+
+def recipe_table(record: PruneRecord) -> Table:
+    """Return how a pruned model was made: recipe, calibration, seed and versions.
+
+    Parameters
+    ----------
+    record : PruneRecord
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    rows = {
+        "model": record.model,
+        "method": record.method,
+        "recipe": record.recipe,
+        "pattern": record.pattern,
+        "density": f"{percent(record.density)} ({percent(record.density_asked)} asked)",
+        "seed": str(record.seed),
+        "calibration": _listed(record.calibration, ": "),
+        "versions": _listed(record.versions, " "),
+    }
+    return _two_columns("How it was made", rows)
+
+
+def kind_table(record: PruneRecord) -> Table:
+    """Return density and reconstruction error by kind of projection.
+
+    Parameters
+    ----------
+    record : PruneRecord
+
+    Returns
+    -------
+    rich.table.Table
+        A row a kind, in the model's order.
+    """
+    table = _figures("By kind of projection", "kind", "layers", "weights", "density", "error")
+    for kind in by_kind(record.layers):
+        table.add_row(
+            Text(kind.name),
+            str(len(kind.layers)),
+            f"{kind.size:,}",
+            percent(kind.density),
+            f"{kind.error:.2g}",
+        )
+    return table
+
+
+def layer_table(record: PruneRecord, stored_bytes: Mapping[str, int] | None = None) -> Table:
+    """Return density and reconstruction error of every layer.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        The run.
+    stored_bytes : mapping of str to int, optional
+        What each layer's weight takes on disk, by layer name; adds a column.
+
+    Returns
+    -------
+    rich.table.Table
+        A row a layer, in the model's order.
+    """
+    extra = () if stored_bytes is None else ("on disk",)
+    table = _figures("By layer", "layer", "shape", "kept", "density", "error", *extra)
+    for layer in record.layers:
+        cells = [
+            "x".join(map(str, layer.shape)),
+            f"{layer.kept:,}",
+            percent(layer.density),
+            f"{layer.error:.2g}",
+        ]
+        if stored_bytes is not None:
+            held = stored_bytes.get(layer.name)
+            cells.append(_UNKNOWN if held is None else bytes_text(held))
+        table.add_row(Text(layer.name), *cells)
+    return table
+
+
+def _bytes_on_disk(record: PruneRecord) -> dict[str, str]:
+    dense, sparse = record.evaluation.get("dense_bytes"), record.evaluation.get("sparse_bytes")
+    return {
+        "on disk, dense": _UNKNOWN if dense is None else bytes_text(dense),
+        "on disk, sparse": _UNKNOWN
+        if sparse is None
+        else bytes_text(sparse) + _ratio(sparse, dense),
+    }
+
+
+def _ratio(value: float, base: float | None) -> str:
+    return f" ({times(value, base)})" if base else ""
+
+
+def _listed(values: Mapping[str, object], joint: str) -> str:
+    return ", ".join(f"{key}{joint}{value}" for key, value in values.items()) or "not recorded"
+
+
+def _two_columns(title: str, rows: Mapping[str, str]) -> Table:
+    table = Table(title=Text(title), show_header=False, title_justify="left")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def _figures(title: str, first: str, *rest: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, overflow="fold")
+    for column in rest:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
