@@ -6,6 +6,7 @@ __all__ = ["Checkpoint", "CheckpointWriter", "resolve", "save_tensors"]
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -135,6 +136,12 @@ class Checkpoint:
         if self.is_packed(name):
             return formats.packed_bytes(self.packed(name))
         return formats.packed_bytes({"": self._raw(name)})
+
+    def dense_bytes(self, name: str) -> int:
+        """Return the bytes that a weight would take as a dense tensor of its dtype."""
+        if not self.is_packed(name):
+            return self.stored_bytes(name)
+        return math.prod(self._shapes[name]) * self._raw(f"{name}_values").element_size()
 
     def file_of(self, name: str) -> Path:
         """Return the file that holds a weight."""

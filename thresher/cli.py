@@ -1,0 +1,151 @@
+"""The ``thresher`` command. Heavy modules are imported inside commands, so help is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .core.errors import ThresherError
+
+_FOLDER = click.Path(path_type=Path)
+_DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
+
+
+class _Command(click.Group):
+    """Turns errors about the user's input into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ThresherError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted; the same command again goes on where it stopped", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="thresher")
+@click.option(
+    "--plugin",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Python file with methods of your own; it is executed. Repeatable.",
+)
+def main(plugin: tuple[Path, ...]) -> None:
+    """Choose what to keep, keep the model good, make the zeros pay."""
+    if plugin:
+        from .core.card import load_plugin
+
+        for file in plugin:
+            load_plugin(file)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--method", default="sparsegpt", show_default=True, help="See `thresher methods`.")
+@click.option("--density", type=float, help="Share of weights to keep, in (0, 1].")
+@click.option("--pattern", help="unstructured, per-row, fan-in, 2:4, 16x16, channels, ...")
+@click.option("--budget", help="uniform, global, erdos-renyi, erk, lamp or owl.")
+@click.option("--update", help="keep, obs, least-squares or dsnot.")
+@click.option(
+    "--calibration", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]"
+)
+@click.option("--windows", default=64, show_default=True, help="Calibration windows, at most.")
+@click.option("--length", default=1024, show_default=True, help="Tokens per window.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder to write.")
+@click.option("--dtype", type=_DTYPES, default="auto", show_default=True, help="Of the weights.")
+@click.option("--include", multiple=True, help="Layer names to prune although kept by default.")
+@click.option("--exclude", multiple=True, help="Layer names to leave dense, such as '*.v_proj'.")
+@click.option("--spill", is_flag=True, help="Keep hidden states on disk, not in memory.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
+@click.option("--text", type=_FOLDER, help="Evaluate on this file.  [default: held-out text]")
+@click.option("--evaluate/--no-evaluate", default=True, show_default=True)
+@click.option("--curve", is_flag=True, help="Also measure perplexity at 10-60 % removed.")
+def prune(model: str, **options: Any) -> None:
+    """Prune MODEL, a Hugging Face folder or hub name, into a folder with a report.
+
+    A run that was stopped goes on from its last finished block when the same command is
+    given again.
+    """
+    from .workflow import PruneJob
+
+    PruneJob(model, **options).run()
+
+
+@main.command(name="eval")
+@click.argument("model")
+@click.option("--text", type=_FOLDER, required=True, help="UTF-8 text file.")
+@click.option("--dense", help="The dense original: adds KL divergence and top-1 agreement.")
+@click.option("--windows", default=20, show_default=True, help="Windows, at most.")
+@click.option("--length", default=1024, show_default=True, help="Tokens per window.")
+def evaluate(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
+    """Measure the perplexity of MODEL on a text."""
+    from .workflow import evaluate_folder
+
+    evaluate_folder(model, text, dense, windows, length)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+def info(model: str, layers: bool) -> None:
+    """Show density per layer, pattern, bytes, and the recipe that made MODEL."""
+    from .workflow import show_info
+
+    show_info(model, layers)
+
+
+@main.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="HTML file to write.  [default: FOLDER/report.html]")
+def report(folder: Path, out: Path | None) -> None:
+    """Write the HTML report of a pruned FOLDER again."""
+    from .report.html import write_report
+    from .workflow import read_record
+
+    target = out or folder / "report.html"
+    write_report(read_record(folder), target)
+    click.echo(f"wrote {target}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def methods(name: str | None, as_json: bool) -> None:
+    """List the catalogue, or show the card, usage and evidence of NAME."""
+    from .report.methods import describe, listing, method_data
+
+    if as_json:
+        click.echo(json.dumps(method_data(name), indent=2))
+    elif name:
+        describe(name)
+    else:
+        listing()
+
+
+@main.command()
+@click.argument("name")
+@click.option("--scale", default=1.0, show_default=True, help="Size of the experiment.")
+@click.option("--seeds", default=None, type=int, help="How many seeds.")
+@click.option("--out", type=_FOLDER, default=Path("evidence-results"), show_default=True)
+def evidence(name: str, scale: float, seeds: int | None, out: Path) -> None:
+    """Rerun the experiment behind a paper's claim."""
+    from .workflow import run_evidence
+
+    run_evidence(name, scale, seeds, out)
+
+
+@main.command()
+@click.argument("model", type=_FOLDER)
+@click.argument("out", type=_FOLDER)
+def export(model: Path, out: Path) -> None:
+    """Write sparse MODEL as the dense folder OUT, which loads without Thresher."""
+    from .run.export import export as write
+
+    write(model, out)
+    click.echo(f"wrote {out}")

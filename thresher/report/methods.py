@@ -1,0 +1,125 @@
+"""The catalogue on the terminal: cards, usage and evidence."""
+
+from __future__ import annotations
+
+__all__ = ["describe", "evidence_result", "listing", "method_data", "print_evidence", "usage"]
+
+import inspect
+import json
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..core.card import Catalogued, area_of, catalogue, find
+
+_console = Console()
+
+
+def method_data(name: str | None = None) -> list[dict[str, Any]]:
+    """Return the catalogue, or one method, as plain data.
+
+    Parameters
+    ----------
+    name : str, optional
+        A card name.
+
+    Returns
+    -------
+    list of dict
+        Card fields, ``area``, ``class``, ``usage`` and ``evidence`` (None before it ran).
+    """
+    chosen = [find(name)] if name else list(catalogue().values())
+    return [
+        {
+            **asdict(method.card),
+            "area": area_of(method),
+            "class": f"{method.__module__}.{method.__qualname__}",
+            "usage": usage(method),
+            "evidence": evidence_result(method.card.name),
+        }
+        for method in chosen
+    ]
+
+
+def usage(method: type[Catalogued]) -> str:
+    """Return the line of Python that uses a method."""
+    # Imported here, since it brings torch, which listing other rooms can do without.
+    from ..prune.recipe import Recipe
+
+    if issubclass(method, Recipe):
+        return f'thresher.prune(model, "{method.card.name}", density=0.5)'
+    return f"from {method.__module__} import {method.__qualname__}"
+
+
+def evidence_result(name: str) -> dict[str, Any] | None:
+    """Return the recorded evidence of a method, or None."""
+    file = files("thresher") / "evidence" / "results" / f"{name}.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found
+
+
+def listing() -> None:
+    """Print every method, a line each."""
+    table = Table(title="Methods")
+    for column in ("name", "area", "year", "what it does", "evidence"):
+        table.add_column(column, overflow="fold")
+    for method in catalogue().values():
+        card = method.card
+        row = (card.name, area_of(method), str(card.year), card.summary, _verdict(card.name))
+        table.add_row(*row)
+    _console.print(table)
+
+
+def describe(name: str) -> None:
+    """Print one method's card, usage, documentation and evidence."""
+    method = find(name)
+    card = method.card
+    table = Table(show_header=False, title=card.name)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("paper", card.title)
+    table.add_row("authors", f"{card.authors} ({card.year})")
+    if card.arxiv:
+        table.add_row("arXiv", card.arxiv)
+    table.add_row("area", area_of(method))
+    table.add_row("usage", usage(method))
+    _console.print(table)
+    _console.print(inspect.getdoc(method) or card.summary, markup=False)
+    result = evidence_result(card.name)
+    if result is None:
+        _console.print(f"\nno evidence recorded; try: thresher evidence {card.name}")
+    else:
+        print_evidence(result)
+
+
+def print_evidence(result: dict[str, Any]) -> None:
+    """Print an experiment's claim, table and verdict."""
+    _console.print(f"\n[bold]claim[/bold]     {result['claim']}")
+    _console.print(f"[bold]baseline[/bold]  {result['baseline']}")
+    rows = result["table"]
+    if rows:
+        table = Table()
+        for column in rows[0]:
+            table.add_column(str(column), justify="right")
+        for row in rows:
+            table.add_row(*(_cell(row.get(column)) for column in rows[0]))
+        _console.print(table)
+    verdict = "reproduced" if result["reproduced"] else "not reproduced"
+    _console.print(f"[bold]{verdict}[/bold] (margin {result['margin']:.4g}): {result['summary']}")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _verdict(name: str) -> str:
+    result = evidence_result(name)
+    if result is None:
+        return "none"
+    return "reproduced" if result["reproduced"] else "not reproduced"
