@@ -6,7 +6,6 @@ __all__ = ["Checkpoint", "CheckpointWriter", "resolve", "save_tensors"]
 
 import errno
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -79,12 +78,8 @@ class Checkpoint:
         self.folder = Path(folder)
         self._files = self._locate()
         self.group = self._read_group()
-        self._shapes: dict[str, tuple[int, ...]] = {}
         for file in sorted(set(self._files.values())):
             with self._open(file) as handle:
-                metadata = handle.metadata() or {}
-                shapes = json.loads(metadata.get("thresher_shapes", "{}"))
-                self._shapes |= {name: tuple(shape) for name, shape in shapes.items()}
                 held = set(handle.keys())
             missing = [n for n, f in self._files.items() if f == file and n not in held]
             if missing:
@@ -118,14 +113,7 @@ class Checkpoint:
         """Return a weight and, when it is stored packed, its support."""
         if not self.is_packed(name):
             return self._raw(name), None
-        parts = self.packed(name)
-        shape = self._shapes.get(name)
-        if shape is None:
-            raise CheckpointError(
-                f"packed weight {name!r} in {str(self.folder)!r} has no shape in its file's "
-                "metadata; the file was rewritten by a program that dropped it"
-            )
-        return formats.unpack(parts, shape, name, self.group)
+        return formats.unpack(self.packed(name), name, self.group)
 
     def packed(self, name: str) -> dict[str, torch.Tensor]:
         """Return the tensors of a packed weight by suffix."""
@@ -141,7 +129,7 @@ class Checkpoint:
         """Return the bytes that a weight would take as a dense tensor of its dtype."""
         if not self.is_packed(name):
             return self.stored_bytes(name)
-        return math.prod(self._shapes[name]) * self._raw(f"{name}_values").element_size()
+        return int(self._raw(f"{name}_shape").prod()) * self._raw(f"{name}_values").element_size()
 
     def file_of(self, name: str) -> Path:
         """Return the file that holds a weight."""
@@ -223,9 +211,7 @@ def check_version(quantization: dict[str, Any], where: str) -> None:
         )
 
 
-def save_tensors(
-    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
-) -> None:
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file, whole or not at all.
 
     Raises
@@ -236,7 +222,7 @@ def save_tensors(
     temporary = path.with_name(path.name + ".tmp")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {})})
+        save_file(contiguous, temporary, metadata={"format": "pt"})
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
@@ -321,9 +307,7 @@ class CheckpointWriter:
                 continue
             parts = formats.pack(tensor, masks[name], self._pattern(masks[name]))
             packed |= {name + suffix: part for suffix, part in parts.items()}
-        shapes = {name: list(tensors[name].shape) for name in masks}
-        metadata = {"thresher_shapes": json.dumps(shapes)} if shapes else {}
-        save_tensors(packed, self._shard_path(shard), metadata)
+        save_tensors(packed, self._shard_path(shard))
 
     def finish(self, record: str) -> None:
         """Write index, configuration and record, and copy the tokenizer.

@@ -8,7 +8,6 @@ from __future__ import annotations
 __all__ = ["FORMAT_VERSION", "is_packed", "pack", "packed_bytes", "suffixes", "unpack"]
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,10 +18,10 @@ from ..core.patterns import NM
 #: Raised when a reader of an earlier version could misread a file.
 FORMAT_VERSION = 1
 
-_VALUES, _BITMASK, _INDICES = "_values", "_bitmask", "_indices"
+_VALUES, _SHAPE, _BITMASK, _INDICES = "_values", "_shape", "_bitmask", "_indices"
 
 #: Endings that a packed weight's tensors add to its name.
-suffixes = (_VALUES, _BITMASK, _INDICES)
+suffixes = (_VALUES, _SHAPE, _BITMASK, _INDICES)
 
 
 def is_packed(name: str) -> bool:
@@ -48,22 +47,23 @@ def pack(
     Returns
     -------
     dict of str to Tensor
-        By suffix: ``_values`` with ``_bitmask`` or with ``_indices``.
+        By suffix: ``_values`` and ``_shape``, with ``_bitmask`` or with ``_indices``.
     """
     rows = weight.shape[0]
+    shape = torch.tensor(weight.shape, dtype=torch.int64)
     flat, kept = weight.reshape(rows, -1), mask.reshape(rows, -1)
     if group is not None and group.n * _index_bits(group.m) <= group.m:
         chosen = kept.reshape(rows, -1, group.m)
         if bool((chosen.sum(-1) == group.n).all()):
             positions = chosen.nonzero()[:, 2].reshape(rows, -1)
             values = flat[kept].reshape(rows, -1)
-            return {_VALUES: values, _INDICES: _pack_indices(positions, group.m)}
+            return {_VALUES: values, _SHAPE: shape, _INDICES: _pack_indices(positions, group.m)}
     packed_bits = np.packbits(kept.cpu().numpy(), axis=1, bitorder="little")
-    return {_VALUES: flat[kept], _BITMASK: torch.from_numpy(packed_bits)}
+    return {_VALUES: flat[kept], _SHAPE: shape, _BITMASK: torch.from_numpy(packed_bits)}
 
 
 def unpack(
-    tensors: dict[str, torch.Tensor], shape: Sequence[int], name: str, group: int | None = None
+    tensors: dict[str, torch.Tensor], name: str, group: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the dense weight and its support.
 
@@ -71,8 +71,6 @@ def unpack(
     ----------
     tensors : dict of str to Tensor
         What :func:`pack` returned.
-    shape : sequence of int
-        Shape of the dense weight.
     name : str
         Name of the weight, for messages.
     group : int, optional
@@ -87,9 +85,14 @@ def unpack(
     Raises
     ------
     CheckpointError
-        If the tensors do not fit one another or the shape; nothing is read out of range.
+        If the tensors do not fit one another; nothing is read out of range.
     """
-    values = tensors[_VALUES]
+    missing = {_VALUES, _SHAPE} - tensors.keys()
+    if missing or not tensors.keys() & {_BITMASK, _INDICES}:
+        raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(tensors)}")
+    values, shape = tensors[_VALUES], tensors[_SHAPE].tolist()
+    if len(shape) < 2 or min(shape) < 0:
+        raise CheckpointError(f"packed weight {name!r} has shape {shape}; the file is corrupted")
     rows, columns = shape[0], math.prod(shape[1:])
     if _BITMASK in tensors:
         mask = _bitmask_support(tensors[_BITMASK], rows, columns, name)
@@ -155,11 +158,12 @@ def _indexed_support(
     bits = np.unpackbits(
         indices.cpu().numpy(), axis=1, count=groups * n * width, bitorder="little"
     ).reshape(rows, groups, n, width)
-    positions = torch.from_numpy((bits << np.arange(width, dtype=np.uint8)).sum(-1))
+    powers = 1 << np.arange(width, dtype=np.int64)
+    positions = torch.from_numpy(bits @ powers)
     if bool((positions >= m).any()) or bool((positions.diff(dim=-1) <= 0).any()):
         raise CheckpointError(
             f"indices of {name!r} are not increasing positions below {m}; the file is corrupted"
         )
     support = torch.zeros(rows, groups, m, dtype=torch.bool)
-    support.scatter_(-1, positions.long(), True)
+    support.scatter_(-1, positions, True)
     return support.reshape(rows, columns).to(values.device)

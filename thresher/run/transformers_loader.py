@@ -14,6 +14,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from ..core.errors import CheckpointError
 from . import formats
 from .checkpoint import check_version
 
@@ -81,7 +82,12 @@ class _Unpack(ConversionOps):
         module, leaf = get_module_from_name(model, full_layer_name)
         expected = getattr(module, leaf)
         group = self.hf_quantizer.quantization_config.group
-        weight, _mask = formats.unpack(parts, expected.shape, full_layer_name, group)
+        weight, _mask = formats.unpack(parts, full_layer_name, group)
+        if weight.shape != expected.shape:
+            raise CheckpointError(
+                f"{full_layer_name!r} has shape {tuple(weight.shape)} in the file, and the model "
+                f"expects {tuple(expected.shape)}"
+            )
         return {full_layer_name: weight.to(expected.dtype)}
 
     @property

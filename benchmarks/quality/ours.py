@@ -1,0 +1,117 @@
+"""Measure Thresher on the cases of the reference, and set both side by side.
+
+    python -m benchmarks.quality.ours                                # every case
+    python -m benchmarks.quality.ours --case sparsegpt-50 --timing  # one, on a quiet machine
+
+Results are merged, case by case, into ``benchmarks/results/quality-thresher.json``.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from thresher.assets import smollm2
+
+from .reference import RESULTS as REFERENCE
+from .tokens import tokens
+
+RESULTS = REFERENCE.with_name("quality-thresher.json")
+CASES = {
+    "sparsegpt-50": ("sparsegpt", {"density": 0.5}),
+    "sparsegpt-2:4": ("sparsegpt", {"pattern": "2:4"}),
+    "sparsegpt-70": ("sparsegpt", {"density": 0.3}),
+    "wanda-50": ("wanda", {"density": 0.5}),
+    "wanda-2:4": ("wanda", {"pattern": "2:4"}),
+    "wanda-70": ("wanda", {"density": 0.3}),
+    "magnitude-50": ("magnitude", {"density": 0.5}),
+    "dsnot-70": ("dsnot", {"density": 0.3}),
+}
+
+
+def measure(case: str, out: Path) -> dict[str, object]:
+    """Prune and evaluate one case in this process."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import thresher  # noqa: F401 - teaches transformers the sparse format
+    from thresher.prune.disk import prune_folder
+    from thresher.prune.memory import as_recipe
+
+    from .perplexity import perplexity
+
+    method, options = CASES[case]
+    windows = torch.from_numpy(np.load(tokens() / "calibration.npy"))
+    recipe = as_recipe(method).with_options(**options)
+    record = prune_folder(smollm2(), out, recipe, windows)
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    return {
+        "perplexity": perplexity(model, np.load(tokens() / "evaluation.npy")),
+        "density": record.density,
+        "prune_seconds": record.timings["total"],
+        "timings": {phase: round(seconds, 2) for phase, seconds in record.timings.items()},
+        "peak_rss_gib": round(record.peak_bytes / 2**30, 3),
+        "threads": torch.get_num_threads(),
+        "versions": record.versions,
+    }
+
+
+def run(case: str, quiet: bool) -> dict[str, object]:
+    """Measure one case in a process of its own, so that its peak memory is its own."""
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "benchmarks.quality.ours", "--case", case]
+        subprocess.run([*command, "--worker", str(file)], check=True)
+        result: dict[str, object] = json.loads(file.read_text())
+    date = datetime.now(UTC).date().isoformat()
+    return result | {"quiet_machine": quiet, "load_before": round(load, 2), "date": date}
+
+
+def side_by_side() -> None:
+    """Print both sides' figures and their ratios."""
+    ours = json.loads(RESULTS.read_text())["cases"]
+    theirs = json.loads(REFERENCE.read_text())["cases"]
+    print(
+        f"{'case':16}{'ours':>9}{'peer':>9}{'ratio':>8}{'s':>8}{'s peer':>8}{'GiB':>7}{'peer':>7}"
+    )
+    for case, a in ours.items():
+        b = theirs.get(case)
+        if b is None:
+            print(f"{case:16}{a['perplexity']:9.2f}")
+            continue
+        ratio = a["perplexity"] / b["perplexity"]
+        print(
+            f"{case:16}{a['perplexity']:9.2f}{b['perplexity']:9.2f}{ratio:8.3f}"
+            f"{a['prune_seconds']:8.1f}{b['prune_seconds']:8.1f}"
+            f"{a['peak_rss_gib']:7.2f}{b['peak_rss_gib']:7.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=CASES, help="one case; all of them without it")
+    parser.add_argument("--timing", action="store_true", help="the machine is otherwise idle")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(options.case, Path(folder) / "pruned")
+        options.worker.write_text(json.dumps(result))
+        return
+    for case in [options.case] if options.case else CASES:
+        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
+        known["cases"][case] = run(case, options.timing)
+        RESULTS.write_text(json.dumps(known, indent=2) + "\n")
+        print(case, known["cases"][case]["perplexity"], flush=True)
+    side_by_side()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m thresher`` is the ``thresher`` command."""
+
+from .cli import main
+
+main()
