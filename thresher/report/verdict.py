@@ -93,7 +93,7 @@ def _cost(evaluation: dict[str, Any]) -> str:
             f"Perplexity is {number(pruned)}. The dense model's was not measured: `thresher eval` "
             "with --dense compares the two."
         )
-    verb = "rose" if pruned >= dense else "fell"
+    verb = "rose" if pruned > dense else "fell" if pruned < dense else "went"
     text = f"Perplexity {verb} from {number(dense)} to {number(pruned)} ({times(pruned, dense)})"
     if evaluation.get("top1_agreement") is not None:
         text += f"; {percent(evaluation['top1_agreement'])} of the most likely next tokens agree"

@@ -1,0 +1,194 @@
+"""What the report says, and what it says when pieces are missing."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from thresher.core.errors import CheckpointError
+from thresher.prune.record import PruneRecord
+from thresher.report.html import render, write_report
+
+_VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Structure(HTMLParser):
+    """Collects tags, attributes and visible text, and checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    def named(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def visible(record: PruneRecord) -> str:
+    return " ".join(" ".join(Structure(render(record)).text).replace("\xa0", " ").split())
+
+
+def test_it_is_well_formed_accessible_and_makes_no_request(record):
+    page = Structure(render(record))
+    assert page.open == []
+    assert len(page.named("h1")) == 1
+    assert len(page.named("caption")) == len(page.named("table"))
+    assert all(chart["aria-label"] for chart in page.named("div") if chart.get("role") == "img")
+    assert all("src" not in script for script in page.named("script"))
+    assert [link["href"] for link in page.named("link")] == ["data:,"]
+    (policy,) = [meta for meta in page.named("meta") if "http-equiv" in meta]
+    assert policy["content"].startswith("default-src 'none';")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_headline_says_what_was_pruned_and_what_it_cost(record):
+    text = visible(record)
+    assert "tiny-llama: 50.44 % of the weights kept by wanda" in text
+    assert "50.44 % (50 % was asked)" in text
+    assert "Perplexity rose from 20 to 45 (2.25x)" in text
+    assert "from 269.0 MB to 185.0 MB (0.688x)" in text
+    assert "55 % of the most likely next tokens agree" in text
+
+
+def test_a_costly_cut_is_warned_of_with_what_smaller_ones_cost(record):
+    text = visible(record)
+    assert "Warning. This cut is costly: the pruned model's perplexity is 2.25x" in text
+    assert "20 % removed: 21.5 (1.07x)" in text
+    assert "The largest cut measured within 1.2x is 30 %." in text
+    assert "60 % removed" not in text
+
+
+def test_a_cheap_cut_is_not_warned_of(record):
+    record.evaluation["pruned_perplexity"] = 24.0
+    assert "Warning" not in visible(record)
+
+
+def test_a_broken_model_is_called_broken(record):
+    record.evaluation["pruned_perplexity"] = math.inf
+    assert "not a finite number" in visible(record)
+    record.evaluation["pruned_perplexity"] = math.nan
+    assert "not a finite number" in visible(record)
+
+
+def test_no_smaller_cut_is_good_enough(record):
+    record.evaluation["curve"] = [{"density": 0.9, "perplexity": 30.0, "method": "magnitude"}]
+    text = visible(record)
+    assert "Smaller cuts cost (by magnitude): 10 % removed: 30 (1.5x)" in text
+    assert "No cut measured stays within 1.2x." in text
+
+
+def test_figures_hold_the_record(record):
+    charts = _figures(render(record))
+    removed, perplexity = charts["curve"]["data"][0]["x"], charts["curve"]["data"][0]["y"]
+    assert removed == pytest.approx([0, 10, 20, 30, 40, 50, 60])
+    assert perplexity == [20.0, 20.4, 21.5, 23.8, 29.0, 45.0, 130.0]
+    by_depth = charts["error-by-depth"]["data"]
+    assert [line["name"] for line in by_depth[:2]] == ["q_proj", "k_proj"]
+    assert by_depth[0]["x"] == [0, 1, 2, 3]
+    assert by_depth[0]["y"] == pytest.approx([0.02, 0.16, 0.30, 0.44])
+    before, after = charts["histogram-0"]["data"]
+    assert sum(before["y"]) == 4 * sum(record.layers[0].histogram["dense"])
+    assert sum(after["y"]) == 4 * sum(record.layers[0].histogram["pruned"])
+
+
+def test_the_ten_largest_losses_are_listed_in_order(record):
+    page = render(record)
+    table = page[page.index("<h2>Largest losses") : page.index("<h2>Weights before")]
+    names = re.findall(r'<th scope="row">([^<]*)</th>', table)
+    expected = sorted(record.layers, key=lambda layer: -layer.error)[:10]
+    assert names == [layer.name for layer in expected]
+
+
+def test_recipe_calibration_seed_versions_and_memory_are_exact(record):
+    text = visible(record)
+    assert "Wanda(pattern=Unstructured(per='row'), density=0.5)" in text
+    assert "source: Python's documentation, windows: 64, length: 1024" in text
+    assert "thresher 0.1.0, torch 2.13.0" in text
+    assert "seed 7" in text
+    assert "Peak resident memory of the process was 1.8 GB" in text
+
+
+def test_without_evaluation_it_says_how_to_get_one(record):
+    record.evaluation = {}
+    text = visible(record)
+    assert text.count("thresher eval FOLDER --text FILE --dense MODEL") == 2
+    assert "Warning" not in text
+
+
+def test_without_a_curve_it_says_how_to_get_one(record):
+    del record.evaluation["curve"]
+    assert visible(record).count("Prune again with another --density") == 2
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["text", "windows", "dense_perplexity", "pruned_perplexity", "kl", "dense_bytes", "curve"],
+)
+def test_every_piece_of_the_evaluation_may_be_missing(record, key):
+    del record.evaluation[key]
+    assert Structure(render(record)).open == []
+
+
+def test_an_empty_record_still_renders():
+    text = visible(PruneRecord("model", "magnitude", "recipe", "unstructured", 0.5))
+    assert "The record lists no layer." in text
+    assert "not recorded" in text
+
+
+def test_text_of_the_user_is_escaped(record):
+    evil = "</script><script>alert(1)</script><b>x</b>"
+    record.model = record.recipe = record.evaluation["text"] = evil
+    record.calibration = {"source": evil}
+    record.evaluation["curve"][0]["method"] = evil
+    for layer in record.layers:
+        layer.name = f"layers.{evil.replace('.', '')}"
+    page = render(record)
+    assert "alert(1)</script>" not in page
+    assert "<b>x" not in page
+    assert Structure(page).open == []
+
+
+def test_many_kinds_are_gathered_and_one_block_is_drawn_by_layer(record):
+    for index, layer in enumerate(record.layers):
+        layer.name, layer.block = f"features.conv{index}", 0
+    charts = _figures(render(record))
+    assert charts["error-by-kind"]["data"][0]["y"][-1] == "17 other kinds"
+    assert len(charts["error-by-kind"]["data"][0]["y"]) == 12
+    assert len(charts["error-by-depth"]["data"]) == 1
+
+
+def test_it_is_written_whole_or_not_at_all(record, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(record, path)
+    assert path.read_text(encoding="utf-8") == render(record)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(CheckpointError, match="cannot write"):
+        write_report(record, tmp_path / "missing" / "report.html")
+
+
+def test_a_record_that_was_saved_gives_the_same_report(record):
+    assert render(PruneRecord.from_json(record.to_json())) == render(record)
+
+
+def _figures(page: str) -> dict[str, dict]:
+    found = re.findall(
+        r'<script type="application/json" id="([^"]*)-figure">(.*?)</script>', page, re.DOTALL
+    )
+    return {name: json.loads(figure) for name, figure in found}
