@@ -87,7 +87,6 @@ def _template(base: str, colorway: list[str], ink: str, grid: str) -> Any:
         "zerolinecolor": grid,
         "automargin": True,
         "ticklabelstandoff": 4,
-        "exponentformat": "power",
     }
     own = go.layout.Template(
         layout={
@@ -195,7 +194,7 @@ def _by_depth(
             for block, mean in means.items():
                 cells[block][position] = text(mean)
         rows = [[str(block), *cells[block]] for block in blocks]
-    figure.update_xaxes(title=where, rangemode="tozero")
+    figure.update_xaxes(title=where, rangemode="tozero", dtick=max(1, len(rows) // 6))
     _scale(figure, name, label, [value(layer) for layer in record.layers])
     caption = f"{label.capitalize()} of the layers along the depth of the model, by {where}."
     title = f"{name.capitalize()} by depth"
@@ -233,9 +232,12 @@ def _by_kind(
 
 def _histogram(name: str, kind: Kind, counts: dict[str, list[float]]) -> Chart:
     figure = go.Figure()
-    for label, key in (("before", "dense"), ("after", "pruned")):
-        figure.add_bar(name=label, x=counts["centers"], y=counts[key], opacity=0.65)
-    figure.update_layout(barmode="overlay", bargap=0)
+    # A line over bars shows both where an update has made some value more frequent than before.
+    figure.add_bar(name="before", x=counts["centers"], y=counts["dense"], opacity=0.6)
+    figure.add_scatter(
+        name="after", x=counts["centers"], y=counts["pruned"], mode="lines", line={"shape": "hvh"}
+    )
+    figure.update_layout(bargap=0)
     figure.update_xaxes(title="weight / its layer's deviation")
     figure.update_yaxes(title="weights")
     caption = (
@@ -264,7 +266,8 @@ def _scale(figure: go.Figure, name: str, label: str, values: list[float]) -> Non
         figure.update_yaxes(title=label, tickformat=".0%", range=[0, 1.03])
     else:
         positive = bool(values) and min(values) > 0
-        figure.update_yaxes(title=label, **({"type": "log", "dtick": 1} if positive else {}))
+        decades = {"type": "log", "dtick": 1, "exponentformat": "power"}
+        figure.update_yaxes(title=label, **(decades if positive else {}))
 
 
 def _add_line(
