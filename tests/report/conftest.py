@@ -58,6 +58,8 @@ def record() -> PruneRecord:
             "top1_agreement": 0.55,
             "dense_bytes": 269_000_000,
             "sparse_bytes": 185_000_000,
+            "pruned_layers_dense_bytes": 212_000_000,
+            "pruned_layers_sparse_bytes": 120_000_000,
             "curve": [{"density": d, "perplexity": p, "method": "wanda"} for d, p in curve],
         },
     )

@@ -63,7 +63,7 @@ def test_the_headline_says_what_was_pruned_and_what_it_cost(record):
     assert "tiny-llama: 50.44 % of the weights kept by wanda" in text
     assert "50.44 % (50 % was asked)" in text
     assert "Perplexity rose from 20 to 45 (2.25x)" in text
-    assert "from 269.0 MB to 185.0 MB (0.688x)" in text
+    assert "On disk the weights went from 269.0 MB to 185.0 MB (0.688x), the pruned layers" in text
     assert "55 % of the most likely next tokens agree" in text
 
 
@@ -134,7 +134,7 @@ def test_without_evaluation_it_says_how_to_get_one(record):
 
 def test_without_a_curve_it_says_how_to_get_one(record):
     del record.evaluation["curve"]
-    assert visible(record).count("Prune again with another --density") == 2
+    assert visible(record).count("`thresher prune --curve`") == 2
 
 
 @pytest.mark.parametrize(

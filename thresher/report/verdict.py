@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 HIGH_COST = 1.2
 
 NOT_EVALUATED = (
-    "What it cost was not measured. `thresher eval FOLDER --text FILE --dense MODEL` measures "
-    "perplexity against the dense model."
+    "What it cost was not measured. `thresher prune` measures perplexity against the dense model "
+    "unless given --no-evaluate; `thresher eval FOLDER --text FILE --dense MODEL` does so later."
 )
 NO_CURVE = (
-    "Perplexity at other densities was not measured. Prune again with another --density to see "
-    "what a smaller cut costs."
+    "What a smaller cut costs was not measured: `thresher prune --curve` measures perplexity at "
+    "10 to 60 % removed."
 )
 
 
@@ -103,13 +103,15 @@ def _cost(evaluation: dict[str, Any]) -> str:
 
 
 def _sizes(evaluation: dict[str, Any]) -> list[str]:
-    dense, sparse = evaluation.get("dense_bytes"), evaluation.get("sparse_bytes")
-    if not dense or not sparse:
-        return []
-    return [
-        f"On disk the weights went from {bytes_text(dense)} to {bytes_text(sparse)} "
-        f"({times(sparse, dense)})."
-    ]
+    parts = (("the weights", ""), ("the pruned layers", "pruned_layers_"))
+    changes = []
+    for what, prefix in parts:
+        dense = evaluation.get(f"{prefix}dense_bytes")
+        sparse = evaluation.get(f"{prefix}sparse_bytes")
+        if dense and sparse:
+            change = f"{bytes_text(dense)} to {bytes_text(sparse)} ({times(sparse, dense)})"
+            changes.append(f"{what} went from {change}")
+    return [f"On disk {', '.join(changes)}."] if changes else []
 
 
 def _warning(record: PruneRecord) -> str:
