@@ -1,0 +1,192 @@
+"""Writes, before every build, the pages that are read off the package.
+
+``api/`` gets a page a module, from its docstrings; ``methods/`` a page a method of the
+catalogue, from its card and its recorded evidence. Nothing keeps either list by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import thresher
+from sphinx.util.rst import escape
+from thresher.core.card import Catalogued, catalogue
+from thresher.report.methods import evidence_result, method_data
+
+# The command line documents itself, and evidence has its place on the methods' pages.
+_NOT_API = ("thresher.cli", "thresher.evidence")
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.connect("config-inited", lambda app, config: write_pages(Path(app.srcdir)))
+    app.connect("missing-reference", resolve_imported_name)
+    return {"parallel_read_safe": True}
+
+
+def resolve_imported_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Resolve a name that a docstring uses as its module imported it, without the full path."""
+    if node.get("refdomain") != "py" or node.get("refspecific"):
+        return None
+    node["refspecific"] = True
+    return env.domains["py"].resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], node["reftarget"], node, contnode
+    )
+
+
+def write_pages(source: Path) -> None:
+    """Write both folders anew."""
+    pages = {f"api/{name}": page for name, page in api_pages().items()}
+    pages |= {f"methods/{name}": page for name, page in method_pages().items()}
+    for folder in ("api", "methods"):
+        shutil.rmtree(source / folder, ignore_errors=True)
+        (source / folder).mkdir()
+    for name, page in pages.items():
+        (source / f"{name}.rst").write_text(page, encoding="utf-8")
+
+
+def api_pages() -> dict[str, str]:
+    """Return the reference by page name."""
+    rooms: dict[str, list[str]] = defaultdict(list)
+    for name in _modules():
+        rooms[name.split(".")[1]].append(name)
+    parts = [_title("API reference"), _public_names()]
+    for room, names in rooms.items():
+        parts.append(_title(room, "-"))
+        parts.append(_directive("autosummary", options=["nosignatures:"], lines=names))
+    everything = [name for names in rooms.values() for name in names]
+    parts.append(_directive("toctree", options=["hidden:"], lines=everything))
+    return {"index": "\n".join(parts), **{name: _module_page(name) for name in everything}}
+
+
+def method_pages() -> dict[str, str]:
+    """Return the catalogue by page name."""
+    rows = [
+        [f":doc:`{d['name']}`", d["area"], str(d["year"]), escape(d["summary"]), verdict(d)]
+        for d in method_data()
+    ]
+    table = _table(["method", "area", "year", "what it does", "evidence"], rows)
+    names = list(catalogue())
+    index = [
+        _title("Methods"),
+        "Every method, read off the classes that carry a card. ``thresher methods`` prints the "
+        "same list.\n",
+        table,
+        _directive("toctree", options=["hidden:"], lines=names),
+    ]
+    pages = {name: method_page(method) for name, method in catalogue().items()}
+    return {"index": "\n".join(index), **pages}
+
+
+def method_page(method: type[Catalogued]) -> str:
+    """Return the page of one method."""
+    (data,) = method_data(method.card.name)
+    fields = [
+        f":Paper: {escape(data['title'])}",
+        f":Authors: {escape(data['authors'])} ({data['year']})",
+        f":Area: {data['area']}",
+        f":Class: :class:`{data['class']}`",
+    ]
+    if data["arxiv"]:
+        fields.insert(2, f":arXiv: `{data['arxiv']} <https://arxiv.org/abs/{data['arxiv']}>`__")
+    return "\n".join(
+        [
+            _title(data["name"]),
+            f"{escape(data['summary'])}\n",
+            *fields,
+            "",
+            _directive("code-block", "python", lines=["import thresher", "", data["usage"]]),
+            _directive("autoclass", data["class"], options=["no-index:"]),
+            _title("Evidence", "-"),
+            evidence_section(data["name"], evidence_result(data["name"])),
+        ]
+    )
+
+
+def evidence_section(name: str, result: dict[str, Any] | None) -> str:
+    """Return what was found when the paper's claim was rerun."""
+    if result is None:
+        return f"None is recorded yet. ``thresher evidence {name}`` runs the experiment, if any.\n"
+    outcome = "Reproduced" if result["reproduced"] else "Not reproduced"
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    parts = [
+        f":Claim: {escape(result['claim'])}",
+        f":Baseline: {escape(result['baseline'])}",
+        f":Verdict: **{outcome}**, margin {result['margin']:.4g}",
+        f":Seeds: {escape(str(result['seeds']))}",
+        f":Versions: {escape(versions)}",
+        "",
+        f"{escape(result['summary'])}\n",
+    ]
+    if result["table"]:
+        columns = list(result["table"][0])
+        rows = [[_cell(row.get(column)) for column in columns] for row in result["table"]]
+        parts.append(_table([escape(str(column)) for column in columns], rows))
+    parts.append(f"``thresher evidence {name}`` reruns it.\n")
+    return "\n".join(parts)
+
+
+def verdict(data: dict[str, Any]) -> str:
+    """Return the outcome of a method's evidence in a word or two."""
+    if data["evidence"] is None:
+        return "none yet"
+    return "reproduced" if data["evidence"]["reproduced"] else "not reproduced"
+
+
+def _modules() -> list[str]:
+    root = str(Path(thresher.__file__).parent)
+    names = [module.name for module in pkgutil.walk_packages([root], "thresher.")]
+    public = [name for name in names if not any(p.startswith("_") for p in name.split("."))]
+    return sorted(name for name in public if not name.startswith(_NOT_API))
+
+
+def _module_page(name: str) -> str:
+    module = importlib.import_module(name)
+    # A package hands on names that are documented where they are defined.
+    options = [] if hasattr(module, "__path__") else ["members:", "special-members: __call__"]
+    return "\n".join([_title(name), _directive("automodule", name, options=options)])
+
+
+def _public_names() -> str:
+    rows = []
+    for name in thresher.__all__:
+        value = getattr(thresher, name)
+        if hasattr(value, "__path__") or type(value).__name__ == "module":
+            target = f":mod:`{value.__name__}`"
+        else:
+            target = f":obj:`{value.__module__}.{value.__qualname__}`"
+        rows.append([f"``thresher.{name}``", target])
+    return _table(["name", "documented at"], rows)
+
+
+def _title(text: str, underline: str = "=") -> str:
+    return f"{escape(text)}\n{underline * (len(escape(text)) + 1)}\n"
+
+
+def _directive(
+    name: str,
+    argument: str = "",
+    *,
+    options: list[str] | None = None,
+    lines: list[str] | None = None,
+) -> str:
+    head = [f".. {name}:: {argument}".rstrip()]
+    head += [f"   :{option}" for option in options or []]
+    body = ["", *(f"   {line}".rstrip() for line in lines or [])]
+    return "\n".join([*head, *body, ""])
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = []
+    for row in [columns, *rows]:
+        lines += [f"{'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
+    return _directive("list-table", options=["header-rows: 1"], lines=lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
