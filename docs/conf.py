@@ -29,6 +29,8 @@ numpydoc_show_class_members = False
 
 myst_heading_anchors = 3
 nitpicky = True
+# Attributes of instances are described by their class and have no entry of their own.
+nitpick_ignore_regex = [("py:attr", r"[a-z_]+")]
 
 html_theme = "furo"
 html_title = f"Thresher {release}"

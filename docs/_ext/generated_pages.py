@@ -13,8 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import thresher
 from sphinx.util.rst import escape
+
+import thresher
 from thresher.core.card import Catalogued, catalogue
 from thresher.report.methods import evidence_result, method_data
 

@@ -50,7 +50,7 @@ class LayerSummary:
     mean : float, optional
         Mean score.
     quantiles : Tensor, optional
-        The scores in ascending order, thinned evenly to at most :data:`SUMMARY_SIZE`.
+        The scores in ascending order, thinned evenly to at most ``SUMMARY_SIZE``.
     """
 
     name: str

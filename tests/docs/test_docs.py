@@ -1,0 +1,122 @@
+"""The documentation builds without a warning, and says what is true."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from thresher.core.card import catalogue
+from thresher.core.patterns import NM
+from thresher.run.checkpoint import CheckpointWriter
+from thresher.run.formats import pack
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+needs_sphinx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sphinx", "furo", "myst_parser")),
+    reason='building the documentation needs `pip install -e ".[docs]"`',
+)
+
+
+@pytest.fixture(scope="module")
+def pages():
+    spec = importlib.util.spec_from_file_location(
+        "generated_pages", DOCS / "_ext/generated_pages.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs_sphinx
+def test_the_site_builds_without_a_warning_and_has_a_page_a_method(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-E", "-W", "-n", "-q"]
+    built = subprocess.run(
+        [*command, "--keep-going", "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert built.returncode == 0, built.stderr
+    for name, method in catalogue().items():
+        if not method.__module__.startswith("thresher."):
+            continue
+        page = (tmp_path / "methods" / f"{name}.html").read_text(encoding="utf-8")
+        assert f"#{method.__module__}.{method.__qualname__}" in page
+    assert "Return the perplexity" in (tmp_path / "api/thresher.run.evaluate.html").read_text()
+
+
+@needs_sphinx
+@pytest.mark.parametrize(
+    ("reproduced", "words"), [(True, "**Reproduced**"), (False, "**Not repro")]
+)
+def test_evidence_is_shown_with_its_verdict(pages, reproduced, words):
+    result = {
+        "claim": "better than *magnitude*",
+        "baseline": "magnitude",
+        "reproduced": reproduced,
+        "margin": 0.25,
+        "summary": "perplexity 30 against 40",
+        "table": [{"method": "wanda", "perplexity": 30.123456}],
+        "versions": {"torch": "2.13.0"},
+        "seeds": [0, 1],
+    }
+    section = pages.evidence_section("wanda", result)
+    assert words in section
+    assert "margin 0.25" in section
+    assert "30.12" in section
+    assert r"\*magnitude\*" in section
+    assert "torch 2.13.0" in section
+
+
+@needs_sphinx
+def test_a_method_without_evidence_says_so(pages):
+    assert "None is recorded yet" in pages.evidence_section("wanda", None)
+
+
+def test_the_guide_shows_wanda_as_it_is():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert block == (ROOT / "thresher/prune/wanda.py").read_text()
+
+
+def test_the_example_of_the_format_is_true():
+    weight = torch.tensor([[0, 5, 0, 7, 1, 0, 0, 2], [3, 4, 0, 0, 0, 0, 8, 9]]).bfloat16()
+    indexed = pack(weight, weight != 0, NM(2, 4))
+    assert indexed["_values"].tolist() == [[5, 7, 1, 2], [3, 4, 8, 9]]
+    assert indexed["_indices"].tolist() == [[0xCD], [0xE4]]
+    masked = pack(weight, weight != 0)
+    assert masked["_bitmask"].tolist() == [[0x9A], [0xC3]]
+    assert masked["_values"].shape == (8,)
+    text = (DOCS / "format.md").read_text(encoding="utf-8")
+    assert "`[[0xCD], [0xE4]]`" in text
+    assert "`[[0x9A], [0xC3]]`" in text
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 4), NM(3, 8), NM(1, 3), NM(2, 16), None])
+def test_the_reader_of_the_format_reads_what_is_written(tmp_path, pattern):
+    """The reader in the specification uses nothing of Thresher."""
+    torch.manual_seed(0)
+    shape = (5, 48) if pattern else (6, 7, 3, 3)
+    weight = torch.randn(shape).bfloat16()
+    mask = pattern.mask(weight.abs().float(), 5 * 48 * pattern.n // pattern.m) if pattern else None
+    mask = weight > 0.3 if mask is None else mask
+    group = pattern.m if pattern else None
+    writer = CheckpointWriter(tmp_path / "model", tmp_path, group)
+    writer.add(0, {"a.weight": weight * mask, "a.bias": torch.ones(5)}, {"a.weight": mask})
+    names = {}
+    exec(_reader(), names)
+    shard = next((tmp_path / "model").glob("*.safetensors"))
+    found = names["read_shard"](shard, group)
+    assert set(found) == {"a.weight", "a.bias"}
+    assert torch.equal(found["a.weight"], weight * mask)
+
+
+def _reader() -> str:
+    text = (DOCS / "format.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return code
