@@ -83,7 +83,7 @@ class PruneRecord:
     layers : list of LayerRecord
         In the model's order.
     timings : dict of str to float
-        Seconds by phase.
+        Seconds by phase, and ``total`` where phases leave out loading and writing.
     peak_bytes : int
         Peak resident memory of the process while pruning.
     versions : dict of str to str
@@ -110,6 +110,11 @@ class PruneRecord:
         """Share of the pruned layers' weights that survive."""
         return sum(r.kept for r in self.layers) / max(1, sum(r.size for r in self.layers))
 
+    @property
+    def seconds(self) -> float:
+        """Time of the whole run: ``total`` where it was taken, otherwise the phases' sum."""
+        return self.timings.get("total", sum(self.timings.values()))
+
     def to_json(self) -> str:
         """Return the record as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -124,7 +129,7 @@ class PruneRecord:
     def __repr__(self) -> str:
         return (
             f"PruneRecord({self.method}, {len(self.layers)} layers, density {self.density:.4f} of "
-            f"{self.density_asked:g} asked, {sum(self.timings.values()):.1f} s)"
+            f"{self.density_asked:g} asked, {self.seconds:.1f} s)"
         )
 
 

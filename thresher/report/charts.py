@@ -279,6 +279,7 @@ def _add_line(
         y=y,
         mode="lines+markers",
         marker={"size": 5},
+        cliponaxis=False,
         text=[html.escape(text) for text in hover] if hover else None,
     )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 __all__ = ["render", "write_report"]
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
 
 from . import charts, units
 from .verdict import NO_CURVE, NOT_EVALUATED, judge
@@ -43,6 +46,7 @@ def render(record: PruneRecord) -> str:
     )
     environment.filters |= {
         "bytes": decimal,
+        "code": _with_code,
         "duration": units.duration,
         "number": units.number,
         "percent": units.percent,
@@ -84,6 +88,21 @@ def _content(record: PruneRecord) -> dict[str, Any]:
         "by_kind": charts.charts_by_kind(record) if has_layers else [],
         "histograms": charts.histograms(record),
         "losses": losses,
-        "seconds": sum(record.timings.values()),
+        "phases": _phases(record),
         "no_curve": NO_CURVE if "pruned_perplexity" in record.evaluation else NOT_EVALUATED,
     }
+
+
+def _phases(record: PruneRecord) -> dict[str, float]:
+    """Return the seconds of every phase, with what the total leaves over as the last."""
+    phases = {name: spent for name, spent in record.timings.items() if name != "total"}
+    rest = max(0.0, record.seconds - sum(phases.values()))
+    return (
+        {**phases, "loading, writing and the rest": rest} if "total" in record.timings else phases
+    )
+
+
+def _with_code(text: str) -> Markup:
+    """Return escaped text with `commands` set as code, and no line ending before a % sign."""
+    escaped = str(escape(text)).replace(" %", "\u00a0%")
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))

@@ -43,7 +43,7 @@ def summary_table(record: PruneRecord) -> Table:
         else number(pruned) + _ratio(pruned, dense),
         **_bytes_on_disk(record),
         "peak memory": bytes_text(record.peak_bytes) if record.peak_bytes else _UNKNOWN,
-        "time": duration(sum(record.timings.values())),
+        "time": duration(record.seconds),
     }
     return _two_columns(f"{record.model}, pruned by {record.method}", rows)
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 HIGH_COST = 1.2
 
 NOT_EVALUATED = (
-    "What it cost was not measured. `thresher prune` measures perplexity against the dense model "
-    "unless given --no-evaluate; `thresher eval FOLDER --text FILE --dense MODEL` does so later."
+    "What it cost was not measured. For language models, `thresher prune` measures perplexity "
+    "against the dense model unless given --no-evaluate, and `thresher eval FOLDER --text FILE "
+    "--dense MODEL` does so later."
 )
 NO_CURVE = (
     "What a smaller cut costs was not measured: `thresher prune --curve` measures perplexity at "
