@@ -15,6 +15,7 @@ from torch import nn
 
 from thresher.core.calibration import embedded_text
 from thresher.core.layers import find_layers
+from thresher.prune import Recipe, prune
 
 #: Characters per window of text.
 WINDOW = 128
@@ -119,9 +120,7 @@ def log_perplexity(model: nn.Module, scale: float) -> float:
     """Return the mean loss in nats per held-out character."""
     _, held_out, _ = characters()
     chosen = held_out[: amount(160, scale, 16)]
-    return float(
-        np.mean([float(model(input_ids=b, labels=b).loss) for b in chosen.split(32)])
-    )
+    return float(np.mean([float(model(input_ids=b, labels=b).loss) for b in chosen.split(32)]))
 
 
 @functools.cache
@@ -185,3 +184,71 @@ def accuracy(model: nn.Module) -> float:
     """Return the share of test digits classified rightly."""
     _, _, images, labels = digits()
     return float((model(images).argmax(-1) == labels).float().mean())
+
+
+def pruned_log_perplexities(
+    recipes: Mapping[str, Recipe], seeds: Sequence[int], scale: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Prune :func:`language_model` by every recipe, from the same weights and data.
+
+    Parameters
+    ----------
+    recipes : mapping of str to Recipe
+        By the name to show.
+    seeds : sequence of int
+        One model each.
+    scale : float
+        See :func:`language_model`.
+
+    Returns
+    -------
+    dense : array of shape (seeds,)
+        :func:`log_perplexity` of the dense models.
+    pruned : dict of str to array of shape (seeds,)
+        Of the pruned ones, by recipe.
+    """
+    dense = np.array([log_perplexity(language_model(seed, scale), scale) for seed in seeds])
+    pruned = {name: np.zeros(len(seeds)) for name in recipes}
+    for index, seed in enumerate(seeds):
+        data = calibration_windows(seed, scale)
+        for name, recipe in recipes.items():
+            model = language_model(seed, scale)
+            prune(model, recipe, data, progress=False)
+            pruned[name][index] = log_perplexity(model, scale)
+    return dense, pruned
+
+
+def correlated_layer(seed: int, scale: float) -> tuple[nn.Linear, torch.Tensor]:
+    """Return a random layer and inputs with correlations and means, as activations have.
+
+    Parameters
+    ----------
+    seed : int
+        Of weights and inputs.
+    scale : float
+        Relative number of inputs; 1 is 4,096 rows.
+
+    Returns
+    -------
+    layer : nn.Linear
+        96 inputs, 64 outputs, no bias.
+    inputs : Tensor of shape (rows, 96)
+        Mixed from independent sources whose scale falls from 1 to 0.05.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(96, 64, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(64, 96, generator=generator) / 96**0.5)
+    rows = amount(4096, scale, 512)
+    sources = torch.randn(rows, 96, generator=generator) * torch.logspace(0, -1.3, 96)
+    mixing = torch.randn(96, 96, generator=generator)
+    return layer, sources @ mixing + torch.randn(96, generator=generator)
+
+
+@torch.no_grad()
+def output_error(layer: nn.Linear, inputs: torch.Tensor, recipe: Recipe) -> float:
+    """Prune a copy of a layer and return its squared output error relative to the output."""
+    pruned = copy.deepcopy(layer)
+    prune(pruned, recipe, inputs, progress=False)
+    whole = layer(inputs)
+    return float((whole - pruned(inputs)).square().sum() / whole.square().sum())

@@ -64,9 +64,7 @@ def _prune_and_tune(
     recipe = Recipe(Magnitude(), budget=budget, density=1 - sparsity)
     record = prune(model, recipe, progress=False)
     one_shot = models.accuracy(model)
-    models.train_classifier(
-        model, seed, models.amount(15, scale), masks=models.masks_of(model)
-    )
+    models.train_classifier(model, seed, models.amount(15, scale), masks=models.masks_of(model))
     return {
         "sparsity": sparsity,
         "one_shot_accuracy": one_shot,
@@ -111,7 +109,7 @@ def _verdict(accuracies: np.ndarray, table: list[dict[str, Any]]) -> Outcome:
 
 experiment = Experiment(
     method="lamp",
-    claim="LAMP gives better accuracy after fine-tuning than global, uniform and Erdős–Rényi "
+    claim="LAMP gives better accuracy after fine-tuning than global, uniform and Erdős-Rényi "
     "layer-wise sparsity, at the same total sparsity.",
     baseline="magnitude pruning with global, uniform and ERK budgets, same fine-tuning",
     run=_run,
