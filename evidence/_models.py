@@ -63,8 +63,8 @@ def _trained_language_model(seed: int, steps: int, share: float) -> nn.Module:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
-            hidden_size=96,
-            intermediate_size=256,
+            hidden_size=64,
+            intermediate_size=176,
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=4,
@@ -89,7 +89,7 @@ def _trained_language_model(seed: int, steps: int, share: float) -> nn.Module:
 
 
 def language_model(seed: int, scale: float, share: float = 1.0) -> nn.Module:
-    """Return a Llama of 0.3 M weights that models Python's documentation by character.
+    """Return a Llama of 0.15 M weights that models Python's documentation by character.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def language_model(seed: int, scale: float, share: float = 1.0) -> nn.Module:
     nn.Module
         A copy; each is trained once per process.
     """
-    return copy.deepcopy(_trained_language_model(seed, amount(400, scale, 10), share))
+    return copy.deepcopy(_trained_language_model(seed, amount(400, scale, 20), share))
 
 
 def calibration_windows(seed: int, scale: float) -> torch.Tensor:
@@ -119,7 +119,7 @@ def calibration_windows(seed: int, scale: float) -> torch.Tensor:
 def log_perplexity(model: nn.Module, scale: float) -> float:
     """Return the mean loss in nats per held-out character."""
     _, held_out, _ = characters()
-    chosen = held_out[: amount(160, scale, 16)]
+    chosen = held_out[: amount(96, scale, 16)]
     return float(np.mean([float(model(input_ids=b, labels=b).loss) for b in chosen.split(32)]))
 
 

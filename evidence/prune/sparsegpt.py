@@ -99,8 +99,8 @@ def _verdict(
     )
     if margin <= 0 and weakest.startswith("tolerance"):
         summary += (
-            " Suspected reason: the model has 0.3 million weights and little redundancy; the paper "
-            "itself finds that smaller models lose more."
+            " Suspected reason: the model has 0.15 million weights and little redundancy; the "
+            "paper itself finds that smaller models lose more."
         )
     figure = lines(
         list(_CUTS),
