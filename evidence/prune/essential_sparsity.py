@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,23 +31,25 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         "supervised": [],
         "self-supervised": [],
     }
+    steps = models.amount(20, min(scale, 1), 5)
+    search = EssentialSparsity(sparsities=[step / steps for step in range(steps)])
     for seed in seeds:
         metric = partial(models.log_perplexity, scale=scale)
         whole = models.language_model(seed, scale)
         little = models.language_model(seed, scale, _LITTLE)
         of_loss = {"metric": metric, "lower_is_better": True}
-        sweeps["magnitude"].append(EssentialSparsity().sweep(whole, **of_loss))
-        by_chance = EssentialSparsity(score=Random(seed))
+        sweeps["magnitude"].append(search.sweep(whole, **of_loss))
+        by_chance = replace(search, score=Random(seed))
         sweeps["random"].append(by_chance.sweep(whole, **of_loss))
-        grouped = EssentialSparsity(group=8)
+        grouped = replace(search, group=8)
         sweeps["magnitude, groups of 8"].append(grouped.sweep(whole, **of_loss))
-        sweeps["little data"].append(EssentialSparsity().sweep(little, **of_loss))
+        sweeps["little data"].append(search.sweep(little, **of_loss))
         for name, train in (
             ("supervised", _train_supervised),
             ("self-supervised", _train_self_supervised),
         ):
             encoder = train(seed, scale)
-            sweeps[name].append(EssentialSparsity().sweep(encoder, _probe_accuracy))
+            sweeps[name].append(search.sweep(encoder, _probe_accuracy))
     return _verdict(sweeps)
 
 
