@@ -20,6 +20,8 @@ from .._plots import lines
 
 #: Share of the text that the model with little pre-training data sees.
 _LITTLE = 1 / 64
+#: Two models are pre-trained per seed, so each gets half the usual steps.
+_STEPS = 0.5
 
 
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
@@ -35,8 +37,8 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     search = EssentialSparsity(sparsities=[step / steps for step in range(steps)])
     for seed in seeds:
         metric = partial(models.log_perplexity, scale=scale)
-        whole = models.language_model(seed, scale)
-        little = models.language_model(seed, scale, _LITTLE)
+        whole = models.language_model(seed, _STEPS * scale)
+        little = models.language_model(seed, _STEPS * scale, _LITTLE)
         of_loss = {"metric": metric, "lower_is_better": True}
         sweeps["magnitude"].append(search.sweep(whole, **of_loss))
         by_chance = replace(search, score=Random(seed))

@@ -49,6 +49,12 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         f"{value:.4f} at {cut}" for cut, value in margins.items()
     )
     summary += ". The claim holds if all three are positive."
+    if margin <= 0:
+        summary += (
+            " Suspected reason: Wanda lives on the few inputs of huge norm that large language "
+            "models have, and a model this small has none; comparing within rows then costs "
+            "more than it gains."
+        )
     figure = lines(
         list(_CUTS),
         {

@@ -64,7 +64,7 @@ def test_no_perturbation_is_better(name, threshold):
 
 @EACH
 def test_negative_thresholds_are_named(name):
-    with pytest.raises(OptionError, match="-0.5"):
+    with pytest.raises(OptionError, match=r"-0\.5"):
         OPERATORS[name][0](np.ones((2, 2)), -0.5)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from part_examples import concrete_subclasses
 
@@ -15,7 +17,7 @@ def test_ends_are_exact_and_the_way_monotone(kind, initial, final):
     assert values[-1] == final
     if kind is not OneShot:
         assert values[0] == pytest.approx(initial, abs=1e-15)
-    steps = [after - before for before, after in zip(values, values[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(values)]
     sign = 1 if final >= initial else -1
     assert all(sign * step >= -1e-15 for step in steps)
 

@@ -72,12 +72,12 @@ def test_memory_does_not_grow_with_tokens():
 def test_bad_activations_name_the_layer(bad):
     inputs = torch.ones(4, 3)
     inputs[1, 2] = bad
-    with pytest.raises(NumericalError, match="'model.up_proj' received NaN or infinite"):
+    with pytest.raises(NumericalError, match=r"'model\.up_proj' received NaN or infinite"):
         Statistics("model.up_proj", {"norm"}).update(inputs)
 
 
 def test_bad_gradients_name_the_layer():
-    with pytest.raises(NumericalError, match="'model.up_proj'"):
+    with pytest.raises(NumericalError, match=r"'model\.up_proj'"):
         Statistics("model.up_proj", {"gradient"}).update_gradient(torch.tensor([[torch.nan]]))
 
 
