@@ -1,0 +1,1 @@
+"""Experiments that rerun the papers' claims, one file per method."""

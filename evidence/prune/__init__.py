@@ -1,0 +1,1 @@
+"""Evidence on pruning after training."""

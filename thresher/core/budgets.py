@@ -227,7 +227,8 @@ class OWL(Budget):
     multiple : float, default 5.0
         A score above this many block means is an outlier (the paper's M; 5 or 7 there).
     spread : float, default 0.08
-        No block's density is further than this from the mean (the paper's lambda).
+        Half the range of the densities (the paper's lambda); they are then shifted so that
+        their mean is the asked one, and drawn closer together where one would leave [0, 1].
 
     References
     ----------
@@ -243,15 +244,16 @@ class OWL(Budget):
         """Return one density per block, rising with its outlier ratio."""
         blocks = sorted({layer.block for layer in layers})
         members = {b: [layer for layer in layers if layer.block == b] for b in blocks}
-        ratios = torch.tensor([self._outlier_ratio(members[b]) for b in blocks])
+        ratios = torch.tensor([self._outlier_ratio(members[b]) for b in blocks]).double()
         sizes = torch.tensor([sum(layer.size for layer in members[b]) for b in blocks]).double()
         span = float(ratios.max() - ratios.min())
-        spread = min(self.spread, density, 1 - density)
-        if span == 0 or spread <= 0:
+        if span == 0:
             return [density] * len(layers)
-        lifted = (ratios - ratios.min()).double() / span * 2 * spread
-        lifted += density - (lifted * sizes).sum() / sizes.sum()
-        raw = dict(zip(blocks, lifted.clamp(0, 1).tolist(), strict=True))
+        shifts = (ratios - (ratios * sizes).sum() / sizes.sum()) / span
+        # Clipping instead would change the mean.
+        room = min(-density / float(shifts.min()), (1 - density) / float(shifts.max()))
+        shares = density + min(2 * self.spread, room) * shifts
+        raw = dict(zip(blocks, shares.clamp(0, 1).tolist(), strict=True))
         return [raw[layer.block] for layer in layers]
 
     def _outlier_ratio(self, layers: Sequence[LayerSummary]) -> float:
@@ -296,11 +298,27 @@ def allot(
     missing = round(density * sum(sizes)) - sum(counts)
     # Sorting is stable, so equal remainders are settled by the order of the layers.
     order = sorted(range(len(counts)), key=lambda i: (counts[i] - exact[i]) / quanta[i])
-    for i in order:
-        if missing * 2 >= quanta[i] and counts[i] + quanta[i] <= sizes[i]:
-            counts[i] += quanta[i]
-            missing -= quanta[i]
+    moved = True
+    while moved:
+        moved = False
+        # One pass settles the rounding; a budget that is itself off is followed by more.
+        steps = max(1, abs(missing) // max(1, sum(quanta)))
+        for i in order if missing > 0 else reversed(order):
+            change = _step(missing, steps * quanta[i], counts[i], sizes[i])
+            change = change or _step(missing, quanta[i], counts[i], sizes[i])
+            counts[i] += change
+            missing -= change
+            moved = moved or change != 0
     return counts
+
+
+def _step(missing: int, step: int, count: int, size: int) -> int:
+    """Return plus or minus `step` if that brings `missing` nearer to 0 within the layer."""
+    if 0 < step <= 2 * missing and count + step <= size:
+        return step
+    if 0 < step < -2 * missing and count >= step:
+        return -step
+    return 0
 
 
 def _quantiles(layer: LayerSummary) -> torch.Tensor:

@@ -178,10 +178,14 @@ class Random(Score):
     seed: int = 0
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
-        """Return numbers in [0, 1)."""
-        key = f"{self.seed}/{statistics.name}/{statistics.start}".encode()
-        generator = torch.Generator().manual_seed(zlib.crc32(key))
-        return torch.rand(weight.shape, generator=generator).to(weight.device)
+        """Return numbers in [0, 1); those of a column do not depend on what else is asked for."""
+        generator = torch.Generator().manual_seed(
+            zlib.crc32(f"{self.seed}/{statistics.name}".encode())
+        )
+        *rows, columns = weight.shape
+        # Column after column, so that a view skips what comes before it.
+        numbers = torch.rand(statistics.start + columns, *rows, generator=generator)
+        return numbers[statistics.start :].movedim(0, -1).to(weight.device)
 
 
 @dataclass(frozen=True)

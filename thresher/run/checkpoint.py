@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Checkpoint", "CheckpointWriter", "resolve", "save_tensors"]
 
-import errno
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..core.errors import CheckpointError
+from ..core.files import write_error, write_text
 from ..core.patterns import NM
 from . import formats
 
@@ -235,24 +235,6 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; errors as in :func:`save_tensors`."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
-
-
-def write_error(path: Path, error: Exception) -> CheckpointError:
-    """Return the error to raise when `path` could not be written."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    hint = "the disk is full: free room and run the same command again" if full else str(error)
-    return CheckpointError(f"cannot write {str(path)!r}: {hint}")
 
 
 class CheckpointWriter:

@@ -11,7 +11,7 @@ import torch
 from ..chooser import MaskChooser
 from ..linalg import damped
 from ..statistics import Statistics
-from .base import Update
+from .base import Keep, Update
 
 #: Entries of the row systems that are in memory at a time (about 256 MB in float32).
 _ENTRIES = 1 << 26
@@ -25,6 +25,9 @@ class LeastSquares(Update):
     ----------
     damping : float, default 0.01
         Ridge towards the dense weights, relative to the mean diagonal of the second moment.
+    support : Update, default Keep()
+        Its mask is refitted: ``LeastSquares(support=OBS())`` gives the exact answer on
+        SparseGPT's support, ``LeastSquares(support=DSnoT())`` on swapped ones.
 
     Notes
     -----
@@ -34,13 +37,18 @@ class LeastSquares(Update):
     """
 
     damping: float = 0.01
-    needs = frozenset({"gram", "norm"})
+    support: Update = Keep()
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The second moment, and what `support` needs."""
+        return self.support.needs | {"gram", "norm"}
 
     def __call__(
         self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Choose a support once, then solve every row on it."""
-        mask = choose(weight)
+        """Find the support, then solve every row on it."""
+        _, mask = self.support(weight, choose, statistics)
         hessian = damped(statistics.gram, self.damping)
         if weight.dim() == 2:
             return _refit(weight, mask, hessian), mask

@@ -1,0 +1,254 @@
+"""Small models trained on data that every installation has, shared by the experiments."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+from thresher.core.calibration import embedded_text
+from thresher.core.layers import find_layers
+from thresher.prune import Recipe, prune
+
+#: Characters per window of text.
+WINDOW = 128
+_BATCH = 16
+
+
+def amount(full: int, scale: float, least: int = 1) -> int:
+    """Return `full` times `scale`, rounded, and at least `least`."""
+    return max(least, round(full * scale))
+
+
+def paired_margin(differences: Sequence[float]) -> float:
+    """Return the mean of paired differences less its standard error.
+
+    Positive means an advantage that exceeds the noise between seeds. One seed alone shows
+    no noise, so its difference counts as it is.
+    """
+    values = np.asarray(differences, dtype=float)
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean() - error)
+
+
+@functools.cache
+def characters() -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Return Python's documentation as training windows, held-out windows and vocabulary size.
+
+    The text is cut into windows of :data:`WINDOW` characters, every tenth one held out;
+    characters outside ASCII become one symbol.
+    """
+    codes = np.frombuffer(embedded_text().encode("ascii", "replace"), dtype=np.uint8)
+    known, ids = np.unique(codes, return_inverse=True)
+    count = len(ids) // WINDOW
+    windows = torch.from_numpy(ids[: count * WINDOW].reshape(count, WINDOW).astype(np.int64))
+    held_out = torch.arange(count) % 10 == 9
+    return windows[~held_out], windows[held_out], len(known)
+
+
+@functools.cache
+def _trained_language_model(seed: int, steps: int, share: float) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    train, _, vocabulary = characters()
+    train = train[: amount(len(train), share, _BATCH)]
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=64,
+            intermediate_size=176,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=WINDOW,
+            tie_word_embeddings=True,
+            use_cache=False,
+        )
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    order = torch.Generator().manual_seed(seed)
+    model.train()
+    for _ in range(steps):
+        batch = train[torch.randint(len(train), (_BATCH,), generator=order)]
+        loss = model(input_ids=batch, labels=batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        rate.step()
+    return model.eval()
+
+
+def language_model(seed: int, scale: float, share: float = 1.0) -> nn.Module:
+    """Return a Llama of 0.15 M weights that models Python's documentation by character.
+
+    Parameters
+    ----------
+    seed : int
+        Of initial weights and batches.
+    scale : float
+        Relative number of training steps; 1 is 400 steps of 16 windows.
+    share : float, default 1.0
+        Share of the training windows to learn from.
+
+    Returns
+    -------
+    nn.Module
+        A copy; each is trained once per process.
+    """
+    return copy.deepcopy(_trained_language_model(seed, amount(400, scale, 20), share))
+
+
+def calibration_windows(seed: int, scale: float) -> torch.Tensor:
+    """Return training windows to calibrate on, shape (windows, :data:`WINDOW`)."""
+    train, _, _ = characters()
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    return train[chosen[: amount(64, scale, 8)]]
+
+
+@torch.no_grad()
+def log_perplexity(model: nn.Module, scale: float) -> float:
+    """Return the mean loss in nats per held-out character."""
+    _, held_out, _ = characters()
+    chosen = held_out[: amount(96, scale, 16)]
+    return float(np.mean([float(model(input_ids=b, labels=b).loss) for b in chosen.split(32)]))
+
+
+@functools.cache
+def digits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return scikit-learn's digits as training and test images (n, 1, 8, 8) and labels."""
+    data = load_digits()
+    images = (data.images[:, None] / 16.0).astype(np.float32)
+    parts = train_test_split(
+        images, data.target, test_size=0.3, random_state=0, stratify=data.target
+    )
+    train_x, test_x, train_y, test_y = (torch.from_numpy(part) for part in parts)
+    return train_x, train_y, test_x, test_y
+
+
+def train_classifier(
+    model: nn.Module,
+    seed: int,
+    epochs: int,
+    rate: float = 2e-3,
+    masks: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Train a classifier of digits in place, with Adam and batches of 128.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps images to ten logits.
+    seed : int
+        Of the batches.
+    epochs : int
+        Passes over the training images.
+    rate : float, default 0.002
+        Initial learning rate, following a cosine to zero.
+    masks : mapping of str to Tensor, optional
+        By layer name; weights outside stay zero.
+    """
+    images, labels, _, _ = digits()
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    order = torch.Generator().manual_seed(seed)
+    weights = {name: model.get_submodule(name).weight for name in masks or {}}
+    for _ in range(epochs):
+        for batch in torch.randperm(len(images), generator=order).split(128):
+            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    weight.mul_(masks[name])
+        schedule.step()
+
+
+def masks_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the supports of the layers of a pruned model, by name."""
+    return {layer.name: layer.weight.detach() != 0 for layer in find_layers(model)}
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module) -> float:
+    """Return the share of test digits classified rightly."""
+    _, _, images, labels = digits()
+    return float((model(images).argmax(-1) == labels).float().mean())
+
+
+def pruned_log_perplexities(
+    recipes: Mapping[str, Recipe], seeds: Sequence[int], scale: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Prune :func:`language_model` by every recipe, from the same weights and data.
+
+    Parameters
+    ----------
+    recipes : mapping of str to Recipe
+        By the name to show.
+    seeds : sequence of int
+        One model each.
+    scale : float
+        See :func:`language_model`.
+
+    Returns
+    -------
+    dense : array of shape (seeds,)
+        :func:`log_perplexity` of the dense models.
+    pruned : dict of str to array of shape (seeds,)
+        Of the pruned ones, by recipe.
+    """
+    dense = np.array([log_perplexity(language_model(seed, scale), scale) for seed in seeds])
+    pruned = {name: np.zeros(len(seeds)) for name in recipes}
+    for index, seed in enumerate(seeds):
+        data = calibration_windows(seed, scale)
+        for name, recipe in recipes.items():
+            model = language_model(seed, scale)
+            prune(model, recipe, data, progress=False)
+            pruned[name][index] = log_perplexity(model, scale)
+    return dense, pruned
+
+
+def correlated_layer(seed: int, scale: float) -> tuple[nn.Linear, torch.Tensor]:
+    """Return a random layer and inputs with correlations and means, as activations have.
+
+    Parameters
+    ----------
+    seed : int
+        Of weights and inputs.
+    scale : float
+        Relative number of inputs; 1 is 4,096 rows.
+
+    Returns
+    -------
+    layer : nn.Linear
+        96 inputs, 64 outputs, no bias.
+    inputs : Tensor of shape (rows, 96)
+        Mixed from independent sources whose scale falls from 1 to 0.05.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(96, 64, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(64, 96, generator=generator) / 96**0.5)
+    rows = amount(4096, scale, 512)
+    sources = torch.randn(rows, 96, generator=generator) * torch.logspace(0, -1.3, 96)
+    mixing = torch.randn(96, 96, generator=generator)
+    return layer, sources @ mixing + torch.randn(96, generator=generator)
+
+
+@torch.no_grad()
+def output_error(layer: nn.Linear, inputs: torch.Tensor, recipe: Recipe) -> float:
+    """Prune a copy of a layer and return its squared output error relative to the output."""
+    pruned = copy.deepcopy(layer)
+    prune(pruned, recipe, inputs, progress=False)
+    whole = layer(inputs)
+    return float((whole - pruned(inputs)).square().sum() / whole.square().sum())

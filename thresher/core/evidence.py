@@ -1,0 +1,209 @@
+"""Evidence: small experiments that rerun a paper's claim, with a verdict computed by the code."""
+
+from __future__ import annotations
+
+__all__ = ["Experiment", "Outcome", "available", "execute", "load"]
+
+import importlib
+import importlib.util
+import json
+import math
+import pkgutil
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .card import area_of, find
+from .errors import OptionError
+from .files import write_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_ROOT = "thresher.evidence"
+_VERSIONED = ("thresher", "torch", "transformers", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found.
+
+    Parameters
+    ----------
+    reproduced : bool
+        Whether the claim held, by a rule that the experiment fixed beforehand.
+    margin : float
+        By how much, in the unit that `summary` names: positive when the claim held and
+        negative by what it missed.
+    summary : str
+        The finding in a sentence or two, with its figures; for a claim that did not hold,
+        the reason known or suspected.
+    table : list of dict
+        Rows of one table, all with the same keys.
+    figure : plotly.graph_objects.Figure
+        The finding as a picture.
+    """
+
+    reproduced: bool
+    margin: float
+    summary: str
+    table: list[dict[str, Any]]
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A paper's claim and how to rerun it.
+
+    Parameters
+    ----------
+    method : str
+        Card name of the method.
+    claim : str
+        The paper's claim in a line.
+    baseline : str
+        What the claim is against.
+    run : callable
+        ``run(scale, seeds)`` returns an :class:`Outcome`. At scale 1 it takes at most three
+        minutes on two cores; smaller and larger scales train and measure less and more.
+    seeds : tuple of int, default (0, 1, 2)
+        Seeds used unless others are asked for.
+    """
+
+    method: str
+    claim: str
+    baseline: str
+    run: Callable[[float, Sequence[int]], Outcome]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def load(name: str) -> Experiment:
+    """Return the experiment on the method called `name`.
+
+    Parameters
+    ----------
+    name : str
+        A card name.
+
+    Returns
+    -------
+    Experiment
+        The ``experiment`` of the module ``thresher.evidence.<area>.<name>``, hyphens written
+        as underscores.
+
+    Raises
+    ------
+    OptionError
+        If there is no such method, or no evidence on it yet.
+    """
+    method = find(name)
+    module = f"{_ROOT}.{area_of(method)}.{method.card.name.replace('-', '_')}"
+    if not _exists(module):
+        raise OptionError(
+            f"there is no evidence on method {method.card.name!r} yet; "
+            f"there is on: {', '.join(available())}"
+        )
+    experiment = importlib.import_module(module).experiment
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def available() -> list[str]:
+    """Return the card names that have evidence, sorted."""
+    package = importlib.import_module(_ROOT)
+    modules = pkgutil.walk_packages(package.__path__, f"{_ROOT}.")
+    leaves = (m.name.rpartition(".")[2] for m in modules if not m.ispkg)
+    return sorted(leaf.replace("_", "-") for leaf in leaves if not leaf.startswith("_"))
+
+
+def execute(
+    name: str,
+    scale: float = 1.0,
+    seeds: Sequence[int] | None = None,
+    folder: str | Path | None = None,
+) -> dict[str, Any]:
+    """Run an experiment and record what it found.
+
+    Parameters
+    ----------
+    name : str
+        A card name.
+    scale : float, default 1.0
+        Size of the experiment relative to its default.
+    seeds : sequence of int, optional
+        Default: the experiment's own.
+    folder : str or Path, optional
+        Where to write ``NAME.json``, ``NAME.figure.json`` (for plotly) and ``NAME.html``
+        (works offline), each whole or not at all. Default: nothing is written.
+
+    Returns
+    -------
+    dict
+        ``method``, ``claim``, ``baseline``, ``reproduced``, ``margin``, ``summary``,
+        ``table``, ``seeds``, ``scale``, ``seconds`` and ``versions``; ready for JSON.
+
+    Raises
+    ------
+    OptionError
+        If the method or its evidence does not exist, `scale` is not positive, or there is
+        no seed.
+    """
+    if not scale > 0:
+        raise OptionError(f"scale {scale} is out of range; it must be above 0, 1 is the default")
+    experiment = load(name)
+    chosen = list(experiment.seeds if seeds is None else seeds)
+    if not chosen:
+        raise OptionError("an experiment needs at least one seed")
+    start = time.perf_counter()
+    outcome = experiment.run(scale, chosen)
+    record = {
+        "method": experiment.method,
+        "claim": experiment.claim,
+        "baseline": experiment.baseline,
+        "reproduced": bool(outcome.reproduced),
+        "margin": _plain(outcome.margin),
+        "summary": outcome.summary,
+        "table": [{key: _plain(value) for key, value in row.items()} for row in outcome.table],
+        "seeds": chosen,
+        "scale": scale,
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": _versions(),
+    }
+    if folder is not None:
+        _write(record, outcome.figure, Path(folder))
+    return record
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _write(record: dict[str, Any], figure: Figure, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = record["method"]
+    picture = figure.to_json()
+    page = figure.to_html(include_plotlyjs=True)
+    write_text(folder / f"{name}.figure.json", picture + "\n")
+    write_text(folder / f"{name}.html", page)
+    # Last, so that a record on disk means that its picture is there too.
+    write_text(folder / f"{name}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers as Python's own with six digits, and None for NaN and infinities."""
+    if isinstance(value, bool | str | int) or value is None:
+        return value
+    number = float(value)
+    return float(f"{number:.6g}") if math.isfinite(number) else None
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in _VERSIONED}
+    return {**found, "python": platform.python_version(), "machine": platform.machine()}
