@@ -22,6 +22,7 @@ from rich.table import Table
 
 from .core.calibration import embedded_text, read_text, token_windows
 from .core.errors import CheckpointError, DataError, OptionError
+from .core.files import write_text
 from .core.patterns import parse as parse_pattern
 from .prune.disk import DiskOptions, prune_folder
 from .prune.memory import as_recipe
@@ -29,7 +30,7 @@ from .prune.recipe import Recipe
 from .prune.record import PruneRecord
 from .report.html import write_report
 from .report.tables import kind_table, layer_table, recipe_table, summary_table
-from .run.checkpoint import RECORD_FILE, Checkpoint, resolve, write_text
+from .run.checkpoint import RECORD_FILE, Checkpoint, resolve
 from .run.evaluate import compare, perplexity
 
 _console = Console()
@@ -234,14 +235,17 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     return model.eval()  # type: ignore[no-untyped-call]
 
 
-def run_evidence(name: str, scale: float, seeds: int | None, out: Path) -> None:
-    """``thresher evidence``: rerun an experiment, and print its table and verdict."""
-    from .core.evidence import execute
+def run_evidence(name: str | None, scale: float, seeds: int | None, out: Path) -> None:
+    """``thresher evidence``: rerun one experiment or all, and print tables and verdicts."""
+    from .core.evidence import available, execute
     from .report.methods import print_evidence
 
-    result = execute(name, scale=scale, seeds=None if seeds is None else range(seeds), folder=out)
-    print_evidence(result)
-    _console.print(f"wrote {out}")
+    for each in [name] if name else available():
+        with _console.status(f"running the experiment on {each} ..."):
+            chosen = None if seeds is None else range(seeds)
+            result = execute(each, scale=scale, seeds=chosen, folder=out)
+        print_evidence(result)
+        _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:

@@ -21,9 +21,10 @@ from torch import nn
 
 from ..core.blocks import BlockChain, find_blocks
 from ..core.errors import CheckpointError, DataError, LayerError, OptionError
+from ..core.files import write_text
 from ..core.layers import Layer, find_layers
 from ..core.patterns import NM
-from ..run.checkpoint import CheckpointWriter, write_text
+from ..run.checkpoint import CheckpointWriter
 from ..run.skeleton import Skeleton
 from .hidden import HiddenStates
 from .layerwise import BlockwisePruner

@@ -71,7 +71,7 @@ def write_report(record: PruneRecord, path: str | Path) -> None:
     CheckpointError
         If it cannot be written.
     """
-    from ..run.checkpoint import write_text
+    from ..core.files import write_text
 
     write_text(Path(path), render(record))
 

@@ -100,7 +100,8 @@ def describe(name: str) -> None:
 
 def print_evidence(result: dict[str, Any]) -> None:
     """Print an experiment's claim, table and verdict."""
-    _console.print(f"\n[bold]claim[/bold]     {result['claim']}")
+    _console.print(f"\n[bold]method[/bold]    {result['method']}")
+    _console.print(f"[bold]claim[/bold]     {result['claim']}")
     _console.print(f"[bold]baseline[/bold]  {result['baseline']}")
     rows = result["table"]
     if rows:
@@ -111,7 +112,8 @@ def print_evidence(result: dict[str, Any]) -> None:
             table.add_row(*(_cell(row.get(column)) for column in rows[0]))
         _console.print(table)
     verdict = "reproduced" if result["reproduced"] else "not reproduced"
-    _console.print(f"[bold]{verdict}[/bold] (margin {result['margin']:.4g}): {result['summary']}")
+    margin = _cell(result["margin"])
+    _console.print(f"[bold]{verdict}[/bold] (margin {margin}): {result['summary']}")
 
 
 def _cell(value: Any) -> str:

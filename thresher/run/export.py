@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from ..core.errors import OptionError
+from ..core.files import write_text
 from ..core.layers import find_layers
-from .checkpoint import Checkpoint, CheckpointWriter, copy_companions, save_tensors, write_text
+from .checkpoint import Checkpoint, CheckpointWriter, copy_companions, save_tensors
 
 
 def export(source: str | Path, out: str | Path) -> None:
