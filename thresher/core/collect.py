@@ -43,7 +43,9 @@ class _Collector:
                 "some samples only; calibrate with samples of one shape"
             )
         self._last = (args[0], reading, layer.name)
-        self.statistics[layer.name].update(layer.inputs(x))
+        # Under autocast the sums below would be rounded to the forward pass's precision.
+        with torch.autocast(x.device.type, enabled=False):
+            self.statistics[layer.name].update(layer.inputs(x))
 
     def finish(self) -> dict[str, Statistics]:
         self._last = None

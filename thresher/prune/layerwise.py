@@ -295,13 +295,26 @@ class BlockwisePruner:
 
     @contextmanager
     def _forward_context(self) -> Any:
-        device = next((p.device.type for p in self.chain.model.parameters()), "cpu")
-        device = "cpu" if device == "meta" else device
-        with (
-            torch.no_grad(),
-            torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None),
-        ):
-            yield
+        """Run forward passes, and the products of their statistics, in the asked precision.
+
+        A layer under autocast multiplies its inputs rounded to ``autocast``; with "medium"
+        precision their second moment is that of the rounded inputs, summed in float32.
+        """
+        if self._autocast is None:
+            with torch.no_grad():
+                yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            with torch.no_grad(), torch.autocast(self._device(), dtype=self._autocast):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    def _device(self) -> str:
+        kinds = {parameter.device.type for parameter in self.chain.model.parameters()}
+        return "cuda" if "cuda" in kinds else "cpu"
 
     @contextmanager
     def _timed(self, phase: str) -> Any:
