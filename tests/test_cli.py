@@ -1,0 +1,217 @@
+"""The command line as a user types it."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from conftest import save_folder, tiny_llama
+from torch import nn
+
+from thresher.cli import main
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def small(llama_folder, book, tmp_path_factory):
+    """A folder pruned by the command."""
+    out = tmp_path_factory.mktemp("cli") / "small"
+    options = ("--windows", 8, "--length", 64, "--calibration", book, "--out", out)
+    output = run("prune", llama_folder, "--density", 0.5, *options)
+    assert "perplexity, pruned" in output
+    return out
+
+
+def test_the_folder_is_complete(small):
+    names = {file.name for file in small.iterdir()}
+    assert {"config.json", "tokenizer.json", "thresher.json", "report.html"} <= names
+    evaluation = json.loads((small / "thresher.json").read_text())["evaluation"]
+    assert evaluation["pruned_perplexity"] > 1
+    assert evaluation["sparse_bytes"] < evaluation["dense_bytes"]
+
+
+def test_eval_beside_the_dense_model(small, llama_folder, book):
+    output = run("eval", small, "--text", book, "--dense", llama_folder, "--length", 64)
+    for words in ("perplexity", "KL divergence", "top-1 agreement"):
+        assert words in output
+
+
+def test_eval_of_the_dense_model_against_itself(llama_folder, book):
+    output = run(
+        "eval",
+        llama_folder,
+        "--text",
+        book,
+        "--dense",
+        llama_folder,
+        "--length",
+        64,
+        "--windows",
+        2,
+    )
+    assert "0.0000" in output
+    assert "100.00%" in output
+
+
+def test_info_report_and_export(small, tmp_path):
+    assert "up_proj" in run("info", small)
+    assert "model.layers.0.mlp.up_proj" in run("info", small, "--layers").replace("\n", "")
+    (small / "report.html").unlink()
+    run("report", small)
+    assert (small / "report.html").stat().st_size > 100_000
+    run("export", small, tmp_path / "plain")
+    assert "quantization_config" not in (tmp_path / "plain" / "config.json").read_text()
+
+
+def test_the_curve_is_measured(llama_folder, book, tmp_path):
+    run(
+        *("prune", llama_folder, "--method", "magnitude", "--density", 0.5, "--curve"),
+        *("--windows", 4, "--length", 64, "--calibration", book, "--out", tmp_path / "out"),
+    )
+    record = json.loads((tmp_path / "out" / "thresher.json").read_text())
+    assert [p["density"] for p in record["evaluation"]["curve"]] == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    assert not list(tmp_path.glob("*.curve*"))
+
+
+def test_the_catalogue(tmp_path):
+    assert "sparsegpt" in run("methods")
+    data = json.loads(run("methods", "--json"))
+    assert {"name", "title", "authors", "year", "area", "usage", "evidence"} <= data[0].keys()
+    output = run("methods", "sparsegpt")
+    assert "Massive Language Models Can Be Accurately Pruned" in output.replace("\n", " ")
+
+
+def test_a_method_from_a_users_own_file(llama_folder, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        """
+from dataclasses import dataclass
+from thresher.core import scores
+from thresher.core.card import Card, Catalogued
+from thresher.prune.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Root(Recipe, Catalogued):
+    '''Rank weights by the square root of their magnitude.'''
+
+    score: scores.Score = scores.Magnitude() ** 0.5
+    card = Card(name="root", title="My own", authors="Me", year=2026, summary="A test.")
+"""
+    )
+    # In a process of its own, since a registration cannot be taken back.
+    command = [sys.executable, "-m", "thresher", "--plugin", str(plugin)]
+    listed = subprocess.run([*command, "methods"], capture_output=True, text=True, check=True)
+    assert "root" in listed.stdout
+    assert "plugin" in listed.stdout
+    out = tmp_path / "out"
+    arguments = ("prune", llama_folder, "--method", "root", "--density", "0.5", "--out", out)
+    ran = subprocess.run(
+        [*command, *map(str, arguments), "--no-evaluate", "--length", "64"],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads((out / "thresher.json").read_text())["method"] == "root"
+
+
+def short(tmp_path):
+    file = tmp_path / "short.txt"
+    file.write_text("too short")
+    return file
+
+
+def latin(tmp_path):
+    file = tmp_path / "latin.txt"
+    file.write_bytes("café".encode("latin-1") * 100)
+    return file
+
+
+def empty(tmp_path):
+    file = tmp_path / "empty.txt"
+    file.write_text(" \n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--density", "0"), "density 0.0 is out of range"),
+        (("--density", "1.01"), "density 1.01 is out of range"),
+        ((), "say how much to keep"),
+        (("--pattern", "5:4"), "N must be at least 1 and at most M"),
+        (("--pattern", "2:4", "--density", "0.3"), "contradicts density 0.3"),
+        (("--pattern", "3:7"), "q_proj"),
+        (("--pattern", "blok"), "there is no pattern 'blok'"),
+        (("--method", "sparsgpt", "--density", "0.5"), "did you mean 'sparsegpt'?"),
+        (("--budget", "ow", "--density", "0.5"), "did you mean 'owl'?"),
+        (("--density", "0.5", "--windows", "0"), "--windows 0"),
+        (("--density", "0.5", "--exclude", "*"), "no layer to prune"),
+    ],
+)
+def test_bad_options(llama_folder, book, tmp_path, arguments, message):
+    command = ("prune", llama_folder, "--out", tmp_path / "out", "--calibration", book)
+    assert message in run(*command, "--length", 64, *arguments, code=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(short, "fewer than one window"), (latin, "not UTF-8"), (empty, "is empty")],
+)
+def test_bad_calibration_text(llama_folder, tmp_path, text, message):
+    output = run(
+        *("prune", llama_folder, "--density", 0.5, "--out", tmp_path / "out"),
+        *("--calibration", text(tmp_path)),
+        code=1,
+    )
+    assert message in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_models(tmp_path):
+    for folder, message in ((tmp_path, "no usable"), (tmp_path / "none", "does not exist")):
+        out = tmp_path / "out"
+        assert message in run("prune", folder, "--density", 0.5, "--out", out, code=1)
+
+
+def test_a_model_whose_embedding_is_all_it_has(book, tmp_path):
+    model = tiny_llama()
+    model.model.layers = nn.ModuleList()
+    model.config.num_hidden_layers = 0
+    source = save_folder(model, tmp_path / "model")
+    output = run(
+        *("prune", source, "--density", 0.5, "--out", tmp_path / "out"),
+        *("--calibration", book, "--length", 64),
+        code=1,
+    )
+    assert "no list of blocks" in output or "no layer to prune" in output
+
+
+def test_importing_is_quick_and_loads_no_torch():
+    code = "import sys, thresher; assert 'torch' not in sys.modules"
+    assert processor_seconds([sys.executable, "-c", code]) < 0.3
+
+
+def test_help_is_quick():
+    assert processor_seconds([sys.executable, "-m", "thresher", "--help"]) < 0.5
+
+
+def processor_seconds(command: list[str]) -> float:
+    """Return the least of three runs, in processor time: a busy machine changes it little."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(seconds)
