@@ -2,14 +2,8 @@
 
 import pytest
 
-from thresher.assets import gutenberg, python_documentation, state_of_the_union
+from thresher.assets import gutenberg, state_of_the_union
 from thresher.core.errors import OptionError
-
-
-def test_python_documentation_is_plain_english_prose():
-    text = python_documentation()
-    assert len(text) > 300_000
-    assert 'The "if" statement is used for conditional execution' in text
 
 
 @pytest.mark.assets

@@ -15,7 +15,6 @@ __all__ = [
     "gutenberg",
     "minilm",
     "mnist",
-    "python_documentation",
     "smollm2",
     "state_of_the_union",
 ]
@@ -23,4 +22,4 @@ __all__ = [
 from .fetch import cache_folder
 from .images import cifar10, mnist
 from .models import efficientnet_lite0, minilm, smollm2
-from .texts import gutenberg, python_documentation, state_of_the_union
+from .texts import gutenberg, state_of_the_union

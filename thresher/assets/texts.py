@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["gutenberg", "python_documentation", "state_of_the_union"]
+__all__ = ["gutenberg", "state_of_the_union"]
 
 from ..core.errors import OptionError, nearest
 from .fetch import fetch
 from .registry import ASSETS
-
-
-def python_documentation() -> str:
-    """Return the parts of Python's reference manual that its ``help()`` shows.
-
-    Returns
-    -------
-    str
-        About 460,000 characters of technical English, in topic order. It is part of every
-        Python, so that calibration needs no network; its wording varies with the version.
-    """
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name].strip() for name in sorted(topics))
 
 
 def state_of_the_union(first_year: int, last_year: int) -> str:

@@ -17,7 +17,7 @@ def embedded_text() -> str:
     """Return Python's own documentation, the English text that every Python carries."""
     from pydoc_data.topics import topics
 
-    return "\n\n".join(topics[name] for name in sorted(topics))
+    return "\n\n".join(topics[name].strip() for name in sorted(topics))
 
 
 def read_text(path: str | Path) -> str:

@@ -77,8 +77,8 @@ class Score(ABC):
 
 
 @dataclass(frozen=True)
-class Product(Score):
-    """Entry-wise product of two scores."""
+class _Pair(Score):
+    """Two scores that are combined entry by entry."""
 
     left: Score
     right: Score
@@ -87,6 +87,10 @@ class Product(Score):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """Union of both scores' needs."""
         return self.left.needs | self.right.needs
+
+
+class Product(_Pair):
+    """Entry-wise product of two scores."""
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Multiply both scores."""
@@ -96,17 +100,8 @@ class Product(Score):
         return f"{self.left!r} * {self.right!r}"
 
 
-@dataclass(frozen=True)
-class Sum(Score):
+class Sum(_Pair):
     """Entry-wise sum of two scores."""
-
-    left: Score
-    right: Score
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Union of both scores' needs."""
-        return self.left.needs | self.right.needs
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Add both scores."""
@@ -117,43 +112,38 @@ class Sum(Score):
 
 
 @dataclass(frozen=True)
-class Scaled(Score):
-    """A score times a constant."""
+class _WithConstant(Score):
+    """A score combined with a number."""
 
     score: Score
-    factor: float
+    constant: float
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """Needs of the score."""
         return self.score.needs
+
+
+class Scaled(_WithConstant):
+    """A score times a constant."""
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Scale the score."""
-        return self.factor * self.score(weight, statistics)
+        return self.constant * self.score(weight, statistics)
 
     def __repr__(self) -> str:
-        return f"{self.factor} * {self.score!r}"
+        return f"{self.constant} * {self.score!r}"
 
 
-@dataclass(frozen=True)
-class Power(Score):
+class Power(_WithConstant):
     """A score raised to a power."""
-
-    score: Score
-    exponent: float
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Needs of the score."""
-        return self.score.needs
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Raise the score."""
-        return self.score(weight, statistics) ** self.exponent
+        return self.score(weight, statistics) ** self.constant
 
     def __repr__(self) -> str:
-        return f"({self.score!r}) ** {self.exponent}"
+        return f"({self.score!r}) ** {self.constant}"
 
 
 @dataclass(frozen=True)
