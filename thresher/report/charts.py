@@ -315,9 +315,10 @@ def _scale(figure: go.Figure, name: str, label: str, values: list[float]) -> Non
     if name == "density":
         figure.update_yaxes(title=label, tickformat=".0%", range=[0, 1.03])
     else:
-        positive = bool(values) and min(values) > 0
-        decades = {"type": "log", "dtick": 1, "exponentformat": "power"}
-        figure.update_yaxes(title=label, **(decades if positive else {}))
+        positive = min(values) > 0
+        figure.update_yaxes(title=label, exponentformat="power", type="log" if positive else None)
+        if positive and max(values) > 100 * min(values):
+            figure.update_yaxes(dtick=1)
 
 
 def _add_line(
