@@ -48,7 +48,7 @@ class PruneJob:
     ----------
     model : str
         Folder or hub name.
-    options
+    **options : Any
         The command's options, see ``thresher prune --help``.
     """
 
