@@ -123,14 +123,6 @@ class BlockChain:
             for block, _ in restore:
                 del block.__dict__["forward"]
 
-    def _note_arguments(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> None:
-        rest = {k: v for k, v in keywords.items() if k != "hidden_states"}
-        self.arguments[index] = (tuple(args[1:]), _without_cache(rest))
-        if index + 1 == len(self.arguments):
-            raise _StopForwardError
-
 
 def _pass_through(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return hidden_states
