@@ -1,0 +1,17 @@
+// The kernels of one instruction set, as a table of functions.
+#pragma once
+
+#include "element.hpp"
+#include "views.hpp"
+
+namespace thresher {
+
+struct Kernels {
+  void (*masked_bf16)(const MaskedView&, const Product&);
+  void (*masked_float)(const MaskedView&, const Product&);
+};
+
+// The table of the instruction set in use (see isa.hpp).
+const Kernels& kernels();
+
+}  // namespace thresher

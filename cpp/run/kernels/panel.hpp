@@ -1,0 +1,199 @@
+// Larger batches: x is packed with the batch along the lanes, weights are broadcast.
+//
+// A panel holds x transposed: unit u of row b of x lies at panel[u * width + b], where a unit is
+// one column (float32) or a pair of columns (bfloat16), and width is the batch rounded up.
+#pragma once
+
+#include "../threads.hpp"
+#include "step.hpp"
+
+namespace thresher::THRESHER_NAMESPACE {
+
+#if defined(__AVX512F__)
+// Transposes 16 x 16 words held in registers.
+THRESHER_INLINE void transpose_16(__m512i (&r)[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+#endif
+
+// Copies a 16 x 16 square of words at the end of loops that transpose.
+THRESHER_INLINE void transpose_square(const std::uint32_t* from, std::int64_t from_stride,
+                                      std::uint32_t* to, std::int64_t to_stride) {
+#if defined(__AVX512F__)
+  __m512i rows[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) rows[i] = _mm512_loadu_si512(from + i * from_stride);
+  transpose_16(rows);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * to_stride, rows[i]);
+#else
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+  }
+#endif
+}
+
+// Unit `unit` of a row of x; columns past the end are zero.
+THRESHER_INLINE float read_unit(const float* row, std::int64_t unit, std::int64_t columns,
+                                FloatMath) {
+  return unit < columns ? row[unit] : 0.0f;
+}
+THRESHER_INLINE float read_unit(const bf16* row, std::int64_t unit, std::int64_t columns,
+                                FloatMath) {
+  return unit < columns ? widen(row[unit]) : 0.0f;
+}
+#if defined(__AVX512BF16__)
+THRESHER_INLINE std::uint32_t read_unit(const bf16* row, std::int64_t unit, std::int64_t columns,
+                                        PairMath) {
+  const std::uint32_t low = 2 * unit < columns ? row[2 * unit].bits : 0;
+  const std::uint32_t high = 2 * unit + 1 < columns ? row[2 * unit + 1].bits : 0;
+  return low | high << 16;
+}
+#endif
+
+// Whether units of x can be moved as whole words of memory.
+template <class Math, class T>
+constexpr bool units_are_words = sizeof(T) * Math::columns_per_unit == 4;
+
+// Packs `units` units of x from `first_row` on; rows past the batch become zeros.
+template <class Math, class T>
+void pack_panel(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t units,
+                std::int64_t width, typename Math::Unit* panel, int threads) {
+  constexpr std::int64_t strip = 64;
+  const bool whole_words = units_are_words<Math, T> && columns % Math::columns_per_unit == 0;
+  const std::int64_t stored = columns / Math::columns_per_unit;
+  parallel_for((units + strip - 1) / strip, threads, [&](std::int64_t s) {
+    const std::int64_t end = smaller(units, (s + 1) * strip);
+    for (std::int64_t b = 0; b < width; b += 16) {
+      for (std::int64_t u = s * strip; u < end; u += 16) {
+        if (whole_words && b + 16 <= batch && u + 16 <= smaller(end, stored)) {
+          transpose_square(reinterpret_cast<const std::uint32_t*>(x + b * columns) + u,
+                           columns / Math::columns_per_unit,
+                           reinterpret_cast<std::uint32_t*>(panel + u * width + b), width);
+          continue;
+        }
+        for (std::int64_t v = u; v < smaller(end, u + 16); ++v) {
+          for (std::int64_t c = b; c < b + 16; ++c) {
+            panel[v * width + c] =
+                c < batch ? read_unit(x + c * columns, v, columns, Math{}) : typename Math::Unit{};
+          }
+        }
+      }
+    }
+  });
+}
+
+// sums[Rows][Vectors * lanes] += tile[Rows][units] * panel[units][Vectors * lanes]
+template <class Math, int Rows, int Vectors>
+THRESHER_INLINE void multiply_tile(const typename Math::Unit* tile, std::int64_t tile_stride,
+                                   const typename Math::Unit* panel, std::int64_t width,
+                                   std::int64_t units, float* sums) {
+  Floats totals[Rows][Vectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) totals[r][v] = load(sums + r * width + v * lanes);
+  }
+#pragma GCC unroll 1
+  for (std::int64_t u = 0; u < units; ++u) {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) {
+        totals[r][v] = Math::multiply(totals[r][v], tile[r * tile_stride + u],
+                                      panel + u * width + v * lanes);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) store(sums + r * width + v * lanes, totals[r][v]);
+  }
+}
+
+// The rows of weights that one tile of registers takes; strips of rows are multiples of 16.
+constexpr std::int64_t strip_alignment = 16;
+
+template <class Math, int Vectors, int Rows>
+THRESHER_INLINE void multiply_rows(const typename Math::Unit* tile, std::int64_t tile_stride,
+                                   std::int64_t rows, const typename Math::Unit* panel,
+                                   std::int64_t width, std::int64_t units, float* sums) {
+  for (std::int64_t r = 0; r < rows; r += Rows) {
+    multiply_tile<Math, Rows, Vectors>(tile + r * tile_stride, tile_stride, panel, width, units,
+                                       sums + r * width);
+  }
+}
+
+// sums[rows][width] += tile[rows][units] * panel[units][width], rows a multiple of 16.
+template <class Math>
+void multiply_panel(const typename Math::Unit* tile, std::int64_t tile_stride, std::int64_t rows,
+                    const typename Math::Unit* panel, std::int64_t width, std::int64_t units,
+                    float* sums) {
+  constexpr int tall = lanes == 16 ? 8 : 4;
+  constexpr int single = lanes == 16 ? 16 : 8;
+  std::int64_t b = 0;
+  const std::int64_t vectors = width / lanes;
+  // 4 vectors left are better done as 2 + 2 than as 3 + 1.
+  while (vectors - b >= 3 && vectors - b != 4) {
+    multiply_rows<Math, 3, tall>(tile, tile_stride, rows, panel + b * lanes, width, units,
+                                 sums + b * lanes);
+    b += 3;
+  }
+  for (; vectors - b >= 2; b += 2) {
+    multiply_rows<Math, 2, tall>(tile, tile_stride, rows, panel + b * lanes, width, units,
+                                 sums + b * lanes);
+  }
+  for (; b < vectors; ++b) {
+    multiply_rows<Math, 1, single>(tile, tile_stride, rows, panel + b * lanes, width, units,
+                                   sums + b * lanes);
+  }
+}
+
+// y[b][first_row + r] = sums[r][b] + bias[first_row + r]
+template <class T>
+void store_sums(float* sums, std::int64_t width, std::int64_t rows, std::int64_t first_row,
+                std::int64_t all_rows, std::int64_t batch, const float* bias, T* y) {
+  for (std::int64_t r = 0; r < rows; r += 16) {
+    const std::int64_t row_count = smaller(16, rows - r);
+    for (std::int64_t b = 0; b < batch; b += 16) {
+      alignas(64) float square[16][16];
+      transpose_square(reinterpret_cast<const std::uint32_t*>(sums + r * width + b), width,
+                       reinterpret_cast<std::uint32_t*>(&square[0][0]), 16);
+      for (std::int64_t c = 0; c < smaller(16, batch - b); ++c) {
+        T* out = y + (b + c) * all_rows + first_row + r;
+        for (std::int64_t k = 0; k < row_count; ++k) {
+          narrow(square[c][k] + (bias == nullptr ? 0.0f : bias[first_row + r + k]), out[k]);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace thresher::THRESHER_NAMESPACE

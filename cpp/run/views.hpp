@@ -1,0 +1,21 @@
+// What kernels are given: pointers into buffers that were checked when they were bound.
+#pragma once
+
+#include <cstdint>
+
+namespace thresher {
+
+// Survivors in row order and, for each row, which columns they belong to: as one bit per column
+// (n == 0), or as `n` positions in every group of `m` columns, each of `position_bits` bits.
+struct MaskedView {
+  const std::uint8_t* mask;
+  std::int64_t mask_stride;  // bytes of a row
+  const void* values;
+  std::int64_t count;                // of all values
+  const std::int64_t* row_starts;    // bitmask: rows + 1 prefix sums of the survivors
+  std::int64_t rows, columns;
+  int n, m, position_bits;
+  const std::uint32_t* group_masks;  // n positions as stored -> m-bit mask, or null
+};
+
+}  // namespace thresher
