@@ -119,9 +119,19 @@ class NofM : public MaskedMatrix {
       }
     }
     view_.group_masks = table_.data();
+    const int groups = 8 % code_bits == 0 ? 8 / code_bits : 0;
+    if (groups == 0 || groups * view_.m % 8 != 0 || groups * view_.m > 32) return;
+    byte_table_.resize(256);
+    for (std::size_t byte = 0; byte < 256; ++byte) {
+      for (int g = 0; g < groups; ++g) {
+        const std::size_t code = byte >> (g * code_bits) & (table_.size() - 1);
+        byte_table_[byte] |= table_[code] << (g * view_.m);
+      }
+    }
+    view_.byte_masks = byte_table_.data();
   }
 
-  std::vector<std::uint32_t> table_;
+  std::vector<std::uint32_t> table_, byte_table_;
 };
 
 }  // namespace

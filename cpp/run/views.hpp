@@ -16,6 +16,7 @@ struct MaskedView {
   std::int64_t rows, columns;
   int n, m, position_bits;
   const std::uint32_t* group_masks;  // n positions as stored -> m-bit mask, or null
+  const std::uint32_t* byte_masks;   // the same for all groups of a byte of positions, or null
 };
 
 }  // namespace thresher

@@ -10,7 +10,8 @@
 
 namespace thresher::THRESHER_NAMESPACE {
 
-constexpr std::int64_t small_batch = 8;
+// Up to this batch dot products are the faster.
+constexpr std::int64_t small_batch = 12;
 
 // The columns of a row as bits, for steps of up to 32 columns.
 class RowMask {
@@ -34,6 +35,13 @@ class RowMask {
 
  private:
   void decode_positions(const std::uint8_t* stored, std::uint8_t* buffer) const;
+
+  // Padding in the last byte of positions reads as groups past the last column.
+  void trim(std::uint8_t* buffer) const {
+    for (std::int64_t c = view_.columns; c < bytes_ * 8; ++c) {
+      buffer[c / 8] &= static_cast<std::uint8_t>(~(1u << (c % 8)));
+    }
+  }
 
   const MaskedView& view_;
   std::int64_t bytes_;
@@ -74,14 +82,24 @@ inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* 
 #if defined(__AVX512VBMI__)
   if (view_.n == 2 && view_.m == 4) {
     decode_2_of_4(stored, view_.mask_stride, view_.group_masks, buffer);
+    trim(buffer);
     return;
   }
 #endif
-  if (view_.group_masks != nullptr && view_.m % 4 == 0 && view_.m <= 8) {
+  if (view_.byte_masks != nullptr) {
+    const std::int64_t mask_bytes = 8 / code_bits * view_.m / 8;
+    for (std::int64_t i = 0; i < view_.mask_stride; ++i) {
+      const std::int64_t room = bytes_ - i * mask_bytes;
+      std::memcpy(buffer + i * mask_bytes, &view_.byte_masks[stored[i]],
+                  static_cast<std::size_t>(smaller(mask_bytes, room)));
+    }
+    trim(buffer);
+    return;
+  }
+  if (view_.group_masks != nullptr && view_.m == 8) {
     for (std::int64_t g = 0; g < groups; ++g) {
       const std::uint32_t code = read_bits(stored, view_.mask_stride, g * code_bits, code_bits);
-      buffer[g * view_.m / 8] |=
-          static_cast<std::uint8_t>(view_.group_masks[code] << (g * view_.m % 8));
+      buffer[g] = static_cast<std::uint8_t>(view_.group_masks[code]);
     }
     return;
   }
@@ -93,82 +111,81 @@ inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* 
   }
 }
 
-// The survivors of a row, safe to read a whole vector past their end.
+// The survivors of a row, safe to read a whole vector past their end; `buffer` holds a copy of
+// the last rows, of columns + value_slack elements.
+constexpr std::int64_t value_slack = 64;
+
 template <class T>
-THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row) {
-  constexpr std::int64_t slack = 64;
+THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row, T* buffer) {
   const std::int64_t per_row = view.n == 0 ? 0 : view.columns / view.m * view.n;
   const std::int64_t begin = view.n == 0 ? view.row_starts[row] : row * per_row;
   const std::int64_t end = view.n == 0 ? view.row_starts[row + 1] : begin + per_row;
   const T* values = static_cast<const T*>(view.values) + begin;
-  if (end + slack <= view.count) return values;
-  T* copy = scratch<T>(Scratch::row, end - begin + slack);
-  std::memcpy(copy, values, static_cast<std::size_t>(end - begin) * sizeof(T));
-  return copy;
+  if (end + value_slack <= view.count) return values;
+  std::memcpy(buffer, values, static_cast<std::size_t>(end - begin) * sizeof(T));
+  return buffer;
 }
 
-THRESHER_INLINE std::uint32_t step_mask(const std::uint8_t* mask, std::int64_t column, int width) {
-  if (width < 8) return static_cast<std::uint32_t>(mask[column / 8] >> (column % 8)) & 15;
-  std::uint32_t word = 0;
-  std::memcpy(&word, mask + column / 8, static_cast<std::size_t>(width / 8));
-  return word;
-}
+// More than four rows of x take several passes over the weights, which are then in the cache.
+constexpr int batch_per_pass = 4;
 
-// Dot products of one row with `Batch` rows of x; `chains` sums in flight hide the latency.
-template <class Step, int Batch>
-void dot_row(const std::uint8_t* mask, const typename Step::Element* values,
-             const typename Step::Element* x, std::int64_t x_stride, float* results) {
-  constexpr int chains = Batch >= 4 ? 1 : Batch >= 2 ? 2 : 4;
-  Floats totals[chains][Batch] = {};
-  std::int64_t column = 0;
-  for (; column + chains * Step::columns <= x_stride; column += chains * Step::columns) {
+// Dot products of `Rows` rows with `Batch` rows of x, which share the loads of x.
+template <class Step, int Batch, int Rows>
+void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element* const* row_starts,
+              const typename Step::Element* x, std::int64_t x_stride, float* results) {
+  Floats totals[Rows][Batch] = {};
+  const std::uint8_t* masks[Rows];
+  const typename Step::Element* values[Rows];
 #pragma GCC unroll 4
-    for (int c = 0; c < chains; ++c) {
-      const std::int64_t at = column + c * Step::columns;
-      const auto weights = Step::expand(step_mask(mask, at, Step::columns), values);
-#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+    masks[r] = row_masks[r];
+    values[r] = row_starts[r];
+  }
+#pragma GCC unroll 1
+  for (std::int64_t column = 0; column < x_stride; column += Step::columns) {
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      const auto weights = Step::expand(masks[r], column, values[r]);
+#pragma GCC unroll 4
       for (int b = 0; b < Batch; ++b) {
-        totals[c][b] = Step::dot(totals[c][b], weights, x + b * x_stride + at);
+        totals[r][b] = Step::dot(totals[r][b], weights, x + b * x_stride + column);
       }
     }
   }
-  for (; column < x_stride; column += Step::columns) {
-    const auto weights = Step::expand(step_mask(mask, column, Step::columns), values);
-    for (int b = 0; b < Batch; ++b) {
-      totals[0][b] = Step::dot(totals[0][b], weights, x + b * x_stride + column);
-    }
-  }
-  for (int b = 0; b < Batch; ++b) {
-    Floats total = totals[0][b];
-    for (int c = 1; c < chains; ++c) total += totals[c][b];
-    results[b] = sum(total);
+  // Unrolled too: an index that is not constant would keep the sums in memory throughout.
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+    for (int b = 0; b < Batch; ++b) results[r * batch_per_pass + b] = sum(totals[r][b]);
   }
 }
 
-template <class Step>
-void dot_row(int batch, const std::uint8_t* mask, const typename Step::Element* values,
-             const typename Step::Element* x, std::int64_t x_stride, float* results) {
+template <class Step, int Rows>
+void dot_rows(std::int64_t batch, const std::uint8_t* const* masks,
+              const typename Step::Element* const* values, const typename Step::Element* x,
+              std::int64_t x_stride, float* results) {
   switch (batch) {
-    case 1: return dot_row<Step, 1>(mask, values, x, x_stride, results);
-    case 2: return dot_row<Step, 2>(mask, values, x, x_stride, results);
-    case 3: return dot_row<Step, 3>(mask, values, x, x_stride, results);
-    case 4: return dot_row<Step, 4>(mask, values, x, x_stride, results);
-    case 5: return dot_row<Step, 5>(mask, values, x, x_stride, results);
-    case 6: return dot_row<Step, 6>(mask, values, x, x_stride, results);
-    case 7: return dot_row<Step, 7>(mask, values, x, x_stride, results);
-    default: return dot_row<Step, 8>(mask, values, x, x_stride, results);
+    case 1: return dot_rows<Step, 1, Rows>(masks, values, x, x_stride, results);
+    case 2: return dot_rows<Step, 2, Rows>(masks, values, x, x_stride, results);
+    case 3: return dot_rows<Step, 3, Rows>(masks, values, x, x_stride, results);
+    default: return dot_rows<Step, batch_per_pass, Rows>(masks, values, x, x_stride, results);
   }
 }
 
-// x itself, or a copy whose rows are padded with zeros to whole steps.
-template <class T>
-const T* pad_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t padded) {
-  if (columns == padded) return x;
+// x itself, or a copy whose rows are padded with zeros to whole steps and in the order of Step.
+template <class Step, class T = typename Step::Element>
+const T* arrange_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t padded) {
+  if (columns == padded && !Step::interleaved) return x;
   T* copy = scratch<T>(Scratch::input, batch * padded);
   for (std::int64_t b = 0; b < batch; ++b) {
-    std::memcpy(copy + b * padded, x + b * columns, static_cast<std::size_t>(columns) * sizeof(T));
-    std::memset(copy + b * padded + columns, 0,
-                static_cast<std::size_t>(padded - columns) * sizeof(T));
+    T* row = copy + b * padded;
+    std::memcpy(row, x + b * columns, static_cast<std::size_t>(columns) * sizeof(T));
+    std::memset(row + columns, 0, static_cast<std::size_t>(padded - columns) * sizeof(T));
+    if constexpr (Step::interleaved) {
+      for (std::int64_t c = 0; c < padded; c += Step::columns) {
+        _mm512_store_si512(row + c, interleave_halves(_mm512_load_si512(row + c)));
+      }
+    }
   }
   return copy;
 }
@@ -176,25 +193,47 @@ const T* pad_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int
 // Rows that a thread takes at a time: enough to be worth handing out, few enough to balance.
 constexpr std::int64_t rows_per_task = 32;
 
+template <class Step, int Rows, class T = typename Step::Element>
+void multiply_few_rows(const MaskedView& view, const RowMask& row_mask, std::int64_t row,
+                       const T* x, std::int64_t padded, const Product& product) {
+  std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, Rows * row_mask.bytes());
+  T* value_buffer = scratch<T>(Scratch::row, Rows * (padded + value_slack));
+  const std::uint8_t* masks[Rows];
+  const T* values[Rows];
+  for (int r = 0; r < Rows; ++r) {
+    masks[r] = row_mask(row + r, mask_buffer + r * row_mask.bytes());
+    values[r] = row_values(view, row + r, value_buffer + r * (padded + value_slack));
+  }
+  T* y = static_cast<T*>(product.y);
+  for (std::int64_t first = 0; first < product.batch; first += batch_per_pass) {
+    const std::int64_t batch = smaller(batch_per_pass, product.batch - first);
+    float results[Rows * batch_per_pass];
+    dot_rows<Step, Rows>(batch, masks, values, x + first * padded, padded, results);
+    for (std::int64_t b = 0; b < batch; ++b) {
+      for (int r = 0; r < Rows; ++r) {
+        const float bias = product.bias == nullptr ? 0.0f : product.bias[row + r];
+        narrow(results[r * batch_per_pass + b] + bias, y[(first + b) * view.rows + row + r]);
+      }
+    }
+  }
+}
+
 template <class Step>
 void multiply_masked_small(const MaskedView& view, const Product& product) {
   using T = typename Step::Element;
   const RowMask row_mask(view);
   const std::int64_t padded = round_up(view.columns, column_alignment);
-  const T* x = pad_rows(static_cast<const T*>(product.x), product.batch, view.columns, padded);
-  T* y = static_cast<T*>(product.y);
+  const T* x =
+      arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
   const std::int64_t tasks = (view.rows + rows_per_task - 1) / rows_per_task;
   parallel_for(tasks, product.threads, [&](std::int64_t task) {
-    std::uint8_t* buffer = scratch<std::uint8_t>(Scratch::mask, row_mask.bytes() + 64);
-    const std::int64_t end = smaller(view.rows, (task + 1) * rows_per_task);
-    for (std::int64_t row = task * rows_per_task; row < end; ++row) {
-      float results[small_batch];
-      dot_row<Step>(static_cast<int>(product.batch), row_mask(row, buffer),
-                    row_values<T>(view, row), x, padded, results);
-      for (std::int64_t b = 0; b < product.batch; ++b) {
-        narrow(results[b] + (product.bias == nullptr ? 0.0f : product.bias[row]),
-               y[b * view.rows + row]);
-      }
+    std::int64_t row = task * rows_per_task;
+    const std::int64_t end = smaller(view.rows, row + rows_per_task);
+    for (; row + 4 <= end; row += 4) {
+      multiply_few_rows<Step, 4>(view, row_mask, row, x, padded, product);
+    }
+    for (; row < end; ++row) {
+      multiply_few_rows<Step, 1>(view, row_mask, row, x, padded, product);
     }
   });
 }
@@ -203,18 +242,20 @@ void multiply_masked_small(const MaskedView& view, const Product& product) {
 template <class Step>
 void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t first,
                   std::int64_t strip, typename Step::Math::Unit* tile, std::int64_t units) {
-  std::uint8_t* buffer = scratch<std::uint8_t>(Scratch::mask, row_mask.bytes() + 64);
+  using T = typename Step::Element;
+  std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, row_mask.bytes());
+  T* value_buffer = scratch<T>(Scratch::row, view.columns + value_slack);
   for (std::int64_t r = 0; r < strip; ++r) {
     typename Step::Math::Unit* out = tile + r * units;
     if (first + r >= view.rows) {
       std::memset(out, 0, static_cast<std::size_t>(units) * sizeof *out);
       continue;
     }
-    const std::uint8_t* mask = row_mask(first + r, buffer);
-    const auto* values = row_values<typename Step::Element>(view, first + r);
+    const std::uint8_t* mask = row_mask(first + r, mask_buffer);
+    const T* values = row_values(view, first + r, value_buffer);
     for (std::int64_t column = 0; column < units * Step::Math::columns_per_unit;
          column += Step::columns, out += lanes) {
-      Step::store_tile(out, Step::expand(step_mask(mask, column, Step::columns), values));
+      Step::store_tile(out, Step::expand(mask, column, values));
     }
   }
 }
@@ -231,7 +272,7 @@ void multiply_masked_large(const MaskedView& view, const Product& product) {
     const std::int64_t batch = smaller(most_columns, product.batch - first);
     const std::int64_t width = round_up(batch, panel_alignment);
     Unit* panel = scratch<Unit>(Scratch::panel, units * width);
-    pack_panel<Math>(static_cast<const T*>(product.x) + first * view.columns, batch, view.columns,
+    pack_panel<Step>(static_cast<const T*>(product.x) + first * view.columns, batch, view.columns,
                      units, width, panel, product.threads);
     T* y = static_cast<T*>(product.y) + first * view.rows;
     parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {

@@ -42,13 +42,17 @@ THRESHER_INLINE void transpose_16(__m512i (&r)[16]) {
 }
 #endif
 
-// Copies a 16 x 16 square of words at the end of loops that transpose.
+// Transposes a 16 x 16 square of words in memory, each row interleaved first where asked.
+template <bool Interleave = false>
 THRESHER_INLINE void transpose_square(const std::uint32_t* from, std::int64_t from_stride,
                                       std::uint32_t* to, std::int64_t to_stride) {
 #if defined(__AVX512F__)
   __m512i rows[16];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) rows[i] = _mm512_loadu_si512(from + i * from_stride);
+  for (int i = 0; i < 16; ++i) {
+    rows[i] = _mm512_loadu_si512(from + i * from_stride);
+    if constexpr (Interleave) rows[i] = interleave_halves(rows[i]);
+  }
   transpose_16(rows);
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * to_stride, rows[i]);
@@ -60,48 +64,47 @@ THRESHER_INLINE void transpose_square(const std::uint32_t* from, std::int64_t fr
 }
 
 // Unit `unit` of a row of x; columns past the end are zero.
-THRESHER_INLINE float read_unit(const float* row, std::int64_t unit, std::int64_t columns,
-                                FloatMath) {
-  return unit < columns ? row[unit] : 0.0f;
+template <class Step>
+THRESHER_INLINE typename Step::Math::Unit read_unit(const typename Step::Element* row,
+                                                    std::int64_t unit, std::int64_t columns) {
+  if constexpr (Step::Math::columns_per_unit == 1) {
+    return unit < columns ? widen(row[unit]) : 0.0f;
+  } else {
+    const std::int64_t first = Step::interleaved ? unit / 16 * 32 + unit % 16 : 2 * unit;
+    const std::int64_t second = Step::interleaved ? first + 16 : first + 1;
+    const std::uint32_t low = first < columns ? row[first].bits : 0;
+    const std::uint32_t high = second < columns ? row[second].bits : 0;
+    return low | high << 16;
+  }
 }
-THRESHER_INLINE float read_unit(const bf16* row, std::int64_t unit, std::int64_t columns,
-                                FloatMath) {
-  return unit < columns ? widen(row[unit]) : 0.0f;
-}
-#if defined(__AVX512BF16__)
-THRESHER_INLINE std::uint32_t read_unit(const bf16* row, std::int64_t unit, std::int64_t columns,
-                                        PairMath) {
-  const std::uint32_t low = 2 * unit < columns ? row[2 * unit].bits : 0;
-  const std::uint32_t high = 2 * unit + 1 < columns ? row[2 * unit + 1].bits : 0;
-  return low | high << 16;
-}
-#endif
 
 // Whether units of x can be moved as whole words of memory.
-template <class Math, class T>
-constexpr bool units_are_words = sizeof(T) * Math::columns_per_unit == 4;
+template <class Step>
+constexpr bool units_are_words =
+    sizeof(typename Step::Element) * Step::Math::columns_per_unit == 4;
 
-// Packs `units` units of x from `first_row` on; rows past the batch become zeros.
-template <class Math, class T>
-void pack_panel(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t units,
-                std::int64_t width, typename Math::Unit* panel, int threads) {
-  constexpr std::int64_t strip = 64;
-  const bool whole_words = units_are_words<Math, T> && columns % Math::columns_per_unit == 0;
-  const std::int64_t stored = columns / Math::columns_per_unit;
+// Packs `units` units of every row of x; rows past the batch become zeros.
+template <class Step>
+void pack_panel(const typename Step::Element* x, std::int64_t batch, std::int64_t columns,
+                std::int64_t units, std::int64_t width, typename Step::Math::Unit* panel,
+                int threads) {
+  constexpr std::int64_t strip = 64, per_unit = Step::Math::columns_per_unit;
+  const bool whole_words = units_are_words<Step> && columns % per_unit == 0;
+  const std::int64_t stored = columns / per_unit;
   parallel_for((units + strip - 1) / strip, threads, [&](std::int64_t s) {
     const std::int64_t end = smaller(units, (s + 1) * strip);
     for (std::int64_t b = 0; b < width; b += 16) {
       for (std::int64_t u = s * strip; u < end; u += 16) {
         if (whole_words && b + 16 <= batch && u + 16 <= smaller(end, stored)) {
-          transpose_square(reinterpret_cast<const std::uint32_t*>(x + b * columns) + u,
-                           columns / Math::columns_per_unit,
-                           reinterpret_cast<std::uint32_t*>(panel + u * width + b), width);
+          transpose_square<Step::interleaved>(
+              reinterpret_cast<const std::uint32_t*>(x + b * columns) + u, columns / per_unit,
+              reinterpret_cast<std::uint32_t*>(panel + u * width + b), width);
           continue;
         }
         for (std::int64_t v = u; v < smaller(end, u + 16); ++v) {
           for (std::int64_t c = b; c < b + 16; ++c) {
-            panel[v * width + c] =
-                c < batch ? read_unit(x + c * columns, v, columns, Math{}) : typename Math::Unit{};
+            panel[v * width + c] = c < batch ? read_unit<Step>(x + c * columns, v, columns)
+                                             : typename Step::Math::Unit{};
           }
         }
       }
