@@ -30,6 +30,15 @@ inline void check_size(std::size_t size, std::int64_t expected, const std::strin
         "has " + std::to_string(size) + " entries, expected " + std::to_string(expected));
 }
 
+inline void check_starts(const std::int64_t* starts, std::int64_t rows, std::int64_t end,
+                         const std::string& tensor) {
+  check(starts[0] == 0 && starts[rows] == end, tensor,
+        "does not run from 0 to " + std::to_string(end));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    check(starts[row] <= starts[row + 1], tensor, "decreases at row " + std::to_string(row));
+  }
+}
+
 inline bool is_bf16(const Values& values) {
   const auto type = values.dtype();
   const bool bf16_type =
@@ -45,5 +54,6 @@ inline Product product(std::uintptr_t x, std::int64_t batch, std::uintptr_t y, s
 }
 
 void bind_masked(nb::module_& module);
+void bind_indexed(nb::module_& module);
 
 }  // namespace thresher

@@ -9,6 +9,8 @@ namespace thresher {
 struct Kernels {
   void (*masked_bf16)(const MaskedView&, const Product&);
   void (*masked_float)(const MaskedView&, const Product&);
+  void (*indexed_bf16)(const IndexedView&, const Product&);
+  void (*indexed_float)(const IndexedView&, const Product&);
 };
 
 // The table of the instruction set in use (see isa.hpp).

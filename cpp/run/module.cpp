@@ -6,4 +6,5 @@ NB_MODULE(_run, module) {
   module.def("detected_isa", [] { return std::string(name(thresher::detected_isa())); });
   module.def("active_isa", [] { return std::string(name(thresher::active_isa())); });
   thresher::bind_masked(module);
+  thresher::bind_indexed(module);
 }

@@ -19,4 +19,17 @@ struct MaskedView {
   const std::uint32_t* byte_masks;   // the same for all groups of a byte of positions, or null
 };
 
+// Survivors in row order with the column of each. Rows begin at row_starts, or hold `fan_in` each.
+struct IndexedView {
+  const std::uint16_t* indices;
+  const void* values;
+  const std::int64_t* row_starts;  // rows + 1, or null
+  std::int64_t fan_in;
+  std::int64_t rows, columns;
+
+  std::int64_t begin(std::int64_t row) const {
+    return row_starts == nullptr ? row * fan_in : row_starts[row];
+  }
+};
+
 }  // namespace thresher

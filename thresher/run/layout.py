@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Layout", "layouts", "named_layout"]
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -70,6 +71,15 @@ class Layout(abc.ABC):
             One line for the user; None when the layout is a candidate.
         """
         return None
+
+    @classmethod
+    def example(cls, weight: Tensor) -> Tensor | None:
+        """Return a matrix like `weight` that this layout is made for, for tests and benchmarks.
+
+        The default is `weight` itself; layouts of a pattern drop what breaks the pattern (and
+        columns or rows that do not fill a group). None means that there is no such matrix.
+        """
+        return weight
 
     @classmethod
     @abc.abstractmethod
@@ -148,7 +158,7 @@ class Layout(abc.ABC):
                 f"layout {self.name!r} holds {self.dtype} weights and was given an input of "
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
-        flat = x.reshape(-1, self.shape[1]).contiguous()
+        flat = x.reshape(math.prod(x.shape[:-1]), self.shape[1]).contiguous()
         if torch.is_grad_enabled() and x.requires_grad:
             out = _Multiply.apply(flat, self, bias)
         else:

@@ -80,6 +80,12 @@ class KernelLayout(Layout):
         self._tensors[name] = buffer(self._tensors, name, *dtypes)
         return self._tensors[name]
 
+    def setting(self, key: str) -> int:
+        """Return a setting, or raise LayerError when it is missing."""
+        if key not in self._settings:
+            raise LayerError(f"setting {key!r} of a packed layer is missing")
+        return int(self._settings[key])
+
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the compiled kernel."""
         out = torch.empty(x.shape[0], self.shape[0], dtype=self.dtype)

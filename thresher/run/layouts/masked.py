@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thresher.core.errors import LayerError
+from thresher.core.top_k import top_k_mask
 
 from .. import _run
 from .bits import pack_bits, unpack_bits
@@ -81,6 +82,13 @@ class NofM(KernelLayout):
         return None
 
     @classmethod
+    def example(cls, weight: Tensor) -> Tensor | None:
+        """Keep the two largest weights of every four."""
+        rows, columns = weight.shape[0], weight.shape[1] // 4 * 4
+        groups = weight[:, :columns].reshape(rows, columns // 4, 4)
+        return (groups * top_k_mask(groups.abs(), 2)).reshape(rows, columns)
+
+    @classmethod
     def find_pattern(cls, weight: Tensor) -> tuple[int, int] | None:
         """Return the first of `patterns` that a matrix satisfies."""
         for n, m in cls.patterns:
@@ -117,8 +125,9 @@ class NofM(KernelLayout):
         # A stable sort of "is zero" puts the survivors first, each kind in column order.
         chosen = (groups == 0).to(torch.uint8).sort(dim=-1, stable=True).indices[..., :n]
         chosen = chosen.sort(dim=-1).values
-        values = groups.gather(-1, chosen).reshape(rows, -1).contiguous()
-        indices = pack_bits(chosen.reshape(rows, -1).to(torch.uint8), _position_bits(m))
+        per_row = columns // m * n
+        values = groups.gather(-1, chosen).reshape(rows, per_row).contiguous()
+        indices = pack_bits(chosen.reshape(rows, per_row).to(torch.uint8), _position_bits(m))
         return cls({"values": values, "indices": indices}, (rows, columns), {"n": n, "m": m})
 
     def bind(self) -> Any:
@@ -126,12 +135,7 @@ class NofM(KernelLayout):
         indices = self.take("indices", torch.uint8)
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        for key in ("n", "m"):
-            if key not in self._settings:
-                raise LayerError(f"setting {key!r} of an n:m layer is missing")
-        return _run.NofM(
-            indices, values, *self.shape, n=self._settings["n"], m=self._settings["m"]
-        )
+        return _run.NofM(indices, values, *self.shape, self.setting("n"), self.setting("m"))
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""

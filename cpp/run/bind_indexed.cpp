@@ -1,0 +1,89 @@
+// CSR and constant fan-in matrices.
+#include "bind.hpp"
+
+namespace thresher {
+namespace {
+
+class IndexedMatrix {
+ public:
+  void multiply(std::uintptr_t x, std::int64_t batch, std::uintptr_t y, std::uintptr_t bias,
+                int threads) const {
+    const auto run = bf16_ ? kernels().indexed_bf16 : kernels().indexed_float;
+    run(view_, product(x, batch, y, bias, threads));
+  }
+
+ protected:
+  IndexedMatrix(Shorts indices, Values values, std::int64_t rows, std::int64_t columns)
+      : indices_(std::move(indices)), values_(std::move(values)), bf16_(is_bf16(values_)) {
+    view_.indices = indices_.data();
+    view_.values = values_.data();
+    view_.rows = rows;
+    view_.columns = columns;
+    check_size(indices_.size(), static_cast<std::int64_t>(values_.size()), "indices");
+  }
+
+  // Columns increase within a row, so that no weight is stored twice.
+  void check_columns() const {
+    for (std::int64_t row = 0; row < view_.rows; ++row) {
+      int previous = -1;
+      for (std::int64_t i = view_.begin(row); i < view_.begin(row + 1); ++i) {
+        const int column = view_.indices[i];
+        check(column > previous && column < view_.columns, "indices",
+              "does not name increasing columns below " + std::to_string(view_.columns) +
+                  " in row " + std::to_string(row));
+        previous = column;
+      }
+    }
+  }
+
+  Shorts indices_;
+  Values values_;
+  bool bf16_;
+  IndexedView view_{};
+};
+
+class Csr : public IndexedMatrix {
+ public:
+  Csr(Longs row_starts, Shorts indices, Values values, std::int64_t rows, std::int64_t columns)
+      : IndexedMatrix(std::move(indices), std::move(values), rows, columns),
+        row_starts_(std::move(row_starts)) {
+    check_size(row_starts_.size(), rows + 1, "row_starts");
+    check_starts(row_starts_.data(), rows, static_cast<std::int64_t>(values_.size()),
+                 "row_starts");
+    view_.row_starts = row_starts_.data();
+    check_columns();
+  }
+
+ private:
+  Longs row_starts_;
+};
+
+class FanIn : public IndexedMatrix {
+ public:
+  FanIn(Shorts indices, Values values, std::int64_t rows, std::int64_t columns,
+        std::int64_t fan_in)
+      : IndexedMatrix(std::move(indices), std::move(values), rows, columns) {
+    check(fan_in >= 0 && fan_in <= columns, "indices",
+          "cannot hold a fan-in of " + std::to_string(fan_in));
+    check_size(values_.size(), rows * fan_in, "values");
+    view_.fan_in = fan_in;
+    check_columns();
+  }
+};
+
+}  // namespace
+
+void bind_indexed(nb::module_& module) {
+  using namespace nb::literals;
+  const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  nb::class_<Csr>(module, "Csr")
+      .def(nb::init<Longs, Shorts, Values, std::int64_t, std::int64_t>(), "row_starts"_a,
+           "indices"_a, "values"_a, "rows"_a, "columns"_a)
+      .def("multiply", &Csr::multiply, unlocked);
+  nb::class_<FanIn>(module, "FanIn")
+      .def(nb::init<Shorts, Values, std::int64_t, std::int64_t, std::int64_t>(), "indices"_a,
+           "values"_a, "rows"_a, "columns"_a, "fan_in"_a)
+      .def("multiply", &FanIn::multiply, unlocked);
+}
+
+}  // namespace thresher
