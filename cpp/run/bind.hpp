@@ -39,6 +39,21 @@ inline void check_starts(const std::int64_t* starts, std::int64_t rows, std::int
   }
 }
 
+// Indices increase within a row and stay below `limit`, so that nothing is stored twice.
+inline void check_increasing(const std::int64_t* starts, std::int64_t rows,
+                             const std::uint16_t* indices, std::int64_t limit,
+                             const std::string& tensor) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    int previous = -1;
+    for (std::int64_t i = starts[row]; i < starts[row + 1]; ++i) {
+      check(indices[i] > previous && indices[i] < limit, tensor,
+            "does not name increasing columns below " + std::to_string(limit) + " in row " +
+                std::to_string(row));
+      previous = indices[i];
+    }
+  }
+}
+
 inline bool is_bf16(const Values& values) {
   const auto type = values.dtype();
   const bool bf16_type =
@@ -55,5 +70,6 @@ inline Product product(std::uintptr_t x, std::int64_t batch, std::uintptr_t y, s
 
 void bind_masked(nb::module_& module);
 void bind_indexed(nb::module_& module);
+void bind_blocks(nb::module_& module);
 
 }  // namespace thresher

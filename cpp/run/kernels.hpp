@@ -11,6 +11,8 @@ struct Kernels {
   void (*masked_float)(const MaskedView&, const Product&);
   void (*indexed_bf16)(const IndexedView&, const Product&);
   void (*indexed_float)(const IndexedView&, const Product&);
+  void (*blocks_bf16)(const BlockView&, const Product&);
+  void (*blocks_float)(const BlockView&, const Product&);
 };
 
 // The table of the instruction set in use (see isa.hpp).

@@ -32,4 +32,13 @@ struct IndexedView {
   }
 };
 
+// Dense blocks of 16 rows and 32 columns, in row order, with the block column of each.
+struct BlockView {
+  static constexpr std::int64_t block_rows = 16, block_columns = 32;
+  const void* values;
+  const std::uint16_t* places;
+  const std::int64_t* row_starts;  // ceil(rows / 16) + 1
+  std::int64_t rows, columns;
+};
+
 }  // namespace thresher

@@ -7,11 +7,9 @@
 
 #include "../views.hpp"
 #include "panel.hpp"
+#include "rows.hpp"
 
 namespace thresher::THRESHER_NAMESPACE {
-
-// Up to this batch dot products are the faster.
-constexpr std::int64_t small_batch = 12;
 
 // The columns of a row as bits, for steps of up to 32 columns.
 class RowMask {
@@ -126,9 +124,6 @@ THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row, T*
   return buffer;
 }
 
-// More than four rows of x take several passes over the weights, which are then in the cache.
-constexpr int batch_per_pass = 4;
-
 // Dot products of `Rows` rows with `Batch` rows of x, which share the loads of x.
 template <class Step, int Batch, int Rows>
 void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element* const* row_starts,
@@ -172,27 +167,6 @@ void dot_rows(std::int64_t batch, const std::uint8_t* const* masks,
   }
 }
 
-// x itself, or a copy whose rows are padded with zeros to whole steps and in the order of Step.
-template <class Step, class T = typename Step::Element>
-const T* arrange_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t padded) {
-  if (columns == padded && !Step::interleaved) return x;
-  T* copy = scratch<T>(Scratch::input, batch * padded);
-  for (std::int64_t b = 0; b < batch; ++b) {
-    T* row = copy + b * padded;
-    std::memcpy(row, x + b * columns, static_cast<std::size_t>(columns) * sizeof(T));
-    std::memset(row + columns, 0, static_cast<std::size_t>(padded - columns) * sizeof(T));
-    if constexpr (Step::interleaved) {
-      for (std::int64_t c = 0; c < padded; c += Step::columns) {
-        _mm512_store_si512(row + c, interleave_halves(_mm512_load_si512(row + c)));
-      }
-    }
-  }
-  return copy;
-}
-
-// Rows that a thread takes at a time: enough to be worth handing out, few enough to balance.
-constexpr std::int64_t rows_per_task = 32;
-
 template <class Step, int Rows, class T = typename Step::Element>
 void multiply_few_rows(const MaskedView& view, const RowMask& row_mask, std::int64_t row,
                        const T* x, std::int64_t padded, const Product& product) {
@@ -209,12 +183,7 @@ void multiply_few_rows(const MaskedView& view, const RowMask& row_mask, std::int
     const std::int64_t batch = smaller(batch_per_pass, product.batch - first);
     float results[Rows * batch_per_pass];
     dot_rows<Step, Rows>(batch, masks, values, x + first * padded, padded, results);
-    for (std::int64_t b = 0; b < batch; ++b) {
-      for (int r = 0; r < Rows; ++r) {
-        const float bias = product.bias == nullptr ? 0.0f : product.bias[row + r];
-        narrow(results[r * batch_per_pass + b] + bias, y[(first + b) * view.rows + row + r]);
-      }
-    }
+    store_results<Rows>(results, row, view.rows, first, batch, product.bias, y);
   }
 }
 
@@ -282,8 +251,8 @@ void multiply_masked_large(const MaskedView& view, const Product& product) {
       std::memset(sums, 0, static_cast<std::size_t>(strip * width) * sizeof(float));
       expand_strip<Step>(view, row_mask, row, strip, tile, units);
       for (std::int64_t u = 0; u < units; u += units_per_chunk) {
-        multiply_panel<Math>(tile + u, units, strip, panel + u * width, width,
-                             smaller(units_per_chunk, units - u), sums);
+        const Tiles<Math> chunk{tile + u, units, 0, smaller(units_per_chunk, units - u), nullptr, 1};
+        multiply_panel<Math>(chunk, strip, panel + u * width, width, sums);
       }
       store_sums(sums, width, smaller(strip, view.rows - row), row, view.rows, batch, product.bias,
                  y);
@@ -293,7 +262,7 @@ void multiply_masked_large(const MaskedView& view, const Product& product) {
 
 template <class T>
 void multiply_masked(const MaskedView& view, const Product& product) {
-  using Step = typename StepOf<T>::type;
+  using Step = typename Steps<T>::Packed;
   if (product.batch <= small_batch) {
     multiply_masked_small<Step>(view, product);
   } else {

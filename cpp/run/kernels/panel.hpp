@@ -112,25 +112,40 @@ void pack_panel(const typename Step::Element* x, std::int64_t batch, std::int64_
   });
 }
 
-// sums[Rows][Vectors * lanes] += tile[Rows][units] * panel[units][Vectors * lanes]
+// Tiles of weights, each `units` wide, and the rows of the panel that each is multiplied with:
+// those from places[t] * units on, or from the start where `places` is null (a single tile).
+template <class Math>
+struct Tiles {
+  const typename Math::Unit* weights;
+  std::int64_t row_stride;   // units between rows of a tile
+  std::int64_t tile_stride;  // units between tiles
+  std::int64_t units;
+  const std::uint16_t* places;
+  std::int64_t count;
+};
+
+// sums[Rows][Vectors * lanes] += sum over tiles of tile[Rows][units] * panel[units][...]
 template <class Math, int Rows, int Vectors>
-THRESHER_INLINE void multiply_tile(const typename Math::Unit* tile, std::int64_t tile_stride,
-                                   const typename Math::Unit* panel, std::int64_t width,
-                                   std::int64_t units, float* sums) {
+void multiply_tile(const Tiles<Math>& tiles, std::int64_t row, const typename Math::Unit* panel,
+                   std::int64_t width, float* sums) {
   Floats totals[Rows][Vectors];
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) totals[r][v] = load(sums + r * width + v * lanes);
   }
+  for (std::int64_t t = 0; t < tiles.count; ++t) {
+    const auto* weights = tiles.weights + t * tiles.tile_stride + row * tiles.row_stride;
+    const auto* x = panel + (tiles.places == nullptr ? 0 : tiles.places[t]) * tiles.units * width;
 #pragma GCC unroll 1
-  for (std::int64_t u = 0; u < units; ++u) {
+    for (std::int64_t u = 0; u < tiles.units; ++u, x += width) {
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
+      for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) {
-        totals[r][v] = Math::multiply(totals[r][v], tile[r * tile_stride + u],
-                                      panel + u * width + v * lanes);
+        for (int v = 0; v < Vectors; ++v) {
+          totals[r][v] =
+              Math::multiply(totals[r][v], weights[r * tiles.row_stride + u], x + v * lanes);
+        }
       }
     }
   }
@@ -141,41 +156,31 @@ THRESHER_INLINE void multiply_tile(const typename Math::Unit* tile, std::int64_t
   }
 }
 
-// The rows of weights that one tile of registers takes; strips of rows are multiples of 16.
-constexpr std::int64_t strip_alignment = 16;
-
 template <class Math, int Vectors, int Rows>
-THRESHER_INLINE void multiply_rows(const typename Math::Unit* tile, std::int64_t tile_stride,
-                                   std::int64_t rows, const typename Math::Unit* panel,
-                                   std::int64_t width, std::int64_t units, float* sums) {
+void multiply_rows(const Tiles<Math>& tiles, std::int64_t rows,
+                   const typename Math::Unit* panel, std::int64_t width, float* sums) {
   for (std::int64_t r = 0; r < rows; r += Rows) {
-    multiply_tile<Math, Rows, Vectors>(tile + r * tile_stride, tile_stride, panel, width, units,
-                                       sums + r * width);
+    multiply_tile<Math, Rows, Vectors>(tiles, r, panel, width, sums + r * width);
   }
 }
 
-// sums[rows][width] += tile[rows][units] * panel[units][width], rows a multiple of 16.
+// sums[rows][width] += sum over tiles of tile[rows][units] * panel, rows a multiple of 16.
 template <class Math>
-void multiply_panel(const typename Math::Unit* tile, std::int64_t tile_stride, std::int64_t rows,
-                    const typename Math::Unit* panel, std::int64_t width, std::int64_t units,
-                    float* sums) {
+void multiply_panel(const Tiles<Math>& tiles, std::int64_t rows, const typename Math::Unit* panel,
+                    std::int64_t width, float* sums) {
   constexpr int tall = lanes == 16 ? 8 : 4;
   constexpr int single = lanes == 16 ? 16 : 8;
-  std::int64_t b = 0;
+  std::int64_t v = 0;
   const std::int64_t vectors = width / lanes;
   // 4 vectors left are better done as 2 + 2 than as 3 + 1.
-  while (vectors - b >= 3 && vectors - b != 4) {
-    multiply_rows<Math, 3, tall>(tile, tile_stride, rows, panel + b * lanes, width, units,
-                                 sums + b * lanes);
-    b += 3;
+  for (; vectors - v >= 3 && vectors - v != 4; v += 3) {
+    multiply_rows<Math, 3, tall>(tiles, rows, panel + v * lanes, width, sums + v * lanes);
   }
-  for (; vectors - b >= 2; b += 2) {
-    multiply_rows<Math, 2, tall>(tile, tile_stride, rows, panel + b * lanes, width, units,
-                                 sums + b * lanes);
+  for (; vectors - v >= 2; v += 2) {
+    multiply_rows<Math, 2, tall>(tiles, rows, panel + v * lanes, width, sums + v * lanes);
   }
-  for (; b < vectors; ++b) {
-    multiply_rows<Math, 1, single>(tile, tile_stride, rows, panel + b * lanes, width, units,
-                                   sums + b * lanes);
+  for (; v < vectors; ++v) {
+    multiply_rows<Math, 1, single>(tiles, rows, panel + v * lanes, width, sums + v * lanes);
   }
 }
 

@@ -167,18 +167,23 @@ struct PairStep {
         reinterpret_cast<__m512bh>(_mm512_loadu_si512(x))));
   }
 };
-template <class T>
-struct StepOf {
-  using type = FloatStep<T>;
+// For weights that are stored dense, whose columns stay in their order.
+struct DensePairStep : PairStep {
+  static constexpr bool interleaved = false;
 };
+#endif
+
+// How each element type is multiplied on this instruction set.
+template <class T>
+struct Steps {
+  using Packed = FloatStep<T>;
+  using Dense = FloatStep<T>;
+};
+#if defined(__AVX512BF16__) && defined(__AVX512VBMI2__)
 template <>
-struct StepOf<bf16> {
-  using type = PairStep;
-};
-#else
-template <class T>
-struct StepOf {
-  using type = FloatStep<T>;
+struct Steps<bf16> {
+  using Packed = PairStep;
+  using Dense = DensePairStep;
 };
 #endif
 

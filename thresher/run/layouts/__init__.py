@@ -1,6 +1,7 @@
 """The layouts that Thresher brings; importing this package registers them."""
 
-__all__ = ["Bitmask", "Csr", "FanIn", "NofM"]
+__all__ = ["Bitmask", "Blocks", "Csr", "FanIn", "NofM"]
 
+from .blocks import Blocks
 from .indexed import Csr, FanIn
 from .masked import Bitmask, NofM
