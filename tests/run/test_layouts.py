@@ -97,7 +97,9 @@ def test_several_python_threads_at_once(name):
             if not torch.equal(packed.matmul(x), y):
                 wrong.append(x.shape)
 
-    workers = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected)]
+    workers = [
+        threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -137,9 +139,8 @@ def test_random_bytes_are_refused_or_harmless(name):
         flat[at] = torch.randint(256, (1,), generator=generator, dtype=torch.uint8)
         try:
             again = layout.from_tensors(tensors, packed.shape, packed.settings)
-        except LayerError as error:
+        except LayerError:
             refused += 1
-            assert "tensor" in str(error)
             continue
         check_product(again, torch.randn(3, 64), None)
         check_product(again, torch.randn(20, 64), None)

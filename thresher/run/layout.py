@@ -173,6 +173,10 @@ class Layout(abc.ABC):
         dense_bias = None if bias is None else bias.to(self.dtype)
         return nn.functional.linear(x, self.to_dense(), dense_bias)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        return self.from_tensors(copied, self.shape, self.settings)
+
     def __repr__(self) -> str:
         rows, columns = self.shape
         return f"{type(self).__name__}({rows} x {columns}, {self.dtype}, {self.nbytes:,} bytes)"

@@ -1,7 +1,7 @@
 // Products with matrices that store the column of every survivor (CSR, constant fan-in).
 //
-// Small batches gather from x. Larger ones add multiples of rows of a panel of x, with the batch
-// along the lanes.
+// A single row of x is gathered from. Several are packed into a panel, and multiples of its rows
+// are added up, with the batch along the lanes.
 #pragma once
 
 #include "../views.hpp"
@@ -21,52 +21,39 @@ THRESHER_INLINE Floats gather(const float* from, const std::uint16_t* indices) {
 #endif
 }
 
-template <class T, int Batch>
-void gather_row(const std::uint16_t* indices, const T* values, std::int64_t count, const float* x,
-                std::int64_t x_stride, float* results) {
-  Floats totals[Batch] = {};
+template <class T>
+float gather_row(const std::uint16_t* indices, const T* values, std::int64_t count,
+                 const float* x) {
+  constexpr int chains = 2;
+  Floats totals[chains] = {};
   std::int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const Floats weights = load(values + i);
-#pragma GCC unroll 4
-    for (int b = 0; b < Batch; ++b) totals[b] += weights * gather(x + b * x_stride, indices + i);
-  }
-#pragma GCC unroll 4
-  for (int b = 0; b < Batch; ++b) {
-    results[b] = sum(totals[b]);
-    for (std::int64_t j = i; j < count; ++j) {
-      results[b] += widen(values[j]) * x[b * x_stride + indices[j]];
+  for (; i + chains * lanes <= count; i += chains * lanes) {
+#pragma GCC unroll 2
+    for (int c = 0; c < chains; ++c) {
+      totals[c] += load(values + i + c * lanes) * gather(x, indices + i + c * lanes);
     }
   }
+  float total = sum(totals[0] + totals[1]);
+  for (; i < count; ++i) total += widen(values[i]) * x[indices[i]];
+  return total;
 }
 
-constexpr std::int64_t gathered_batch = 4;
-
 template <class T>
-void multiply_indexed_small(const IndexedView& view, const Product& product) {
+void multiply_indexed_vector(const IndexedView& view, const Product& product) {
   const T* input = static_cast<const T*>(product.x);
-  float* x = scratch<float>(Scratch::input, product.batch * view.columns);
-  for (std::int64_t i = 0; i < product.batch * view.columns; ++i) x[i] = widen(input[i]);
+  float* x = scratch<float>(Scratch::input, view.columns);
+  for (std::int64_t i = 0; i < view.columns; ++i) x[i] = widen(input[i]);
   T* y = static_cast<T*>(product.y);
   constexpr std::int64_t rows_per_task = 32;
   parallel_for((view.rows + rows_per_task - 1) / rows_per_task, product.threads,
                [&](std::int64_t task) {
     const std::int64_t end = smaller(view.rows, (task + 1) * rows_per_task);
     for (std::int64_t row = task * rows_per_task; row < end; ++row) {
-      const std::int64_t begin = view.begin(row), count = view.begin(row + 1) - begin;
-      const T* values = static_cast<const T*>(view.values) + begin;
-      const std::uint16_t* indices = view.indices + begin;
-      float results[gathered_batch];
-      switch (product.batch) {
-        case 1: gather_row<T, 1>(indices, values, count, x, view.columns, results); break;
-        case 2: gather_row<T, 2>(indices, values, count, x, view.columns, results); break;
-        case 3: gather_row<T, 3>(indices, values, count, x, view.columns, results); break;
-        default: gather_row<T, 4>(indices, values, count, x, view.columns, results);
-      }
-      const float bias = product.bias == nullptr ? 0.0f : product.bias[row];
-      for (std::int64_t b = 0; b < product.batch; ++b) {
-        narrow(results[b] + bias, y[b * view.rows + row]);
-      }
+      const std::int64_t begin = view.begin(row);
+      const float total =
+          gather_row(view.indices + begin, static_cast<const T*>(view.values) + begin,
+                     view.begin(row + 1) - begin, x);
+      narrow(total + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
     }
   });
 }
@@ -138,7 +125,7 @@ THRESHER_INLINE std::int64_t cached_width(std::int64_t rows) {
 }
 
 template <class T>
-void multiply_indexed_large(const IndexedView& view, const Product& product) {
+void multiply_indexed_panel(const IndexedView& view, const Product& product) {
   constexpr std::int64_t strip = 16;
   const std::int64_t widest = cached_width(view.columns);
   for (std::int64_t first = 0; first < product.batch; first += widest) {
@@ -165,10 +152,10 @@ void multiply_indexed_large(const IndexedView& view, const Product& product) {
 
 template <class T>
 void multiply_indexed(const IndexedView& view, const Product& product) {
-  if (product.batch <= gathered_batch) {
-    multiply_indexed_small<T>(view, product);
+  if (product.batch == 1) {
+    multiply_indexed_vector<T>(view, product);
   } else {
-    multiply_indexed_large<T>(view, product);
+    multiply_indexed_panel<T>(view, product);
   }
 }
 

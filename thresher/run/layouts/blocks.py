@@ -79,9 +79,7 @@ class Blocks(KernelLayout):
         rows, columns = self.shape
         block_rows, block_columns = -(-rows // ROWS), -(-columns // COLUMNS)
         blocks = torch.zeros(block_rows, block_columns, ROWS, COLUMNS, dtype=self.dtype)
-        at = torch.repeat_interleave(
-            torch.arange(block_rows), self._tensors["row_starts"].diff()
-        )
+        at = torch.repeat_interleave(torch.arange(block_rows), self._tensors["row_starts"].diff())
         blocks[at, self._tensors["places"].long()] = self._tensors["values"]
         dense = blocks.transpose(1, 2).reshape(block_rows * ROWS, block_columns * COLUMNS)
         return dense[:rows, :columns].contiguous()

@@ -75,10 +75,14 @@ class NofM(KernelLayout):
 
     @classmethod
     def refusal(cls, weight: Tensor) -> str | None:
-        """Refuse matrices that fit none of `patterns`."""
-        if cls.find_pattern(weight) is None:
+        """Refuse matrices that fit none of `patterns`, or hardly fill the one they fit."""
+        found = cls.find_pattern(weight)
+        if found is None:
             names = ", ".join(f"{n}:{m}" for n, m in cls.patterns)
             return f"not N:M sparse (looked for {names})"
+        n, m = found
+        if int(torch.count_nonzero(weight)) < 0.6 * n / m * weight.numel():
+            return f"{n}:{m} would store mostly zeros"
         return None
 
     @classmethod
