@@ -42,6 +42,14 @@ class Csr : public IndexedMatrix {
     view_.row_starts = row_starts_.data();
   }
 
+  void value_gradient(std::uintptr_t x, std::uintptr_t grad, std::int64_t batch,
+                      std::uintptr_t gradient, int threads) const {
+    check(!bf16_, "values", "must be float32 to be trained");
+    kernels().value_gradient(view_, reinterpret_cast<const float*>(x),
+                             reinterpret_cast<const float*>(grad), batch,
+                             reinterpret_cast<float*>(gradient), threads);
+  }
+
  private:
   Longs row_starts_;
 };
@@ -69,7 +77,8 @@ void bind_indexed(nb::module_& module) {
   nb::class_<Csr>(module, "Csr")
       .def(nb::init<Longs, Shorts, Values, std::int64_t, std::int64_t>(), "row_starts"_a,
            "indices"_a, "values"_a, "rows"_a, "columns"_a)
-      .def("multiply", &Csr::multiply, unlocked);
+      .def("multiply", &Csr::multiply, unlocked)
+      .def("value_gradient", &Csr::value_gradient, unlocked);
   nb::class_<FanIn>(module, "FanIn")
       .def(nb::init<Shorts, Values, std::int64_t, std::int64_t, std::int64_t>(), "indices"_a,
            "values"_a, "rows"_a, "columns"_a, "fan_in"_a)
