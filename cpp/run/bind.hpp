@@ -21,8 +21,13 @@ using Longs = nb::ndarray<const std::int64_t, nb::c_contig, nb::device::cpu>;
 using Values = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;  // bfloat16 or float32
 
 // Throws std::invalid_argument, ValueError in Python, with the tensor's name first.
+[[noreturn]] inline void fail(const std::string& tensor, const std::string& problem) {
+  throw std::invalid_argument("tensor '" + tensor + "' " + problem);
+}
+
+// For checks outside loops: the arguments are made whether or not they are needed.
 inline void check(bool good, const std::string& tensor, const std::string& problem) {
-  if (!good) throw std::invalid_argument("tensor '" + tensor + "' " + problem);
+  if (!good) fail(tensor, problem);
 }
 
 inline void check_size(std::size_t size, std::int64_t expected, const std::string& tensor) {
@@ -35,7 +40,7 @@ inline void check_starts(const std::int64_t* starts, std::int64_t rows, std::int
   check(starts[0] == 0 && starts[rows] == end, tensor,
         "does not run from 0 to " + std::to_string(end));
   for (std::int64_t row = 0; row < rows; ++row) {
-    check(starts[row] <= starts[row + 1], tensor, "decreases at row " + std::to_string(row));
+    if (starts[row] > starts[row + 1]) fail(tensor, "decreases at row " + std::to_string(row));
   }
 }
 
@@ -46,9 +51,10 @@ inline void check_increasing(const std::int64_t* starts, std::int64_t rows,
   for (std::int64_t row = 0; row < rows; ++row) {
     int previous = -1;
     for (std::int64_t i = starts[row]; i < starts[row + 1]; ++i) {
-      check(indices[i] > previous && indices[i] < limit, tensor,
-            "does not name increasing columns below " + std::to_string(limit) + " in row " +
-                std::to_string(row));
+      if (indices[i] <= previous || indices[i] >= limit) {
+        fail(tensor, "does not name increasing columns below " + std::to_string(limit) +
+                         " in row " + std::to_string(row));
+      }
       previous = indices[i];
     }
   }

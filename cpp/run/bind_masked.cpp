@@ -59,8 +59,9 @@ class Bitmask : public MaskedMatrix {
     }
     for (; i < view_.mask_stride; ++i) count += std::popcount(bytes[i]);
     const int used = static_cast<int>(view_.columns % 8);
-    check(used == 0 || bytes[view_.mask_stride - 1] >> used == 0, "mask",
-          "marks columns past the last one in row " + std::to_string(row));
+    if (used != 0 && bytes[view_.mask_stride - 1] >> used != 0) {
+      fail("mask", "marks columns past the last one in row " + std::to_string(row));
+    }
     return count;
   }
 
@@ -100,9 +101,10 @@ class NofM : public MaskedMatrix {
     for (std::int64_t i = 0; i < per_row; ++i) {
       if (i % view_.n == 0) previous = -1;
       const int here = position(bytes, i);
-      check(here > previous && here < view_.m, "indices",
-            "does not name increasing positions below " + std::to_string(view_.m) + " in row " +
-                std::to_string(row));
+      if (here <= previous || here >= view_.m) {
+        fail("indices", "does not name increasing positions below " + std::to_string(view_.m) +
+                            " in row " + std::to_string(row));
+      }
       previous = here;
     }
   }

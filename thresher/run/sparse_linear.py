@@ -50,9 +50,14 @@ class Support:
             )
         self._starts = _starts(rows, shape[0])
         self._indices = columns.to(torch.uint16)
-        self.by_column = torch.argsort(columns, stable=True)
-        self._column_starts = _starts(columns, shape[1])
-        self._column_indices = rows[self.by_column].to(torch.uint16)
+        self._by_column = torch.argsort(columns, stable=True)
+        self._column_values = torch.zeros(len(rows))
+        self._transposed = _run.Csr(
+            _starts(columns, shape[1]),
+            rows[self._by_column].to(torch.uint16),
+            self._column_values,
+            *shape[::-1],
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,9 +66,10 @@ class Support:
         """Return the kernel object for the matrix with these survivors, float32."""
         return _run.Csr(self._starts, self._indices, values, *self.shape)
 
-    def bind_transposed(self, values: Tensor) -> Any:
-        """Return the kernel object of the transposed matrix; `values` are in `by_column` order."""
-        return _run.Csr(self._column_starts, self._column_indices, values, *self.shape[::-1])
+    def transposed(self, values: Tensor) -> Any:
+        """Return the kernel object of the transposed matrix, holding a copy of `values`."""
+        torch.index_select(values.detach(), 0, self._by_column, out=self._column_values)
+        return self._transposed
 
     def value_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient at these positions only, (survivors,).
@@ -121,8 +127,7 @@ class _SparseProduct(torch.autograd.Function):
         need_x, need_values, need_bias, _ = ctx.needs_input_grad
         x_grad = values_grad = bias_grad = None
         if need_x:
-            by_column = values.index_select(0, ctx.support.by_column)
-            transposed = ctx.support.bind_transposed(by_column)
+            transposed = ctx.support.transposed(values)
             x_grad = _product(transposed, grad, ctx.support.shape[1])
         if need_values:
             values_grad = _value_gradient(ctx.matrix, len(ctx.support), x, grad)
