@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from thresher.run import _run
 from thresher.run.layout import Layout
 
 SHAPES = [(0, 8), (8, 0), (1, 1), (1, 32), (3, 7), (17, 33), (40, 100), (37, 513)]
 BATCHES = (0, 1, 2, 5, 8, 13, 16, 33, 70)
 DENSITIES = (0.0, 0.1, 0.5, 1.0)
+ISAS = ("portable", "avx2", "avx512", "amx")
+SUPPORTED = ISAS[: ISAS.index(_run.detected_isa()) + 1]
+"""The instruction sets that can be forced on this processor."""
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -64,3 +69,12 @@ def check_round_trips(layout_class: type[Layout], weight: torch.Tensor) -> Layou
     assert torch.equal(again.to_dense(), packed.to_dense())
     assert packed.nbytes == sum(t.numel() * t.element_size() for t in packed.tensors().values())
     return again
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """References are computed on one thread; tests of threading ask for more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

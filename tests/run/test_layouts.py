@@ -13,8 +13,10 @@ from layout_contract import (
     DENSITIES,
     DTYPES,
     SHAPES,
+    SUPPORTED,
     check_product,
     check_round_trips,
+    one_thread,  # noqa: F401
     random_weight,
 )
 
@@ -23,8 +25,6 @@ from thresher.run import _run
 from thresher.run.layout import Layout, layouts, named_layout
 
 ALL = sorted(layouts())
-ISAS = ("portable", "avx2", "avx512", "amx")
-SUPPORTED = ISAS[: ISAS.index(_run.detected_isa()) + 1]
 
 
 @pytest.fixture(params=SUPPORTED)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from layout_contract import one_thread  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layout_contract import SUPPORTED, one_thread  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.run import _run
 from thresher.run.sparse_linear import SparseLinear, Support
-
-ISAS = ("portable", "avx2", "avx512", "amx")
-SUPPORTED = ISAS[: ISAS.index(_run.detected_isa()) + 1]
 
 
 @pytest.mark.parametrize("isa", SUPPORTED)
