@@ -60,11 +60,11 @@ inline void check_increasing(const std::int64_t* starts, std::int64_t rows,
   }
 }
 
-inline bool is_bf16(const Values& values) {
+inline bool is_bf16(const Values& values, const std::string& tensor = "values") {
   const auto type = values.dtype();
   const bool bf16_type =
       type.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && type.bits == 16;
-  check(bf16_type || type == nb::dtype<float>(), "values", "must be bfloat16 or float32");
+  check(bf16_type || type == nb::dtype<float>(), tensor, "must be bfloat16 or float32");
   return bf16_type;
 }
 
@@ -77,5 +77,6 @@ inline Product product(std::uintptr_t x, std::int64_t batch, std::uintptr_t y, s
 void bind_masked(nb::module_& module);
 void bind_indexed(nb::module_& module);
 void bind_blocks(nb::module_& module);
+void bind_quantized(nb::module_& module);
 
 }  // namespace thresher

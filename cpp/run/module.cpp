@@ -8,4 +8,5 @@ NB_MODULE(_run, module) {
   thresher::bind_masked(module);
   thresher::bind_indexed(module);
   thresher::bind_blocks(module);
+  thresher::bind_quantized(module);
 }

@@ -41,4 +41,15 @@ struct BlockView {
   std::int64_t rows, columns;
 };
 
+// Groups of 16 weights of a row as 4-bit codes: weight = scale * (code - zero).
+struct QuantizedView {
+  static constexpr std::int64_t group = 16;
+  const std::uint8_t* codes;       // 8 bytes a group, the first column in the low half of a byte
+  const void* scales;              // one per group, of the element type of x
+  const std::uint8_t* zeros;       // one per group, below 16
+  const std::uint16_t* places;     // which group of columns
+  const std::int64_t* row_starts;  // rows + 1
+  std::int64_t rows, columns;
+};
+
 }  // namespace thresher

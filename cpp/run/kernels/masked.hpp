@@ -229,45 +229,18 @@ void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t 
   }
 }
 
-template <class Step>
-void multiply_masked_large(const MaskedView& view, const Product& product) {
-  using T = typename Step::Element;
-  using Math = typename Step::Math;
-  using Unit = typename Math::Unit;
-  constexpr std::int64_t strip = 32, most_columns = 512, units_per_chunk = 256;
-  const RowMask row_mask(view);
-  const std::int64_t units = round_up(view.columns, column_alignment) / Math::columns_per_unit;
-  for (std::int64_t first = 0; first < product.batch; first += most_columns) {
-    const std::int64_t batch = smaller(most_columns, product.batch - first);
-    const std::int64_t width = round_up(batch, panel_alignment);
-    Unit* panel = scratch<Unit>(Scratch::panel, units * width);
-    pack_panel<Step>(static_cast<const T*>(product.x) + first * view.columns, batch, view.columns,
-                     units, width, panel, product.threads);
-    T* y = static_cast<T*>(product.y) + first * view.rows;
-    parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
-      const std::int64_t row = task * strip;
-      Unit* tile = scratch<Unit>(Scratch::tile, strip * units);
-      float* sums = scratch<float>(Scratch::sums, strip * width);
-      std::memset(sums, 0, static_cast<std::size_t>(strip * width) * sizeof(float));
-      expand_strip<Step>(view, row_mask, row, strip, tile, units);
-      for (std::int64_t u = 0; u < units; u += units_per_chunk) {
-        const Tiles<Math> chunk{tile + u, units, 0, smaller(units_per_chunk, units - u), nullptr, 1};
-        multiply_panel<Math>(chunk, strip, panel + u * width, width, sums);
-      }
-      store_sums(sums, width, smaller(strip, view.rows - row), row, view.rows, batch, product.bias,
-                 y);
-    });
-  }
-}
-
 template <class T>
 void multiply_masked(const MaskedView& view, const Product& product) {
   using Step = typename Steps<T>::Packed;
   if (product.batch <= small_batch) {
     multiply_masked_small<Step>(view, product);
-  } else {
-    multiply_masked_large<Step>(view, product);
+    return;
   }
+  const RowMask row_mask(view);
+  multiply_expanded<Step>(
+      view.rows, view.columns, product,
+      [&](std::int64_t first, std::int64_t strip, typename Step::Math::Unit* tile,
+          std::int64_t units) { expand_strip<Step>(view, row_mask, first, strip, tile, units); });
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE

@@ -204,4 +204,36 @@ void store_sums(float* sums, std::int64_t width, std::int64_t rows, std::int64_t
   }
 }
 
+// Products of larger batches with weights that expand(first_row, rows, tile, units) turns into a
+// dense tile of a few rows, which is used while it is in the cache.
+template <class Step, class Expand>
+void multiply_expanded(std::int64_t rows, std::int64_t columns, const Product& product,
+                       const Expand& expand) {
+  using T = typename Step::Element;
+  using Math = typename Step::Math;
+  using Unit = typename Math::Unit;
+  constexpr std::int64_t strip = 32, most_columns = 512, units_per_chunk = 256;
+  const std::int64_t units = round_up(columns, column_alignment) / Math::columns_per_unit;
+  for (std::int64_t first = 0; first < product.batch; first += most_columns) {
+    const std::int64_t batch = smaller(most_columns, product.batch - first);
+    const std::int64_t width = round_up(batch, panel_alignment);
+    Unit* panel = scratch<Unit>(Scratch::panel, units * width);
+    pack_panel<Step>(static_cast<const T*>(product.x) + first * columns, batch, columns, units,
+                     width, panel, product.threads);
+    T* y = static_cast<T*>(product.y) + first * rows;
+    parallel_for((rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
+      const std::int64_t row = task * strip;
+      Unit* tile = scratch<Unit>(Scratch::tile, strip * units);
+      float* sums = scratch<float>(Scratch::sums, strip * width);
+      std::memset(sums, 0, static_cast<std::size_t>(strip * width) * sizeof(float));
+      expand(row, strip, tile, units);
+      for (std::int64_t u = 0; u < units; u += units_per_chunk) {
+        const Tiles<Math> chunk{tile + u, units, 0, smaller(units_per_chunk, units - u), nullptr, 1};
+        multiply_panel<Math>(chunk, strip, panel + u * width, width, sums);
+      }
+      store_sums(sums, width, smaller(strip, rows - row), row, rows, batch, product.bias, y);
+    });
+  }
+}
+
 }  // namespace thresher::THRESHER_NAMESPACE
