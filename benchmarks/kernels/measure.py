@@ -115,4 +115,4 @@ def _sparseprop(layer: SparseLinear) -> nn.Module | None:
         from sparseprop.modules import SparseLinear as Peer
     except ImportError:
         return None
-    return Peer(layer.to_dense(), layer.bias.detach().clone())
+    return Peer(layer.to_dense(), nn.Parameter(layer.bias.detach().clone()))

@@ -25,16 +25,23 @@ def run_tests(folder: Path) -> int:
     spec.loader.exec_module(module)
     sys.modules["thresher.run._run"] = module
     tests = Path(__file__).parent
-    return pytest.main(["-q", "-p", "no:cacheprovider", *(str(tests / name) for name in TESTS)])
+    # Without -s a report that ends the process would be lost with the captured output.
+    return pytest.main(
+        ["-q", "-s", "-p", "no:cacheprovider", *(str(tests / name) for name in TESTS)]
+    )
 
 
 def restart(folder: Path) -> int:
     """Start this script again with the runtime of AddressSanitizer loaded first."""
-    runtime = subprocess.run(
-        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    # The C++ library as well: its functions must be there when the runtime looks for them.
+    libraries = [
+        subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
     environment = os.environ | {
-        "LD_PRELOAD": runtime,
+        "LD_PRELOAD": ":".join(libraries),
         # Python itself does not return all its memory at exit.
         "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -44,4 +51,6 @@ def restart(folder: Path) -> int:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]).resolve()
-    sys.exit(run_tests(target) if "libasan" in os.environ.get("LD_PRELOAD", "") else restart(target))
+    sys.exit(
+        run_tests(target) if "libasan" in os.environ.get("LD_PRELOAD", "") else restart(target)
+    )

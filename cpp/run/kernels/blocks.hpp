@@ -113,7 +113,7 @@ void multiply_blocks_large(const BlockView& view, const Product& product) {
     parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
       const std::int64_t begin = view.row_starts[task];
       float* sums = scratch<float>(Scratch::sums, strip * width);
-      std::memset(sums, 0, static_cast<std::size_t>(strip * width) * sizeof(float));
+      clear(sums, strip * width);
       const auto tiles =
           block_tiles<Step>(static_cast<const T*>(view.values) + begin * block_size,
                             view.places + begin, view.row_starts[task + 1] - begin);

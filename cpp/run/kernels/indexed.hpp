@@ -138,7 +138,7 @@ void multiply_indexed_panel(const IndexedView& view, const Product& product) {
     parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
       const std::int64_t row = task * strip;
       float* sums = scratch<float>(Scratch::sums, strip * width);
-      std::memset(sums, 0, static_cast<std::size_t>(strip * width) * sizeof(float));
+      clear(sums, strip * width);
       for (std::int64_t r = 0; r < smaller(strip, view.rows - row); ++r) {
         const std::int64_t begin = view.begin(row + r);
         add_panel_rows(width, view.indices + begin, static_cast<const T*>(view.values) + begin,

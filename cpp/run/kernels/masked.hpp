@@ -20,9 +20,9 @@ class RowMask {
   const std::uint8_t* operator()(std::int64_t row, std::uint8_t* buffer) const {
     const std::uint8_t* stored = view_.mask + row * view_.mask_stride;
     if (view_.n == 0 && view_.mask_stride == bytes_) return stored;
-    std::memset(buffer, 0, static_cast<std::size_t>(bytes_));
+    clear(buffer, bytes_);
     if (view_.n == 0) {
-      std::memcpy(buffer, stored, static_cast<std::size_t>(view_.mask_stride));
+      copy(buffer, stored, view_.mask_stride);
     } else {
       decode_positions(stored, buffer);
     }
@@ -120,7 +120,7 @@ THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row, T*
   const std::int64_t end = view.n == 0 ? view.row_starts[row + 1] : begin + per_row;
   const T* values = static_cast<const T*>(view.values) + begin;
   if (end + value_slack <= view.count) return values;
-  std::memcpy(buffer, values, static_cast<std::size_t>(end - begin) * sizeof(T));
+  copy(buffer, values, end - begin);
   return buffer;
 }
 
@@ -217,7 +217,7 @@ void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t 
   for (std::int64_t r = 0; r < strip; ++r) {
     typename Step::Math::Unit* out = tile + r * units;
     if (first + r >= view.rows) {
-      std::memset(out, 0, static_cast<std::size_t>(units) * sizeof *out);
+      clear(out, units);
       continue;
     }
     const std::uint8_t* mask = row_mask(first + r, mask_buffer);

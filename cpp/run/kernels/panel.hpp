@@ -225,7 +225,7 @@ void multiply_expanded(std::int64_t rows, std::int64_t columns, const Product& p
       const std::int64_t row = task * strip;
       Unit* tile = scratch<Unit>(Scratch::tile, strip * units);
       float* sums = scratch<float>(Scratch::sums, strip * width);
-      std::memset(sums, 0, static_cast<std::size_t>(strip * width) * sizeof(float));
+      clear(sums, strip * width);
       expand(row, strip, tile, units);
       for (std::int64_t u = 0; u < units; u += units_per_chunk) {
         const Tiles<Math> chunk{tile + u, units, 0, smaller(units_per_chunk, units - u), nullptr, 1};

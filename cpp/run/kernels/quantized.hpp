@@ -133,7 +133,7 @@ template <class Step>
 void decode_strip(const QuantizedView& view, std::int64_t first, std::int64_t strip,
                   typename Step::Math::Unit* tile, std::int64_t units) {
   using T = typename Step::Element;
-  std::memset(tile, 0, static_cast<std::size_t>(strip * units) * sizeof *tile);
+  clear(tile, strip * units);
   for (std::int64_t r = 0; r < smaller(strip, view.rows - first); ++r) {
     for (std::int64_t g = view.row_starts[first + r]; g < view.row_starts[first + r + 1]; ++g) {
       float weights[QuantizedView::group];

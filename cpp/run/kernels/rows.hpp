@@ -19,18 +19,18 @@ constexpr std::int64_t rows_per_task = 32;
 template <class Step, class T = typename Step::Element>
 const T* arrange_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t padded) {
   if (columns == padded && !Step::interleaved) return x;
-  T* copy = scratch<T>(Scratch::input, batch * padded);
+  T* arranged = scratch<T>(Scratch::input, batch * padded);
   for (std::int64_t b = 0; b < batch; ++b) {
-    T* row = copy + b * padded;
-    std::memcpy(row, x + b * columns, static_cast<std::size_t>(columns) * sizeof(T));
-    std::memset(row + columns, 0, static_cast<std::size_t>(padded - columns) * sizeof(T));
+    T* row = arranged + b * padded;
+    copy(row, x + b * columns, columns);
+    clear(row + columns, padded - columns);
     if constexpr (Step::interleaved) {
       for (std::int64_t c = 0; c < padded; c += Step::columns) {
         _mm512_store_si512(row + c, interleave_halves(_mm512_load_si512(row + c)));
       }
     }
   }
-  return copy;
+  return arranged;
 }
 
 // Writes results[Rows][batch_per_pass], plus bias, to rows `row` on of y.

@@ -42,7 +42,7 @@ THRESHER_INLINE Floats load(const float* from) {
 THRESHER_INLINE Floats load(const bf16* from) {
   const Halves halves = *reinterpret_cast<const AnyHalves*>(from);
   const Words words = __builtin_convertvector(halves, Words) << 16;
-  return reinterpret_cast<const Floats&>(words);
+  return reinterpret_cast<Floats>(words);
 }
 
 THRESHER_INLINE void store(float* to, Floats values) { *reinterpret_cast<AnyFloats*>(to) = values; }
@@ -74,6 +74,17 @@ THRESHER_INLINE void narrow(float value, bf16& to) {
   std::memcpy(&word, &value, sizeof word);
   to.bits = value != value ? std::uint16_t{0x7fc0}
                            : static_cast<std::uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+// As memcpy and memset, which must not be given null pointers even for nothing.
+template <class T>
+THRESHER_INLINE void copy(T* to, const T* from, std::int64_t count) {
+  if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+template <class T>
+THRESHER_INLINE void clear(T* to, std::int64_t count) {
+  if (count > 0) std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(T));
 }
 
 THRESHER_INLINE std::int64_t round_up(std::int64_t value, std::int64_t multiple) {

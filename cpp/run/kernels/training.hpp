@@ -43,7 +43,7 @@ inline void value_gradient(const IndexedView& view, const float* x, const float*
       for (std::int64_t row = task * strip; row < end; ++row) {
         const std::int64_t begin = view.begin(row), count = view.begin(row + 1) - begin;
         float* out = gradient + begin;
-        if (first == 0) std::memset(out, 0, static_cast<std::size_t>(count) * sizeof(float));
+        if (first == 0) clear(out, count);
         const float* from = grad_panel + row * width;
         std::int64_t b = 0;
         for (; b + 8 * lanes <= width; b += 8 * lanes) {
