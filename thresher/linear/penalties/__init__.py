@@ -1,0 +1,27 @@
+"""Penalties: what a solver needs to know of a regulariser, one class each."""
+
+from .base import Penalty, Separable
+from .blocks import Grouped, Rows, group_lasso, sparse_group_lasso
+from .separable import L0, L1, L1L2, MCP, SCAD, LogSum, Lq, NonNegative
+from .structured import KSupport, LInf, Slope, TotalVariation
+
+__all__ = [
+    "L0",
+    "L1",
+    "L1L2",
+    "MCP",
+    "SCAD",
+    "Grouped",
+    "KSupport",
+    "LInf",
+    "LogSum",
+    "Lq",
+    "NonNegative",
+    "Penalty",
+    "Rows",
+    "Separable",
+    "Slope",
+    "TotalVariation",
+    "group_lasso",
+    "sparse_group_lasso",
+]
