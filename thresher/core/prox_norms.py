@@ -162,7 +162,6 @@ def k_support(x: Any, threshold: float, k: int) -> Any:
     through its variational form ``min sum(z^2 / theta)``, as in McDonald, Pontil and
     Stamos, New perspectives on k-support and cluster norms (2016).
     """
-    xp = array_namespace(x)
     if not 1 <= k <= x.shape[0]:
         raise OptionError(f"k must lie between 1 and {x.shape[0]}, got {k}")
     if threshold < 0:
