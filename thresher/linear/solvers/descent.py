@@ -78,8 +78,11 @@ class Descent(Solver):
             scale = problem.datafit.value(problem.y, problem.null_prediction, problem.weight)
         else:
             scale = float(np.max(np.abs(problem.null_gradient), initial=0.0))
-        # In single precision no criterion falls below the rounding of its own terms.
-        tolerance = max(self.tol, 8 * float(np.finfo(problem.design.dtype).eps)) * scale
+        # No criterion falls below the rounding of its own terms.
+        epsilon = float(np.finfo(problem.design.dtype).eps)
+        rounding = epsilon * float(np.max(np.abs(problem.y), initial=0.0))
+        floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
+        tolerance = max(self.tol * scale, 8 * epsilon * scale, floor)
         criterion, rounds, converged = self.descend(
             quadratic, problem.penalty, coef, tolerance, gap, self.max_iter
         )

@@ -62,6 +62,10 @@ def minimise_by_newton(
         gradient = problem.design.correlate(slope)
         distance = _violations(problem, penalty, coef, gradient, prediction)
         violation = float(np.max(distance, initial=0.0))
+        if stalled and not penalty.convex:
+            # No descent step leaves this point although the quadratic model sees one: it is a
+            # local minimum if the coefficients that are not zero are stationary.
+            violation = float(np.max(penalty.subdifferential_distance(coef, gradient)))
         if gap_known:
             criterion = _duality_gap(solver, problem, coef, prediction, slope, gradient)
         else:
