@@ -1,5 +1,7 @@
 #include "vector.hpp"
 
+#include <cmath>
+
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define THRESHER_CLONES \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -55,6 +57,25 @@
     for (std::size_t k = 0; k < LANES; ++k) total += s0[k];                             \
     for (; i < n; ++i) total += h[i] * x[i] * x[i];                                     \
     return total;                                                                       \
+  }                                                                                     \
+                                                                                        \
+  THRESHER_CLONES std::size_t largest_entry(const T* x, std::size_t n) {                \
+    Line_##T high{}, low{};                                                             \
+    std::size_t i = 0;                                                                  \
+    for (; i + LANES <= n; i += LANES) {                                                \
+      const Line_##T line = *reinterpret_cast<const Line_##T*>(x + i);                  \
+      high = line > high ? line : high;                                                 \
+      low = line < low ? line : low;                                                    \
+    }                                                                                   \
+    T largest = 0;                                                                      \
+    for (std::size_t k = 0; k < LANES; ++k) {                                           \
+      largest = high[k] > largest ? high[k] : largest;                                  \
+      largest = -low[k] > largest ? -low[k] : largest;                                  \
+    }                                                                                   \
+    for (; i < n; ++i) largest = std::abs(x[i]) > largest ? std::abs(x[i]) : largest;   \
+    for (std::size_t j = 0; j < n; ++j)                                                 \
+      if (x[j] == largest || -x[j] == largest) return j;                                \
+    return 0;                                                                           \
   }
 
 namespace thresher {

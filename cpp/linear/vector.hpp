@@ -21,4 +21,8 @@ void add_scaled(float a, const float* h, const float* x, float* y, std::size_t n
 double weighted_square(const double* h, const double* x, std::size_t n);
 float weighted_square(const float* h, const float* x, std::size_t n);
 
+// Index of the entry of largest magnitude, the first of equals; n must not be zero.
+std::size_t largest_entry(const double* x, std::size_t n);
+std::size_t largest_entry(const float* x, std::size_t n);
+
 }  // namespace thresher

@@ -21,10 +21,13 @@ ESTIMATORS = [
     linear.MultiTaskLasso(alpha=0.1),
     linear.SparseGLM(alpha=0.1),
     linear.SparseLogistic(),
+    linear.OrthogonalMatchingPursuit(),
+    linear.BestSubset(),
+    linear.SparseBayes(),
     linear.LassoCV(n_alphas=5, cv=2),
     linear.ElasticNetCV(n_alphas=5, cv=2),
     linear.GroupLassoCV(n_alphas=5, cv=2),
-    linear.SparseLogisticCV(n_alphas=5, cv=2),
+    linear.SparseLogisticCV(n_alphas=3, eps=0.1, cv=2, tol=1e-5),
 ]
 
 
