@@ -86,10 +86,11 @@ class Descent(Solver):
         criterion, rounds, converged = self.descend(
             quadratic, problem.penalty, coef, tolerance, gap, self.max_iter
         )
-        offset = problem.predict(coef, np.zeros(problem.y.shape[1:]))
+        means = problem.moments[0]
+        centre = 0.0 if means is None else means.astype(float) @ coef
         return Solution(
             coef=coef,
-            intercept=problem.best_intercept(offset, np.zeros(problem.y.shape[1:])),
+            intercept=np.asarray(problem.best_constant - centre),
             criterion=criterion / scale if scale > 0 else 0.0,
             kind="duality gap" if gap else "optimality violation",
             n_iter=rounds,
