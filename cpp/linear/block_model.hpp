@@ -104,7 +104,7 @@ class BlockModel {
     for (std::size_t k = 0; k < geometry_.residuals(); ++k) geometry_.residual(k).finish();
   }
 
-  Measure<T> measure(std::size_t b) const {
+  Measure<T> measure(std::size_t b, bool) const {
     thread_local std::vector<T> gains, moved;
     propose(b, gains, moved);
     T change = 0, dual = 0;

@@ -18,12 +18,14 @@ class CoordinateModel {
   using T = Scalar;
 
   CoordinateModel(const Design& design, Residual<Design> residual, const T* curvature,
-                  Penalty<T> penalty, T* coefficients)
+                  Penalty<T> penalty, T* coefficients, T* gains, bool gains_known)
       : columns_(design.columns),
         residual_(std::move(residual)),
         curvature_(curvature),
         penalty_(penalty),
-        w_(coefficients) {}
+        w_(coefficients),
+        gains_(gains),
+        gains_known_(gains_known) {}
 
   std::size_t blocks() const { return columns_; }
   bool active(std::size_t j) const { return w_[j] != 0; }
@@ -42,8 +44,11 @@ class CoordinateModel {
     residual_.finish();
   }
 
-  Measure<T> measure(std::size_t j) const {
-    const T gain = residual_.correlation(j), curvature = curvature_[j];
+  // The correlations at the start may be known from the end of the previous fit of a path.
+  Measure<T> measure(std::size_t j, bool first) const {
+    const T gain = first && gains_known_ ? gains_[j] : residual_.correlation(j);
+    if (gains_) gains_[j] = gain;
+    const T curvature = curvature_[j];
     const T moved = penalty_.prox(w_[j] + gain / curvature, 1 / curvature, j);
     const T dual = gain - ridge() * w_[j];
     return {curvature * std::abs(moved - w_[j]), penalty_.positive ? dual : std::abs(dual)};
@@ -115,6 +120,8 @@ class CoordinateModel {
   const T* curvature_;
   Penalty<T> penalty_;
   T* w_;
+  T* gains_;  // null, or where the last measured correlations are kept
+  bool gains_known_;
 };
 
 }  // namespace thresher

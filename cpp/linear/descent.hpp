@@ -22,8 +22,8 @@ struct Options {
   int max_iterations;     // rounds of working sets
   int max_epochs;         // passes over one working set
   bool gap;               // stop on the duality gap (convex problems) and screen with it
+  bool keep;              // measure every block at the end, for the next fit of a path
   int start_size;         // first working set
-  double ratio;           // accuracy of the inner problem relative to the violation outside
   int threads;
 };
 
@@ -124,25 +124,35 @@ class Descent {
     Report report;
     for (;;) {
       model_.refresh();
-      const T violation = measure_all();
+      const T violation = measure_all(report.iterations == 0);
       report.criterion = options_.gap ? gap_and_screen() : violation;
       if (report.criterion <= options_.tolerance) report.converged = true;
       if (report.converged || report.iterations >= options_.max_iterations) return report;
       ++report.iterations;
       const std::vector<std::size_t> set = working_set();
-      report.epochs += solve(set, std::max(T(options_.ratio) * violation, floor()));
+      report.epochs += solve(set, std::max(accuracy(set) * violation, floor()));
     }
   }
 
  private:
-  T measure_all() {
+  T measure_all(bool first) {
     parallel_for(candidates_.size(), options_.threads, [&](std::size_t begin, std::size_t end) {
       for (std::size_t k = begin; k < end; ++k)
-        measures_[candidates_[k]] = model_.measure(candidates_[k]);
+        measures_[candidates_[k]] = model_.measure(candidates_[k], first);
     });
     T largest = 0;
     for (std::size_t b : candidates_) largest = std::max(largest, measures_[b].violation);
     return largest;
+  }
+
+  // How far below the violation outside the inner problem is solved. While violators are left
+  // out the set is still wrong and accuracy is wasted; once all are in, one more pass over all
+  // blocks costs as much as many over the set.
+  T accuracy(const std::vector<std::size_t>& set) const {
+    std::size_t violators = 0;
+    for (std::size_t b : candidates_) violators += measures_[b].violation > 0;
+    const bool complete = violators <= set.size();
+    return complete ? T(0.3) * T(set.size()) / T(candidates_.size()) : T(0.3);
   }
 
   // The accuracy at which solving the inner problem further cannot matter.
@@ -165,7 +175,7 @@ class Descent {
     const T scale = std::max(T(0), std::min(best, feasible));
     const T primal = T(0.5) * squares + model_.penalty_value();
     const T gap = std::max(T(0), primal - scale * product + T(0.5) * scale * scale * squares);
-    std::erase_if(candidates_, [&](std::size_t b) {
+    if (!options_.keep) std::erase_if(candidates_, [&](std::size_t b) {
       const T radius = std::sqrt(2 * gap * model_.squared_norm(b));
       if (scale * measures_[b].correlation + radius >= model_.strength(b) * (1 - T(1e-6)))
         return false;

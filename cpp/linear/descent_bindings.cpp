@@ -52,29 +52,33 @@ Penalty<T> penalty_of(const PenaltyCode& code, const T* weights) {
   return {static_cast<PenaltyKind>(kind), T(alpha), T(shape), weights, positive};
 }
 
-// (tolerance, iterations, epochs, gap, start size, ratio, threads) as Python sends them.
-using OptionCode = std::tuple<double, int, int, bool, int, double, int>;
+// (tolerance, iterations, epochs, gap, start size, threads) as Python sends them.
+using OptionCode = std::tuple<double, int, int, bool, int, int>;
 
 Options options_of(const OptionCode& code) {
-  const auto& [tolerance, iterations, epochs, gap, start, ratio, threads] = code;
-  return {tolerance, iterations, epochs, gap, start, ratio, threads};
+  const auto& [tolerance, iterations, epochs, gap, start, threads] = code;
+  return {tolerance, iterations, epochs, gap, false, start, threads};
 }
 
 template <class Model>
-std::tuple<double, int, long, bool> run(Model& model, const OptionCode& options) {
+std::tuple<double, int, long, bool> run(Model& model, const OptionCode& code, bool keep = false) {
   nb::gil_scoped_release released;
-  const Report report = Descent<Model>(model, options_of(options)).run();
+  Options options = options_of(code);
+  options.keep = keep;
+  const Report report = Descent<Model>(model, options).run();
   return {report.criterion, report.iterations, report.epochs, report.converged};
 }
 
 template <class T, class Design>
 auto coordinates(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
                  const std::optional<In<T>>& means, const In<T>& curvature, PenaltyCode penalty,
-                 const std::optional<In<T>>& factors, Out<T>& coefficients, OptionCode options) {
+                 const std::optional<In<T>>& factors, Out<T>& coefficients,
+                 const std::optional<Out<T>>& gains, bool gains_known, OptionCode options) {
   CoordinateModel<Design> model(
       design, Residual<Design>(design, target.data(), pointer(weights), pointer(means)),
-      curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data());
-  return run(model, options);
+      curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data(),
+      gains ? gains->data() : nullptr, gains_known);
+  return run(model, options, gains.has_value());
 }
 
 template <class T, class Design>
@@ -131,24 +135,27 @@ void bind(nb::module_& module) {
   const auto taken = nb::arg().noconvert();
   const auto maybe = nb::arg().noconvert().none();
   using Maybe = const std::optional<In<T>>&;
+  using Kept = const std::optional<Out<T>>&;
 
   module.def(
       "coordinates",
       [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
-         PenaltyCode penalty, Maybe factors, Out<T> w, OptionCode options) {
-        return coordinates<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w,
-                              options);
+         PenaltyCode penalty, Maybe factors, Out<T> w, Kept gains, bool known,
+         OptionCode options) {
+        return coordinates<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, gains,
+                              known, options);
       },
-      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
+      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, maybe, nb::arg(), nb::arg());
   module.def(
       "coordinates",
       [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
          const In<T>& y, Maybe h, Maybe means, const In<T>& curvature, PenaltyCode penalty,
-         Maybe factors, Out<T> w, OptionCode options) {
+         Maybe factors, Out<T> w, Kept gains, bool known, OptionCode options) {
         return coordinates<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means,
-                              curvature, penalty, factors, w, options);
+                              curvature, penalty, factors, w, gains, known, options);
       },
-      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
+      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, maybe, nb::arg(),
+      nb::arg());
   module.def(
       "groups",
       [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,

@@ -11,6 +11,7 @@ import numpy as np
 from ..core.errors import OptionError
 from .penalties import Separable
 from .solvers import Problem, Solver
+from .solvers.descent import Gains
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
         One entry per strength, decreasing.
     """
     alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
+    if problem.y.ndim == 1:
+        problem.share("gains", lambda: Gains(problem.design.shape[1], problem.design.dtype))
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:

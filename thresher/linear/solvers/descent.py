@@ -18,6 +18,35 @@ from .problem import Problem, Solution
 from .quadratic import Quadratic, block_curvature
 
 
+class Gains:
+    """Correlations of all columns with the residual, kept from one fit of a path to the next.
+
+    Parameters
+    ----------
+    size : int
+        Number of columns.
+    dtype : dtype
+        Precision of the design.
+    """
+
+    def __init__(self, size: int, dtype: np.dtype) -> None:
+        self.correlations = np.empty(size, dtype=dtype)
+        self.known = False
+        self._coef: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, problem: Problem, coef: np.ndarray) -> Gains | None:
+        """Return those kept for a path, known if the fit starts where the last one ended."""
+        gains = problem.shared("gains")
+        if gains is not None:
+            gains.known = gains._coef is not None and np.array_equal(gains._coef, coef)
+        return gains
+
+    def keep(self, coef: np.ndarray) -> None:
+        """Remember which coefficients the correlations belong to."""
+        self._coef = coef.copy()
+
+
 @dataclass(frozen=True)
 class Descent(Solver):
     """What coordinate and group descent share.
@@ -37,7 +66,12 @@ class Descent(Solver):
 
     @abstractmethod
     def kernel(
-        self, quadratic: Quadratic, penalty: Penalty, coef: np.ndarray, options: tuple
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        gains: Gains | None,
+        options: tuple,
     ) -> tuple[float, int, int, bool]:
         """Run the compiled descent; `coef` is changed in place."""
 
@@ -49,6 +83,7 @@ class Descent(Solver):
         tolerance: float,
         gap: bool = False,
         rounds: int = 100,
+        gains: Gains | None = None,
     ) -> tuple[float, int, bool]:
         """Minimise a quadratic plus `penalty` in place.
 
@@ -56,9 +91,9 @@ class Descent(Solver):
         `tolerance` was met.
         """
         options = (
-            float(tolerance), rounds, 10_000, gap, self.working_set, 0.1, thread_count()
+            float(tolerance), rounds, 10_000, gap, self.working_set, thread_count()
         )  # fmt: skip
-        criterion, done, _, converged = self.kernel(quadratic, penalty, coef, options)
+        criterion, done, _, converged = self.kernel(quadratic, penalty, coef, gains, options)
         return criterion, done, converged
 
     def has_gap(self, penalty: Penalty) -> bool:
@@ -84,7 +119,7 @@ class Descent(Solver):
         floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
         tolerance = max(self.tol * scale, 8 * epsilon * scale, floor)
         criterion, rounds, converged = self.descend(
-            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter
+            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, Gains.of(problem, coef)
         )
         means = problem.moments[0]
         centre = 0.0 if means is None else means.astype(float) @ coef
@@ -130,14 +165,23 @@ class CoordinateDescent(Descent):
         return penalty
 
     def kernel(
-        self, quadratic: Quadratic, penalty: Penalty, coef: np.ndarray, options: tuple
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        gains: Gains | None,
+        options: tuple,
     ) -> tuple[float, int, int, bool]:
         """Run coordinate descent."""
         radial = self.blocks(penalty)
-        return _linear.coordinates(
+        kept = (None, False) if gains is None else (gains.correlations, gains.known)
+        result = _linear.coordinates(
             *quadratic.arguments(), quadratic.curvature, radial.code,
-            quadratic.design.cast(radial.weights), coef, options,
+            quadratic.design.cast(radial.weights), coef, *kept, options,
         )  # fmt: skip
+        if gains is not None:
+            gains.keep(coef)
+        return result
 
 
 @dataclass(frozen=True)
@@ -173,7 +217,12 @@ class GroupDescent(Descent):
         return penalty.radial
 
     def kernel(
-        self, quadratic: Quadratic, penalty: Penalty, coef: np.ndarray, options: tuple
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        gains: Gains | None,
+        options: tuple,
     ) -> tuple[float, int, int, bool]:
         """Run group descent."""
         radial = self.blocks(penalty)

@@ -115,6 +115,10 @@ class Problem:
             self._shared[name] = compute()
         return self._shared[name]
 
+    def shared(self, name: str) -> Any:
+        """Return what was shared under a name, None if nothing was."""
+        return self._shared.get(name)
+
     @property
     def moments(self) -> tuple[np.ndarray | None, np.ndarray]:
         """Weighted mean (None without intercept) and second moment of every column."""
