@@ -7,8 +7,11 @@ from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisti
 from .display import CVDisplay, PathDisplay
 from .glm import SparseGLM, SparseLogistic
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
+from .loss_omp import LossOMP
 from .path import Path
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
+from .scoring import ScoringSystem
+from .thresholding import ThresholdingWithFeedback
 
 __all__ = [
     "BestSubset",
@@ -19,14 +22,17 @@ __all__ = [
     "GroupLassoCV",
     "Lasso",
     "LassoCV",
+    "LossOMP",
     "MultiTaskLasso",
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
+    "ScoringSystem",
     "SparseBayes",
     "SparseGLM",
     "SparseLogistic",
     "SparseLogisticCV",
+    "ThresholdingWithFeedback",
     "batch_omp",
     "datafits",
     "penalties",

@@ -10,9 +10,8 @@ import numpy as np
 
 from ..core.errors import OptionError
 
-# Given the correlations of unit columns with the residual and the residual's norm, how much
-# the objective falls if each column enters.
-Gain = Callable[[np.ndarray, float], np.ndarray]
+# Given the residual, how much the objective falls if each column enters.
+Gain = Callable[[np.ndarray], np.ndarray]
 
 
 class Columns:
@@ -66,47 +65,38 @@ class Columns:
         return np.linalg.solve(self._triangle, np.array(self._products))
 
 
-def greedy_support(
-    X: np.ndarray, y: np.ndarray, count: int, gain: Gain, tolerance: float = 0.0
-) -> Columns:
-    """Choose columns one after another, each time refitting by least squares.
+def greedy_support(columns: Columns, count: int, gain: Gain, tolerance: float = 0.0) -> Columns:
+    """Choose columns one after another, each time refitting.
 
     Parameters
     ----------
-    X : array or sparse matrix of shape (n, p)
-        Columns of unit norm (a zero column may stay zero).
-    y : array of shape (n,)
-        Target.
+    columns : Columns
+        What is chosen from, and how a choice is fitted; changed in place.
     count : int
         Largest number of columns.
     gain : callable
-        ``gain(correlations, residual_norm)``: the worth of each column; the largest enters,
-        and none if it is not positive.
+        ``gain(residual)``: the worth of each column; the largest enters, and none if it is
+        not positive.
     tolerance : float, default 0
         Stop when the norm of the residual is at most this.
 
     Returns
     -------
     Columns
-        The choice, its residual and its coefficients.
+        The argument, with the choice, its residual and its coefficients.
 
     Raises
     ------
     OptionError
         If `count` exceeds the number of columns.
     """
-    if not 0 <= count <= X.shape[1]:
-        raise OptionError(
-            f"cannot choose {count} of {X.shape[1]} columns; ask for 0 to {X.shape[1]}"
-        )
-    columns = Columns(X, y)
-    floor = max(tolerance, 1e-12 * float(np.linalg.norm(y)))
-    barred = np.zeros(X.shape[1], dtype=bool)
-    while len(columns.chosen) < count:
-        norm = float(np.linalg.norm(columns.residual))
-        if norm <= floor:
-            break
-        worth = np.where(barred, -np.inf, gain(np.asarray(X.T @ columns.residual), norm))
+    available = columns.X.shape[1]
+    if not 0 <= count <= available:
+        raise OptionError(f"cannot choose {count} of {available} columns; ask for 0 to {available}")
+    floor = max(tolerance, 1e-12 * float(np.linalg.norm(columns.residual)))
+    barred = np.zeros(available, dtype=bool)
+    while len(columns.chosen) < count and np.linalg.norm(columns.residual) > floor:
+        worth = np.where(barred, -np.inf, gain(columns.residual))
         best = int(np.argmax(worth))
         if not worth[best] > 0:
             break

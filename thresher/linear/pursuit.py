@@ -181,4 +181,4 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         count = self.n_nonzero_coefs
         if count is None:
             count = min(max(X.shape[1] // 10, 1), X.shape[0])
-        return greedy_support(X, y, count, lambda correlation, _: correlation**2, self.tol)
+        return greedy_support(Columns(X, y), count, lambda rest: (X.T @ rest) ** 2, self.tol)

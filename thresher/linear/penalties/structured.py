@@ -121,22 +121,34 @@ class KSupport(_Scaled):
 class TotalVariation(_Scaled):
     """``alpha * sum_j |w_{j+1} - w_j|``: piecewise constant coefficients.
 
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    positive : bool, default False
+        Whether coefficients below zero are excluded.
+
     References
     ----------
     Rudin, Osher and Fatemi, Nonlinear total variation based noise removal algorithms (1992);
     the prox is the taut string of Davies and Kovac, Local extremes, runs, strings and
-    multiresolution (2001).
+    multiresolution (2001). Clipping it at zero is the prox with the sign constraint, because
+    the taut string of a clipped signal is the clipped taut string.
     """
 
+    positive: bool = False
+
     def value(self, coef: np.ndarray) -> float:
-        """Return the sum of the absolute differences."""
+        """Return the sum of the absolute differences, infinite at an excluded point."""
+        if self.positive and np.any(coef < 0):
+            return np.inf
         return self.alpha * float(np.sum(np.abs(np.diff(coef))))
 
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return the taut string through the tube of radius ``step * alpha``."""
         out = np.empty(x.shape, dtype=float)
         _linear.total_variation(np.ascontiguousarray(x, dtype=float), step * self.alpha, out)
-        return out
+        return np.maximum(out, 0) if self.positive else out
 
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return every coefficient: none is pulled to zero."""

@@ -2,7 +2,20 @@
 
 from .base import Solver
 from .descent import CoordinateDescent, GroupDescent
+from .frank_wolfe import FrankWolfe
+from .nonconvex_acceleration import AcceleratedConcave
 from .problem import Problem, Solution
 from .proximal_gradient import ProximalGradient
+from .spiral import Spiral
 
-__all__ = ["CoordinateDescent", "GroupDescent", "Problem", "ProximalGradient", "Solution", "Solver"]
+__all__ = [
+    "AcceleratedConcave",
+    "CoordinateDescent",
+    "FrankWolfe",
+    "GroupDescent",
+    "Problem",
+    "ProximalGradient",
+    "Solution",
+    "Solver",
+    "Spiral",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ProximalGradient"]
+__all__ = ["Centred", "ProximalGradient"]
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class ProximalGradient(Solver):
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start."""
-        state = _Centred(problem)
+        state = Centred(problem)
         coef = coef.astype(float)
         point = (coef, state.centre(coef, intercept))
         extrapolated, momentum = point, 1.0
@@ -76,8 +76,16 @@ class ProximalGradient(Solver):
         )
 
 
-class _Centred:
-    """Predictions with centred columns, so that the intercept does not slow the descent."""
+class Centred:
+    """A problem with centred columns, so that the intercept does not slow the descent.
+
+    Points are pairs of coefficients and the constant of the centred problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is minimised.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -85,13 +93,46 @@ class _Centred:
         self.means = np.zeros(problem.design.shape[1]) if means is None else means.astype(float)
 
     def centre(self, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+        """Return the constant of the centred problem."""
         return intercept + self.means @ coef if self.problem.intercept else intercept
 
     def uncentre(self, coef: np.ndarray, constant: np.ndarray) -> np.ndarray:
+        """Return the intercept of the problem as given."""
         return constant - self.means @ coef if self.problem.intercept else constant
 
     def predict(self, point: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the predictions at a point."""
         return self.problem.predict(point[0], self.uncentre(*point))
+
+    def gradient(self, point: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient of the datafit: of the coefficients, and of the constant."""
+        problem = self.problem
+        slope = problem.datafit.gradient(problem.y, self.predict(point), problem.weight)
+        gradient = problem.design.correlate(slope).astype(float)
+        if not problem.intercept:
+            return gradient, np.zeros(slope.shape[1:])
+        drift = slope.sum(axis=0)
+        return gradient - np.multiply.outer(self.means, drift), drift
+
+    def lipschitz_bound(self) -> float:
+        """Return a bound of the Lipschitz constant for losses of bounded curvature.
+
+        The curvature at the null prediction bounds that of squares, Huber and logistic
+        losses (balanced) everywhere.
+        """
+        problem = self.problem
+        matrix = problem.design.matrix
+        dense = matrix.toarray() if problem.design.is_sparse else matrix
+        unit = np.sqrt(np.maximum(self._peak_curvature(), 0))[:, None]
+        return max(
+            float(np.linalg.norm((dense - self.means) * unit, 2)) ** 2, float(np.sum(unit**2))
+        )
+
+    def _peak_curvature(self) -> np.ndarray:
+        problem = self.problem
+        at_zero = problem.datafit.curvature(problem.y, np.zeros_like(problem.y), problem.weight)
+        at_null = problem.datafit.curvature(problem.y, problem.null_prediction, problem.weight)
+        return np.maximum(at_zero, at_null)
 
     def first_lipschitz(self) -> float:
         """Return a lower guess, the largest column's curvature; backtracking raises it."""
@@ -108,15 +149,11 @@ class _Centred:
         coef, constant = point
         prediction = self.predict(point)
         value = problem.datafit.value(problem.y, prediction, problem.weight)
-        slope = problem.datafit.gradient(problem.y, prediction, problem.weight)
-        drift = slope.sum(axis=0)
-        gradient = problem.design.correlate(slope).astype(float)
-        if problem.intercept:
-            gradient -= np.multiply.outer(self.means, drift)
+        gradient, drift = self.gradient(point)
         unit = float(np.sum(problem.datafit.curvature(problem.y, prediction, problem.weight)))
         for _ in range(200):
             moved = problem.penalty.prox(coef - gradient / lipschitz, 1 / lipschitz)
-            shift = -drift / max(unit, 1e-300) if problem.intercept else np.zeros_like(drift)
+            shift = -drift / max(unit, 1e-300)
             following = (moved, constant + shift)
             change = moved - coef
             bound = value + np.sum(gradient * change) + lipschitz / 2 * np.sum(change**2)
