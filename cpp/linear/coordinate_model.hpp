@@ -1,0 +1,127 @@
+// Quadratic loss plus a separable penalty, one coefficient per block.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "descent.hpp"
+#include "penalty.hpp"
+#include "residual.hpp"
+
+namespace thresher {
+
+template <class Design>
+class CoordinateModel {
+ public:
+  using Scalar = typename Design::Scalar;
+  using T = Scalar;
+
+  CoordinateModel(const Design& design, Residual<Design> residual, const T* curvature,
+                  Penalty<T> penalty, T* coefficients, T* gains, bool gains_known)
+      : columns_(design.columns),
+        residual_(std::move(residual)),
+        curvature_(curvature),
+        penalty_(penalty),
+        w_(coefficients),
+        gains_(gains),
+        gains_known_(gains_known) {}
+
+  std::size_t blocks() const { return columns_; }
+  bool active(std::size_t j) const { return w_[j] != 0; }
+  T strength(std::size_t j) const { return penalty_.strength(j); }
+  T largest_strength() const {
+    T largest = 0;
+    for (std::size_t j = 0; j < columns_; ++j) largest = std::max(largest, strength(j));
+    return largest;
+  }
+  T squared_norm(std::size_t j) const { return curvature_[j] > 0 ? curvature_[j] + ridge() : T(0); }
+
+  void refresh() {
+    residual_.start();
+    for (std::size_t j = 0; j < columns_; ++j)
+      if (w_[j] != 0) residual_.subtract(j, w_[j]);
+    residual_.finish();
+  }
+
+  // The correlations at the start may be known from the end of the previous fit of a path.
+  Measure<T> measure(std::size_t j, bool first) const {
+    const T gain = first && gains_known_ ? gains_[j] : residual_.correlation(j);
+    if (gains_) gains_[j] = gain;
+    const T curvature = curvature_[j];
+    const T moved = penalty_.prox(w_[j] + gain / curvature, 1 / curvature, j);
+    const T dual = gain - ridge() * w_[j];
+    return {curvature * std::abs(moved - w_[j]), penalty_.positive ? dual : std::abs(dual)};
+  }
+
+  T step(std::size_t j) {
+    const T gain = residual_.correlation(j), curvature = curvature_[j];
+    const T moved = penalty_.prox(w_[j] + gain / curvature, 1 / curvature, j);
+    const T change = moved - w_[j];
+    if (change == 0) return 0;
+    residual_.move(j, change);
+    w_[j] = moved;
+    return curvature * std::abs(change);
+  }
+
+  void clear(std::size_t j) {
+    if (w_[j] == 0) return;
+    residual_.move(j, -w_[j]);
+    w_[j] = 0;
+  }
+
+  // Pieces of the duality gap, the ridge counted as extra rows of the least squares.
+  T squares() const {
+    T total = residual_.square();
+    if (ridge() > 0)
+      for (std::size_t j = 0; j < columns_; ++j) total += ridge() * w_[j] * w_[j];
+    return total;
+  }
+  T target_product() const { return residual_.target_product(); }
+  T penalty_value() const {
+    T total = 0;
+    for (std::size_t j = 0; j < columns_; ++j) total += strength(j) * std::abs(w_[j]);
+    return total;
+  }
+
+  T objective(const std::vector<std::size_t>& set) const {
+    T total = T(0.5) * residual_.square();
+    for (std::size_t j : set) total += penalty_.value(w_[j], j);
+    return total;
+  }
+
+  std::size_t residual_size() const { return residual_.rows() + 1; }
+  std::vector<T> pack(const std::vector<std::size_t>& set) {
+    std::vector<T> state(residual_.vector());
+    state.push_back(residual_.shift());
+    for (std::size_t j : set) state.push_back(w_[j]);
+    return state;
+  }
+  void unpack(const std::vector<std::size_t>& set, const std::vector<T>& state) {
+    const std::size_t rows = residual_.rows();
+    std::copy(state.begin(), state.begin() + rows, residual_.vector().begin());
+    residual_.shift() = state[rows];
+    for (std::size_t k = 0; k < set.size(); ++k) {
+      T value = state[rows + 1 + k];
+      // An extrapolation may cross zero; where that is excluded, move to zero instead.
+      if (penalty_.positive && value < 0) {
+        residual_.move(set[k], -value);
+        value = 0;
+      }
+      w_[set[k]] = value;
+    }
+  }
+
+ private:
+  T ridge() const { return penalty_.convex() ? penalty_.shape : T(0); }
+
+  std::size_t columns_;
+  Residual<Design> residual_;
+  const T* curvature_;
+  Penalty<T> penalty_;
+  T* w_;
+  T* gains_;  // null, or where the last measured correlations are kept
+  bool gains_known_;
+};
+
+}  // namespace thresher

@@ -1,0 +1,260 @@
+// Working sets, screening and Anderson acceleration around any block model.
+//
+// A model of B blocks offers: blocks(), refresh(), measure(b), step(b), active(b), clear(b),
+// strength(b), squared_norm(b), and, for the duality gap, squares(), target_product(),
+// penalty_value(); for acceleration, objective(), pack(), unpack().
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "parallel.hpp"
+#include "vector.hpp"
+
+namespace thresher {
+
+struct Options {
+  double tolerance;       // on the duality gap, or on the optimality violation
+  int max_iterations;     // rounds of working sets
+  int max_epochs;         // passes over one working set
+  bool gap;               // stop on the duality gap (convex problems) and screen with it
+  bool keep;              // measure every block at the end, for the next fit of a path
+  int start_size;         // first working set
+  int threads;
+};
+
+struct Report {
+  double criterion = std::numeric_limits<double>::infinity();
+  int iterations = 0;
+  long epochs = 0;
+  bool converged = false;
+};
+
+// What one pass over a block finds: how far it is from optimal, and the norm of the
+// correlation of its columns with the residual (the dual constraint bounds it by strength).
+template <class T>
+struct Measure {
+  T violation = 0, correlation = 0;
+};
+
+// Extrapolates the last iterates of a linear fixed-point iteration (Anderson's method, as used
+// for coordinate descent by Bertrand and Massias, 2021).
+template <class T>
+class Anderson {
+ public:
+  static constexpr int depth = 5;
+
+  void restart() { history_.clear(); }
+  bool push(std::vector<T> state) {
+    history_.push_back(std::move(state));
+    return history_.size() == depth + 1;
+  }
+
+  // The combination of the stored iterates whose last step would be smallest, judged by the
+  // entries from `skip` on (the coefficients); empty if degenerate.
+  std::vector<T> extrapolate(std::size_t skip) {
+    const std::size_t size = history_[0].size();
+    double gram[depth][depth], scale = 0;
+    std::vector<std::vector<T>> steps(depth, std::vector<T>(size));
+    for (int a = 0; a < depth; ++a)
+      for (std::size_t i = 0; i < size; ++i) steps[a][i] = history_[a + 1][i] - history_[a][i];
+    for (int a = 0; a < depth; ++a)
+      for (int b = 0; b <= a; ++b)
+        gram[a][b] = gram[b][a] =
+            dot(steps[a].data() + skip, steps[b].data() + skip, size - skip);
+    for (int a = 0; a < depth; ++a) scale += gram[a][a];
+    if (!(scale > 0) || !std::isfinite(scale)) return {};
+    double weights[depth];
+    if (!solve(gram, scale * 1e-12, weights)) return {};
+    std::vector<T> result(size, T(0));
+    for (int a = 0; a < depth; ++a)
+      add_scaled(T(weights[a]), history_[a + 1].data(), result.data(), size);
+    return result;
+  }
+
+ private:
+  // Solves (gram + ridge I) z = 1 by elimination and scales z to sum to one.
+  static bool solve(double (&gram)[depth][depth], double ridge, double (&z)[depth]) {
+    for (int a = 0; a < depth; ++a) {
+      gram[a][a] += ridge;
+      z[a] = 1;
+    }
+    for (int a = 0; a < depth; ++a) {  // positive definite: no pivoting
+      if (!(gram[a][a] > 0)) return false;
+      for (int b = a + 1; b < depth; ++b) {
+        const double factor = gram[b][a] / gram[a][a];
+        for (int c = a; c < depth; ++c) gram[b][c] -= factor * gram[a][c];
+        z[b] -= factor * z[a];
+      }
+    }
+    double sum = 0;
+    for (int a = depth - 1; a >= 0; --a) {
+      for (int c = a + 1; c < depth; ++c) z[a] -= gram[a][c] * z[c];
+      z[a] /= gram[a][a];
+      sum += z[a];
+    }
+    if (!std::isfinite(sum) || sum == 0) return false;
+    for (double& entry : z) entry /= sum;
+    return true;
+  }
+
+  std::vector<std::vector<T>> history_;
+};
+
+template <class Model>
+class Descent {
+ public:
+  using T = typename Model::Scalar;
+
+  Descent(Model& model, const Options& options)
+      : model_(model), options_(options), measures_(model.blocks()) {
+    for (std::size_t b = 0; b < model.blocks(); ++b) {
+      if (model.squared_norm(b) > 0)
+        candidates_.push_back(b);
+      else if (model.strength(b) > 0)
+        model.clear(b);  // a zero column has a zero coefficient
+    }
+  }
+
+  Report run() {
+    Report report;
+    for (;;) {
+      model_.refresh();
+      const T violation = measure_all(report.iterations == 0);
+      report.criterion = options_.gap ? gap_and_screen() : violation;
+      if (report.criterion <= options_.tolerance) report.converged = true;
+      if (report.converged || report.iterations >= options_.max_iterations) return report;
+      ++report.iterations;
+      const std::vector<std::size_t> set = working_set();
+      report.epochs += solve(set, std::max(accuracy(set) * violation, floor()));
+    }
+  }
+
+ private:
+  T measure_all(bool first) {
+    parallel_for(candidates_.size(), options_.threads, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t k = begin; k < end; ++k)
+        measures_[candidates_[k]] = model_.measure(candidates_[k], first);
+    });
+    T largest = 0;
+    for (std::size_t b : candidates_) largest = std::max(largest, measures_[b].violation);
+    return largest;
+  }
+
+  // How far below the violation outside the inner problem is solved. While violators are left
+  // out the set is still wrong and accuracy is wasted; once all are in, one more pass over all
+  // blocks costs as much as many over the set.
+  T accuracy(const std::vector<std::size_t>& set) const {
+    std::size_t violators = 0;
+    for (std::size_t b : candidates_) violators += measures_[b].violation > 0;
+    const bool complete = violators <= set.size();
+    return complete ? T(0.3) * T(set.size()) / T(candidates_.size()) : T(0.3);
+  }
+
+  // The accuracy at which solving the inner problem further cannot matter.
+  T floor() const {
+    if (!options_.gap) return T(0.5 * options_.tolerance);
+    const T mass = model_.penalty_value();
+    return mass > 0 ? T(0.1 * options_.tolerance) * model_.largest_strength() / mass : T(0);
+  }
+
+  // Duality gap at the scaled residual; then drops the blocks that are zero in every solution
+  // (Ndiaye, Fercoq, Gramfort and Salmon, Gap Safe Screening Rules, 2017).
+  double gap_and_screen() {
+    T feasible = std::numeric_limits<T>::infinity();
+    for (std::size_t b : candidates_) {
+      const T correlation = measures_[b].correlation;
+      if (correlation > 0) feasible = std::min(feasible, model_.strength(b) / correlation);
+    }
+    const T squares = model_.squares(), product = model_.target_product();
+    const T best = squares > 0 ? product / squares : T(0);
+    const T scale = std::max(T(0), std::min(best, feasible));
+    const T primal = T(0.5) * squares + model_.penalty_value();
+    const T gap = std::max(T(0), primal - scale * product + T(0.5) * scale * scale * squares);
+    if (!options_.keep) std::erase_if(candidates_, [&](std::size_t b) {
+      const T radius = std::sqrt(2 * gap * model_.squared_norm(b));
+      if (scale * measures_[b].correlation + radius >= model_.strength(b) * (1 - T(1e-6)))
+        return false;
+      if (model_.active(b)) model_.clear(b);
+      return true;
+    });
+    return gap;
+  }
+
+  // The active blocks and the worst violators; then, up to the size, those nearest to entering.
+  std::vector<std::size_t> working_set() {
+    T largest = 0;
+    std::size_t active = 0;
+    for (std::size_t b : candidates_) {
+      largest = std::max(largest, measures_[b].correlation);
+      active += model_.active(b);
+    }
+    const auto priority = [&](std::size_t b) {
+      if (model_.active(b)) return std::numeric_limits<T>::infinity();
+      const Measure<T>& m = measures_[b];
+      return m.violation > 0 ? m.violation : m.correlation - largest - 1;
+    };
+    const std::size_t size =
+        std::min(candidates_.size(), std::max<std::size_t>(options_.start_size, 2 * active));
+    std::vector<std::pair<T, std::size_t>> order;
+    order.reserve(candidates_.size());
+    for (std::size_t b : candidates_) order.emplace_back(-priority(b), b);
+    std::nth_element(order.begin(), order.begin() + (size ? size - 1 : 0), order.end());
+    std::vector<std::size_t> set(size);
+    for (std::size_t k = 0; k < size; ++k) set[k] = order[k].second;
+    std::sort(set.begin(), set.end());
+    return set;
+  }
+
+  T epoch(const std::vector<std::size_t>& set) {
+    T largest = 0;
+    for (std::size_t b : set) largest = std::max(largest, model_.step(b));
+    return largest;
+  }
+
+  // Descends on one working set until a whole pass changes nothing by more than `target`.
+  long solve(const std::vector<std::size_t>& set, T target) {
+    long epochs = 0;
+    std::vector<std::size_t> active;
+    while (epochs < options_.max_epochs) {
+      ++epochs;
+      if (epoch(set) <= target) break;
+      active.clear();
+      for (std::size_t b : set)
+        if (model_.active(b)) active.push_back(b);
+      epochs += settle(active, target);
+    }
+    return epochs;
+  }
+
+  // Passes over the active blocks only, accelerated.
+  long settle(const std::vector<std::size_t>& active, T target) {
+    Anderson<T> anderson;
+    long epochs = 0;
+    constexpr long limit = 10 * (Anderson<T>::depth + 1);
+    while (!active.empty() && epochs < limit) {
+      ++epochs;
+      const T change = epoch(active);
+      if (change <= T(0.3) * target) break;
+      if (!anderson.push(model_.pack(active))) continue;
+      const T before = model_.objective(active);
+      const std::vector<T> here = model_.pack(active), there = anderson.extrapolate(model_.residual_size());
+      anderson.restart();
+      if (there.empty()) continue;
+      model_.unpack(active, there);
+      if (!(model_.objective(active) < before)) model_.unpack(active, here);
+    }
+    return epochs;
+  }
+
+  Model& model_;
+  Options options_;
+  std::vector<std::size_t> candidates_;
+  std::vector<Measure<T>> measures_;
+};
+
+}  // namespace thresher

@@ -1,0 +1,227 @@
+// Python entry points of the descents. Arrays are taken as they are: a wrong type is an error,
+// never a silent copy. The interpreter is released while a descent runs.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
+
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <tuple>
+
+#include "block_model.hpp"
+#include "coordinate_model.hpp"
+#include "design.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace thresher {
+
+template <class T>
+using In = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Columns = nb::ndarray<const T, nb::ndim<2>, nb::f_contig, nb::device::cpu>;
+template <class T>
+using Rows = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+const T* pointer(const std::optional<In<T>>& array) {
+  return array ? array->data() : nullptr;
+}
+
+template <class T>
+Dense<T> design_of(const Columns<T>& x) {
+  return {x.data(), x.shape(0), x.shape(1)};
+}
+template <class T>
+Csc<T> design_of(const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
+                 std::size_t rows) {
+  return {data.data(), indices.data(), starts.data(), rows, starts.shape(0) - 1};
+}
+
+// (kind, alpha, shape, positive) as Python sends it.
+using PenaltyCode = std::tuple<int, double, double, bool>;
+
+template <class T>
+Penalty<T> penalty_of(const PenaltyCode& code, const T* weights) {
+  const auto& [kind, alpha, shape, positive] = code;
+  return {static_cast<PenaltyKind>(kind), T(alpha), T(shape), weights, positive};
+}
+
+// (tolerance, iterations, epochs, gap, start size, threads) as Python sends them.
+using OptionCode = std::tuple<double, int, int, bool, int, int>;
+
+Options options_of(const OptionCode& code) {
+  const auto& [tolerance, iterations, epochs, gap, start, threads] = code;
+  return {tolerance, iterations, epochs, gap, false, start, threads};
+}
+
+template <class Model>
+std::tuple<double, int, long, bool> run(Model& model, const OptionCode& code, bool keep = false) {
+  nb::gil_scoped_release released;
+  Options options = options_of(code);
+  options.keep = keep;
+  const Report report = Descent<Model>(model, options).run();
+  return {report.criterion, report.iterations, report.epochs, report.converged};
+}
+
+template <class T, class Design>
+auto coordinates(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
+                 const std::optional<In<T>>& means, const In<T>& curvature, PenaltyCode penalty,
+                 const std::optional<In<T>>& factors, Out<T>& coefficients,
+                 const std::optional<Out<T>>& gains, bool gains_known, OptionCode options) {
+  CoordinateModel<Design> model(
+      design, Residual<Design>(design, target.data(), pointer(weights), pointer(means)),
+      curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data(),
+      gains ? gains->data() : nullptr, gains_known);
+  return run(model, options, gains.has_value());
+}
+
+template <class T, class Design>
+auto groups(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
+            const std::optional<In<T>>& means, const In<T>& curvature,
+            const In<std::int64_t>& starts, const In<std::int64_t>& members, PenaltyCode penalty,
+            double l1, const std::optional<In<T>>& factors, Out<T>& coefficients,
+            OptionCode options) {
+  using Geometry = GroupGeometry<Design>;
+  Residual<Design> residual(design, target.data(), pointer(weights), pointer(means));
+  BlockModel<Geometry> model(
+      Geometry(std::move(residual), starts.data(), members.data(), starts.shape(0) - 1),
+      curvature.data(), penalty_of(penalty, pointer(factors)), T(l1), coefficients.data());
+  return run(model, options);
+}
+
+template <class T, class Design>
+auto tasks(const Design& design, const Rows<const T>& targets, const std::optional<In<T>>& weights,
+           const std::optional<In<T>>& means, const In<T>& curvature, PenaltyCode penalty,
+           const std::optional<In<T>>& factors, Rows<T>& coefficients, OptionCode options) {
+  using Geometry = TaskGeometry<Design>;
+  std::vector<Residual<Design>> residuals;
+  for (std::size_t k = 0; k < targets.shape(0); ++k)
+    residuals.emplace_back(design, targets.data() + k * design.rows, pointer(weights),
+                           pointer(means));
+  BlockModel<Geometry> model(Geometry(std::move(residuals), design.columns), curvature.data(),
+                             penalty_of(penalty, pointer(factors)), T(0), coefficients.data());
+  return run(model, options);
+}
+
+// Mean and centred second moment of every column under sample weights that sum to `total`.
+template <class T, class Design>
+void moments(const Design& design, const std::optional<In<T>>& weights, bool centre,
+             Out<T>& means, Out<T>& curvature, int threads) {
+  nb::gil_scoped_release released;
+  const T* h = pointer(weights);
+  std::vector<T> ones(h ? 0 : design.rows, T(1) / T(design.rows));
+  const T* weight = h ? h : ones.data();
+  const T total = std::accumulate(weight, weight + design.rows, T(0));
+  parallel_for(design.columns, threads, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t j = begin; j < end; ++j) {
+      const T second = h ? design.square(j, h) : design.square(j) / T(design.rows);
+      const T mean = centre && total > 0 ? design.dot(j, weight) / total : T(0);
+      const T spread = second - total * mean * mean;
+      means.data()[j] = mean;
+      // What rounding leaves of a constant column is not variation.
+      curvature.data()[j] = spread > 8 * std::numeric_limits<T>::epsilon() * second ? spread : T(0);
+    }
+  });
+}
+
+template <class T>
+void bind(nb::module_& module) {
+  const auto taken = nb::arg().noconvert();
+  const auto maybe = nb::arg().noconvert().none();
+  using Maybe = const std::optional<In<T>>&;
+  using Kept = const std::optional<Out<T>>&;
+
+  module.def(
+      "coordinates",
+      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
+         PenaltyCode penalty, Maybe factors, Out<T> w, Kept gains, bool known,
+         OptionCode options) {
+        return coordinates<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, gains,
+                              known, options);
+      },
+      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, maybe, nb::arg(), nb::arg());
+  module.def(
+      "coordinates",
+      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
+         const In<T>& y, Maybe h, Maybe means, const In<T>& curvature, PenaltyCode penalty,
+         Maybe factors, Out<T> w, Kept gains, bool known, OptionCode options) {
+        return coordinates<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means,
+                              curvature, penalty, factors, w, gains, known, options);
+      },
+      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, maybe, nb::arg(),
+      nb::arg());
+  module.def(
+      "groups",
+      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
+         const In<std::int64_t>& group_starts, const In<std::int64_t>& members,
+         PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
+        return groups<T>(design_of<T>(x), y, h, means, curvature, group_starts, members, penalty,
+                         l1, factors, w, options);
+      },
+      taken, taken, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe, taken,
+      nb::arg());
+  module.def(
+      "groups",
+      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
+         const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
+         const In<std::int64_t>& group_starts, const In<std::int64_t>& members,
+         PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
+        return groups<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means, curvature,
+                         group_starts, members, penalty, l1, factors, w, options);
+      },
+      taken, taken, taken, taken, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe,
+      taken, nb::arg());
+  module.def(
+      "tasks",
+      [](const Columns<T>& x, const Rows<const T>& y, Maybe h, Maybe means,
+         const In<T>& curvature, PenaltyCode penalty, Maybe factors, Rows<T> w,
+         OptionCode options) {
+        return tasks<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, options);
+      },
+      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
+  module.def(
+      "tasks",
+      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
+         const Rows<const T>& y, Maybe h, Maybe means, const In<T>& curvature,
+         PenaltyCode penalty, Maybe factors, Rows<T> w, OptionCode options) {
+        return tasks<T>(design_of<T>(data, indices, starts, y.shape(1)), y, h, means, curvature,
+                        penalty, factors, w, options);
+      },
+      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
+  module.def(
+      "moments",
+      [](const Columns<T>& x, Maybe h, bool centre, Out<T> means, Out<T> curvature, int threads) {
+        moments<T>(design_of<T>(x), h, centre, means, curvature, threads);
+      },
+      taken, maybe, nb::arg(), taken, taken, nb::arg());
+  module.def(
+      "moments",
+      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
+         std::size_t rows, Maybe h, bool centre, Out<T> means, Out<T> curvature, int threads) {
+        moments<T>(design_of<T>(data, indices, starts, rows), h, centre, means, curvature,
+                   threads);
+      },
+      taken, taken, taken, nb::arg(), maybe, nb::arg(), taken, taken, nb::arg());
+  module.def(
+      "prox",
+      [](const In<T>& x, const In<T>& steps, PenaltyCode penalty, Maybe factors, Out<T> out) {
+        const Penalty<T> p = penalty_of(penalty, pointer(factors));
+        for (std::size_t j = 0; j < x.shape(0); ++j)
+          out.data()[j] = p.prox(x.data()[j], steps.data()[j], j);
+      },
+      taken, taken, nb::arg(), maybe, taken,
+      "Prox of a separable penalty, with its own step for every entry.");
+}
+
+void bind_descents(nb::module_& module) {
+  bind<double>(module);
+  bind<float>(module);
+}
+
+}  // namespace thresher

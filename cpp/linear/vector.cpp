@@ -1,0 +1,86 @@
+#include "vector.hpp"
+
+#include <cmath>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define THRESHER_CLONES \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define THRESHER_CLONES
+#endif
+
+// Four accumulators of one cache line each hide the latency of the additions; a plain loop
+// would either keep the order of the sums (scalar) or need unsafe floating-point flags.
+#define THRESHER_DEFINE(T, LANES)                                                       \
+  typedef T Line_##T __attribute__((vector_size(64), aligned(alignof(T)), may_alias)); \
+                                                                                        \
+  THRESHER_CLONES T dot(const T* x, const T* y, std::size_t n) {                        \
+    Line_##T s0{}, s1{}, s2{}, s3{};                                                    \
+    std::size_t i = 0;                                                                  \
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {                                        \
+      const Line_##T* a = reinterpret_cast<const Line_##T*>(x + i);                     \
+      const Line_##T* b = reinterpret_cast<const Line_##T*>(y + i);                     \
+      s0 += a[0] * b[0];                                                                \
+      s1 += a[1] * b[1];                                                                \
+      s2 += a[2] * b[2];                                                                \
+      s3 += a[3] * b[3];                                                                \
+    }                                                                                   \
+    for (; i + LANES <= n; i += LANES)                                                  \
+      s0 += *reinterpret_cast<const Line_##T*>(x + i) *                                 \
+            *reinterpret_cast<const Line_##T*>(y + i);                                  \
+    s0 = (s0 + s1) + (s2 + s3);                                                         \
+    T total = 0;                                                                        \
+    for (std::size_t k = 0; k < LANES; ++k) total += s0[k];                             \
+    for (; i < n; ++i) total += x[i] * y[i];                                            \
+    return total;                                                                       \
+  }                                                                                     \
+                                                                                        \
+  THRESHER_CLONES void add_scaled(T a, const T* x, T* y, std::size_t n) {               \
+    for (std::size_t i = 0; i < n; ++i) y[i] += a * x[i];                               \
+  }                                                                                     \
+                                                                                        \
+  THRESHER_CLONES void add_scaled(T a, const T* h, const T* x, T* y, std::size_t n) {   \
+    for (std::size_t i = 0; i < n; ++i) y[i] += a * h[i] * x[i];                        \
+  }                                                                                     \
+                                                                                        \
+  THRESHER_CLONES T weighted_square(const T* h, const T* x, std::size_t n) {            \
+    Line_##T s0{}, s1{};                                                                \
+    std::size_t i = 0;                                                                  \
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {                                        \
+      const Line_##T* a = reinterpret_cast<const Line_##T*>(x + i);                     \
+      const Line_##T* b = reinterpret_cast<const Line_##T*>(h + i);                     \
+      s0 += a[0] * a[0] * b[0];                                                         \
+      s1 += a[1] * a[1] * b[1];                                                         \
+    }                                                                                   \
+    s0 += s1;                                                                           \
+    T total = 0;                                                                        \
+    for (std::size_t k = 0; k < LANES; ++k) total += s0[k];                             \
+    for (; i < n; ++i) total += h[i] * x[i] * x[i];                                     \
+    return total;                                                                       \
+  }                                                                                     \
+                                                                                        \
+  THRESHER_CLONES std::size_t largest_entry(const T* x, std::size_t n) {                \
+    Line_##T high{}, low{};                                                             \
+    std::size_t i = 0;                                                                  \
+    for (; i + LANES <= n; i += LANES) {                                                \
+      const Line_##T line = *reinterpret_cast<const Line_##T*>(x + i);                  \
+      high = line > high ? line : high;                                                 \
+      low = line < low ? line : low;                                                    \
+    }                                                                                   \
+    T largest = 0;                                                                      \
+    for (std::size_t k = 0; k < LANES; ++k) {                                           \
+      largest = high[k] > largest ? high[k] : largest;                                  \
+      largest = -low[k] > largest ? -low[k] : largest;                                  \
+    }                                                                                   \
+    for (; i < n; ++i) largest = std::abs(x[i]) > largest ? std::abs(x[i]) : largest;   \
+    for (std::size_t j = 0; j < n; ++j)                                                 \
+      if (x[j] == largest || -x[j] == largest) return j;                                \
+    return 0;                                                                           \
+  }
+
+namespace thresher {
+
+THRESHER_DEFINE(double, 8)
+THRESHER_DEFINE(float, 16)
+
+}  // namespace thresher

@@ -1,0 +1,1 @@
+"""Evidence on sparse linear models and recovery."""

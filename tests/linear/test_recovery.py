@@ -1,0 +1,102 @@
+"""Greedy, subset and Bayesian estimators against planted truth and against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import linear_model
+from sklearn.decomposition import sparse_encode
+
+from thresher.core.errors import DataError, OptionError
+from thresher.linear import BestSubset, OrthogonalMatchingPursuit, SparseBayes, batch_omp
+
+
+@pytest.fixture(scope="module")
+def planted():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((120, 400)) + 1.0
+    coef = np.zeros(400)
+    coef[rng.choice(400, 8, replace=False)] = rng.choice([-1, 1], 8) * rng.uniform(1, 2, 8)
+    return X, X @ coef + 3.0 + 0.1 * rng.standard_normal(120), coef
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_batch_omp_agrees_with_scikit_learn(dtype):
+    rng = np.random.default_rng(0)
+    dictionary = rng.standard_normal((40, 16))
+    signals = rng.standard_normal((50, 16))
+    ours = batch_omp(dictionary.astype(dtype), signals.astype(dtype), 4)
+    unit = dictionary / np.linalg.norm(dictionary, axis=1, keepdims=True)
+    peer = sparse_encode(signals, unit, algorithm="omp", n_nonzero_coefs=4)
+    tolerance = 1e-9 if dtype is np.float64 else 1e-4
+    np.testing.assert_allclose(ours @ dictionary, peer @ unit, atol=tolerance)
+    assert ours.dtype == dtype
+    assert np.all(np.diff(ours.indptr) == 4)
+
+
+def test_batch_omp_stops_at_the_tolerance_and_on_zero_signals():
+    dictionary = np.eye(5)
+    signals = np.array([[3.0, 2.0, 1.0, 0, 0], [0, 0, 0, 0, 0], [0, 1e-9, 0, 0, 0]])
+    codes = batch_omp(dictionary, signals, 5, tolerance=1.5)
+    np.testing.assert_allclose(codes.toarray()[0], [3, 2, 0, 0, 0])
+    assert np.diff(codes.indptr).tolist() == [2, 0, 0]
+    np.testing.assert_allclose(batch_omp(dictionary, signals, 5).toarray(), signals)
+
+
+def test_batch_omp_does_not_choose_duplicates():
+    rng = np.random.default_rng(0)
+    atom = rng.standard_normal(8)
+    codes = batch_omp(np.vstack([atom, atom, 2 * atom, np.zeros(8)]), 5 * atom[None], 4)
+    assert codes.nnz == 1
+    np.testing.assert_allclose(
+        codes.toarray() @ np.vstack([atom, atom, 2 * atom, 0 * atom]), 5 * atom[None]
+    )
+
+
+def test_more_columns_than_there_are_is_a_clear_error():
+    with pytest.raises(OptionError, match="cannot choose 9 of 4 atoms"):
+        batch_omp(np.eye(4), np.ones((2, 4)), 9)
+    with pytest.raises(DataError, match="same number of features"):
+        batch_omp(np.eye(4), np.ones((2, 5)), 1)
+    with pytest.raises(DataError, match="NaN"):
+        batch_omp(np.eye(4), np.full((2, 4), np.nan), 1)
+    for estimator in (OrthogonalMatchingPursuit(9), BestSubset(9)):
+        with pytest.raises(OptionError, match="cannot choose 9 of 4 columns"):
+            estimator.fit(np.eye(4), np.arange(4.0))
+
+
+def test_omp_agrees_with_scikit_learn(planted):
+    X, y, _ = planted
+    ours = OrthogonalMatchingPursuit(8).fit(X, y)
+    centred = X - X.mean(axis=0)
+    scale = np.linalg.norm(centred, axis=0)
+    peer = linear_model.OrthogonalMatchingPursuit(n_nonzero_coefs=8).fit(centred / scale, y)
+    np.testing.assert_allclose(ours.coef_ * scale, peer.coef_, atol=1e-8)
+
+
+@pytest.mark.parametrize("estimator", [OrthogonalMatchingPursuit(8), BestSubset(8), SparseBayes()])
+def test_planted_support_is_found(estimator, planted):
+    X, y, coef = planted
+    estimator.fit(X, y)
+    largest = np.argsort(-np.abs(estimator.coef_))[:8]
+    assert set(largest) == set(np.flatnonzero(coef))
+    np.testing.assert_allclose(estimator.coef_[largest], coef[largest], atol=0.1)
+    assert estimator.intercept_ == pytest.approx(3.0, abs=0.3)
+
+
+def test_exchanges_escape_the_greedy_choice():
+    # The sum of two columns correlates better than either: greedy takes the decoy first.
+    rng = np.random.default_rng(1)
+    X = np.linalg.qr(rng.standard_normal((60, 20)))[0]
+    X[:, 2] = (X[:, 0] + X[:, 1]) / np.sqrt(2) + 0.02 * X[:, 2]
+    y = X[:, 0] + X[:, 1] + 0.3 * X[:, 5]
+    greedy = OrthogonalMatchingPursuit(3, fit_intercept=False).fit(X, y)
+    best = BestSubset(3, fit_intercept=False).fit(X, y)
+    assert 2 in greedy.support_
+    assert set(best.support_) == {0, 1, 5}
+
+
+def test_bayes_knows_its_noise_and_uncertainty(planted):
+    X, y, _ = planted
+    model = SparseBayes().fit(X[:80], y[:80])
+    assert np.sqrt(model.noise_variance_) == pytest.approx(0.1, rel=0.35)
+    mean, std = model.predict(X[80:], return_std=True)
+    assert np.mean(np.abs(mean - y[80:]) < 3 * std) > 0.9

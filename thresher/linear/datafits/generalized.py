@@ -1,0 +1,198 @@
+"""Losses of generalised linear models: classes, counts, and times to an event."""
+
+from __future__ import annotations
+
+__all__ = ["Cox", "Logistic", "Multinomial", "Poisson", "PoissonIdentity"]
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import expit, logsumexp, softmax, xlogy
+
+from ...core.errors import DataError, OptionError
+from .base import Datafit
+
+
+@dataclass(frozen=True)
+class Logistic(Datafit):
+    """Weighted mean of ``log(1 + exp(-y z))`` for targets -1 and +1."""
+
+    def check_target(self, y: np.ndarray) -> None:
+        """Raise DataError unless every target is -1 or +1."""
+        if not np.all(np.abs(y) == 1):
+            raise DataError("the logistic loss needs targets -1 and +1")
+
+    def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
+        """Return the weighted mean loss."""
+        return float(weight @ np.logaddexp(0, -y * prediction))
+
+    def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return minus the probability of the other class, signed and weighted."""
+        return -weight * y * expit(-y * prediction)
+
+    def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the weighted variance of the class."""
+        probability = expit(-np.abs(prediction))
+        return weight * probability * (1 - probability)
+
+    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return minus the weighted entropy of the class."""
+        used = weight > 0
+        q = -y[used] * dual[used] / weight[used]
+        if np.any((q < -1e-12) | (q > 1 + 1e-12)):
+            return np.inf
+        q = np.clip(q, 0, 1)
+        return float(weight[used] @ (xlogy(q, q) + xlogy(1 - q, 1 - q)))
+
+
+@dataclass(frozen=True)
+class Poisson(Datafit):
+    """Weighted mean of ``exp(z) - y z``: counts with a log link."""
+
+    def check_target(self, y: np.ndarray) -> None:
+        """Raise DataError if a count is negative."""
+        _require_counts(y)
+
+    def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
+        """Return the weighted mean loss, up to a constant of `y`."""
+        with np.errstate(over="ignore"):
+            return float(weight @ (np.exp(prediction) - y * prediction))
+
+    def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the weighted excess of the mean over the count."""
+        return weight * (np.exp(prediction) - y)
+
+    def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the weighted mean."""
+        return weight * np.exp(prediction)
+
+    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return ``sum weight (u log u - u)`` with ``u = y + dual / weight``."""
+        used = weight > 0
+        u = y[used] + dual[used] / weight[used]
+        if np.any(u < -1e-12):
+            return np.inf
+        u = np.maximum(u, 0)
+        return float(weight[used] @ (xlogy(u, u) - u))
+
+
+@dataclass(frozen=True)
+class PoissonIdentity(Datafit):
+    """Weighted mean of ``z + b - y log(z + b)``: counts with an identity link.
+
+    Parameters
+    ----------
+    background : float, default 1e-10
+        Known mean count `b` beside the prediction, positive; it keeps the logarithm finite.
+    """
+
+    background: float = 1e-10
+
+    def __post_init__(self) -> None:
+        if not self.background > 0:
+            raise OptionError(f"background must be positive, got {self.background}")
+
+    def check_target(self, y: np.ndarray) -> None:
+        """Raise DataError if a count is negative."""
+        _require_counts(y)
+
+    def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
+        """Return the weighted mean loss; infinite where a mean count is not positive."""
+        mean = prediction + self.background
+        if np.any(mean[weight > 0] <= 0):
+            return np.inf
+        return float(weight @ (mean - xlogy(y, np.maximum(mean, self.background))))
+
+    def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return ``weight (1 - y / mean)``."""
+        return weight * (1 - y / (prediction + self.background))
+
+    def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return ``weight y / mean^2``."""
+        return weight * y / (prediction + self.background) ** 2
+
+
+@dataclass(frozen=True)
+class Multinomial(Datafit):
+    """Weighted mean cross-entropy of the softmax; `y` holds one indicator column per class."""
+
+    multiple_outputs: ClassVar[bool] = True
+
+    def check_target(self, y: np.ndarray) -> None:
+        """Raise DataError unless the rows of `y` are class probabilities."""
+        if y.ndim != 2 or y.min() < 0 or not np.allclose(y.sum(axis=1), 1):
+            raise DataError("the multinomial loss needs one row of class indicators per sample")
+
+    def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
+        """Return the weighted mean cross-entropy."""
+        return float(weight @ (logsumexp(prediction, axis=1) - np.sum(y * prediction, axis=1)))
+
+    def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the weighted excess of the probabilities over the indicators."""
+        return weight[:, None] * (softmax(prediction, axis=1) - y)
+
+    def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return half the weights, Böhning's bound.
+
+        References
+        ----------
+        Böhning, Multinomial logistic regression algorithm (1992).
+        """
+        return weight / 2
+
+
+@dataclass(frozen=True)
+class Cox(Datafit):
+    """Negative log partial likelihood of proportional hazards, ties after Breslow.
+
+    The target is a column of times signed by the event: ``+time`` where the event was seen,
+    ``-time`` where the sample was censored. An intercept does not change the loss, but
+    fitting one lets the solvers centre the columns, which is faster.
+
+    References
+    ----------
+    Cox, Regression models and life-tables (1972); Breslow, discussion of it.
+    """
+
+    def check_target(self, y: np.ndarray) -> None:
+        """Raise DataError if a time is zero or no event was seen."""
+        if np.any(y == 0):
+            raise DataError("survival times must not be zero; the sign of a time tells the event")
+        if not np.any(y > 0):
+            raise DataError("no event was seen: every survival time is censored (negative)")
+
+    def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
+        """Return the weighted sum over the events of ``log(risk) - prediction``."""
+        shifted, at_risk, _ = self._risk(y, prediction, weight)
+        events = (y > 0) & (weight > 0)
+        terms = np.log(at_risk[events]) - shifted[events]
+        return float(weight[events] @ terms)
+
+    def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the derivative: expected less observed events."""
+        shifted, _, hazard = self._risk(y, prediction, weight)
+        return weight * np.exp(shifted) * hazard - weight * (y > 0)
+
+    def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return the positive part of the diagonal, an upper bound of the whole Hessian."""
+        shifted, _, hazard = self._risk(y, prediction, weight)
+        return weight * np.exp(shifted) * hazard
+
+    def _risk(
+        self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return shifted predictions, total risk at each time, and cumulative hazard."""
+        shifted = prediction - np.max(prediction)
+        times = np.abs(y)
+        _, level = np.unique(times, return_inverse=True)
+        risk = np.bincount(level, weights=weight * np.exp(shifted))
+        at_risk = np.cumsum(risk[::-1])[::-1]
+        deaths = np.bincount(level, weights=weight * (y > 0))
+        hazard = np.cumsum(np.divide(deaths, at_risk, out=np.zeros_like(deaths), where=deaths > 0))
+        return shifted, at_risk[level], hazard[level]
+
+
+def _require_counts(y: np.ndarray) -> None:
+    if np.any(y < 0):
+        raise DataError(f"the Poisson loss needs counts, got a negative target {float(y.min())}")

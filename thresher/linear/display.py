@@ -1,0 +1,170 @@
+"""Plots of paths and cross-validation curves, as scikit-learn displays."""
+
+from __future__ import annotations
+
+__all__ = ["CVDisplay", "PathDisplay"]
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
+
+from .path import Path
+
+
+class PathDisplay:
+    """Coefficients against the strength of the penalty.
+
+    Parameters
+    ----------
+    path : Path
+        What ``estimator.path(X, y)`` returned.
+    feature_names : sequence of str, optional
+        Names for the legend.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure of ``ax_``.
+    """
+
+    def __init__(self, path: Path, feature_names: Any = None) -> None:
+        self.path = path
+        self.feature_names = feature_names
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: Any, *, ax: Any = None, **options: Any
+    ) -> Any:
+        """Compute the path of an estimator and draw it.
+
+        Parameters
+        ----------
+        estimator : PenalizedModel
+            Fitted or not.
+        X, y : arrays
+            Training data.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            Passed to ``estimator.path``.
+
+        Returns
+        -------
+        PathDisplay
+            The display, drawn.
+        """
+        names = list(X.columns) if hasattr(X, "columns") else None
+        return cls(estimator.path(X, y, **options), names).plot(ax=ax)
+
+    def plot(self, ax: Any = None, *, labels: int = 10) -> PathDisplay:
+        """Draw the path.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        labels : int, default 10
+            How many of the largest coefficients are named in the legend.
+
+        Returns
+        -------
+        PathDisplay
+            Itself.
+        """
+        check_matplotlib_support("PathDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots()
+        coefs = self.path.coefs.reshape(len(self.path.alphas), self.path.coefs.shape[1], -1)[..., 0]
+        used = np.flatnonzero(np.any(coefs != 0, axis=0))
+        largest = set(used[np.argsort(-np.abs(coefs[-1, used]))][:labels])
+        for j in used:
+            name = self.feature_names[j] if self.feature_names is not None else f"x{j}"
+            style = {"label": name} if j in largest else {"color": "0.7", "linewidth": 0.8}
+            ax.plot(self.path.alphas, coefs[:, j], **style)
+        ax.set(xscale="log", xlabel="alpha", ylabel="coefficient")
+        ax.invert_xaxis()
+        if largest:
+            ax.legend(fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class CVDisplay:
+    """Held-out loss against the strength of the penalty.
+
+    Parameters
+    ----------
+    alphas : array of shape (n_alphas,)
+        Strengths.
+    losses : array of shape (n_alphas, n_folds)
+        Held-out losses.
+    chosen : float
+        The strength that was chosen.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure of ``ax_``.
+    """
+
+    def __init__(self, alphas: np.ndarray, losses: np.ndarray, chosen: float) -> None:
+        self.alphas = alphas
+        self.losses = losses
+        self.chosen = chosen
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> CVDisplay:
+        """Draw the curve of a fitted estimator such as :class:`~thresher.linear.LassoCV`.
+
+        Parameters
+        ----------
+        estimator : fitted estimator
+            With ``alphas_``, ``cv_loss_`` and ``alpha_``.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        CVDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator, "cv_loss_")
+        return cls(estimator.alphas_, estimator.cv_loss_, estimator.alpha_).plot(ax=ax)
+
+    def plot(self, ax: Any = None) -> CVDisplay:
+        """Draw the mean, one standard error to either side, and the choice.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        CVDisplay
+            Itself.
+        """
+        check_matplotlib_support("CVDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots()
+        folds = self.losses.shape[1]
+        mean = self.losses.mean(axis=1)
+        error = self.losses.std(axis=1, ddof=min(1, folds - 1)) / np.sqrt(folds)
+        ax.plot(self.alphas, mean, label="mean of the folds")
+        ax.fill_between(self.alphas, mean - error, mean + error, alpha=0.2)
+        ax.axvline(self.chosen, linestyle="--", color="0.4", label="chosen")
+        ax.set(xscale="log", xlabel="alpha", ylabel="held-out loss")
+        ax.invert_xaxis()
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

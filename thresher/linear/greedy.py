@@ -1,0 +1,105 @@
+"""Greedy selection of columns: the loop that every matching pursuit shares."""
+
+from __future__ import annotations
+
+__all__ = ["Columns", "greedy_support"]
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..core.errors import OptionError
+
+# Given the residual, how much the objective falls if each column enters.
+Gain = Callable[[np.ndarray], np.ndarray]
+
+
+class Columns:
+    """An orthonormal basis of chosen columns, grown one at a time, and the residual outside.
+
+    Parameters
+    ----------
+    X : array or sparse matrix of shape (n, p)
+        The columns, of unit norm.
+    y : array of shape (n,)
+        What they approximate.
+    """
+
+    def __init__(self, X: np.ndarray, y: np.ndarray) -> None:
+        self.X = X
+        self.residual = np.array(y, dtype=float)
+        self.chosen: list[int] = []
+        self._basis = np.empty((len(y), 0))
+        self._triangle = np.empty((0, 0))
+        self._products: list[float] = []
+
+    def add(self, j: int) -> bool:
+        """Add column `j`; return False if the chosen ones already span it."""
+        column = self.X[:, [j]]
+        column = np.asarray(column.toarray() if hasattr(column, "toarray") else column)[:, 0]
+        rest = column.astype(float)
+        shares = np.zeros(len(self.chosen))
+        for _ in range(2):  # twice is enough to be orthogonal to working precision
+            share = self._basis.T @ rest
+            rest = rest - self._basis @ share
+            shares += share
+        length = np.linalg.norm(rest)
+        if length <= 1e-10 * np.linalg.norm(column):
+            return False
+        size = len(self.chosen)
+        triangle = np.zeros((size + 1, size + 1))
+        triangle[:size, :size] = self._triangle
+        triangle[:size, size] = shares
+        triangle[size, size] = length
+        self._triangle = triangle
+        direction = rest / length
+        self._basis = np.column_stack([self._basis, direction])
+        product = float(direction @ self.residual)
+        self.residual -= product * direction
+        self._products.append(product)
+        self.chosen.append(j)
+        return True
+
+    def coefficients(self) -> np.ndarray:
+        """Return the least squares coefficients of the chosen columns."""
+        return np.linalg.solve(self._triangle, np.array(self._products))
+
+
+def greedy_support(columns: Columns, count: int, gain: Gain, tolerance: float = 0.0) -> Columns:
+    """Choose columns one after another, each time refitting.
+
+    Parameters
+    ----------
+    columns : Columns
+        What is chosen from, and how a choice is fitted; changed in place.
+    count : int
+        Largest number of columns.
+    gain : callable
+        ``gain(residual)``: the worth of each column; the largest enters, and none if it is
+        not positive.
+    tolerance : float, default 0
+        Stop when the norm of the residual is at most this.
+
+    Returns
+    -------
+    Columns
+        The argument, with the choice, its residual and its coefficients.
+
+    Raises
+    ------
+    OptionError
+        If `count` exceeds the number of columns.
+    """
+    available = columns.X.shape[1]
+    if not 0 <= count <= available:
+        raise OptionError(f"cannot choose {count} of {available} columns; ask for 0 to {available}")
+    floor = max(tolerance, 1e-12 * float(np.linalg.norm(columns.residual)))
+    barred = np.zeros(available, dtype=bool)
+    while len(columns.chosen) < count and np.linalg.norm(columns.residual) > floor:
+        worth = np.where(barred, -np.inf, gain(columns.residual))
+        best = int(np.argmax(worth))
+        if not worth[best] > 0:
+            break
+        barred[best] = True  # in the basis now, or spanned by it
+        columns.add(best)
+    return columns

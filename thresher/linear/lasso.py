@@ -1,0 +1,294 @@
+"""Least squares with L1-like penalties."""
+
+from __future__ import annotations
+
+__all__ = ["ElasticNet", "GroupLasso", "Lasso", "MultiTaskLasso"]
+
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import OptionError
+from .datafits import Datafit, MultiTaskSquares
+from .model import SparseRegressor
+from .penalties import L1, L1L2, Penalty, Rows, sparse_group_lasso
+
+
+class ElasticNet(SparseRegressor):
+    """Least squares with a mixture of the L1 norm and the squared norm.
+
+    Minimises ``||y - X w - b||^2 / (2 n) + alpha l1_ratio ||w||_1
+    + alpha (1 - l1_ratio) ||w||^2 / 2``, as scikit-learn does.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    l1_ratio : float, default 0.5
+        Share of the L1 norm, from 0 (ridge) to 1 (Lasso).
+    weights : array of shape (n_features,), optional
+        Factor of the L1 norm of each coefficient (adaptive Lasso); zero leaves it free.
+    positive : bool, default False
+        Whether coefficients are kept from falling below zero.
+    fit_intercept : bool, default True
+        Whether to fit a constant.
+    tol : float, default 1e-6
+        Duality gap to reach, relative to the objective with all coefficients zero.
+    max_iter : int, default 1000
+        Rounds of working sets.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features,)
+        Coefficients.
+    intercept_ : float
+        Constant.
+    criterion_ : float
+        Relative duality gap at the end.
+    n_iter_ : int
+        Rounds of working sets.
+
+    References
+    ----------
+    Zou and Hastie, Regularization and variable selection via the elastic net (2005).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from thresher.linear import ElasticNet
+    >>> X = np.eye(4)
+    >>> ElasticNet(alpha=0.1, fit_intercept=False).fit(X, [1.0, 0.0, 0.0, 2.0]).coef_.round(3)
+    array([0.667, 0.   , 0.   , 1.5  ])
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        l1_ratio: float = 0.5,
+        *,
+        weights: Any = None,
+        positive: bool = False,
+        fit_intercept: bool = True,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+    ) -> None:
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.weights = weights
+        self.positive = positive
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        if not 0 <= self.l1_ratio <= 1:
+            raise OptionError(f"l1_ratio must lie between 0 and 1, got {self.l1_ratio}")
+        _check_weights(self.weights, n_features)
+        ridge = alpha * (1 - self.l1_ratio)
+        return L1L2(alpha * self.l1_ratio, self.weights, self.positive, ridge)
+
+
+class Lasso(SparseRegressor):
+    """Least squares with the L1 norm.
+
+    Minimises ``||y - X w - b||^2 / (2 n) + alpha ||w||_1``, as scikit-learn does.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    weights : array of shape (n_features,), optional
+        Factor of `alpha` for each coefficient (adaptive Lasso); zero leaves it free.
+    positive : bool, default False
+        Whether coefficients are kept from falling below zero.
+    fit_intercept : bool, default True
+        Whether to fit a constant.
+    tol : float, default 1e-6
+        Duality gap to reach, relative to the objective with all coefficients zero.
+    max_iter : int, default 1000
+        Rounds of working sets.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features,)
+        Coefficients.
+    intercept_ : float
+        Constant.
+    criterion_ : float
+        Relative duality gap at the end.
+    n_iter_ : int
+        Rounds of working sets.
+
+    References
+    ----------
+    Tibshirani, Regression shrinkage and selection via the lasso (1996).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from thresher.linear import Lasso
+    >>> Lasso(alpha=0.1, fit_intercept=False).fit(np.eye(4), [1.0, 0.0, 0.0, 2.0]).coef_.round(3)
+    array([0.6, 0. , 0. , 1.6])
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        weights: Any = None,
+        positive: bool = False,
+        fit_intercept: bool = True,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+    ) -> None:
+        self.alpha = alpha
+        self.weights = weights
+        self.positive = positive
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        _check_weights(self.weights, n_features)
+        return L1(alpha, self.weights, self.positive)
+
+
+class GroupLasso(SparseRegressor):
+    """Least squares with groups of coefficients kept or dropped together.
+
+    Minimises ``||y - X w - b||^2 / (2 n) + alpha (l1_ratio ||w||_1
+    + (1 - l1_ratio) sum_g sqrt(size_g) ||w_g||_2)``.
+
+    Parameters
+    ----------
+    groups : array of int of shape (n_features,), optional
+        Which group each feature belongs to, from 0; each its own by default.
+    alpha : float, default 1
+        Strength.
+    l1_ratio : float, default 0
+        Share of the L1 norm; above zero this is the sparse group Lasso.
+    fit_intercept : bool, default True
+        Whether to fit a constant.
+    tol : float, default 1e-6
+        Duality gap to reach (violation of optimality with an L1 part), relative to its scale.
+    max_iter : int, default 1000
+        Rounds of working sets.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features,)
+        Coefficients.
+    intercept_ : float
+        Constant.
+    criterion_ : float
+        Relative duality gap or violation at the end.
+    n_iter_ : int
+        Rounds of working sets.
+
+    References
+    ----------
+    Yuan and Lin, Model selection and estimation in regression with grouped variables (2006);
+    Simon, Friedman, Hastie and Tibshirani, A sparse-group lasso (2013).
+    """
+
+    def __init__(
+        self,
+        groups: Any = None,
+        alpha: float = 1.0,
+        l1_ratio: float = 0.0,
+        *,
+        fit_intercept: bool = True,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        warm_start: bool = False,
+    ) -> None:
+        self.groups = groups
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        groups = np.arange(n_features) if self.groups is None else np.asarray(self.groups)
+        if groups.shape != (n_features,):
+            raise OptionError(f"groups has shape {groups.shape}, X has {n_features} features")
+        return sparse_group_lasso(groups, alpha, self.l1_ratio)
+
+
+class MultiTaskLasso(SparseRegressor):
+    """Least squares for several targets that share their features.
+
+    Minimises ``||Y - X W - b||^2 / (2 n) + alpha sum_j ||W_j||_2``, as scikit-learn does.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    fit_intercept : bool, default True
+        Whether to fit constants.
+    tol : float, default 1e-6
+        Duality gap to reach, relative to the objective with all coefficients zero.
+    max_iter : int, default 1000
+        Rounds of working sets.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_targets, n_features)
+        Coefficients; a feature has all or none.
+    intercept_ : array of shape (n_targets,)
+        Constants.
+
+    References
+    ----------
+    Obozinski, Taskar and Jordan, Joint covariate selection and joint subspace selection for
+    multiple classification problems (2010).
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        fit_intercept: bool = True,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
+    def _datafit(self) -> Datafit:
+        return MultiTaskSquares()
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        return Rows(L1(alpha))
+
+    def _encoded(self, y: np.ndarray) -> np.ndarray:
+        if y.ndim == 1:
+            raise OptionError(
+                "MultiTaskLasso needs a matrix of targets; use Lasso for a single one"
+            )
+        return y
+
+
+def _check_weights(weights: Any, n_features: int) -> None:
+    if weights is not None and np.shape(weights) != (n_features,):
+        raise OptionError(f"weights has shape {np.shape(weights)}, X has {n_features} features")

@@ -1,0 +1,158 @@
+"""What a penalty must answer so that the solvers can use it."""
+
+from __future__ import annotations
+
+__all__ = ["Penalty", "Separable"]
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...core.errors import OptionError
+
+
+class Penalty(ABC):
+    """A regulariser of coefficients.
+
+    A subclass needs :meth:`value` and :meth:`prox`; the rest has defaults. Any such penalty
+    works with the proximal gradient solver. Coordinate descent takes :class:`Separable`
+    ones, group descent :class:`~thresher.linear.penalties.Grouped` ones.
+    """
+
+    convex: ClassVar[bool] = True
+
+    @abstractmethod
+    def value(self, coef: np.ndarray) -> float:
+        """Return the penalty at `coef`."""
+
+    @abstractmethod
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return ``argmin_z 0.5 * ||z - x||^2 + step * value(z)``."""
+
+    def subdifferential_distance(self, coef: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Return how far `coef` is from optimal, per coefficient or per block.
+
+        Where the subdifferential has no simple form, the default is the length of a unit
+        proximal gradient step, which vanishes at the same points.
+
+        Parameters
+        ----------
+        coef : array of shape (p,) or (p, tasks)
+            The coefficients.
+        gradient : array of the same shape
+            Gradient of the datafit at `coef`.
+        """
+        return np.abs(coef - self.prox(coef - gradient, 1.0))
+
+    def generalized_support(self, coef: np.ndarray) -> np.ndarray:
+        """Return which coefficients the penalty leaves free to move: boolean, as `coef`."""
+        return coef != 0
+
+    def scaled(self, factor: float) -> Penalty:
+        """Return the same penalty with its strength ``alpha`` multiplied by `factor`."""
+        return replace(self, alpha=self.alpha * factor)  # type: ignore[type-var, attr-defined]
+
+    def restricted(self, columns: np.ndarray) -> Penalty:
+        """Return the penalty of the coefficients `columns` alone, if it separates."""
+        raise OptionError(f"{type(self).__name__} couples all coefficients; it has no restriction")
+
+
+@dataclass(frozen=True)
+class Separable(Penalty):
+    """A penalty that is a sum over coefficients of a function of their magnitude.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength, not negative.
+    weights : array of shape (p,), optional
+        Factor of `alpha` for each coefficient; zero leaves a coefficient free.
+    positive : bool, default False
+        Whether coefficients below zero are excluded.
+
+    Raises
+    ------
+    OptionError
+        If `alpha` or a weight is negative.
+    """
+
+    alpha: float = 1.0
+    weights: Any = None
+    positive: bool = False
+
+    # How the compiled descents know the penalty; None if they do not.
+    kind: ClassVar[int | None] = None
+    # The second number they are sent.
+    shape: ClassVar[Any] = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+        if self.weights is not None:
+            weights = np.asarray(self.weights, dtype=float)
+            if weights.ndim != 1 or not np.all(weights >= 0):
+                raise OptionError("weights must be a vector without negative entries")
+            object.__setattr__(self, "weights", weights)
+
+    @property
+    def strength(self) -> Any:
+        """``alpha * weights``, a number where there are no weights."""
+        return self.alpha if self.weights is None else self.alpha * self.weights
+
+    @property
+    def slope_at_zero(self) -> Any:
+        """Derivative of the penalty on the right of zero, per coefficient or one for all."""
+        return self.strength
+
+    @abstractmethod
+    def values(self, magnitude: np.ndarray) -> np.ndarray:
+        """Return the penalty of each coefficient, given its magnitude."""
+
+    @abstractmethod
+    def derivatives(self, magnitude: np.ndarray) -> np.ndarray:
+        """Return the derivative at each magnitude (used where it is positive)."""
+
+    @abstractmethod
+    def threshold(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return the prox without regard to the sign constraint."""
+
+    def value(self, coef: np.ndarray) -> float:
+        """Return the sum of the penalties of all coefficients, infinite if one is excluded."""
+        if self.positive and np.any(coef < 0):
+            return np.inf
+        return float(np.sum(self.values(np.abs(coef))))
+
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return the proximal point of every entry of `x`."""
+        return self.threshold(np.maximum(x, 0) if self.positive else x, step)
+
+    def subdifferential_distance(self, coef: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Return the distance of ``-gradient`` from the subdifferential, per coefficient."""
+        pull = -gradient if self.positive else np.abs(gradient)
+        at_zero = np.maximum(pull - self.slope_at_zero, 0)
+        magnitude = np.where(coef == 0, 1.0, np.abs(coef))
+        away = np.abs(gradient + np.sign(coef) * self.derivatives(magnitude))
+        distance = np.where(coef == 0, at_zero, away)
+        return np.where(coef < 0, np.inf, distance) if self.positive else distance
+
+    def generalized_support(self, coef: np.ndarray) -> np.ndarray:
+        """Return where `coef` is not zero or is not penalised."""
+        return (coef != 0) | (np.asarray(self.strength) == 0)
+
+    def restricted(self, columns: np.ndarray) -> Separable:
+        """Return the penalty of the coefficients `columns`."""
+        return self if self.weights is None else replace(self, weights=self.weights[columns])
+
+    @property
+    def code(self) -> tuple[int | None, float, float, bool]:
+        """The penalty as the compiled descents take it."""
+        second = self.shape if isinstance(self.shape, int | float) else 0.0
+        return (self.kind, float(self.alpha), float(second), self.positive)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "weights"
+        )
+        return f"{type(self).__name__}({shown})"

@@ -1,0 +1,211 @@
+"""Penalties on the Euclidean norms of blocks of coefficients."""
+
+from __future__ import annotations
+
+__all__ = ["Grouped", "Rows", "group_lasso", "sparse_group_lasso"]
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...core import prox
+from ...core.errors import OptionError
+from .base import Penalty, Separable
+from .separable import L1
+
+
+class _Blocks(Penalty):
+    """A radial penalty of block norms plus ``l1`` times the L1 norm of all coefficients."""
+
+    radial: Separable
+    l1: float
+
+    @property
+    def convex(self) -> bool:  # type: ignore[override]
+        """Whether the radial penalty is convex."""
+        return self.radial.convex
+
+    def norms(self, coef: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of every block."""
+        raise NotImplementedError
+
+    def spread(self, per_block: np.ndarray) -> np.ndarray:
+        """Return per-block numbers repeated so that they broadcast against coefficients."""
+        raise NotImplementedError
+
+    def value(self, coef: np.ndarray) -> float:
+        """Return the penalty at `coef`."""
+        return self.radial.value(self.norms(coef)) + self.l1 * float(np.sum(np.abs(coef)))
+
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return the proximal point: soft thresholding, then the radial prox of the norms.
+
+        That the two can be taken one after the other is proposition 1 of Friedman, Hastie
+        and Tibshirani, A note on the group lasso and a sparse group lasso (2010), and of Yu,
+        On decomposing the proximal map (2013), for radial functions in general.
+        """
+        shrunk = prox.soft(x, step * self.l1)
+        norms = self.norms(shrunk)
+        scale = self.radial.prox(norms, step) / np.where(norms > 0, norms, 1.0)
+        return shrunk * self.spread(scale)
+
+    def subdifferential_distance(self, coef: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Return the distance of ``-gradient`` from the subdifferential, per block."""
+        norms = self.norms(coef)
+        slope = self.radial.derivatives(np.where(norms > 0, norms, 1.0))
+        direction = coef * self.spread(slope / np.where(norms > 0, norms, 1.0))
+        inside = np.sign(gradient) * np.maximum(np.abs(gradient) - self.l1, 0)
+        moving = np.where(coef != 0, gradient + self.l1 * np.sign(coef) + direction, inside)
+        at_zero = np.maximum(self.norms(inside) - self.radial.slope_at_zero, 0)
+        return np.where(norms > 0, self.norms(moving), at_zero)
+
+    def generalized_support(self, coef: np.ndarray) -> np.ndarray:
+        """Return the coefficients whose block is not zero or not penalised."""
+        free = self.radial.generalized_support(self.norms(coef))
+        return np.broadcast_to(self.spread(free), coef.shape)
+
+    def scaled(self, factor: float) -> Penalty:
+        """Return the penalty with both terms multiplied by `factor`."""
+        return replace(self, radial=self.radial.scaled(factor), l1=self.l1 * factor)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Grouped(_Blocks):
+    """Any separable penalty, applied to the norms of groups of coefficients.
+
+    Parameters
+    ----------
+    radial : Separable
+        Penalty of the norms; its weights are one per group. With :class:`L1` this is the
+        group Lasso, with :class:`MCP` the group MCP.
+    groups : array of int of shape (p,)
+        Which group each coefficient belongs to, from 0 to the number of groups less one.
+    l1 : float, default 0
+        Strength of an added L1 norm: with an L1 radial part, the sparse group Lasso.
+
+    Raises
+    ------
+    OptionError
+        If a group number is missing, or `l1` is negative.
+    """
+
+    radial: Separable
+    groups: Any
+    l1: float = 0.0
+
+    def __post_init__(self) -> None:
+        groups = np.asarray(self.groups)
+        if groups.ndim != 1 or groups.size == 0 or groups.dtype.kind not in "iu":
+            raise OptionError("groups must be a non-empty vector of whole numbers")
+        counts = np.bincount(groups) if groups.min() >= 0 else np.zeros(1)
+        if counts.min() == 0:
+            raise OptionError(
+                "group numbers must run from 0 without gaps; "
+                "np.unique(groups, return_inverse=True)[1] renumbers them"
+            )
+        if not self.l1 >= 0:
+            raise OptionError(f"l1 must not be negative, got {self.l1}")
+        object.__setattr__(self, "groups", groups.astype(np.int64))
+
+    @cached_property
+    def members(self) -> tuple[np.ndarray, np.ndarray]:
+        """Start of each group in the list of coefficients sorted by group, and that list."""
+        order = np.argsort(self.groups, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(self.groups))])
+        return starts.astype(np.int64), order.astype(np.int64)
+
+    def norms(self, coef: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of every group."""
+        return np.sqrt(np.bincount(self.groups, weights=coef**2))
+
+    def spread(self, per_block: np.ndarray) -> np.ndarray:
+        """Return the number of its group for every coefficient."""
+        return per_block[self.groups]
+
+    def restricted(self, columns: np.ndarray) -> Grouped:
+        """Return the penalty of some coefficients, which must be whole groups."""
+        kept, groups = np.unique(self.groups[columns], return_inverse=True)
+        return Grouped(self.radial.restricted(kept), groups, self.l1)
+
+
+@dataclass(frozen=True)
+class Rows(_Blocks):
+    """Any separable penalty, applied to the norms of the rows of a coefficient matrix.
+
+    A row holds the coefficients of one feature for all tasks or classes, so that a feature
+    is used by all of them or by none.
+
+    Parameters
+    ----------
+    radial : Separable
+        Penalty of the norms; its weights are one per feature.
+
+    References
+    ----------
+    Obozinski, Taskar and Jordan, Joint covariate selection and joint subspace selection for
+    multiple classification problems (2010).
+    """
+
+    radial: Separable
+    l1: float = 0.0
+
+    def norms(self, coef: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of every row."""
+        return np.linalg.norm(coef, axis=1)
+
+    def spread(self, per_block: np.ndarray) -> np.ndarray:
+        """Return the numbers as a column."""
+        return per_block[:, None]
+
+    def restricted(self, columns: np.ndarray) -> Rows:
+        """Return the penalty of some rows."""
+        return Rows(self.radial.restricted(columns), self.l1)
+
+
+def group_lasso(groups: Any, alpha: float = 1.0, weights: Any = None) -> Grouped:
+    """Return the group Lasso penalty ``alpha * sum_g weights_g ||w_g||_2``.
+
+    Parameters
+    ----------
+    groups : array of int of shape (p,)
+        The group of each coefficient, numbered from 0.
+    alpha : float, default 1
+        Strength.
+    weights : array of shape (n_groups,), optional
+        The square roots of the group sizes by default, so that large groups are not
+        favoured.
+
+    References
+    ----------
+    Yuan and Lin, Model selection and estimation in regression with grouped variables (2006).
+    """
+    return sparse_group_lasso(groups, alpha, 0.0, weights)
+
+
+def sparse_group_lasso(
+    groups: Any, alpha: float = 1.0, l1_ratio: float = 0.95, weights: Any = None
+) -> Grouped:
+    """Return ``alpha * (l1_ratio ||w||_1 + (1 - l1_ratio) sum_g weights_g ||w_g||_2)``.
+
+    Parameters
+    ----------
+    groups : array of int of shape (p,)
+        The group of each coefficient, numbered from 0.
+    alpha : float, default 1
+        Strength.
+    l1_ratio : float, default 0.95
+        Share of the L1 norm, from 0 to 1; the authors' choice.
+    weights : array of shape (n_groups,), optional
+        The square roots of the group sizes by default.
+
+    References
+    ----------
+    Simon, Friedman, Hastie and Tibshirani, A sparse-group lasso (2013).
+    """
+    if not 0 <= l1_ratio <= 1:
+        raise OptionError(f"l1_ratio must lie between 0 and 1, got {l1_ratio}")
+    if weights is None:
+        weights = np.sqrt(np.bincount(np.asarray(groups)))
+    return Grouped(L1(alpha * (1 - l1_ratio), weights), groups, alpha * l1_ratio)

@@ -1,0 +1,155 @@
+"""Convex penalties that couple all coefficients; the proximal gradient solver takes them."""
+
+from __future__ import annotations
+
+__all__ = ["KSupport", "LInf", "Slope", "TotalVariation"]
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core import prox_norms
+from ...core.errors import OptionError
+from .. import _linear
+from .base import Penalty
+
+
+@dataclass(frozen=True)
+class _Scaled(Penalty):
+    """Shared check of the strength."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+
+
+@dataclass(frozen=True)
+class Slope(_Scaled):
+    """Sorted L1 norm ``alpha * sum_i lambdas_i |w|_(i)``, largest magnitudes first.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    lambdas : array of shape (p,), optional
+        Non-negative, not increasing. Linearly falling from 1 by default, which makes the
+        norm an OSCAR penalty.
+
+    References
+    ----------
+    Bogdan, van den Berg, Sabatti, Su and Candès, SLOPE: adaptive variable selection via
+    convex optimization (2015).
+    """
+
+    lambdas: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lambdas is not None:
+            lambdas = np.asarray(self.lambdas, dtype=float)
+            if lambdas.ndim != 1 or lambdas.min() < 0 or np.any(np.diff(lambdas) > 0):
+                raise OptionError("lambdas must be a vector, not negative and not increasing")
+            object.__setattr__(self, "lambdas", lambdas)
+
+    def _levels(self, size: int) -> np.ndarray:
+        if self.lambdas is None:
+            return self.alpha * np.linspace(1.0, 1.0 / size, size)
+        if len(self.lambdas) != size:
+            raise OptionError(f"lambdas has {len(self.lambdas)} entries for {size} coefficients")
+        return self.alpha * self.lambdas
+
+    def value(self, coef: np.ndarray) -> float:
+        """Return the sorted L1 norm."""
+        return float(self._levels(coef.size) @ np.sort(np.abs(coef))[::-1])
+
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return the prox by pooling adjacent violators."""
+        return prox_norms.slope(x, step * self._levels(x.size))
+
+
+@dataclass(frozen=True)
+class LInf(_Scaled):
+    """``alpha * max_j |w_j|``: spreads the weight evenly instead of concentrating it."""
+
+    def value(self, coef: np.ndarray) -> float:
+        """Return ``alpha`` times the largest magnitude."""
+        return self.alpha * float(np.max(np.abs(coef)))
+
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return `x` clipped to a common magnitude."""
+        return prox_norms.l_inf(x, step * self.alpha)
+
+
+@dataclass(frozen=True)
+class KSupport(_Scaled):
+    """``alpha / 2`` times the squared k-support norm, the convex envelope of "k-sparse".
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    k : int, default 1
+        With 1 the norm is the L1 norm, with p the Euclidean norm.
+
+    References
+    ----------
+    Argyriou, Foygel and Srebro, Sparse prediction with the k-support norm (2012).
+    """
+
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.k >= 1:
+            raise OptionError(f"k must be at least 1, got {self.k}")
+
+    def value(self, coef: np.ndarray) -> float:
+        """Return the penalty through ``min sum(w^2 / theta)``."""
+        shares = prox_norms.k_support_shares(coef, 0.0, min(self.k, coef.size))
+        kept = shares > 0
+        return self.alpha / 2 * float(np.sum(coef[kept] ** 2 / shares[kept]))
+
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return the proximal point."""
+        return prox_norms.k_support(x, step * self.alpha, min(self.k, x.size))
+
+
+@dataclass(frozen=True)
+class TotalVariation(_Scaled):
+    """``alpha * sum_j |w_{j+1} - w_j|``: piecewise constant coefficients.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength.
+    positive : bool, default False
+        Whether coefficients below zero are excluded.
+
+    References
+    ----------
+    Rudin, Osher and Fatemi, Nonlinear total variation based noise removal algorithms (1992);
+    the prox is the taut string of Davies and Kovac, Local extremes, runs, strings and
+    multiresolution (2001). Clipping it at zero is the prox with the sign constraint, because
+    the taut string of a clipped signal is the clipped taut string.
+    """
+
+    positive: bool = False
+
+    def value(self, coef: np.ndarray) -> float:
+        """Return the sum of the absolute differences, infinite at an excluded point."""
+        if self.positive and np.any(coef < 0):
+            return np.inf
+        return self.alpha * float(np.sum(np.abs(np.diff(coef))))
+
+    def prox(self, x: np.ndarray, step: float) -> np.ndarray:
+        """Return the taut string through the tube of radius ``step * alpha``."""
+        out = np.empty(x.shape, dtype=float)
+        _linear.total_variation(np.ascontiguousarray(x, dtype=float), step * self.alpha, out)
+        return np.maximum(out, 0) if self.positive else out
+
+    def generalized_support(self, coef: np.ndarray) -> np.ndarray:
+        """Return every coefficient: none is pulled to zero."""
+        return np.ones(coef.shape, dtype=bool)

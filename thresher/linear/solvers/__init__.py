@@ -1,0 +1,21 @@
+"""Solvers: each takes every datafit and penalty that it can, and says which it cannot."""
+
+from .base import Solver
+from .descent import CoordinateDescent, GroupDescent
+from .frank_wolfe import FrankWolfe
+from .nonconvex_acceleration import AcceleratedConcave
+from .problem import Problem, Solution
+from .proximal_gradient import ProximalGradient
+from .spiral import Spiral
+
+__all__ = [
+    "AcceleratedConcave",
+    "CoordinateDescent",
+    "FrankWolfe",
+    "GroupDescent",
+    "Problem",
+    "ProximalGradient",
+    "Solution",
+    "Solver",
+    "Spiral",
+]

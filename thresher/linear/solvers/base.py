@@ -1,0 +1,80 @@
+"""What every solver offers."""
+
+from __future__ import annotations
+
+__all__ = ["Solver"]
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...core.errors import OptionError
+from .problem import Problem, Solution
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A way to minimise a datafit plus a penalty.
+
+    Parameters
+    ----------
+    tol : float, default 1e-6
+        Relative to the scale of the criterion: the objective at zero for the duality gap,
+        the violation at zero for the optimality violation.
+    max_iter : int, default 1000
+        Rounds of the outer loop.
+    """
+
+    tol: float = 1e-6
+    max_iter: int = 1000
+
+    @abstractmethod
+    def refusal(self, problem: Problem) -> str | None:
+        """Say why the solver cannot take the pair of datafit and penalty; None if it can."""
+
+    @abstractmethod
+    def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
+        """Minimise from the given start; `coef` may be changed."""
+
+    def solve(
+        self,
+        problem: Problem,
+        coef: np.ndarray | None = None,
+        intercept: np.ndarray | float | None = None,
+    ) -> Solution:
+        """Minimise the problem.
+
+        Parameters
+        ----------
+        problem : Problem
+            What to minimise.
+        coef, intercept : arrays, optional
+            Where to start (warm start); zero coefficients and the best constant by default.
+
+        Returns
+        -------
+        Solution
+            The coefficients, and the criterion that was reached.
+
+        Raises
+        ------
+        OptionError
+            If the solver cannot take the pair of datafit and penalty; the message says why.
+        """
+        if refusal := self.refusal(problem):
+            raise OptionError(
+                f"{type(self).__name__} cannot solve {type(problem.datafit).__name__} with "
+                f"{type(problem.penalty).__name__}: {refusal}"
+            )
+        if coef is None:
+            start = np.zeros(problem.coef_shape, dtype=problem.design.dtype)
+        else:
+            start = np.array(coef, dtype=problem.design.dtype, order="C")
+        if start.shape != problem.coef_shape:
+            raise OptionError(
+                f"coef has shape {start.shape}, the problem needs {problem.coef_shape}"
+            )
+        if intercept is None:
+            intercept = problem.best_constant
+        return self.run(problem, start, np.asarray(intercept, dtype=float))

@@ -1,0 +1,238 @@
+"""Coordinate and group descent: compiled for quadratic losses, inside Newton steps for others."""
+
+from __future__ import annotations
+
+__all__ = ["CoordinateDescent", "Descent", "GroupDescent"]
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import _linear
+from ..design import thread_count
+from ..penalties import Grouped, Penalty, Rows, Separable
+from .base import Solver
+from .newton import minimise_by_newton
+from .problem import Problem, Solution
+from .quadratic import Quadratic, block_curvature
+
+
+class Gains:
+    """Correlations of all columns with the residual, kept from one fit of a path to the next.
+
+    Parameters
+    ----------
+    size : int
+        Number of columns.
+    dtype : dtype
+        Precision of the design.
+    """
+
+    def __init__(self, size: int, dtype: np.dtype) -> None:
+        self.correlations = np.empty(size, dtype=dtype)
+        self.known = False
+        self._coef: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, problem: Problem, coef: np.ndarray) -> Gains | None:
+        """Return those kept for a path, known if the fit starts where the last one ended."""
+        gains = problem.shared("gains")
+        if gains is not None:
+            gains.known = gains._coef is not None and np.array_equal(gains._coef, coef)
+        return gains
+
+    def keep(self, coef: np.ndarray) -> None:
+        """Remember which coefficients the correlations belong to."""
+        self._coef = coef.copy()
+
+
+@dataclass(frozen=True)
+class Descent(Solver):
+    """What coordinate and group descent share.
+
+    Parameters
+    ----------
+    working_set : int, default 100
+        Size of the first working set, in coefficients or groups; it grows to twice the
+        support.
+    """
+
+    working_set: int = 100
+
+    @abstractmethod
+    def blocks(self, penalty: Penalty) -> Separable:
+        """Return the separable penalty of the block magnitudes."""
+
+    @abstractmethod
+    def kernel(
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        gains: Gains | None,
+        options: tuple,
+    ) -> tuple[float, int, int, bool]:
+        """Run the compiled descent; `coef` is changed in place."""
+
+    def descend(
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        tolerance: float,
+        gap: bool = False,
+        rounds: int = 100,
+        gains: Gains | None = None,
+    ) -> tuple[float, int, bool]:
+        """Minimise a quadratic plus `penalty` in place.
+
+        Returns the criterion, the rounds of working sets, and whether the absolute
+        `tolerance` was met.
+        """
+        options = (
+            float(tolerance), rounds, 10_000, gap, self.working_set, thread_count()
+        )  # fmt: skip
+        criterion, done, _, converged = self.kernel(quadratic, penalty, coef, gains, options)
+        return criterion, done, converged
+
+    def has_gap(self, penalty: Penalty) -> bool:
+        """Tell whether the duality gap is available: an L1-like penalty of every block."""
+        radial = self.blocks(penalty)
+        penalised = np.all(np.asarray(radial.strength) > 0)
+        return bool(radial.kind == 0 and getattr(penalty, "l1", 0.0) == 0 and penalised)
+
+    def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
+        """Descend from the given start."""
+        if not problem.datafit.quadratic:
+            return minimise_by_newton(self, problem, coef, intercept)
+        weight = None if problem.uniform else problem.weight
+        quadratic = Quadratic(problem.design, problem.y, weight, *problem.moments)
+        gap = self.has_gap(problem.penalty)
+        if gap:
+            scale = problem.datafit.value(problem.y, problem.null_prediction, problem.weight)
+        else:
+            scale = float(np.max(np.abs(problem.null_gradient), initial=0.0))
+        # No criterion falls below the rounding of its own terms.
+        epsilon = float(np.finfo(problem.design.dtype).eps)
+        rounding = epsilon * float(np.max(np.abs(problem.y), initial=0.0))
+        floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
+        tolerance = max(self.tol * scale, 8 * epsilon * scale, floor)
+        criterion, rounds, converged = self.descend(
+            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, Gains.of(problem, coef)
+        )
+        means = problem.moments[0]
+        centre = 0.0 if means is None else means.astype(float) @ coef
+        return Solution(
+            coef=coef,
+            intercept=np.asarray(problem.best_constant - centre),
+            criterion=criterion / scale if scale > 0 else 0.0,
+            kind="duality gap" if gap else "optimality violation",
+            n_iter=rounds,
+            converged=converged,
+        )
+
+
+@dataclass(frozen=True)
+class CoordinateDescent(Descent):
+    """Cyclic coordinate descent for separable penalties, convex or not.
+
+    Working sets, Anderson acceleration, and for L1-like penalties gap-safe screening and
+    the duality gap as stopping rule. Losses that are not quadratic are minimised by
+    proximal Newton steps on the working set.
+
+    References
+    ----------
+    Bertrand, Klopfenstein, Bannier, Gidel and Massias, Beyond L1: faster and better sparse
+    models with skglm (2022); Bertrand and Massias, Anderson acceleration of coordinate
+    descent (2021); Ndiaye, Fercoq, Gramfort and Salmon, Gap safe screening rules for
+    sparsity enforcing penalties (2017).
+    """
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Say why the pair cannot be solved; None if it can."""
+        if not isinstance(problem.penalty, Separable):
+            return "the penalty is not separable; use GroupDescent or ProximalGradient"
+        if problem.penalty.kind is None:
+            return "the penalty has no compiled prox; use ProximalGradient"
+        if problem.datafit.multiple_outputs:
+            return "coefficients of several outputs are coupled; use GroupDescent with Rows"
+        return None
+
+    def blocks(self, penalty: Penalty) -> Separable:
+        """Return the penalty itself."""
+        assert isinstance(penalty, Separable)
+        return penalty
+
+    def kernel(
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        gains: Gains | None,
+        options: tuple,
+    ) -> tuple[float, int, int, bool]:
+        """Run coordinate descent."""
+        radial = self.blocks(penalty)
+        kept = (None, False) if gains is None else (gains.correlations, gains.known)
+        result = _linear.coordinates(
+            *quadratic.arguments(), quadratic.curvature, radial.code,
+            quadratic.design.cast(radial.weights), coef, *kept, options,
+        )  # fmt: skip
+        if gains is not None:
+            gains.keep(coef)
+        return result
+
+
+@dataclass(frozen=True)
+class GroupDescent(Descent):
+    """Cyclic descent over groups of coefficients, or over the rows of several outputs.
+
+    Takes :class:`~thresher.linear.penalties.Grouped` penalties, and with several outputs
+    :class:`~thresher.linear.penalties.Rows`. Each block takes a proximal gradient step with
+    its own curvature; otherwise as :class:`CoordinateDescent`.
+    """
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Say why the pair cannot be solved; None if it can."""
+        penalty = problem.penalty
+        if not isinstance(penalty, Grouped | Rows):
+            return "the penalty has no groups; use CoordinateDescent or ProximalGradient"
+        if isinstance(penalty, Rows) != problem.datafit.multiple_outputs:
+            return "Rows needs a loss of several outputs, Grouped one of a single output"
+        if penalty.radial.kind is None:
+            return "the penalty has no compiled prox; use ProximalGradient"
+        if isinstance(penalty, Rows) and penalty.l1:
+            return "Rows with an l1 term is not compiled; use ProximalGradient"
+        if isinstance(penalty, Grouped) and len(penalty.groups) != problem.design.shape[1]:
+            return f"groups has {len(penalty.groups)} entries for {problem.design.shape[1]} columns"
+        endless = not np.all(np.isfinite(np.asarray(penalty.radial.slope_at_zero)))
+        if endless and not problem.datafit.quadratic:
+            return "a penalty of infinite slope at zero has no Newton steps for groups"
+        return None
+
+    def blocks(self, penalty: Penalty) -> Separable:
+        """Return the penalty of the norms."""
+        assert isinstance(penalty, Grouped | Rows)
+        return penalty.radial
+
+    def kernel(
+        self,
+        quadratic: Quadratic,
+        penalty: Penalty,
+        coef: np.ndarray,
+        gains: Gains | None,
+        options: tuple,
+    ) -> tuple[float, int, int, bool]:
+        """Run group descent."""
+        radial = self.blocks(penalty)
+        factors = quadratic.design.cast(radial.weights)
+        if isinstance(penalty, Grouped):
+            curvature = block_curvature(quadratic, penalty)
+            return _linear.groups(
+                *quadratic.arguments(), curvature, *penalty.members, radial.code, penalty.l1,
+                factors, coef, options,
+            )  # fmt: skip
+        return _linear.tasks(
+            *quadratic.arguments(), quadratic.curvature, radial.code, factors, coef, options
+        )

@@ -1,0 +1,102 @@
+"""A weighted least squares problem as the compiled descents take it."""
+
+from __future__ import annotations
+
+__all__ = ["Quadratic", "block_curvature"]
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..design import Design
+from ..penalties import Grouped
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """``sum_i weight_i / 2 (target_i - X_i w - intercept)^2``, the intercept minimised away.
+
+    Parameters
+    ----------
+    design : Design
+        Features of shape (n, p).
+    target : array of shape (n,) or (n, outputs)
+        What is fitted.
+    weight : array of shape (n,) or None
+        None means ``1 / n`` each.
+    means : array of shape (p,) or None
+        Weighted column means; None without an intercept.
+    curvature : array of shape (p,)
+        Weighted (centred) second moment of every column.
+    """
+
+    design: Design
+    target: np.ndarray
+    weight: np.ndarray | None
+    means: np.ndarray | None
+    curvature: np.ndarray
+
+    @classmethod
+    def weighted(
+        cls, design: Design, target: np.ndarray, weight: np.ndarray | None, centre: bool
+    ) -> Quadratic:
+        """Compute the moments under the weights."""
+        return cls(design, target, weight, *design.moments(weight, centre))
+
+    def arguments(self) -> tuple:
+        """Return the leading arguments of every kernel."""
+        target = self.target if self.target.ndim == 1 else self.target.T
+        return (
+            *self.design.arguments,
+            self.design.cast(target),
+            self.design.cast(self.weight),
+            self.means,
+        )
+
+
+def block_curvature(quadratic: Quadratic, penalty: Grouped) -> np.ndarray:
+    """Return the largest eigenvalue of every group's weighted (centred) Gram matrix.
+
+    Parameters
+    ----------
+    quadratic : Quadratic
+        The least squares problem.
+    penalty : Grouped
+        Its groups, all of the design's columns.
+
+    Returns
+    -------
+    array of shape (n_groups,)
+        The curvature bound of each block.
+    """
+    starts, members = penalty.members
+    sizes = np.diff(starts)
+    result = np.empty(len(sizes), dtype=quadratic.design.dtype)
+    for size in np.unique(sizes):
+        blocks = np.flatnonzero(sizes == size)
+        if size == 1:
+            result[blocks] = quadratic.curvature[members[starts[blocks]]]
+            continue
+        # A few groups at a time keeps the copy of their columns small.
+        for some in np.array_split(blocks, -(-len(blocks) * size // 1000)):
+            columns = members[starts[some][:, None] + np.arange(size)]
+            result[some] = np.linalg.eigvalsh(_grams(quadratic, columns))[:, -1]
+    # Rounding must not turn the bound into an underestimate, nor a zero block into noise.
+    bound = np.add.reduceat(quadratic.curvature[members], starts[:-1])
+    noise = 1e-12 if result.dtype == np.float64 else 1e-5
+    return np.where(bound > 0, np.minimum(np.maximum(result, 0) * (1 + noise), bound), 0.0).astype(
+        result.dtype
+    )
+
+
+def _grams(quadratic: Quadratic, columns: np.ndarray) -> np.ndarray:
+    count, size = columns.shape
+    rows = quadratic.design.shape[0]
+    block = quadratic.design.matrix[:, columns.ravel()]
+    block = block.toarray() if quadratic.design.is_sparse else np.asarray(block)
+    if quadratic.means is not None:
+        block = block - quadratic.means[columns.ravel()]
+    weight = np.full(rows, 1 / rows) if quadratic.weight is None else quadratic.weight
+    block = block * np.sqrt(weight)[:, None].astype(block.dtype)
+    stacked = block.reshape(rows, count, size).transpose(1, 2, 0)
+    return stacked @ stacked.transpose(0, 2, 1)
