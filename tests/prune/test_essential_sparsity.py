@@ -17,7 +17,7 @@ def one_layer():
 
 
 def total(model):
-    return float(model.weight.sum())
+    return float(model.weight.detach().sum())
 
 
 def test_the_knee_is_where_weights_start_to_matter():
