@@ -57,7 +57,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     )
     summary += (
         ". The claim holds if all three are positive. With both scores compared within the same "
-        f"weights at 50 %, Wanda's advantage is {per_row:.4f} per row and {per_layer:.4f} per layer."
+        f"weights at 50 %, Wanda's advantage is {per_row:.4f} per row, {per_layer:.4f} per layer."
     )
     if margin <= 0:
         summary += (
