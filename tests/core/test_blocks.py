@@ -99,3 +99,24 @@ def test_what_is_no_chain_is_one_block(make):
 def test_samples_of_another_kind_are_named():
     with pytest.raises(DataError, match="not str"):
         call(mlp(), "text")
+
+
+def test_samples_with_other_masks_are_named():
+    model = bert()
+    padded = encoder_inputs(3)
+    padded[2]["attention_mask"][0, 10:] = 0
+    chain = find_blocks(model, padded[0])
+    with pytest.raises(DataError, match=r"sample 2 .* BertModel other arguments"):
+        chain.enter(padded)
+
+
+def test_samples_of_other_lengths_are_named():
+    model = llama()
+    samples = [{"input_ids": tokens(1, 24)}, {"input_ids": tokens(1, 16)}]
+    with pytest.raises(DataError, match=r"sample 1 .* of one length"):
+        find_blocks(model, samples[0]).enter(samples)
+
+
+def test_samples_may_have_several_rows():
+    samples = [images(3, seed=s) for s in range(2)]
+    assert len(find_blocks(cnn(), samples[0]).enter(samples)) == 2

@@ -263,3 +263,20 @@ def test_later_blocks_are_calibrated_on_pruned_predecessors():
         together.named_parameters(), by_hand.named_parameters(), strict=True
     ):
         torch.testing.assert_close(a, b, msg=name)
+
+
+class _Expert(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.chosen, self.idle = nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.chosen(x)
+
+
+@EACH
+def test_layers_that_see_no_data_are_named(method):
+    if not as_recipe(method).needs:
+        pytest.skip("looks at no data")
+    with pytest.raises(DataError, match="'idle' was given no calibration tokens"):
+        th.prune(_Expert(), method, vectors(), density=0.5, loss=loss, progress=False)

@@ -17,7 +17,7 @@ def one_layer():
 
 
 def total(model):
-    return float(model.weight.sum())
+    return float(model.weight.detach().sum())
 
 
 def test_the_knee_is_where_weights_start_to_matter():
@@ -50,7 +50,7 @@ def test_the_model_is_left_as_it_was():
     model = mlp()
     before = [p.detach().clone() for p in model.parameters()]
     EssentialSparsity(score=Wanda(), sparsities=(0, 0.5)).sweep(
-        model, lambda m: float(m(vectors()).square().mean()), vectors()
+        model, lambda m: float(m(vectors()).detach().square().mean()), vectors()
     )
 
     def broken(m):
