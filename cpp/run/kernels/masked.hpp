@@ -109,15 +109,17 @@ inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* 
   }
 }
 
+THRESHER_INLINE std::int64_t first_value(const MaskedView& view, std::int64_t row) {
+  return view.n == 0 ? view.row_starts[row] : row * (view.columns / view.m * view.n);
+}
+
 // The survivors of a row, safe to read a whole vector past their end; `buffer` holds a copy of
 // the last rows, of columns + value_slack elements.
 constexpr std::int64_t value_slack = 64;
 
 template <class T>
 THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row, T* buffer) {
-  const std::int64_t per_row = view.n == 0 ? 0 : view.columns / view.m * view.n;
-  const std::int64_t begin = view.n == 0 ? view.row_starts[row] : row * per_row;
-  const std::int64_t end = view.n == 0 ? view.row_starts[row + 1] : begin + per_row;
+  const std::int64_t begin = first_value(view, row), end = first_value(view, row + 1);
   const T* values = static_cast<const T*>(view.values) + begin;
   if (end + value_slack <= view.count) return values;
   copy(buffer, values, end - begin);
@@ -210,12 +212,13 @@ void multiply_masked_small(const MaskedView& view, const Product& product) {
 // Expands rows [first, first + strip) of a matrix into a tile; rows past the end become zeros.
 template <class Step>
 void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t first,
-                  std::int64_t strip, typename Step::Math::Unit* tile, std::int64_t units) {
+                  std::int64_t strip, typename Step::Math::Unit* tile, std::int64_t units,
+                  std::int64_t stride) {
   using T = typename Step::Element;
   std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, row_mask.bytes());
   T* value_buffer = scratch<T>(Scratch::row, view.columns + value_slack);
   for (std::int64_t r = 0; r < strip; ++r) {
-    typename Step::Math::Unit* out = tile + r * units;
+    typename Step::Math::Unit* out = tile + r * stride;
     if (first + r >= view.rows) {
       clear(out, units);
       continue;
@@ -240,7 +243,15 @@ void multiply_masked(const MaskedView& view, const Product& product) {
   multiply_expanded<Step>(
       view.rows, view.columns, product,
       [&](std::int64_t first, std::int64_t strip, typename Step::Math::Unit* tile,
-          std::int64_t units) { expand_strip<Step>(view, row_mask, first, strip, tile, units); });
+          std::int64_t units, std::int64_t stride) {
+        expand_strip<Step>(view, row_mask, first, strip, tile, units, stride);
+      },
+      [&](std::int64_t first, std::int64_t rows, std::int64_t part, std::int64_t parts) {
+        prefetch_part(view.mask + first * view.mask_stride, rows * view.mask_stride, part, parts);
+        const std::int64_t begin = first_value(view, first);
+        prefetch_part(static_cast<const T*>(view.values) + begin,
+                      (first_value(view, first + rows) - begin) * sizeof(T), part, parts);
+      });
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE
