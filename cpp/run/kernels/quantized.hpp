@@ -152,10 +152,13 @@ void decode_strip(const QuantizedView& view, std::int64_t first, std::int64_t st
   }
 }
 
+// Up to this batch, dot products are the faster.
+constexpr std::int64_t most_quantized_dots = 24;
+
 template <class T>
 void multiply_quantized(const QuantizedView& view, const Product& product) {
   using Step = typename Steps<T>::Dense;
-  if (product.batch <= small_batch) {
+  if (product.batch <= most_quantized_dots) {
     multiply_quantized_small<T>(view, product);
     return;
   }
