@@ -55,6 +55,21 @@ def test_products_equal_float64(name, isa):
             check_product(packed, x, bias if seed % 3 else None)
 
 
+@pytest.mark.parametrize(
+    "pattern", [(1, 2), (2, 4), (1, 4), (1, 8), (2, 8), (4, 8), (3, 5), (2, 32)]
+)
+@pytest.mark.parametrize("groups", [1, 3, 8, 21])
+def test_every_pattern_of_n_in_m(pattern, groups, isa):
+    n, m = pattern
+    score = torch.rand(11, groups, m, generator=torch.Generator().manual_seed(groups))
+    weight = ((score.argsort(-1).argsort(-1) < n) * (score + 1)).reshape(11, groups * m)
+    for dtype in DTYPES:
+        packed = named_layout("n:m").from_dense(weight.to(dtype), n, m)
+        assert torch.equal(packed.to_dense(), weight.to(dtype))
+        for batch in (1, 30):
+            check_product(packed, torch.randn(batch, groups * m).to(dtype), None)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient_of_input(name, dtype):

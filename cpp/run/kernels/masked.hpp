@@ -66,12 +66,12 @@ THRESHER_INLINE void decode_2_of_4(const std::uint8_t* stored, std::int64_t byte
 }
 #endif
 
-THRESHER_INLINE std::uint32_t read_bits(const std::uint8_t* bytes, std::int64_t size,
-                                        std::int64_t position, int width) {
-  std::uint32_t word = 0;
-  const std::int64_t first = position / 8;
-  std::memcpy(&word, bytes + first, static_cast<std::size_t>(smaller(4, size - first)));
-  return word >> (position % 8) & ((1u << width) - 1);
+// A number of at most 8 bits anywhere in some bytes.
+THRESHER_INLINE unsigned read_bits(const std::uint8_t* bytes, std::int64_t position, int width) {
+  const std::int64_t first = position / 8, shift = position % 8;
+  unsigned word = bytes[first];
+  if (shift + width > 8) word |= static_cast<unsigned>(bytes[first + 1]) << 8;
+  return word >> shift & ((1u << width) - 1);
 }
 
 inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* buffer) const {
@@ -94,18 +94,23 @@ inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* 
     trim(buffer);
     return;
   }
-  if (view_.group_masks != nullptr && view_.m == 8) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::uint32_t code = read_bits(stored, view_.mask_stride, g * code_bits, code_bits);
-      buffer[g] = static_cast<std::uint8_t>(view_.group_masks[code]);
+  std::int64_t g = 0;
+  if (view_.group_masks != nullptr && view_.m == 8 && code_bits < 8) {
+    // Eight groups take a whole number of bytes, and each gives a byte of mask.
+    for (; g + 8 <= groups; g += 8, stored += code_bits) {
+      std::uint64_t codes = 0;
+      for (int i = 0; i < code_bits; ++i) codes |= std::uint64_t{stored[i]} << (8 * i);
+      for (int i = 0; i < 8; ++i, codes >>= code_bits) {
+        buffer[g + i] =
+            static_cast<std::uint8_t>(view_.group_masks[codes & ((1u << code_bits) - 1)]);
+      }
     }
-    return;
   }
-  for (std::int64_t i = 0; i < groups * view_.n; ++i) {
-    const std::int64_t column =
-        i / view_.n * view_.m +
-        read_bits(stored, view_.mask_stride, i * view_.position_bits, view_.position_bits);
-    buffer[column / 8] |= static_cast<std::uint8_t>(1u << (column % 8));
+  for (std::int64_t position = 0; g < groups; ++g) {
+    for (int i = 0; i < view_.n; ++i, position += view_.position_bits) {
+      const std::int64_t column = g * view_.m + read_bits(stored, position, view_.position_bits);
+      buffer[column / 8] |= static_cast<std::uint8_t>(1u << (column % 8));
+    }
   }
 }
 

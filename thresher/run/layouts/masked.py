@@ -70,8 +70,8 @@ class NofM(KernelLayout):
     """
 
     name = "n:m"
-    patterns = ((1, 4), (2, 8), (2, 4), (4, 8))
-    """The patterns looked for when none is named, sparsest first."""
+    patterns = ((1, 8), (1, 4), (2, 8), (2, 4))
+    """Looked for when none is named, smallest first; none takes more room than a bitmask."""
 
     @classmethod
     def refusal(cls, weight: Tensor) -> str | None:
