@@ -34,6 +34,18 @@ class RowMask {
  private:
   void decode_positions(const std::uint8_t* stored, std::uint8_t* buffer) const;
 
+  // Looks up whole bytes of positions, each of which stands for `size` bytes of mask.
+  template <int size>
+  void decode_bytes(const std::uint8_t* stored, std::uint8_t* buffer) const {
+    std::int64_t i = 0;
+    for (; i < view_.mask_stride && (i + 1) * size <= bytes_; ++i) {
+      std::memcpy(buffer + i * size, &view_.byte_masks[stored[i]], size);
+    }
+    for (std::int64_t at = i * size; i < view_.mask_stride && at < bytes_; ++at) {
+      buffer[at] = static_cast<std::uint8_t>(view_.byte_masks[stored[i]] >> (8 * (at - i * size)));
+    }
+  }
+
   // Padding in the last byte of positions reads as groups past the last column.
   void trim(std::uint8_t* buffer) const {
     for (std::int64_t c = view_.columns; c < bytes_ * 8; ++c) {
@@ -85,11 +97,11 @@ inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* 
   }
 #endif
   if (view_.byte_masks != nullptr) {
-    const std::int64_t mask_bytes = 8 / code_bits * view_.m / 8;
-    for (std::int64_t i = 0; i < view_.mask_stride; ++i) {
-      const std::int64_t room = bytes_ - i * mask_bytes;
-      std::memcpy(buffer + i * mask_bytes, &view_.byte_masks[stored[i]],
-                  static_cast<std::size_t>(smaller(mask_bytes, room)));
+    switch (8 / code_bits * view_.m / 8) {
+      case 1: decode_bytes<1>(stored, buffer); break;
+      case 2: decode_bytes<2>(stored, buffer); break;
+      case 3: decode_bytes<3>(stored, buffer); break;
+      default: decode_bytes<4>(stored, buffer);
     }
     trim(buffer);
     return;
