@@ -41,7 +41,9 @@ class Bitmask(KernelLayout):
         """Pack a dense matrix."""
         kept = weight != 0
         mask = torch.from_numpy(np.packbits(kept.numpy(), axis=1, bitorder="little"))
-        return cls({"mask": mask, "values": weight.detach()[kept]}, tuple(weight.shape), {})
+        return cls(
+            {"mask": mask, "values": weight.detach()[kept]}, (weight.shape[0], weight.shape[1]), {}
+        )
 
     def bind(self) -> Any:
         """Bind mask and values."""
