@@ -22,9 +22,9 @@ from layout_contract import (
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run import _run
-from thresher.run.layout import Layout, layouts, named_layout
+from thresher.run.layout import Layout, known_layouts, named_layout
 
-ALL = sorted(layouts())
+ALL = sorted(known_layouts())
 
 
 @pytest.fixture(params=SUPPORTED)

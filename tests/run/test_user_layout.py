@@ -9,7 +9,7 @@ from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run import layout as registry
-from thresher.run.layout import Layout, layouts
+from thresher.run.layout import Layout, known_layouts
 from thresher.run.pack import choose_layouts
 
 
@@ -56,7 +56,7 @@ def test_contract_and_gradient_come_by_conversion(coordinates):
 
 
 def test_pack_tries_it(coordinates):
-    assert layouts()["coordinates"] is coordinates
+    assert known_layouts()["coordinates"] is coordinates
     model = nn.Sequential(nn.Linear(32, 32))
     model[0].weight.data *= torch.rand(32, 32) < 0.1
     choice = choose_layouts(model, (1,), ["coordinates"], repeats=1, gain=0.0).layers[0]
