@@ -21,8 +21,7 @@ const Kernels& kernels() {
   switch (active_isa()) {
     case Isa::portable: return portable::table;
     case Isa::avx2: return avx2::table;
-    case Isa::avx512:
-    case Isa::amx: return avx512::table;
+    case Isa::avx512: return avx512::table;
   }
 #endif
   return portable::table;

@@ -7,9 +7,10 @@ __all__ = ["BenchResult", "bench"]
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class BenchResult:
         for heading in ("", "dense", "packed", "ratio"):
             table.add_column(heading, justify="left" if not heading else "right")
         rates = self.tokens_per_second
-        rows = [("tokens/s", rates, 1.0, True)]
+        rows: list[tuple[str, Mapping[str, float], float, bool]] = [("tokens/s", rates, 1.0, True)]
         kinds = self.layer_seconds["dense"]
         for kind in sorted(kinds, key=kinds.__getitem__, reverse=True):
             times = {name: self.layer_seconds[name].get(kind, 0.0) for name in rates}
@@ -137,7 +138,7 @@ def bench(
         )
 
     compared: Comparison = compare(
-        {name: lambda model=model: generate(model) for name, model in models.items()},
+        {name: partial(generate, model) for name, model in models.items()},
         repeats,
         cold=False,
     )
@@ -191,6 +192,7 @@ def _layer_times(model: nn.Module) -> Iterator[dict[str, float]]:
 def _layer_bytes(module: nn.Module) -> int:
     if isinstance(module, PackedLinear):
         return module.layout.nbytes
+    assert isinstance(module, nn.Linear)
     return module.weight.numel() * module.weight.element_size()
 
 

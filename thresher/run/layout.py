@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Layout", "layouts", "named_layout"]
+__all__ = ["Layout", "known_layouts", "named_layout"]
 
 import abc
 import math
@@ -195,7 +195,7 @@ class _Multiply(torch.autograd.Function):
         return grad @ ctx.layout.to_dense(), None, None
 
 
-def layouts() -> dict[str, type[Layout]]:
+def known_layouts() -> dict[str, type[Layout]]:
     """Return every registered layout by name.
 
     Returns
@@ -216,7 +216,7 @@ def named_layout(name: str) -> type[Layout]:
     OptionError
         If there is none; the message suggests the nearest.
     """
-    known = layouts()
+    known = known_layouts()
     if name not in known:
         raise OptionError(f"there is no layout {name!r}; {nearest(name, known)}")
     return known[name]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
 
-from .layout import Layout, layouts, named_layout
+from .layout import Layout, known_layouts, named_layout
 from .layouts import NofM
 from .packed_linear import PackedLinear
 from .timing import Comparison, compare
@@ -162,7 +162,7 @@ def choose_layouts(
     sizes = tuple(batch)
     if not sizes or any(size < 1 for size in sizes):
         raise OptionError(f"batch={sizes} must name at least one batch size of 1 or more")
-    known = layouts()
+    known = known_layouts()
     tried = [named_layout(n) for n in candidates] if candidates is not None else [*known.values()]
     measured: dict[tuple, tuple[str, dict[str, dict[int, float]], float, str]] = {}
     layers = []
@@ -293,7 +293,7 @@ def _pattern(weight: Tensor, density: float) -> str:
         return "none"
     if NofM.refusal(weight) is None and (found := NofM.find_pattern(weight)):
         return f"{found[0]}:{found[1]}"
-    known = layouts()
+    known = known_layouts()
     for layout, pattern in (("shrunk", "rows/columns"), ("blocks", "blocks")):
         if known[layout].refusal(weight) is None:
             return pattern

@@ -14,7 +14,7 @@ from .layout import Layout
 
 
 class PackedLinear(nn.Module):
-    """A stand-in for :class:`torch.nn.Linear` that multiplies a packed weight.
+    """A stand-in for ``torch.nn.Linear`` that multiplies a packed weight.
 
     It holds no dense copy of the weight. Its state dict has one entry per buffer of the layout,
     named ``weight.<buffer>``, and ``bias``. Gradients reach the input, not the weight.

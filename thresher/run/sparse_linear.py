@@ -146,7 +146,7 @@ class SparseLinear(nn.Module, Catalogued):
     Parameters
     ----------
     in_features, out_features : int
-        As for :class:`torch.nn.Linear`; at most 65,536 each.
+        As for ``torch.nn.Linear``; at most 65,536 each.
     density : float, default 0.1
         Fraction of weights that exist. The support is drawn at random, the values from the
         uniform distribution of ``nn.Linear`` scaled to the mean number of inputs per output.

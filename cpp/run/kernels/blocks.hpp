@@ -124,10 +124,13 @@ void multiply_blocks_large(const BlockView& view, const Product& product) {
   }
 }
 
+// Up to this batch, dot products are the faster.
+constexpr std::int64_t most_block_dots = 8;
+
 template <class T>
 void multiply_blocks(const BlockView& view, const Product& product) {
   using Step = typename Steps<T>::Dense;
-  if (product.batch <= small_batch) {
+  if (product.batch <= most_block_dots) {
     multiply_blocks_small<Step>(view, product);
   } else {
     multiply_blocks_large<Step>(view, product);

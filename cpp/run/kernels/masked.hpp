@@ -34,6 +34,18 @@ class RowMask {
  private:
   void decode_positions(const std::uint8_t* stored, std::uint8_t* buffer) const;
 
+  // Looks up whole bytes of positions, each of which stands for `size` bytes of mask.
+  template <int size>
+  void decode_bytes(const std::uint8_t* stored, std::uint8_t* buffer) const {
+    std::int64_t i = 0;
+    for (; i < view_.mask_stride && (i + 1) * size <= bytes_; ++i) {
+      std::memcpy(buffer + i * size, &view_.byte_masks[stored[i]], size);
+    }
+    for (std::int64_t at = i * size; i < view_.mask_stride && at < bytes_; ++at) {
+      buffer[at] = static_cast<std::uint8_t>(view_.byte_masks[stored[i]] >> (8 * (at - i * size)));
+    }
+  }
+
   // Padding in the last byte of positions reads as groups past the last column.
   void trim(std::uint8_t* buffer) const {
     for (std::int64_t c = view_.columns; c < bytes_ * 8; ++c) {
@@ -66,12 +78,12 @@ THRESHER_INLINE void decode_2_of_4(const std::uint8_t* stored, std::int64_t byte
 }
 #endif
 
-THRESHER_INLINE std::uint32_t read_bits(const std::uint8_t* bytes, std::int64_t size,
-                                        std::int64_t position, int width) {
-  std::uint32_t word = 0;
-  const std::int64_t first = position / 8;
-  std::memcpy(&word, bytes + first, static_cast<std::size_t>(smaller(4, size - first)));
-  return word >> (position % 8) & ((1u << width) - 1);
+// A number of at most 8 bits anywhere in some bytes.
+THRESHER_INLINE unsigned read_bits(const std::uint8_t* bytes, std::int64_t position, int width) {
+  const std::int64_t first = position / 8, shift = position % 8;
+  unsigned word = bytes[first];
+  if (shift + width > 8) word |= static_cast<unsigned>(bytes[first + 1]) << 8;
+  return word >> shift & ((1u << width) - 1);
 }
 
 inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* buffer) const {
@@ -85,28 +97,37 @@ inline void RowMask::decode_positions(const std::uint8_t* stored, std::uint8_t* 
   }
 #endif
   if (view_.byte_masks != nullptr) {
-    const std::int64_t mask_bytes = 8 / code_bits * view_.m / 8;
-    for (std::int64_t i = 0; i < view_.mask_stride; ++i) {
-      const std::int64_t room = bytes_ - i * mask_bytes;
-      std::memcpy(buffer + i * mask_bytes, &view_.byte_masks[stored[i]],
-                  static_cast<std::size_t>(smaller(mask_bytes, room)));
+    switch (8 / code_bits * view_.m / 8) {
+      case 1: decode_bytes<1>(stored, buffer); break;
+      case 2: decode_bytes<2>(stored, buffer); break;
+      case 3: decode_bytes<3>(stored, buffer); break;
+      default: decode_bytes<4>(stored, buffer);
     }
     trim(buffer);
     return;
   }
-  if (view_.group_masks != nullptr && view_.m == 8) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::uint32_t code = read_bits(stored, view_.mask_stride, g * code_bits, code_bits);
-      buffer[g] = static_cast<std::uint8_t>(view_.group_masks[code]);
+  std::int64_t g = 0;
+  if (view_.group_masks != nullptr && view_.m == 8 && code_bits < 8) {
+    // Eight groups take a whole number of bytes, and each gives a byte of mask.
+    for (; g + 8 <= groups; g += 8, stored += code_bits) {
+      std::uint64_t codes = 0;
+      for (int i = 0; i < code_bits; ++i) codes |= std::uint64_t{stored[i]} << (8 * i);
+      for (int i = 0; i < 8; ++i, codes >>= code_bits) {
+        buffer[g + i] =
+            static_cast<std::uint8_t>(view_.group_masks[codes & ((1u << code_bits) - 1)]);
+      }
     }
-    return;
   }
-  for (std::int64_t i = 0; i < groups * view_.n; ++i) {
-    const std::int64_t column =
-        i / view_.n * view_.m +
-        read_bits(stored, view_.mask_stride, i * view_.position_bits, view_.position_bits);
-    buffer[column / 8] |= static_cast<std::uint8_t>(1u << (column % 8));
+  for (std::int64_t position = 0; g < groups; ++g) {
+    for (int i = 0; i < view_.n; ++i, position += view_.position_bits) {
+      const std::int64_t column = g * view_.m + read_bits(stored, position, view_.position_bits);
+      buffer[column / 8] |= static_cast<std::uint8_t>(1u << (column % 8));
+    }
   }
+}
+
+THRESHER_INLINE std::int64_t first_value(const MaskedView& view, std::int64_t row) {
+  return view.n == 0 ? view.row_starts[row] : row * (view.columns / view.m * view.n);
 }
 
 // The survivors of a row, safe to read a whole vector past their end; `buffer` holds a copy of
@@ -115,19 +136,20 @@ constexpr std::int64_t value_slack = 64;
 
 template <class T>
 THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row, T* buffer) {
-  const std::int64_t per_row = view.n == 0 ? 0 : view.columns / view.m * view.n;
-  const std::int64_t begin = view.n == 0 ? view.row_starts[row] : row * per_row;
-  const std::int64_t end = view.n == 0 ? view.row_starts[row + 1] : begin + per_row;
+  const std::int64_t begin = first_value(view, row), end = first_value(view, row + 1);
   const T* values = static_cast<const T*>(view.values) + begin;
   if (end + value_slack <= view.count) return values;
   copy(buffer, values, end - begin);
   return buffer;
 }
 
-// Dot products of `Rows` rows with `Batch` rows of x, which share the loads of x.
+// Dot products of `Rows` rows with `Batch` rows of x, which share the loads of x. What lies
+// `ahead` elements on, in the rows that come next, is prefetched: the hardware's own prefetching
+// starts anew with every row.
 template <class Step, int Batch, int Rows>
 void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element* const* row_starts,
-              const typename Step::Element* x, std::int64_t x_stride, float* results) {
+              std::int64_t ahead, const typename Step::Element* x, std::int64_t x_stride,
+              float* results) {
   Floats totals[Rows][Batch] = {};
   const std::uint8_t* masks[Rows];
   const typename Step::Element* values[Rows];
@@ -140,6 +162,7 @@ void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element
   for (std::int64_t column = 0; column < x_stride; column += Step::columns) {
 #pragma GCC unroll 4
     for (int r = 0; r < Rows; ++r) {
+      __builtin_prefetch(values[r] + ahead, 0, 2);
       const auto weights = Step::expand(masks[r], column, values[r]);
 #pragma GCC unroll 4
       for (int b = 0; b < Batch; ++b) {
@@ -157,13 +180,13 @@ void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element
 
 template <class Step, int Rows>
 void dot_rows(std::int64_t batch, const std::uint8_t* const* masks,
-              const typename Step::Element* const* values, const typename Step::Element* x,
-              std::int64_t x_stride, float* results) {
+              const typename Step::Element* const* values, std::int64_t ahead,
+              const typename Step::Element* x, std::int64_t x_stride, float* results) {
   switch (batch) {
-    case 1: return dot_rows<Step, 1, Rows>(masks, values, x, x_stride, results);
-    case 2: return dot_rows<Step, 2, Rows>(masks, values, x, x_stride, results);
-    case 3: return dot_rows<Step, 3, Rows>(masks, values, x, x_stride, results);
-    default: return dot_rows<Step, batch_per_pass, Rows>(masks, values, x, x_stride, results);
+    case 1: return dot_rows<Step, 1, Rows>(masks, values, ahead, x, x_stride, results);
+    case 2: return dot_rows<Step, 2, Rows>(masks, values, ahead, x, x_stride, results);
+    case 3: return dot_rows<Step, 3, Rows>(masks, values, ahead, x, x_stride, results);
+    default: return dot_rows<Step, batch_per_pass, Rows>(masks, values, ahead, x, x_stride, results);
   }
 }
 
@@ -178,11 +201,12 @@ void multiply_few_rows(const MaskedView& view, const RowMask& row_mask, std::int
     masks[r] = row_mask(row + r, mask_buffer + r * row_mask.bytes());
     values[r] = row_values(view, row + r, value_buffer + r * (padded + value_slack));
   }
+  const std::int64_t ahead = first_value(view, row + Rows) - first_value(view, row);
   T* y = static_cast<T*>(product.y);
   for (std::int64_t first = 0; first < product.batch; first += batch_per_pass) {
     const std::int64_t batch = smaller(batch_per_pass, product.batch - first);
     float results[Rows * batch_per_pass];
-    dot_rows<Step, Rows>(batch, masks, values, x + first * padded, padded, results);
+    dot_rows<Step, Rows>(batch, masks, values, ahead, x + first * padded, padded, results);
     store_results<Rows>(results, row, view.rows, first, batch, product.bias, y);
   }
 }
@@ -210,12 +234,13 @@ void multiply_masked_small(const MaskedView& view, const Product& product) {
 // Expands rows [first, first + strip) of a matrix into a tile; rows past the end become zeros.
 template <class Step>
 void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t first,
-                  std::int64_t strip, typename Step::Math::Unit* tile, std::int64_t units) {
+                  std::int64_t strip, typename Step::Math::Unit* tile, std::int64_t units,
+                  std::int64_t stride) {
   using T = typename Step::Element;
   std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, row_mask.bytes());
   T* value_buffer = scratch<T>(Scratch::row, view.columns + value_slack);
   for (std::int64_t r = 0; r < strip; ++r) {
-    typename Step::Math::Unit* out = tile + r * units;
+    typename Step::Math::Unit* out = tile + r * stride;
     if (first + r >= view.rows) {
       clear(out, units);
       continue;
@@ -229,10 +254,13 @@ void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t 
   }
 }
 
+// Up to this batch, dot products are the faster.
+constexpr std::int64_t most_masked_dots = 24;
+
 template <class T>
 void multiply_masked(const MaskedView& view, const Product& product) {
   using Step = typename Steps<T>::Packed;
-  if (product.batch <= small_batch) {
+  if (product.batch <= most_masked_dots) {
     multiply_masked_small<Step>(view, product);
     return;
   }
@@ -240,7 +268,15 @@ void multiply_masked(const MaskedView& view, const Product& product) {
   multiply_expanded<Step>(
       view.rows, view.columns, product,
       [&](std::int64_t first, std::int64_t strip, typename Step::Math::Unit* tile,
-          std::int64_t units) { expand_strip<Step>(view, row_mask, first, strip, tile, units); });
+          std::int64_t units, std::int64_t stride) {
+        expand_strip<Step>(view, row_mask, first, strip, tile, units, stride);
+      },
+      [&](std::int64_t first, std::int64_t rows, std::int64_t part, std::int64_t parts) {
+        prefetch_part(view.mask + first * view.mask_stride, rows * view.mask_stride, part, parts);
+        const std::int64_t begin = first_value(view, first);
+        prefetch_part(static_cast<const T*>(view.values) + begin,
+                      (first_value(view, first + rows) - begin) * sizeof(T), part, parts);
+      });
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE

@@ -131,15 +131,15 @@ void multiply_quantized_small(const QuantizedView& view, const Product& product)
 // Decodes rows into a dense tile of units.
 template <class Step>
 void decode_strip(const QuantizedView& view, std::int64_t first, std::int64_t strip,
-                  typename Step::Math::Unit* tile, std::int64_t units) {
+                  typename Step::Math::Unit* tile, std::int64_t units, std::int64_t stride) {
   using T = typename Step::Element;
-  clear(tile, strip * units);
+  for (std::int64_t r = 0; r < strip; ++r) clear(tile + r * stride, units);
   for (std::int64_t r = 0; r < smaller(strip, view.rows - first); ++r) {
     for (std::int64_t g = view.row_starts[first + r]; g < view.row_starts[first + r + 1]; ++g) {
       float weights[QuantizedView::group];
       decode_group(view, g, widen(static_cast<const T*>(view.scales)[g]), weights);
       typename Step::Math::Unit* out =
-          tile + r * units +
+          tile + r * stride +
           view.places[g] * (QuantizedView::group / Step::Math::columns_per_unit);
       if constexpr (Step::Math::columns_per_unit == 1) {
         std::memcpy(out, weights, sizeof weights);
@@ -152,17 +152,27 @@ void decode_strip(const QuantizedView& view, std::int64_t first, std::int64_t st
   }
 }
 
+// Up to this batch, dot products are the faster.
+constexpr std::int64_t most_quantized_dots = 24;
+
 template <class T>
 void multiply_quantized(const QuantizedView& view, const Product& product) {
   using Step = typename Steps<T>::Dense;
-  if (product.batch <= small_batch) {
+  if (product.batch <= most_quantized_dots) {
     multiply_quantized_small<T>(view, product);
     return;
   }
   multiply_expanded<Step>(
       view.rows, view.columns, product,
       [&](std::int64_t first, std::int64_t strip, typename Step::Math::Unit* tile,
-          std::int64_t units) { decode_strip<Step>(view, first, strip, tile, units); });
+          std::int64_t units, std::int64_t stride) {
+        decode_strip<Step>(view, first, strip, tile, units, stride);
+      },
+      [&](std::int64_t first, std::int64_t rows, std::int64_t part, std::int64_t parts) {
+        constexpr std::int64_t group_bytes = QuantizedView::group / 2;
+        const std::int64_t begin = view.row_starts[first], end = view.row_starts[first + rows];
+        prefetch_part(view.codes + begin * group_bytes, (end - begin) * group_bytes, part, parts);
+      });
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE

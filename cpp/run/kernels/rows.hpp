@@ -6,9 +6,6 @@
 
 namespace thresher::THRESHER_NAMESPACE {
 
-// Up to this batch dot products are the faster.
-constexpr std::int64_t small_batch = 12;
-
 // More than four rows of x take several passes over the weights, which are then in the cache.
 constexpr int batch_per_pass = 4;
 

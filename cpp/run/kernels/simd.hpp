@@ -87,6 +87,16 @@ THRESHER_INLINE void clear(T* to, std::int64_t count) {
   if (count > 0) std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(T));
 }
 
+// Brings part `part` of `parts` of some bytes into the second-level cache.
+THRESHER_INLINE void prefetch_part(const void* from, std::int64_t bytes, std::int64_t part,
+                                   std::int64_t parts) {
+  constexpr std::int64_t line = 64;
+  const char* start = static_cast<const char*>(from);
+  for (std::int64_t i = bytes * part / parts; i < bytes * (part + 1) / parts; i += line) {
+    __builtin_prefetch(start + i, 0, 2);
+  }
+}
+
 THRESHER_INLINE std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }

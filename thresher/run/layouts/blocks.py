@@ -64,7 +64,7 @@ class Blocks(KernelLayout):
             "places": kept.nonzero()[:, 1].to(torch.uint16),
             "values": blocks[kept],
         }
-        return cls(tensors, tuple(weight.shape), {})
+        return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
     def bind(self) -> Any:
         """Bind row starts, places and blocks."""

@@ -53,7 +53,7 @@ class Csr(KernelLayout):
         torch.cumsum(kept.sum(1), 0, out=starts[1:])
         columns = kept.nonzero()[:, 1].to(torch.uint16)
         tensors = {"row_starts": starts, "indices": columns, "values": weight[kept]}
-        return cls(tensors, tuple(weight.shape), {})
+        return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
     def bind(self) -> Any:
         """Bind row starts, columns and values."""
@@ -112,7 +112,7 @@ class FanIn(KernelLayout):
             "indices": order.to(torch.uint16).contiguous(),
             "values": weight.gather(1, order),
         }
-        return cls(tensors, tuple(weight.shape), {"fan_in": fan_in})
+        return cls(tensors, (weight.shape[0], weight.shape[1]), {"fan_in": fan_in})
 
     def bind(self) -> Any:
         """Bind columns and values."""

@@ -41,7 +41,9 @@ class Bitmask(KernelLayout):
         """Pack a dense matrix."""
         kept = weight != 0
         mask = torch.from_numpy(np.packbits(kept.numpy(), axis=1, bitorder="little"))
-        return cls({"mask": mask, "values": weight.detach()[kept]}, tuple(weight.shape), {})
+        return cls(
+            {"mask": mask, "values": weight.detach()[kept]}, (weight.shape[0], weight.shape[1]), {}
+        )
 
     def bind(self) -> Any:
         """Bind mask and values."""
@@ -70,8 +72,8 @@ class NofM(KernelLayout):
     """
 
     name = "n:m"
-    patterns = ((1, 4), (2, 8), (2, 4), (4, 8))
-    """The patterns looked for when none is named, sparsest first."""
+    patterns = ((1, 8), (1, 4), (2, 8), (2, 4))
+    """Looked for when none is named, smallest first; none takes more room than a bitmask."""
 
     @classmethod
     def refusal(cls, weight: Tensor) -> str | None:

@@ -89,7 +89,7 @@ class GroupSparse4Bit(KernelLayout, Catalogued):
             "scales": scales,
             "zeros": zeros.to(torch.uint8),
         }
-        return cls(tensors, tuple(weight.shape), {})
+        return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
     def bind(self) -> Any:
         """Bind row starts, places, codes, scales and zero points."""

@@ -50,7 +50,7 @@ class Shrunk(Layout):
         kept = weight.detach() != 0
         rows, columns = kept.any(1).nonzero()[:, 0], kept.any(0).nonzero()[:, 0]
         values = weight.detach()[rows][:, columns].contiguous()
-        return cls(tuple(weight.shape), rows, columns, values)
+        return cls((weight.shape[0], weight.shape[1]), rows, columns, values)
 
     @classmethod
     def from_tensors(
@@ -71,7 +71,7 @@ class Shrunk(Layout):
                 f"tensor 'values' of a packed layer has shape {tuple(values.shape)}, expected "
                 f"{(len(kept[0]), len(kept[1]))}"
             )
-        return cls(shape, *kept, values)
+        return cls(shape, kept[0], kept[1], values)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the stored buffers by name."""
