@@ -10,6 +10,7 @@ from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .loss_omp import LossOMP
 from .path import Path
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
+from .representers import Representers
 from .scoring import ScoringSystem
 from .thresholding import ThresholdingWithFeedback
 
@@ -27,6 +28,7 @@ __all__ = [
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
+    "Representers",
     "ScoringSystem",
     "SparseBayes",
     "SparseGLM",
