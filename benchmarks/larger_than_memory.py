@@ -103,7 +103,6 @@ def measure(method: str, folder: Path) -> dict[str, object]:
     windows = torch.randint(0, VOCABULARY, (8, 256), generator=generator)
     out = folder.with_name(f"{folder.name}-{method}")
     shutil.rmtree(out, ignore_errors=True)
-    shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)
     start = time.perf_counter()
     record = prune_folder(folder, out, as_recipe(method).with_options(0.5), windows)
     seconds = time.perf_counter() - start
