@@ -5,7 +5,9 @@ from .bayes import SparseBayes
 from .best_subset import BestSubset
 from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
 from .display import CVDisplay, PathDisplay
+from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
+from .kronecker_bayes import KroneckerBayes
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .loss_omp import LossOMP
 from .path import Path
@@ -18,8 +20,10 @@ __all__ = [
     "CVDisplay",
     "ElasticNet",
     "ElasticNetCV",
+    "GAMPBayes",
     "GroupLasso",
     "GroupLassoCV",
+    "KroneckerBayes",
     "Lasso",
     "LassoCV",
     "LossOMP",
