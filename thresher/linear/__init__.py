@@ -1,6 +1,7 @@
 """Sparse linear models and recovery, with scikit-learn's face and without torch."""
 
 from . import datafits, penalties, solvers
+from .alternating_completion import AlternatingCompletion
 from .bayes import SparseBayes
 from .best_subset import BestSubset
 from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
@@ -10,12 +11,14 @@ from .glm import SparseGLM, SparseLogistic
 from .kronecker_bayes import KroneckerBayes
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .loss_omp import LossOMP
+from .one_sided_completion import OneSidedCompletion
 from .path import Path
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
 from .scoring import ScoringSystem
 from .thresholding import ThresholdingWithFeedback
 
 __all__ = [
+    "AlternatingCompletion",
     "BestSubset",
     "CVDisplay",
     "ElasticNet",
@@ -28,6 +31,7 @@ __all__ = [
     "LassoCV",
     "LossOMP",
     "MultiTaskLasso",
+    "OneSidedCompletion",
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
