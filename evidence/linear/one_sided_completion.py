@@ -17,22 +17,34 @@ from .._models import paired_margin
 from .._plots import lines
 
 _COLUMNS, _RANK = 40, 3
-_SIZES = (5_000, 20_000, 80_000)
+_SIZES = (5_000, 20_000, 50_000)
+_PENALTIES = (1e-6, 1e-2, 0.1, 1.0, 10.0)
 
 
 def _one_sided(observed: Observed) -> np.ndarray:
     return OneSidedCompletion(_RANK).fit_observed(observed).components_
 
 
-def _alternating(observed: Observed, ridge: float) -> np.ndarray:
+def _alternating(observed: Observed) -> np.ndarray:
+    """Complete X itself, its penalty chosen by the error on hidden entries."""
+    values = observed.values.tocoo()
+    # The second entry of every tenth row; each row keeps one.
+    hidden = (np.arange(values.nnz) % 2 == 1) & (values.row % 10 == 0)
+    kept = sparse.coo_array(
+        (values.data[~hidden], (values.row[~hidden], values.col[~hidden])), shape=values.shape
+    )
+
+    def miss(ridge: float) -> float:
+        left, right = _factorise(Observed(kept), ridge)
+        guess = np.einsum("ij,ij->i", left[values.row[hidden]], right[values.col[hidden]])
+        return float(np.sum((guess - values.data[hidden]) ** 2))
+
+    return _factorise(observed, min(_PENALTIES, key=miss))[1].T
+
+
+def _factorise(observed: Observed, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     model = AlternatingCompletion(_RANK, ridge=ridge, max_iter=20, random_state=0)
-    return model.fit_observed(observed)[1].T
-
-
-def _alternating_best(observed: Observed, truth: np.ndarray) -> np.ndarray:
-    """Return the best of several penalties, chosen by the truth: more than a user could do."""
-    found = [_alternating(observed, ridge) for ridge in (1e-2, 1.0, 10.0)]
-    return min(found, key=lambda components: _distance(components, truth))
+    return model.fit_observed(observed)
 
 
 def _singular_vectors(observed: Observed) -> np.ndarray:
@@ -57,6 +69,7 @@ def _observe(rng: np.random.Generator, rows: int, truth: np.ndarray) -> Observed
 
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     sizes = _SIZES if scale >= 0.5 else _SIZES[:2]
+    seeds = seeds[: max(1, round(len(seeds) * scale))]
     names = ("one-sided", "alternating on X", "SVD of zero-filled X")
     errors = np.zeros((len(names), len(sizes), len(seeds)))
     for s, seed in enumerate(seeds):
@@ -66,7 +79,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
             observed = _observe(rng, rows, truth)
             found = (
                 _one_sided(observed),
-                _alternating_best(observed, truth),
+                _alternating(observed),
                 _singular_vectors(observed),
             )
             errors[:, r, s] = [_distance(components, truth) for components in found]
@@ -83,7 +96,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
             f"{m} " + ", ".join(f"{e:.2f}" for e in errors[i].mean(1)) for i, m in enumerate(names)
         )
         + ". The margin is the mean advantage over the better of the others, less one standard "
-        "error; the penalty of alternating minimisation was chosen by the truth."
+        "error; the penalty of alternating minimisation was chosen on hidden entries."
     )
     figure = lines(
         list(sizes), {m: errors[i].mean(1).tolist() for i, m in enumerate(names)},
@@ -97,7 +110,7 @@ experiment = Experiment(
     method="one-sided-completion",
     claim="Two entries per row suffice to recover the right singular vectors by completing "
     "X^T X, where completing X itself fails.",
-    baseline="alternating minimisation on X with its penalty chosen by the truth, and the SVD "
+    baseline="alternating minimisation on X with its penalty chosen on hidden entries, and the SVD "
     "of X with zeros at missing entries",
     run=_run,
 )

@@ -14,7 +14,9 @@ from .loss_omp import LossOMP
 from .one_sided_completion import OneSidedCompletion
 from .path import Path
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
+from .representers import Representers
 from .scoring import ScoringSystem
+from .synthetic_control import SyntheticControl
 from .thresholding import ThresholdingWithFeedback
 
 __all__ = [
@@ -35,11 +37,13 @@ __all__ = [
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
+    "Representers",
     "ScoringSystem",
     "SparseBayes",
     "SparseGLM",
     "SparseLogistic",
     "SparseLogisticCV",
+    "SyntheticControl",
     "ThresholdingWithFeedback",
     "batch_omp",
     "datafits",

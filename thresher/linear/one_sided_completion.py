@@ -22,7 +22,7 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
     Where a row has too few entries to be completed, the products of pairs of columns still
     average, over the rows that observe both, to the entries of ``X^T X / n``. That small
     matrix is completed at low rank, each entry weighted by the number of rows behind it.
-    Squares, which noise would bias, are left out.
+    Noise in the entries of ``X`` adds its variance to the squares on the diagonal.
 
     Parameters
     ----------
@@ -108,9 +108,8 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         seen.data = np.ones_like(seen.data)
         counts = (seen.T @ seen).toarray()
         sums = (values.T @ values).toarray()
-        if counts.shape[0] > 1:
-            np.fill_diagonal(counts, 0.0)
-        if not counts.any():
+        pairs = counts.sum() - np.trace(counts)
+        if len(counts) > 1 and pairs == 0:
             raise DataError("no row observes two columns; products of columns are all unknown")
         means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
         factor = self._factor(means, counts / counts.sum())
