@@ -13,6 +13,7 @@ from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .loss_omp import LossOMP
 from .one_sided_completion import OneSidedCompletion
 from .path import Path
+from .phase_retrieval import SparsePhaseRetrieval
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
 from .representers import Representers
 from .scoring import ScoringSystem
@@ -43,6 +44,7 @@ __all__ = [
     "SparseGLM",
     "SparseLogistic",
     "SparseLogisticCV",
+    "SparsePhaseRetrieval",
     "SyntheticControl",
     "ThresholdingWithFeedback",
     "batch_omp",
