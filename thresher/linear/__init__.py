@@ -14,6 +14,7 @@ from .loss_omp import LossOMP
 from .one_sided_completion import OneSidedCompletion
 from .path import Path
 from .phase_retrieval import SparsePhaseRetrieval
+from .private import LocallyPrivateRegression
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
 from .representers import Representers
 from .scoring import ScoringSystem
@@ -32,6 +33,7 @@ __all__ = [
     "KroneckerBayes",
     "Lasso",
     "LassoCV",
+    "LocallyPrivateRegression",
     "LossOMP",
     "MultiTaskLasso",
     "OneSidedCompletion",
