@@ -18,8 +18,10 @@ from .private import LocallyPrivateRegression
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
 from .representers import Representers
 from .scoring import ScoringSystem
+from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
 from .thresholding import ThresholdingWithFeedback
+from .zero_imputation import ZeroImputedRegression
 
 __all__ = [
     "AlternatingCompletion",
@@ -42,6 +44,7 @@ __all__ = [
     "PathDisplay",
     "Representers",
     "ScoringSystem",
+    "SketchedRegression",
     "SparseBayes",
     "SparseGLM",
     "SparseLogistic",
@@ -49,6 +52,7 @@ __all__ = [
     "SparsePhaseRetrieval",
     "SyntheticControl",
     "ThresholdingWithFeedback",
+    "ZeroImputedRegression",
     "batch_omp",
     "datafits",
     "penalties",

@@ -175,7 +175,9 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         if not (self._bound > 0 and self.bound_y > 0):
             raise OptionError(f"bounds must be positive, got {self._bound} and {self.bound_y}")
         rng = check_random_state(self.random_state)
-        X, y = _clipped(X, self._bound), np.clip(y, -self.bound_y, self.bound_y)
+        # A person's target shrinks with the row: the equation between the two stays true.
+        y = np.clip(y * _shrinkage(X, self._bound)[:, 0], -self.bound_y, self.bound_y)
+        X = _clipped(X, self._bound)
         if self.protocol == "interactive":
             self.coef_ = self._interactive(X, y, rng)
         elif X_public is None:
@@ -257,5 +259,10 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
 
 def _clipped(rows: np.ndarray, bound: float) -> np.ndarray:
     """Return the rows, shortened where their Euclidean norm exceeds the bound."""
+    return rows * _shrinkage(rows, bound)
+
+
+def _shrinkage(rows: np.ndarray, bound: float) -> np.ndarray:
+    """Return the factor in (0, 1] that brings the norm of every row to the bound at most."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows * np.minimum(1, bound / np.maximum(norms, 1e-300))
+    return np.minimum(1, bound / np.maximum(norms, 1e-300))
