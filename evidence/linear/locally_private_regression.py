@@ -13,7 +13,7 @@ from thresher.linear import Lasso, LocallyPrivateRegression
 from .._plots import lines
 
 _EPSILON, _NONZEROS, _PUBLIC = 8.0, 3, 5_000
-_PEOPLE = (50_000, 200_000, 800_000)
+_PEOPLE = (40_000, 160_000, 640_000)
 _FEATURES = (10, 20, 40)
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
 
@@ -21,7 +21,7 @@ Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
 def _private(protocol: str, public: bool) -> Fit:
     def fit(X: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, seed: int) -> Any:
         model = LocallyPrivateRegression(
-            _EPSILON, protocol=protocol, threshold=0.0, k=_NONZEROS, rounds=5, random_state=seed
+            _EPSILON, protocol=protocol, threshold=0.0, k=_NONZEROS, random_state=seed
         )
         return model.fit(X, y, unlabelled if public else None)
 

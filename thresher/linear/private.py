@@ -90,7 +90,8 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
     k : int, optional
         Entries kept (interactive); a tenth of the features, one at least, by default.
     rounds : int, default 10
-        Rounds (interactive).
+        Rounds (interactive). What the start leaves falls by about ``1 - step`` in each; more
+        rounds leave fewer people, hence more noise, to each.
     step : float, default 0.5
         Length of a gradient step relative to the inverse curvature of unit variance
         (interactive).

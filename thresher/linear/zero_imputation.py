@@ -24,9 +24,8 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    step : float, optional
-        Constant step relative to the inverse mean squared norm of a row; by default
-        ``1 / sqrt(n_samples)``, one at most.
+    step : float, default 0.25
+        Constant step relative to the inverse mean squared norm of a row, in (0, 1].
     fit_intercept : bool, default True
         Whether to centre by the means of the observed entries, so that a gap counts as the
         mean.
@@ -44,6 +43,11 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
     ------
     OptionError
         If `step` is not in (0, 1].
+
+    References
+    ----------
+    Bach and Moulines, Non-strongly-convex smooth stochastic approximation with convergence
+    rate O(1/n) (2013), for averaging at a constant step and the default of it.
     """
 
     card = Card(
@@ -55,7 +59,7 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
         summary="one pass of averaged SGD on zero-imputed rows; the gaps act as a ridge penalty",
     )
 
-    def __init__(self, step: float | None = None, *, fit_intercept: bool = True) -> None:
+    def __init__(self, step: float = 0.25, *, fit_intercept: bool = True) -> None:
         self.step = step
         self.fit_intercept = fit_intercept
 
@@ -80,7 +84,7 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
         self
             Fitted.
         """
-        if self.step is not None and not 0 < self.step <= 1:
+        if not 0 < self.step <= 1:
             raise OptionError(f"step must lie in (0, 1], got {self.step}")
         X, y = validate_data(
             self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True
@@ -92,9 +96,8 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
             self.means_ = sums / np.maximum(seen.sum(axis=0), 1)
         self.intercept_ = float(np.mean(y)) if self.fit_intercept else 0.0
         rows = self._imputed(X)
-        relative = 1 / np.sqrt(len(rows)) if self.step is None else self.step
         power = float(np.einsum("ij,ij->", rows, rows)) / len(rows)
-        step = relative / power if power > 0 else 0.0
+        step = self.step / power if power > 0 else 0.0
         coef = np.zeros(X.shape[1])
         self.coef_ = np.zeros(X.shape[1])
         for count, (row, target) in enumerate(zip(rows, y - self.intercept_, strict=True), 1):
