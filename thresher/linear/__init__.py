@@ -20,6 +20,7 @@ from .representers import Representers
 from .scoring import ScoringSystem
 from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
+from .task_selection import TaskSelection
 from .thresholding import ThresholdingWithFeedback
 from .zero_imputation import ZeroImputedRegression
 
@@ -51,6 +52,7 @@ __all__ = [
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
     "SyntheticControl",
+    "TaskSelection",
     "ThresholdingWithFeedback",
     "ZeroImputedRegression",
     "batch_omp",
