@@ -23,6 +23,7 @@ from .synthetic_control import SyntheticControl
 from .task_selection import TaskSelection
 from .thresholding import ThresholdingWithFeedback
 from .zero_imputation import ZeroImputedRegression
+from .zeroth_order import ZerothOrderFrankWolfe
 
 __all__ = [
     "AlternatingCompletion",
@@ -55,6 +56,7 @@ __all__ = [
     "TaskSelection",
     "ThresholdingWithFeedback",
     "ZeroImputedRegression",
+    "ZerothOrderFrankWolfe",
     "batch_omp",
     "datafits",
     "penalties",
