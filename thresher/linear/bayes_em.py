@@ -102,7 +102,20 @@ def maximise_evidence(
 
 
 def exact_expectation(A: np.ndarray, y: np.ndarray) -> Expectation:
-    """Return the E-step that inverts the covariance of `y`, at a cost of ``n^2 p``."""
+    """Make the E-step that inverts the covariance of `y`, at a cost of ``n^2 p``.
+
+    Parameters
+    ----------
+    A : array of shape (n, p)
+        Measurements.
+    y : array of shape (n,)
+        What was measured.
+
+    Returns
+    -------
+    callable
+        From prior variances and the noise variance to posterior means and variances.
+    """
 
     def expectation(prior: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
         kept = np.flatnonzero(prior)

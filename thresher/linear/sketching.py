@@ -45,14 +45,41 @@ def hadamard_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.
 
 
 def gaussian_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.ndarray:
-    """Return a dense Gaussian sketch; parameters as for :func:`hadamard_sketch`."""
+    """Return a dense Gaussian sketch, in ``rows n`` per column.
+
+    Parameters
+    ----------
+    A : array of shape (n, d)
+        What is sketched.
+    rows : int
+        Rows of the sketch.
+    rng : RandomState
+        Entries of the sketching matrix.
+
+    Returns
+    -------
+    array of shape (rows, d)
+        The sketch ``S A`` with ``E[S^T S] = I``.
+    """
     return rng.standard_normal((rows, len(A))) @ A / np.sqrt(rows)
 
 
 def count_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.ndarray:
     """Return a sparse sketch, every row of `A` added to one row with a random sign.
 
-    Parameters as for :func:`hadamard_sketch`.
+    Parameters
+    ----------
+    A : array of shape (n, d)
+        What is sketched.
+    rows : int
+        Rows of the sketch.
+    rng : RandomState
+        Destinations and signs.
+
+    Returns
+    -------
+    array of shape (rows, d)
+        The sketch ``S A`` with ``E[S^T S] = I``.
     """
     sketch = np.zeros((rows, A.shape[1]))
     np.add.at(sketch, rng.randint(rows, size=len(A)), A * rng.choice([-1.0, 1.0], len(A))[:, None])
