@@ -16,7 +16,6 @@ from .path import Path
 from .phase_retrieval import SparsePhaseRetrieval
 from .private import LocallyPrivateRegression
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
-from .representers import Representers
 from .scoring import ScoringSystem
 from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
@@ -44,7 +43,6 @@ __all__ = [
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
-    "Representers",
     "ScoringSystem",
     "SketchedRegression",
     "SparseBayes",
