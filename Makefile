@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs bench sanitize clean
 
 # Prune SmolLM2-135M to 50 % on Python's documentation, and show what it cost.
 demo: $(INSTALLED)
@@ -20,6 +20,19 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Time every packed layout beside its rivals; wants a quiet machine, and says when it is not.
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps sparseprop
+	$(BIN)/python -m benchmarks.kernels
+
+# The tests of the kernels with AddressSanitizer and UndefinedBehaviorSanitizer.
+SANITIZED := build/sanitized
+sanitize: $(INSTALLED)
+	cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
+	  -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build $(SANITIZED) --target _run
+	$(BIN)/python tests/run/sanitized.py $(SANITIZED)/cpp/run
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

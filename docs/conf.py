@@ -18,7 +18,7 @@ extensions = [
     "myst_parser",
     "generated_pages",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_static"]
 root_doc = "index"
 
 # Types are given in words, with shapes, by the docstrings themselves.
@@ -33,4 +33,5 @@ nitpicky = True
 nitpick_ignore_regex = [("py:attr", r"[a-z_]+")]
 
 html_theme = "furo"
+html_static_path = ["_static"]
 html_title = f"Thresher {release}"

@@ -1,6 +1,11 @@
 """Small real models: transformers architectures with random weights, and a byte tokenizer."""
 
+import os
 from pathlib import Path
+
+# Before torch is imported: the models are tiny, so a second thread makes them slower, and on a
+# busy machine, where threads wait for one another, very much slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -20,6 +20,7 @@ _NAMES = {
     "compare": "thresher.run.evaluate:compare",
     "export": "thresher.run.export:export",
     "perplexity": "thresher.run.evaluate:perplexity",
+    "pack": "thresher.run.pack:pack",
     "patterns": "thresher.core.patterns",
     "prox": "thresher.core.prox",
     "prune": "thresher.prune",

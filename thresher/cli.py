@@ -154,3 +154,23 @@ def export(model: Path, out: Path) -> None:
 
     write(model, out)
     click.echo(f"wrote {out}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--dense", required=True, help="The dense original, timed in bfloat16.")
+@click.option(
+    "--batch",
+    multiple=True,
+    type=int,
+    default=(1, 16),
+    show_default=True,
+    help="Rows per product that layouts are chosen for. Repeatable.",
+)
+@click.option("--tokens", default=32, show_default=True, help="Tokens to generate per run.")
+@click.option("--repeats", default=3, show_default=True, help="Interleaved runs of each model.")
+def bench(model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int) -> None:
+    """Pack sparse MODEL for this machine, and time it beside the dense original."""
+    from .workflow import bench_folder
+
+    bench_folder(model, dense, batch, tokens, repeats)

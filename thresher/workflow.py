@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "PruneJob",
+    "bench_folder",
     "evaluate_folder",
     "load_model",
     "read_record",
@@ -48,7 +49,7 @@ class PruneJob:
     ----------
     model : str
         Folder or hub name.
-    options
+    **options : Any
         The command's options, see ``thresher prune --help``.
     """
 
@@ -228,6 +229,11 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{str(folder)!r} cannot be loaded: {error} Its tensors do not fit its configuration; "
+            "write or fetch it again"
+        ) from error
     except (ValueError, KeyError) as error:
         raise DataError(
             f"{str(folder)!r} is no causal language model that can be evaluated: {error}"
@@ -246,6 +252,16 @@ def run_evidence(name: str | None, scale: float, seeds: int | None, out: Path) -
             result = execute(each, scale=scale, seeds=chosen, folder=out)
         print_evidence(result)
         _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
+
+
+def bench_folder(model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int) -> None:
+    """``thresher bench``: choose layouts by measurement, then generate with both models."""
+    from .run.bench import bench
+    from .run.pack import pack
+
+    packed = pack(load_model(resolve(model), torch.bfloat16), batch=batch)
+    rival = load_model(resolve(dense), torch.bfloat16)
+    _console.print(bench(rival, packed, new_tokens=tokens, repeats=repeats).table())
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:

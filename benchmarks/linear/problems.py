@@ -52,7 +52,7 @@ def planted(rows: int, columns: int, support: int, seed: int) -> tuple[np.ndarra
 
 
 def nci60(python: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return standardised gene expressions (64 x 6,830) and whether a tumour is of the lung."""
+    """Return standardised gene expressions (64 x 6,830) and whether a tumour is a melanoma."""
 
     def build(folder: Path) -> None:
         source = next(fetch(ASSETS["nci60"]).glob("NCI60*"))
@@ -62,7 +62,7 @@ def nci60(python: str) -> tuple[np.ndarray, np.ndarray]:
     data = np.load(cached("nci60-converted", build) / "nci60.npz")
     X = data["X"][:, :6830]
     X = np.asfortranarray((X - X.mean(axis=0)) / X.std(axis=0))
-    return X, np.where(data["labels"] == "NSCLC", 1.0, -1.0)
+    return X, np.where(data["labels"] == "MELANOMA", 1.0, -1.0)
 
 
 def lasso_gap(X: np.ndarray, y: np.ndarray, alpha: float) -> Callable[[np.ndarray], float]:

@@ -157,10 +157,10 @@ def main(problem, result, library, tolerances, repeats):
             start = time.perf_counter()
             coef = run()
             seconds.append(time.perf_counter() - start)
-            if seconds[-1] > 20:
+            if seconds[-1] > 20 and len(seconds) > 1:
                 break
         if first is None:
-            first, *seconds = seconds if len(seconds) > 1 else seconds * 2
+            first, *seconds = seconds
         runs.append({"tolerance": tolerance, "warm": min(seconds)})
         coefs.append(np.asarray(coef))
         if sum(run["warm"] for run in runs) > 20:

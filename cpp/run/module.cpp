@@ -1,3 +1,12 @@
-#include <nanobind/nanobind.h>
+#include "bind.hpp"
+#include "isa.hpp"
 
-NB_MODULE(_run, module) { module.doc() = "Compiled kernels of thresher.run"; }
+NB_MODULE(_run, module) {
+  module.doc() = "Compiled kernels of thresher.run";
+  module.def("detected_isa", [] { return std::string(name(thresher::detected_isa())); });
+  module.def("active_isa", [] { return std::string(name(thresher::active_isa())); });
+  thresher::bind_masked(module);
+  thresher::bind_indexed(module);
+  thresher::bind_blocks(module);
+  thresher::bind_quantized(module);
+}

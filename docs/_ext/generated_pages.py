@@ -6,17 +6,22 @@ catalogue, from its card and its recorded evidence. Nothing keeps either list by
 
 from __future__ import annotations
 
+import html
 import importlib
+import json
 import pkgutil
 import shutil
 from collections import defaultdict
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from plotly.offline import get_plotlyjs
 from sphinx.util.rst import escape
 
 import thresher
 from thresher.core.card import Catalogued, catalogue
+from thresher.report.charts import templates
 from thresher.report.methods import evidence_result, method_data
 
 # The command line documents itself, and evidence has its place on the methods' pages.
@@ -27,6 +32,8 @@ def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("config-inited", lambda app, config: write_pages(Path(app.srcdir)))
     app.connect("missing-reference", resolve_imported_name)
+    app.connect("html-page-context", add_figure_scripts)
+    app.connect("build-finished", write_plotly)
     return {"parallel_read_safe": True}
 
 
@@ -38,6 +45,19 @@ def resolve_imported_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     return env.domains["py"].resolve_xref(
         env, node["refdoc"], app.builder, node["reftype"], node["reftarget"], node, contnode
     )
+
+
+def add_figure_scripts(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
+    """Load the plotting library on the pages that hold a figure, and on no other."""
+    if page.startswith("methods/") and figure_json(page.removeprefix("methods/")) is not None:
+        app.add_js_file("plotly.min.js", loading_method="defer")
+        app.add_js_file("evidence.js", loading_method="defer")
+
+
+def write_plotly(app: Any, exception: Exception | None) -> None:
+    """Put the plotting library into the site, so that it works offline."""
+    if exception is None and app.builder.format == "html":
+        (Path(app.outdir) / "_static" / "plotly.min.js").write_text(get_plotlyjs(), "utf-8")
 
 
 def write_pages(source: Path) -> None:
@@ -109,25 +129,47 @@ def method_page(method: type[Catalogued]) -> str:
     )
 
 
+def figure_json(name: str) -> str | None:
+    """Return the recorded figure of a method's evidence, or None."""
+    file = files("thresher") / "evidence" / "results" / f"{name}.figure.json"
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def figure_section(claim: str, recorded: str) -> str:
+    """Return a recorded figure as it is placed in a page."""
+    content = {"figure": json.loads(recorded), "templates": templates()}
+    data = json.dumps(content).replace("<", "\\u003c")
+    label = html.escape(f"Figure: {claim} The table holds its numbers.")
+    lines = [
+        f'<div class="evidence-figure" role="img" aria-label="{label}" style="height:24rem"></div>',
+        f'<script type="application/json">{data}</script>',
+    ]
+    return _directive("raw", "html", lines=lines)
+
+
 def evidence_section(name: str, result: dict[str, Any] | None) -> str:
     """Return what was found when the paper's claim was rerun."""
     if result is None:
         return f"None is recorded yet. ``thresher evidence {name}`` runs the experiment, if any.\n"
     outcome = "Reproduced" if result["reproduced"] else "Not reproduced"
+    margin = "not finite" if result["margin"] is None else f"{result['margin']:.4g}"
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     parts = [
         f":Claim: {escape(result['claim'])}",
         f":Baseline: {escape(result['baseline'])}",
-        f":Verdict: **{outcome}**, margin {result['margin']:.4g}",
+        f":Verdict: **{outcome}**, margin {margin}",
         f":Seeds: {escape(str(result['seeds']))}",
         f":Versions: {escape(versions)}",
         "",
         f"{escape(result['summary'])}\n",
     ]
+    recorded = figure_json(name)
+    if recorded is not None:
+        parts.append(figure_section(result["claim"], recorded))
     if result["table"]:
         columns = list(result["table"][0])
         rows = [[_cell(row.get(column)) for column in columns] for row in result["table"]]
-        parts.append(_table([escape(str(column)) for column in columns], rows))
+        parts.append(_table([escape(str(column).replace("_", " ")) for column in columns], rows))
     parts.append(f"``thresher evidence {name}`` reruns it.\n")
     return "\n".join(parts)
 

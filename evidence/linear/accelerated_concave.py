@@ -63,7 +63,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     summary = (
         f"Plain proximal gradient takes {average:.2f} times the steps of the accelerated method "
         f"on average (at most 3000 are counted) to a violation of 1e-4; by setting from "
-        f"{min(min(c) for c in ratios.values()):.2f} to {max(max(c) for c in ratios.values()):.2f}. "
+        f"{min(map(min, ratios.values())):.2f} to {max(map(max, ratios.values())):.2f}. "
         "The rule asked for 1.5 or more on average; the margin is the ratio less 1.5."
     )
     figure = lines(

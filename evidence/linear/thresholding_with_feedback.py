@@ -14,7 +14,7 @@ from .._plots import lines
 
 _ROWS, _COLUMNS = 100, 250
 _SUPPORTS = (10, 20, 30, 40)
-_LIMIT = 200
+_LIMIT = 100
 
 
 def _feedback(A: np.ndarray, y: np.ndarray, k: int) -> Recovery:
@@ -35,7 +35,7 @@ _METHODS = {
 
 
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    trials = max(2, round(15 * scale))
+    trials = max(2, round(5 * scale))
     success = {name: np.zeros(len(_SUPPORTS)) for name in _METHODS}
     steps: dict[str, list[int]] = {name: [] for name in _METHODS}
     table = []
@@ -71,6 +71,12 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         f"most {most}, IHT a median of {median['IHT']:.0f}. The margin is the recovery rate "
         "above the best of IHT, HTP and CoSaMP."
     )
+    if not reproduced:
+        summary += (
+            " CoSaMP fits twice as many columns in every step, which helps it where there are many "
+            "non-zeros; the adaptive scheme, which is not told their number, recovers "
+            f"{'the most' if area['adaptive feedback'] >= max(area.values()) else 'less'}."
+        )
     figure = lines(
         list(_SUPPORTS), {name: rates.tolist() for name, rates in success.items()},
         title=f"Recovery from {_ROWS} of {_COLUMNS} measurements", x_title="non-zeros",

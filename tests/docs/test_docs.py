@@ -75,6 +75,15 @@ def test_evidence_is_shown_with_its_verdict(pages, reproduced, words):
 
 
 @needs_sphinx
+def test_a_recorded_figure_is_placed_and_cannot_end_its_script(pages):
+    figure = '{"data": [{"name": "</script><b>"}], "layout": {}}'
+    section = pages.figure_section('Half the weights suffice, they "say".', figure)
+    assert section.count("</script>") == 1
+    assert "&quot;say&quot;" in section
+    assert '"dark"' in section
+
+
+@needs_sphinx
 def test_a_method_without_evidence_says_so(pages):
     assert "None is recorded yet" in pages.evidence_section("wanda", None)
 

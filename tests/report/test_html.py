@@ -90,6 +90,18 @@ def test_a_broken_model_is_called_broken(record):
     assert "not a finite number" in visible(record)
 
 
+def test_a_curve_that_explodes_is_drawn_on_a_logarithmic_axis(record):
+    record.evaluation["curve"][-2:] = [
+        {"density": 0.5, "perplexity": 1e304, "method": "wanda"},
+        {"density": 0.4, "perplexity": math.inf, "method": "wanda"},
+    ]
+    page = render(record)
+    figure = _figures(page)["curve"]
+    assert figure["layout"]["yaxis"]["type"] == "log"
+    assert figure["data"][0]["y"][-2:] == [1e304, None]
+    assert "<td>1e+304</td>" in page
+
+
 def test_no_smaller_cut_is_good_enough(record):
     record.evaluation["curve"] = [{"density": 0.9, "perplexity": 30.0, "method": "magnitude"}]
     text = visible(record)

@@ -169,3 +169,23 @@ def test_a_later_format_version_is_refused(sparse_folder):
         Checkpoint(sparse_folder)
     with pytest.raises(CheckpointError, match="99"):
         AutoModelForCausalLM.from_pretrained(sparse_folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_indices": torch.zeros(1, 1)},
+        {"_indices": torch.zeros(1, 9, dtype=torch.uint8)},
+        {"_shape": torch.tensor(8)},
+        {"_shape": torch.tensor([1, 0])},
+        {"_shape": torch.tensor([-1, 8])},
+        {"_shape": torch.tensor([1.0, 8.0])},
+        {"_values": torch.zeros(3)},
+        {"_values": None},
+    ],
+)
+def test_malformed_parts_are_refused_by_name(change):
+    weight = torch.tensor([[0.0, 5.0, 0.0, 6.0, 7.0, 8.0, 0.0, 0.0]])
+    parts = formats.pack(weight, weight != 0, NM(2, 4)) | change
+    with pytest.raises(CheckpointError, match="some_weight"):
+        formats.unpack({k: v for k, v in parts.items() if v is not None}, "some_weight", 4)

@@ -67,6 +67,11 @@ class BlockChain:
         -------
         list
             Hidden states; the samples themselves when the model is one block.
+
+        Raises
+        ------
+        DataError
+            If a sample gives the first block another mask or other positions than the first.
         """
         if self.names == [""]:
             return list(samples)
@@ -75,6 +80,12 @@ class BlockChain:
         caught: list[Any] = []
 
         def stop(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            if not _same(_arguments(args, keywords), self.arguments[0]):
+                raise DataError(
+                    f"sample {len(caught)} gives the blocks of {type(self.model).__name__} other "
+                    "arguments (a mask or positions) than the first sample; calibrate with samples "
+                    "of one length and without padding"
+                )
             caught.append(args[0] if args else keywords["hidden_states"])
             raise _StopForwardError
 
@@ -108,8 +119,7 @@ class BlockChain:
                     keywords: dict[str, Any],
                     i: int = index,
                 ) -> None:
-                    rest = {k: v for k, v in keywords.items() if k != "hidden_states"}
-                    self.arguments[i] = (tuple(args[1:]), _without_cache(rest))
+                    self.arguments[i] = _arguments(args, keywords)
 
                 handles.append(block.register_forward_pre_hook(note, with_kwargs=True))
                 if skip:
@@ -123,17 +133,28 @@ class BlockChain:
             for block, _ in restore:
                 del block.__dict__["forward"]
 
-    def _note_arguments(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> None:
-        rest = {k: v for k, v in keywords.items() if k != "hidden_states"}
-        self.arguments[index] = (tuple(args[1:]), _without_cache(rest))
-        if index + 1 == len(self.arguments):
-            raise _StopForwardError
-
 
 def _pass_through(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return hidden_states
+
+
+def _arguments(
+    args: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a block is given besides the hidden state."""
+    rest = {k: v for k, v in keywords.items() if k != "hidden_states"}
+    return tuple(args[1:]), _without_cache(rest)
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Compare arguments by the tensors they hold; other objects count as the same."""
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return left.shape == right.shape and (left is right or bool((left == right).all()))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[k], right[k]) for k in left)
+    if isinstance(left, tuple | list) and isinstance(right, tuple | list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return (left is None) == (right is None)
 
 
 def _without_cache(keywords: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class _Collector:
 
     def take(self, layer: Layer, module: nn.Module, args: tuple[Any, ...]) -> None:
         x = args[0].detach()
-        reading = _reading(layer)
+        reading = (_reading(layer), _version(args[0]))
         if self._last is not None and self._last[0] is args[0] and self._last[1] == reading:
             leader = self._last[2]
             if self._leaders.setdefault(layer.name, leader) == leader:
@@ -60,6 +60,11 @@ def _reading(layer: Layer) -> Any:
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
     return None
+
+
+def _version(x: torch.Tensor) -> int:
+    """Return how often a tensor was changed in place."""
+    return 0 if x.is_inference() else x._version
 
 
 def collect_inputs(

@@ -226,10 +226,12 @@ class Statistics:
             self._sampled += room
 
     def _seen(self, value: torch.Tensor | None, what: str) -> torch.Tensor:
-        if value is not None and self.tokens == 0 and not what.endswith("gradient"):
+        asked = value is not None or what in self.needs
+        if asked and self.tokens == 0 and not what.endswith("gradient"):
             raise DataError(
                 f"layer {self.name!r} was given no calibration tokens (an expert that was never "
-                "chosen, or empty data); calibrate with more data or exclude the layer"
+                "chosen, a module that is never called, or empty data); calibrate with more data "
+                "or exclude the layer"
             )
         if value is None:
             raise OptionError(

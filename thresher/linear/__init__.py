@@ -16,6 +16,7 @@ from .path import Path
 from .phase_retrieval import SparsePhaseRetrieval
 from .private import LocallyPrivateRegression
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
+from .representers import Representers
 from .scoring import ScoringSystem
 from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
@@ -43,6 +44,7 @@ __all__ = [
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
+    "Representers",
     "ScoringSystem",
     "SketchedRegression",
     "SparseBayes",

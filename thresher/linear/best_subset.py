@@ -127,7 +127,6 @@ class BestSubset(GreedyRegressor):
             raise OptionError(
                 f"cannot choose {self.k} of {X.shape[1]} columns; ask for 1 to {X.shape[1]}"
             )
-        X = np.asfortranarray(X)
         support = _pursue(X, y, min(self.k, len(y)))
         support, _ = exchange_search(X, y, support, self.max_exchanges)
         columns = Columns(X, y)

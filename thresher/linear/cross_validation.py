@@ -21,6 +21,16 @@ from .solvers import Problem
 class _CrossValidated:
     """Fits one path per fold, keeps the strength of lowest mean loss, and refits."""
 
+    # What the estimator that this is mixed into provides.
+    alphas: Any
+    n_alphas: int
+    eps: float
+    cv: Any
+    n_jobs: int | None
+    _problem: Any
+    _solver: Any
+    _keep: Any
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Choose the strength by cross-validation and fit at it.
 
@@ -39,25 +49,25 @@ class _CrossValidated:
             With ``alpha_``, ``alphas_``, ``cv_loss_`` (strengths by folds) and what the
             estimator without cross-validation has.
         """
-        problem = self._problem(X, y, sample_weight, 1.0)  # type: ignore[attr-defined]
-        if self.alphas is None:  # type: ignore[attr-defined]
-            alphas = alpha_grid(problem, self.n_alphas, self.eps)  # type: ignore[attr-defined]
+        problem = self._problem(X, y, sample_weight, 1.0)
+        if self.alphas is None:
+            alphas = alpha_grid(problem, self.n_alphas, self.eps)
         else:
-            alphas = np.sort(np.asarray(self.alphas, dtype=float))[::-1]  # type: ignore[attr-defined]
+            alphas = np.sort(np.array(self.alphas, dtype=np.float64))[::-1]
         classifier = hasattr(self, "classes_")
         labels = problem.y if problem.y.ndim == 1 else problem.y.argmax(axis=1)
-        folds = check_cv(self.cv, labels, classifier=classifier)  # type: ignore[attr-defined]
+        folds = check_cv(self.cv, labels, classifier=classifier)
         splits = list(folds.split(np.empty((len(labels), 1)), labels))
-        solver = self._solver(problem.penalty, problem.datafit)  # type: ignore[attr-defined]
+        solver = self._solver(problem.penalty, problem.datafit)
         # The compiled descents release the interpreter, so that threads run side by side.
-        losses = Parallel(n_jobs=self.n_jobs, prefer="threads")(  # type: ignore[attr-defined]
+        losses = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(_fold_losses)(problem, alphas, solver, train, test) for train, test in splits
         )
         self.alphas_ = alphas
         self.cv_loss_ = np.stack(losses, axis=1)
         self.alpha_ = float(alphas[np.argmin(self.cv_loss_.mean(axis=1))])
         chosen = problem.with_penalty(problem.penalty.scaled(self.alpha_))
-        self._keep(solver.solve(chosen).warn_unless_converged(solver.tol))  # type: ignore[attr-defined]
+        self._keep(solver.solve(chosen).warn_unless_converged(solver.tol))
         return self
 
 

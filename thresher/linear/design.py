@@ -36,7 +36,7 @@ class Design:
         else:
             self.matrix = np.asfortranarray(X, dtype=dtype)
             self.arguments = (self.matrix,)
-        self.dtype = np.dtype(dtype)
+        self.dtype: np.dtype[np.floating] = np.dtype(dtype)
         self.shape: tuple[int, int] = self.matrix.shape
 
     def columns(self, index: np.ndarray) -> Design:

@@ -216,7 +216,7 @@ class SparseLogistic(ClassifierMixin, PenalizedModel):
         if self.coef_.T.reshape(-1).size != np.prod(problem.coef_shape):
             return None, None
         shape = problem.coef_shape
-        return self.coef_.T.reshape(shape), self.intercept_.reshape(shape[1:])
+        return self.coef_.T.reshape(shape), np.reshape(self.intercept_, shape[1:])
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the linear predictor.

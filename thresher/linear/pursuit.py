@@ -109,18 +109,21 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
             choice.
         """
-        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True)
+        X, y = validate_data(
+            self, X, y, accept_sparse="csc", dtype=np.float64, order="F", y_numeric=True
+        )
         y = y.astype(float)
-        dense = X.toarray() if sparse.issparse(X) else X
+        dense = X.toarray(order="F") if sparse.issparse(X) else X
         means = dense.mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])
         offset = float(y.mean()) if self.fit_intercept else 0.0
-        centred = dense - means
-        largest = np.abs(centred).max(axis=0)
+        centred = dense - means  # the one copy; what follows works in place
+        largest = _largest_magnitudes(centred)
         # A constant column is not a choice; dividing by the largest entry first avoids overflow.
-        varies = largest > 1e-14 * np.abs(dense).max(axis=0)
-        centred = np.where(varies, centred / np.where(varies, largest, 1), 0)
-        norms = np.linalg.norm(centred, axis=0)
-        columns = self._select(centred / np.where(varies, norms, 1), y - offset)
+        varies = largest > 1e-14 * _largest_magnitudes(dense)
+        centred *= np.where(varies, 1 / np.where(varies, largest, 1), 0)
+        norms = np.sqrt(np.einsum("ij,ij->j", centred, centred))
+        centred /= np.where(varies, norms, 1)
+        columns = self._select(centred, y - offset)
         self.coef_ = np.zeros(X.shape[1])
         self.support_ = np.array(columns.chosen, dtype=int)
         scale = (norms * largest)[self.support_]
@@ -134,6 +137,10 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_) + self.intercept_
+
+
+def _largest_magnitudes(X: np.ndarray) -> np.ndarray:
+    return np.maximum(X.max(axis=0), -X.min(axis=0))
 
 
 class OrthogonalMatchingPursuit(GreedyRegressor):

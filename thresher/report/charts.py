@@ -73,7 +73,13 @@ class Chart:
 
 
 def templates() -> dict[str, Any]:
-    """Return the plotly templates for a light and for a dark page, as JSON values."""
+    """Return the plotly templates for a light and for a dark page.
+
+    Returns
+    -------
+    dict of str to dict
+        ``light`` and ``dark``, as JSON values.
+    """
     return {
         "light": _template("plotly_white", _LIGHT, "#1b1f24", "#d8dde3"),
         "dark": _template("plotly_dark", _DARK, "#e8ebef", "#3b424b"),
@@ -108,7 +114,17 @@ def _template(base: str, colorway: list[str], ink: str, grid: str) -> Any:
 
 
 def chart_of_curve(record: PruneRecord) -> Chart | None:
-    """Return perplexity against the share of weights removed, or None if it was not measured."""
+    """Return perplexity against the share of weights removed, or None if it was not measured.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        Read for the ``curve`` of its evaluation.
+
+    Returns
+    -------
+    Chart or None
+    """
     points = record.evaluation.get("curve") or []
     if not points:
         return None
@@ -147,18 +163,52 @@ def chart_of_curve(record: PruneRecord) -> Chart | None:
 
 
 def charts_by_depth(record: PruneRecord) -> list[Chart]:
-    """Return density and reconstruction error along the depth of the model."""
+    """Return density and reconstruction error along the depth of the model.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        With at least one layer.
+
+    Returns
+    -------
+    list of Chart
+        Density, then error: a line a kind by block, or one through all layers when there are
+        many kinds or one block only.
+    """
     return [_by_depth(record, *measure) for measure in _MEASURES]
 
 
 def charts_by_kind(record: PruneRecord) -> list[Chart]:
-    """Return density and reconstruction error by kind of projection."""
+    """Return density and reconstruction error by kind of projection.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        With at least one layer.
+
+    Returns
+    -------
+    list of Chart
+        Density, then error; the smallest of many kinds are drawn together.
+    """
     kinds = by_kind(record.layers, _MOST_KINDS)
     return [_by_kind(kinds, *measure) for measure in _MEASURES]
 
 
 def histograms(record: PruneRecord) -> list[Chart]:
-    """Return a histogram of the weights before and after for every kind that has one."""
+    """Return a histogram of the weights before and after for every kind that has one.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        Layers without a histogram are left out.
+
+    Returns
+    -------
+    list of Chart
+        In the model's order.
+    """
     charts = []
     for index, kind in enumerate(by_kind(record.layers, _MOST_KINDS)):
         if counts := kind.histogram():
@@ -265,9 +315,10 @@ def _scale(figure: go.Figure, name: str, label: str, values: list[float]) -> Non
     if name == "density":
         figure.update_yaxes(title=label, tickformat=".0%", range=[0, 1.03])
     else:
-        positive = bool(values) and min(values) > 0
-        decades = {"type": "log", "dtick": 1, "exponentformat": "power"}
-        figure.update_yaxes(title=label, **(decades if positive else {}))
+        positive = min(values) > 0
+        figure.update_yaxes(title=label, exponentformat="power", type="log" if positive else None)
+        if positive and max(values) > 100 * min(values):
+            figure.update_yaxes(dtick=1)
 
 
 def _add_line(

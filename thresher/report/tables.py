@@ -31,6 +31,7 @@ def summary_table(record: PruneRecord) -> Table:
     Returns
     -------
     rich.table.Table
+        Densities, perplexities, bytes on disk, peak memory and time.
     """
     held = record.evaluation
     dense, pruned = held.get("dense_perplexity"), held.get("pruned_perplexity")
@@ -54,10 +55,12 @@ def recipe_table(record: PruneRecord) -> Table:
     Parameters
     ----------
     record : PruneRecord
+        The run.
 
     Returns
     -------
     rich.table.Table
+        A fact a row.
     """
     rows = {
         "model": record.model,
@@ -78,6 +81,7 @@ def kind_table(record: PruneRecord) -> Table:
     Parameters
     ----------
     record : PruneRecord
+        The run.
 
     Returns
     -------

@@ -16,8 +16,8 @@ def removed(density: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a figure with four significant digits, and thousands in full."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    """Return a figure with four significant digits, and up to a million in full."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def times(value: float, base: float) -> str:

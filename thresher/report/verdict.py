@@ -60,6 +60,8 @@ def judge(record: PruneRecord) -> Verdict:
     Returns
     -------
     Verdict
+        With a warning when the pruned perplexity is more than :data:`HIGH_COST` times the
+        dense one, or not finite.
     """
     model = PurePath(record.model).name or record.model
     return Verdict(
@@ -70,7 +72,18 @@ def judge(record: PruneRecord) -> Verdict:
 
 
 def smaller_cuts(record: PruneRecord) -> list[dict[str, Any]]:
-    """Return the points of the measured curve that keep more weights, smallest cut first."""
+    """Return the points of the measured curve that keep more weights, smallest cut first.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        Read for the ``curve`` of its evaluation.
+
+    Returns
+    -------
+    list of dict
+        ``density``, ``perplexity`` and ``method``; empty if there is no curve.
+    """
     points = record.evaluation.get("curve") or []
     kept_more = [point for point in points if point["density"] > record.density + 1e-3]
     return sorted(kept_more, key=lambda point: -point["density"])

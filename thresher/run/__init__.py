@@ -1,1 +1,7 @@
 """Running and storing sparse models: layouts, packing by measurement, checkpoints."""
+
+__all__ = ["Layout", "PackedLinear", "choose_layouts", "known_layouts", "named_layout", "pack"]
+
+from .layout import Layout, known_layouts, named_layout
+from .pack import choose_layouts, pack
+from .packed_linear import PackedLinear

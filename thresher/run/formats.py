@@ -90,8 +90,8 @@ def unpack(
     missing = {_VALUES, _SHAPE} - tensors.keys()
     if missing or not tensors.keys() & {_BITMASK, _INDICES}:
         raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(tensors)}")
-    values, shape = tensors[_VALUES], tensors[_SHAPE].tolist()
-    if len(shape) < 2 or min(shape) < 0:
+    values, shape = tensors[_VALUES], tensors[_SHAPE].flatten().tolist()
+    if tensors[_SHAPE].dtype != torch.int64 or len(shape) < 2 or min(shape) < 0:
         raise CheckpointError(f"packed weight {name!r} has shape {shape}; the file is corrupted")
     rows, columns = shape[0], math.prod(shape[1:])
     if _BITMASK in tensors:
@@ -143,17 +143,18 @@ def _indexed_support(
     m: int | None,
     name: str,
 ) -> torch.Tensor:
-    if not m or columns % m or values.dim() != 2 or values.shape[1] % (columns // m):
+    fits = m and columns and columns % m == 0 and values.dim() == 2
+    if not m or not fits or values.shape[1] % (columns // m):
         raise CheckpointError(
             f"packed weight {name!r} has {tuple(values.shape)} values, which is no N:{m} pattern "
             f"of {rows} rows and {columns} columns; the file is corrupted"
         )
     n, width, groups = values.shape[1] // (columns // m), _index_bits(m), columns // m
     expected = (rows, -(-groups * n * width // 8))
-    if tuple(indices.shape) != expected:
+    if tuple(indices.shape) != expected or indices.dtype != torch.uint8:
         raise CheckpointError(
-            f"indices of {name!r} have shape {tuple(indices.shape)}, expected {expected}; the "
-            "file is corrupted"
+            f"indices of {name!r} are {indices.dtype} of shape {tuple(indices.shape)}, expected "
+            f"uint8 of shape {expected}; the file is corrupted"
         )
     bits = np.unpackbits(
         indices.cpu().numpy(), axis=1, count=groups * n * width, bitorder="little"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..chooser import MaskChooser
+from ..errors import NumericalError
 from ..linalg import damped
 from ..statistics import Statistics
 from .base import Keep, Update
@@ -70,6 +71,12 @@ def _refit(weight: torch.Tensor, mask: torch.Tensor, hessian: torch.Tensor) -> t
         for part, chosen in zip(rows.chunk(pieces), support.chunk(pieces), strict=True):
             systems = hessian[chosen.unsqueeze(-1), chosen.unsqueeze(-2)]
             right = target[part].gather(-1, chosen).unsqueeze(-1)
-            solution = torch.cholesky_solve(right, torch.linalg.cholesky(systems))
+            factor, info = torch.linalg.cholesky_ex(systems)
+            if bool((info != 0).any()):
+                raise NumericalError(
+                    "the second moment of the inputs is singular on a support; raise the damping "
+                    "or calibrate with more tokens"
+                )
+            solution = torch.cholesky_solve(right, factor)
             result[part.unsqueeze(-1), chosen] = solution.squeeze(-1)
     return result

@@ -3,6 +3,7 @@
 from .base import Solver
 from .descent import CoordinateDescent, GroupDescent
 from .frank_wolfe import FrankWolfe
+from .greedy_blocks import GreedyBlocks
 from .nonconvex_acceleration import AcceleratedConcave
 from .problem import Problem, Solution
 from .proximal_gradient import ProximalGradient
@@ -12,6 +13,7 @@ __all__ = [
     "AcceleratedConcave",
     "CoordinateDescent",
     "FrankWolfe",
+    "GreedyBlocks",
     "GroupDescent",
     "Problem",
     "ProximalGradient",

@@ -126,23 +126,22 @@ def _duality_gap(
         pull = problem.penalty.norms(gradient)  # type: ignore[attr-defined]
     excess = np.maximum(pull - radial.strength, 0)
     primal = problem.objective(coef, prediction)
+    ratio = 1.0 if radial.code[2] > 0 else float(np.max(pull / radial.strength, initial=1.0))
+    conjugate = problem.datafit.conjugate(problem.y, slope / ratio, problem.weight)
+    assert conjugate is not None  # otherwise the gap is not asked for
     if radial.code[2] > 0:
-        ridge_conjugate = float(np.sum(excess**2)) / (2 * radial.code[2])
-        return (
-            primal + problem.datafit.conjugate(problem.y, slope, problem.weight) + ridge_conjugate
-        )
-    ratio = float(np.max(pull / radial.strength, initial=1.0))
-    return primal + problem.datafit.conjugate(problem.y, slope / ratio, problem.weight)
+        return primal + conjugate + float(np.sum(excess**2)) / (2 * radial.code[2])
+    return primal + conjugate
 
 
 def _working_set(
     solver: Descent, penalty: Penalty, coef: np.ndarray, distance: np.ndarray
 ) -> np.ndarray:
-    support = penalty.generalized_support(coef)
+    support: np.ndarray = penalty.generalized_support(coef)
     if isinstance(penalty, Grouped):
         support = np.bincount(penalty.groups, weights=support) > 0
     elif support.ndim == 2:
-        support = support.any(axis=1)
+        support = np.asarray(support.any(axis=1))
     useful = int(np.count_nonzero(support | (distance > 0)))
     size = min(max(solver.working_set, 2 * int(support.sum())), useful)
     priority = np.where(support, np.inf, distance)

@@ -1,0 +1,1 @@
+"""Speed of packed layers beside torch and other sparse libraries."""

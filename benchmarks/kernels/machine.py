@@ -1,0 +1,50 @@
+"""The machine a benchmark ran on, and whether it was quiet."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+
+from thresher.run import _run
+
+QUIET_PERCENT = 10.0
+
+
+def busy_percent(seconds: float = 3.0) -> float:
+    """Return the processor time that others take, in percent of all cores."""
+    return psutil.cpu_percent(interval=seconds)
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def description() -> dict[str, object]:
+    """Return what the figures depend on."""
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": _run.active_isa(),
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: package_version(name) for name in ("thresher", "torch", "sparseprop")},
+    }

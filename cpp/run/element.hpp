@@ -1,0 +1,24 @@
+// The element types that kernels read and write, and the views they work on.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace thresher {
+
+// A brain float: the upper half of a float32.
+struct bf16 {
+  std::uint16_t bits;
+};
+
+// One product y = x @ W.T + bias, with x (batch, columns) and y (batch, rows) row-major.
+// x and y have the element type of the weights; bias is float32 or null.
+struct Product {
+  const void* x;
+  std::int64_t batch;
+  void* y;
+  const float* bias;
+  int threads;
+};
+
+}  // namespace thresher

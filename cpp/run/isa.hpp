@@ -1,0 +1,21 @@
+// Which instruction set the kernels use.
+#pragma once
+
+#include <string_view>
+
+namespace thresher {
+
+enum class Isa { portable, avx2, avx512 };
+
+// "avx512" stands for F, BW, DQ, VL, VBMI, VBMI2, BITALG, VPOPCNTDQ and BF16 together (Zen 4,
+// Sapphire Rapids and later). Processors with fewer of them use "avx2".
+std::string_view name(Isa isa);
+
+// The best set that this processor, the operating system and this build support.
+Isa detected_isa();
+
+// The set in use: the detected one, or what the environment variable THRESHER_ISA names.
+// Throws std::invalid_argument when that name is unknown or not supported here.
+Isa active_isa();
+
+}  // namespace thresher

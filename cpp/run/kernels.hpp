@@ -1,0 +1,26 @@
+// The kernels of one instruction set, as a table of functions.
+#pragma once
+
+#include "element.hpp"
+#include "views.hpp"
+
+namespace thresher {
+
+struct Kernels {
+  void (*masked_bf16)(const MaskedView&, const Product&);
+  void (*masked_float)(const MaskedView&, const Product&);
+  void (*indexed_bf16)(const IndexedView&, const Product&);
+  void (*indexed_float)(const IndexedView&, const Product&);
+  void (*blocks_bf16)(const BlockView&, const Product&);
+  void (*blocks_float)(const BlockView&, const Product&);
+  void (*quantized_bf16)(const QuantizedView&, const Product&);
+  void (*quantized_float)(const QuantizedView&, const Product&);
+  // gradient of every stored value, from x and the gradient of y
+  void (*value_gradient)(const IndexedView&, const float* x, const float* grad,
+                         std::int64_t batch, float* gradient, int threads);
+};
+
+// The table of the instruction set in use (see isa.hpp).
+const Kernels& kernels();
+
+}  // namespace thresher

@@ -1,0 +1,162 @@
+// Products with matrices that store the column of every survivor (CSR, constant fan-in).
+//
+// A single row of x is gathered from. Several are packed into a panel, and multiples of its rows
+// are added up, with the batch along the lanes.
+#pragma once
+
+#include "../views.hpp"
+#include "panel.hpp"
+
+namespace thresher::THRESHER_NAMESPACE {
+
+THRESHER_INLINE Floats gather(const float* from, const std::uint16_t* indices) {
+#if defined(__AVX512F__)
+  const __m512i at = _mm512_cvtepu16_epi32(
+      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(indices)));
+  return reinterpret_cast<Floats>(_mm512_i32gather_ps(at, from, 4));
+#else
+  Floats gathered;
+  for (int i = 0; i < lanes; ++i) gathered[i] = from[indices[i]];
+  return gathered;
+#endif
+}
+
+template <class T>
+float gather_row(const std::uint16_t* indices, const T* values, std::int64_t count,
+                 const float* x) {
+  constexpr int chains = 2;
+  Floats totals[chains] = {};
+  std::int64_t i = 0;
+  for (; i + chains * lanes <= count; i += chains * lanes) {
+#pragma GCC unroll 2
+    for (int c = 0; c < chains; ++c) {
+      totals[c] += load(values + i + c * lanes) * gather(x, indices + i + c * lanes);
+    }
+  }
+  float total = sum(totals[0] + totals[1]);
+  for (; i < count; ++i) total += widen(values[i]) * x[indices[i]];
+  return total;
+}
+
+template <class T>
+void multiply_indexed_vector(const IndexedView& view, const Product& product) {
+  const T* input = static_cast<const T*>(product.x);
+  float* x = scratch<float>(Scratch::input, view.columns);
+  for (std::int64_t i = 0; i < view.columns; ++i) x[i] = widen(input[i]);
+  T* y = static_cast<T*>(product.y);
+  constexpr std::int64_t rows_per_task = 32;
+  parallel_for((view.rows + rows_per_task - 1) / rows_per_task, product.threads,
+               [&](std::int64_t task) {
+    const std::int64_t end = smaller(view.rows, (task + 1) * rows_per_task);
+    for (std::int64_t row = task * rows_per_task; row < end; ++row) {
+      const std::int64_t begin = view.begin(row);
+      const float total =
+          gather_row(view.indices + begin, static_cast<const T*>(view.values) + begin,
+                     view.begin(row + 1) - begin, x);
+      narrow(total + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
+    }
+  });
+}
+
+// sums[Vectors * lanes] += sum over survivors of value * panel[index * scale ...]. Narrow panels
+// keep several survivors in flight, which hides the latency of the additions.
+template <int Vectors, class T, class Index>
+THRESHER_INLINE void add_panel_rows(const Index* indices, const T* values, std::int64_t count,
+                                    const float* panel, std::int64_t scale, float* sums) {
+  constexpr int chains = Vectors >= 8 ? 1 : 8 / Vectors;
+  Floats totals[chains][Vectors];
+#pragma GCC unroll 8
+  for (int c = 0; c < chains; ++c) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) totals[c][v] = c == 0 ? load(sums + v * lanes) : Floats{};
+  }
+  std::int64_t i = 0;
+#pragma GCC unroll 1
+  for (; i + chains <= count; i += chains) {
+#pragma GCC unroll 8
+    for (int c = 0; c < chains; ++c) {
+      const Floats weight = splat(widen(values[i + c]));
+      const float* row = panel + static_cast<std::int64_t>(indices[i + c]) * scale;
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) totals[c][v] += weight * load(row + v * lanes);
+    }
+  }
+#pragma GCC unroll 1
+  for (; i < count; ++i) {
+    const Floats weight = splat(widen(values[i]));
+    const float* row = panel + static_cast<std::int64_t>(indices[i]) * scale;
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) totals[0][v] += weight * load(row + v * lanes);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    Floats total = totals[0][v];
+#pragma GCC unroll 8
+    for (int c = 1; c < chains; ++c) total += totals[c][v];
+    store(sums + v * lanes, total);
+  }
+}
+
+// The same for any width that is a multiple of the lanes.
+template <class T, class Index>
+THRESHER_INLINE void add_panel_rows(std::int64_t width, const Index* indices, const T* values,
+                                    std::int64_t count, const float* panel, std::int64_t scale,
+                                    float* sums) {
+  std::int64_t b = 0;
+  for (; b + 8 * lanes <= width; b += 8 * lanes) {
+    add_panel_rows<8>(indices, values, count, panel + b, scale, sums + b);
+  }
+  for (; b + 4 * lanes <= width; b += 4 * lanes) {
+    add_panel_rows<4>(indices, values, count, panel + b, scale, sums + b);
+  }
+  for (; b + 2 * lanes <= width; b += 2 * lanes) {
+    add_panel_rows<2>(indices, values, count, panel + b, scale, sums + b);
+  }
+  for (; b < width; b += lanes) {
+    add_panel_rows<1>(indices, values, count, panel + b, scale, sums + b);
+  }
+}
+
+// Widest panel, in columns, that stays in the second-level cache of a core.
+THRESHER_INLINE std::int64_t cached_width(std::int64_t rows) {
+  constexpr std::int64_t cached_floats = 160 * 1024, widest = 128;
+  const std::int64_t fits = cached_floats / (rows + 1) / panel_alignment * panel_alignment;
+  return fits < panel_alignment ? panel_alignment : smaller(fits, widest);
+}
+
+template <class T>
+void multiply_indexed_panel(const IndexedView& view, const Product& product) {
+  constexpr std::int64_t strip = 16;
+  const std::int64_t widest = cached_width(view.columns);
+  for (std::int64_t first = 0; first < product.batch; first += widest) {
+    const std::int64_t batch = smaller(widest, product.batch - first);
+    const std::int64_t width = round_up(batch, panel_alignment);
+    float* panel = scratch<float>(Scratch::panel, view.columns * width);
+    pack_panel<FloatStep<T>>(static_cast<const T*>(product.x) + first * view.columns, batch,
+                             view.columns, view.columns, width, panel, product.threads);
+    T* y = static_cast<T*>(product.y) + first * view.rows;
+    parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
+      const std::int64_t row = task * strip;
+      float* sums = scratch<float>(Scratch::sums, strip * width);
+      clear(sums, strip * width);
+      for (std::int64_t r = 0; r < smaller(strip, view.rows - row); ++r) {
+        const std::int64_t begin = view.begin(row + r);
+        add_panel_rows(width, view.indices + begin, static_cast<const T*>(view.values) + begin,
+                       view.begin(row + r + 1) - begin, panel, width, sums + r * width);
+      }
+      store_sums(sums, width, smaller(strip, view.rows - row), row, view.rows, batch, product.bias,
+                 y);
+    });
+  }
+}
+
+template <class T>
+void multiply_indexed(const IndexedView& view, const Product& product) {
+  if (product.batch == 1) {
+    multiply_indexed_vector<T>(view, product);
+  } else {
+    multiply_indexed_panel<T>(view, product);
+  }
+}
+
+}  // namespace thresher::THRESHER_NAMESPACE

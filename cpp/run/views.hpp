@@ -1,0 +1,55 @@
+// What kernels are given: pointers into buffers that were checked when they were bound.
+#pragma once
+
+#include <cstdint>
+
+namespace thresher {
+
+// Survivors in row order and, for each row, which columns they belong to: as one bit per column
+// (n == 0), or as `n` positions in every group of `m` columns, each of `position_bits` bits.
+struct MaskedView {
+  const std::uint8_t* mask;
+  std::int64_t mask_stride;  // bytes of a row
+  const void* values;
+  std::int64_t count;                // of all values
+  const std::int64_t* row_starts;    // bitmask: rows + 1 prefix sums of the survivors
+  std::int64_t rows, columns;
+  int n, m, position_bits;
+  const std::uint32_t* group_masks;  // n positions as stored -> m-bit mask, or null
+  const std::uint32_t* byte_masks;   // the same for all groups of a byte of positions, or null
+};
+
+// Survivors in row order with the column of each. Rows begin at row_starts, or hold `fan_in` each.
+struct IndexedView {
+  const std::uint16_t* indices;
+  const void* values;
+  const std::int64_t* row_starts;  // rows + 1, or null
+  std::int64_t fan_in;
+  std::int64_t rows, columns;
+
+  std::int64_t begin(std::int64_t row) const {
+    return row_starts == nullptr ? row * fan_in : row_starts[row];
+  }
+};
+
+// Dense blocks of 16 rows and 32 columns, in row order, with the block column of each.
+struct BlockView {
+  static constexpr std::int64_t block_rows = 16, block_columns = 32;
+  const void* values;
+  const std::uint16_t* places;
+  const std::int64_t* row_starts;  // ceil(rows / 16) + 1
+  std::int64_t rows, columns;
+};
+
+// Groups of 16 weights of a row as 4-bit codes: weight = scale * (code - zero).
+struct QuantizedView {
+  static constexpr std::int64_t group = 16;
+  const std::uint8_t* codes;       // 8 bytes a group, the first column in the low half of a byte
+  const void* scales;              // one per group, of the element type of x
+  const std::uint8_t* zeros;       // one per group, below 16
+  const std::uint16_t* places;     // which group of columns
+  const std::int64_t* row_starts;  // rows + 1
+  std::int64_t rows, columns;
+};
+
+}  // namespace thresher

@@ -1,0 +1,1 @@
+"""Experiments on layouts, kernels and sparse training."""

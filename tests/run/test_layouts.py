@@ -1,0 +1,179 @@
+"""The layout contract, applied to every registered layout."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+
+import pytest
+import torch
+from layout_contract import (
+    BATCHES,
+    DENSITIES,
+    DTYPES,
+    SHAPES,
+    SUPPORTED,
+    check_product,
+    check_round_trips,
+    one_thread,  # noqa: F401
+    random_weight,
+)
+
+from thresher.core.errors import LayerError, OptionError
+from thresher.run import _run
+from thresher.run.layout import Layout, known_layouts, named_layout
+
+ALL = sorted(known_layouts())
+
+
+@pytest.fixture(params=SUPPORTED)
+def isa(request, monkeypatch):
+    monkeypatch.setenv("THRESHER_ISA", request.param)
+    return request.param
+
+
+def fitting_weight(layout: type[Layout], shape, density, dtype, seed):
+    """A random matrix that the layout can hold, or None."""
+    return layout.example(random_weight(shape, density, dtype, seed))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_products_equal_float64(name, isa):
+    layout = named_layout(name)
+    assert _run.active_isa() == isa
+    cases = itertools.product(SHAPES, DENSITIES, DTYPES)
+    for seed, (shape, density, dtype) in enumerate(cases):
+        weight = fitting_weight(layout, shape, density, dtype, seed)
+        if weight is None:
+            continue
+        packed = check_round_trips(layout, weight)
+        generator = torch.Generator().manual_seed(seed)
+        bias = torch.randn(weight.shape[0], generator=generator)
+        for batch in BATCHES[seed % 2 :: 2]:
+            x = torch.randn(batch, weight.shape[1], generator=generator).to(dtype)
+            check_product(packed, x, bias if seed % 3 else None)
+
+
+@pytest.mark.parametrize(
+    "pattern", [(1, 2), (2, 4), (1, 4), (1, 8), (2, 8), (4, 8), (3, 5), (2, 32)]
+)
+@pytest.mark.parametrize("groups", [1, 3, 8, 21])
+def test_every_pattern_of_n_in_m(pattern, groups, isa):
+    n, m = pattern
+    score = torch.rand(11, groups, m, generator=torch.Generator().manual_seed(groups))
+    weight = ((score.argsort(-1).argsort(-1) < n) * (score + 1)).reshape(11, groups * m)
+    for dtype in DTYPES:
+        packed = named_layout("n:m").from_dense(weight.to(dtype), n, m)
+        assert torch.equal(packed.to_dense(), weight.to(dtype))
+        for batch in (1, 30):
+            check_product(packed, torch.randn(batch, groups * m).to(dtype), None)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient_of_input(name, dtype):
+    weight = fitting_weight(named_layout(name), (48, 64), 0.3, dtype, 0)
+    packed = named_layout(name).from_dense(weight)
+    x = torch.randn(5, weight.shape[1]).to(dtype).requires_grad_()
+    grad = torch.randn(5, weight.shape[0]).to(dtype)
+    packed.matmul(x).backward(grad)
+    expected = grad.double() @ packed.to_dense().double()
+    torch.testing.assert_close(x.grad.double(), expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bit_identical_across_threads(name, isa):
+    weight = fitting_weight(named_layout(name), (200, 256), 0.4, torch.bfloat16, 1)
+    packed = named_layout(name).from_dense(weight)
+    before = torch.get_num_threads()
+    try:
+        for batch in (1, 7, 40):
+            x = torch.randn(batch, weight.shape[1]).bfloat16()
+            results = []
+            for threads in (1, 2, 5):
+                torch.set_num_threads(threads)
+                results.append(packed.matmul(x))
+            assert all(torch.equal(results[0], r) for r in results[1:])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_several_python_threads_at_once(name):
+    weight = fitting_weight(named_layout(name), (160, 192), 0.4, torch.float32, 2)
+    packed = named_layout(name).from_dense(weight)
+    inputs = [torch.randn(b, weight.shape[1]) for b in (1, 3, 17, 64)]
+    expected = [packed.matmul(x) for x in inputs]
+    wrong = []
+
+    def work(x, y):
+        for _ in range(50):
+            if not torch.equal(packed.matmul(x), y):
+                wrong.append(x.shape)
+
+    workers = [
+        threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_lost_or_shortened_buffers_are_refused(name):
+    weight = fitting_weight(named_layout(name), (48, 64), 0.3, torch.float32, 3)
+    packed = named_layout(name).from_dense(weight)
+    tensors = packed.tensors()
+    for lost in tensors:
+        rest = {k: v for k, v in tensors.items() if k != lost}
+        with pytest.raises(LayerError, match=lost):
+            named_layout(name).from_tensors(rest, packed.shape, packed.settings)
+        shorter = dict(tensors)
+        shorter[lost] = tensors[lost].reshape(-1)[:-1].clone()
+        with pytest.raises(LayerError):
+            named_layout(name).from_tensors(shorter, packed.shape, packed.settings)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_random_bytes_are_refused_or_harmless(name):
+    """Corrupted buffers either are refused or give a matrix whose product stays inside it."""
+    layout = named_layout(name)
+    weight = fitting_weight(layout, (48, 64), 0.3, torch.float32, 4)
+    packed = layout.from_dense(weight)
+    generator = torch.Generator().manual_seed(0)
+    refused = 0
+    for damaged, _ in itertools.product(packed.tensors(), range(20)):
+        tensors = {k: v.clone() for k, v in packed.tensors().items()}
+        if tensors[damaged].is_floating_point():
+            continue
+        flat = tensors[damaged].reshape(-1).view(torch.uint8)
+        at = torch.randint(flat.numel(), (1,), generator=generator)
+        flat[at] = torch.randint(256, (1,), generator=generator, dtype=torch.uint8)
+        try:
+            again = layout.from_tensors(tensors, packed.shape, packed.settings)
+        except LayerError:
+            refused += 1
+            continue
+        check_product(again, torch.randn(3, 64), None)
+        check_product(again, torch.randn(20, 64), None)
+    assert refused > 0 or all(t.is_floating_point() for t in packed.tensors().values())
+
+
+def test_wrong_inputs_name_the_remedy():
+    packed = named_layout("bitmask").from_dense(torch.eye(8))
+    with pytest.raises(LayerError, match="last dimension must be 8"):
+        packed.matmul(torch.randn(2, 7))
+    with pytest.raises(LayerError, match="convert one of them"):
+        packed.matmul(torch.randn(2, 8).bfloat16())
+    with pytest.raises(OptionError, match="did you mean 'bitmask'"):
+        named_layout("bitmsk")
+
+
+@pytest.mark.parametrize("wanted", ["sse9", "AVX2"])
+def test_unknown_instruction_set_is_refused(wanted, monkeypatch):
+    monkeypatch.setitem(os.environ, "THRESHER_ISA", wanted)
+    with pytest.raises(ValueError, match="use portable, avx2 or avx512"):
+        _run.active_isa()

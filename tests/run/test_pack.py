@@ -1,0 +1,118 @@
+"""Packing whole models."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from layout_contract import one_thread  # noqa: F401
+from torch import nn
+
+from thresher.core.errors import LayerError, OptionError
+from thresher.run.layouts import Bitmask, Csr
+from thresher.run.pack import DENSE, choose_layouts, pack
+from thresher.run.packed_linear import PackedLinear
+from thresher.run.timing import Comparison, compare
+
+
+def sparse_model(density: float = 0.02) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(512, 768), nn.ReLU(), nn.Linear(768, 512, bias=False))
+    for layer in (model[0], model[2]):
+        layer.weight.data *= torch.rand_like(layer.weight) < density
+    return model.bfloat16().requires_grad_(False)
+
+
+def test_pack_keeps_outputs_and_replaces_layers(capsys):
+    model = sparse_model()
+    x = torch.randn(4, 512).bfloat16()
+    expected = model.float()(x.float())
+    packed = pack(model.bfloat16(), batch=(1, 4), repeats=2, gain=0.0)
+    assert packed is model
+    assert isinstance(model[0], PackedLinear)
+    assert isinstance(model[2], PackedLinear)
+    torch.testing.assert_close(model(x).float(), expected, rtol=2e-2, atol=2e-2)
+    printed = capsys.readouterr().out
+    assert "768 x 512" in printed
+    assert "unstructured" in printed
+
+
+def test_layers_without_zeros_stay_dense():
+    model = nn.Sequential(nn.Linear(64, 64))
+    packing = choose_layouts(model, batch=(1,), repeats=1)
+    assert packing.layers[0].layout == DENSE
+    assert packing.layers[0].reason == "no layout is smaller"
+    packing.apply(model)
+    assert type(model[0]) is nn.Linear
+
+
+def test_nothing_wins_against_an_unreachable_gain():
+    packing = choose_layouts(sparse_model(), batch=(1,), repeats=1, gain=1e9)
+    assert {layer.layout for layer in packing.layers} == {DENSE}
+    assert packing.layers[0].reason.startswith("best was")
+
+
+def test_patterns_are_named():
+    weight = torch.ones(64, 64)
+    weight.view(64, 16, 4)[..., 2:] = 0
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model[0].weight.data = weight
+    model[1].weight.data = torch.ones(64, 64)
+    model[1].weight.data[:32] = 0
+    names = [layer.pattern for layer in choose_layouts(model, (1,), repeats=1).layers]
+    assert names == ["2:4", "rows/columns"]
+
+
+@pytest.mark.parametrize("batch", [(), (0,)])
+def test_bad_batches_are_refused(batch):
+    with pytest.raises(OptionError, match="batch"):
+        choose_layouts(sparse_model(), batch)
+
+
+def test_state_dict_round_trip_without_dense():
+    packed = PackedLinear.from_linear(sparse_model()[0], Bitmask)
+    other = PackedLinear.from_linear(sparse_model(0.5)[0], Bitmask)
+    state = packed.state_dict()
+    assert set(state) == {"bias", "weight.mask", "weight.values"}
+    other.load_state_dict(state)
+    x = torch.randn(3, 512).bfloat16()
+    assert torch.equal(other(x), packed(x))
+
+
+def test_damaged_state_dict_is_refused():
+    packed = PackedLinear.from_linear(sparse_model()[0], Csr)
+    state = packed.state_dict()
+    state["weight.indices"] = state["weight.indices"][:-1]
+    with pytest.raises(LayerError, match="indices"):
+        packed.load_state_dict(state)
+    state.pop("weight.indices")
+    with pytest.raises(RuntimeError, match=r"weight\.indices"):
+        packed.load_state_dict(state)
+
+
+def test_copies_and_casts():
+    packed = PackedLinear.from_linear(sparse_model()[0], Bitmask)
+    twin = copy.deepcopy(packed)
+    x = torch.randn(3, 512).bfloat16()
+    assert torch.equal(twin(x), packed(x))
+    assert (
+        twin.layout.tensors()["values"].data_ptr() != packed.layout.tensors()["values"].data_ptr()
+    )
+    twin.float()
+    torch.testing.assert_close(twin(x.float()), packed(x).float(), rtol=2e-2, atol=2e-2)
+
+
+def test_noise_is_read_from_the_control():
+    quiet = Comparison({"dense": [1.0, 1.01, 1.02], "x": [0.5] * 3}, [1.0, 1.01, 1.0])
+    loaded = Comparison({"dense": [1.0, 1.5, 1.6], "x": [0.5] * 3}, [1.0, 1.7, 1.9])
+    apart = Comparison({"dense": [1.0, 1.0, 1.0], "x": [0.5] * 3}, [1.2, 1.2, 1.2])
+    assert not quiet.noisy
+    assert loaded.noisy
+    assert apart.noisy
+
+
+def test_compare_interleaves():
+    order = []
+    compare({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, cold=False)
+    assert order == ["a", "b", "a", "b", "a", "a", "b", "a"]

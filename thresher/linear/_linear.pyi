@@ -1,0 +1,34 @@
+"""Types of the compiled kernels; arrays are float32 or float64 throughout one call."""
+
+from typing import Any
+
+import numpy as np
+
+# (kind, alpha, shape, positive)
+_Penalty = tuple[int | None, float, float, bool]
+# criterion, rounds of working sets, passes, whether the tolerance was met
+_Report = tuple[float, int, int, bool]
+
+def coordinates(*arguments: Any) -> _Report: ...
+def groups(*arguments: Any) -> _Report: ...
+def tasks(*arguments: Any) -> _Report: ...
+def moments(*arguments: Any) -> None: ...
+def prox(
+    x: np.ndarray,
+    steps: np.ndarray,
+    penalty: _Penalty,
+    weights: np.ndarray | None,
+    out: np.ndarray,
+    /,
+) -> None: ...
+def total_variation(x: np.ndarray, threshold: float, out: np.ndarray, /) -> None: ...
+def batch_pursuit(
+    gram: np.ndarray,
+    correlations: np.ndarray,
+    squares: np.ndarray,
+    tolerance: float,
+    chosen: np.ndarray,
+    coefficients: np.ndarray,
+    threads: int,
+    /,
+) -> None: ...

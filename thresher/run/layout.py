@@ -1,0 +1,222 @@
+"""Layouts: how the survivors of a weight matrix are stored and multiplied."""
+
+from __future__ import annotations
+
+__all__ = ["Layout", "known_layouts", "named_layout"]
+
+import abc
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from thresher.core.errors import LayerError, OptionError, nearest
+
+_LAYOUTS: dict[str, type[Layout]] = {}
+
+
+class Layout(abc.ABC):
+    """A stored matrix ``W`` of shape (rows, columns) that can be multiplied.
+
+    A subclass that defines `name` is registered by being defined, in this package or in a
+    user's own file, and is then tried by :func:`thresher.run.pack`, saved in checkpoints and
+    put through the layout contract test. It must define :meth:`from_dense`, :meth:`to_dense`,
+    :meth:`tensors` and :meth:`from_tensors`; a layout without a kernel of its own inherits
+    :meth:`multiply`, which converts to dense.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows (output features) and columns (input features).
+    dtype : torch.dtype
+        Of the dense matrix, and of the inputs and outputs of :meth:`matmul`.
+    """
+
+    name: ClassVar[str]
+    """What users and checkpoints call the layout."""
+    exact: ClassVar[bool] = True
+    """Whether the dense matrix comes back bit for bit (a quantised layout sets this to False)."""
+
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        name = cls.__dict__.get("name")
+        if name is None:
+            return
+        holder = _LAYOUTS.get(name)
+        if holder is not None and holder.__qualname__ != cls.__qualname__:
+            raise OptionError(
+                f"two layouts are named {name!r}: {holder.__module__}.{holder.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}; rename one"
+            )
+        _LAYOUTS[name] = cls
+
+    @classmethod
+    def refusal(cls, weight: Tensor) -> str | None:
+        """Return why this layout cannot hold `weight` or would store no fewer bytes, or None.
+
+        Parameters
+        ----------
+        weight : Tensor
+            Dense, shape (rows, columns), with zeros where nothing is kept.
+
+        Returns
+        -------
+        str or None
+            One line for the user; None when the layout is a candidate.
+        """
+        return None
+
+    @classmethod
+    def example(cls, weight: Tensor) -> Tensor | None:
+        """Return a matrix like `weight` that this layout is made for, for tests and benchmarks.
+
+        The default is `weight` itself; layouts of a pattern drop what breaks the pattern (and
+        columns or rows that do not fill a group). None means that there is no such matrix.
+        """
+        return weight
+
+    @classmethod
+    @abc.abstractmethod
+    def from_dense(cls, weight: Tensor) -> Self:
+        """Pack a dense matrix, shape (rows, columns), float32 or bfloat16 on the CPU."""
+
+    @abc.abstractmethod
+    def to_dense(self) -> Tensor:
+        """Return the matrix as a dense tensor of `shape` and `dtype`."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the stored buffers by name, as a checkpoint keeps them."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
+    ) -> Self:
+        """Bind stored buffers without passing through a dense matrix.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            What :meth:`tensors` returned.
+        shape : (int, int)
+            Rows and columns of the matrix.
+        settings : mapping of str to int
+            What :attr:`settings` returned.
+
+        Raises
+        ------
+        LayerError
+            If a buffer is missing, of another type or length than it must be, or holds
+            positions outside the matrix; the message names the buffer.
+        """
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The numbers besides shape and buffers that :meth:`from_tensors` needs."""
+        return {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored buffers."""
+        return sum(t.numel() * t.element_size() for t in self.tensors().values())
+
+    def matmul(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return ``x @ W.T + bias``, with a gradient to `x`.
+
+        Parameters
+        ----------
+        x : Tensor
+            Shape (..., columns), of the layout's dtype.
+        bias : Tensor, optional
+            Shape (rows,), float32; a constant.
+
+        Returns
+        -------
+        Tensor
+            Shape (..., rows), of the layout's dtype.
+
+        Raises
+        ------
+        LayerError
+            If `x` has another dtype or another last dimension.
+        """
+        if x.shape[-1:] != (self.shape[1],):
+            raise LayerError(
+                f"layout {self.name!r} holds {self.shape[0]} x {self.shape[1]} weights and cannot "
+                f"multiply an input of shape {tuple(x.shape)}; its last dimension must be "
+                f"{self.shape[1]}"
+            )
+        if x.dtype != self.dtype:
+            raise LayerError(
+                f"layout {self.name!r} holds {self.dtype} weights and was given an input of "
+                f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
+            )
+        flat = x.reshape(math.prod(x.shape[:-1]), self.shape[1]).contiguous()
+        if torch.is_grad_enabled() and x.requires_grad:
+            out = _Multiply.apply(flat, self, bias)
+        else:
+            out = self.multiply(flat, bias)
+        return out.reshape(*x.shape[:-1], self.shape[0])
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` for a contiguous `x` of shape (batch, columns).
+
+        The default converts to dense; layouts with kernels override it.
+        """
+        dense_bias = None if bias is None else bias.to(self.dtype)
+        return nn.functional.linear(x, self.to_dense(), dense_bias)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        return self.from_tensors(copied, self.shape, self.settings)
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"{type(self).__name__}({rows} x {columns}, {self.dtype}, {self.nbytes:,} bytes)"
+
+
+class _Multiply(torch.autograd.Function):
+    """Gradient of the product with respect to its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
+        ctx.layout = layout
+        return layout.multiply(x, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad @ ctx.layout.to_dense(), None, None
+
+
+def known_layouts() -> dict[str, type[Layout]]:
+    """Return every registered layout by name.
+
+    Returns
+    -------
+    dict of str to type
+        Those of this package and those that user code has defined so far.
+    """
+    from . import layouts as _package  # noqa: F401  (defines the layouts of this package)
+
+    return dict(_LAYOUTS)
+
+
+def named_layout(name: str) -> type[Layout]:
+    """Return the layout called `name`.
+
+    Raises
+    ------
+    OptionError
+        If there is none; the message suggests the nearest.
+    """
+    known = known_layouts()
+    if name not in known:
+        raise OptionError(f"there is no layout {name!r}; {nearest(name, known)}")
+    return known[name]

@@ -1,0 +1,85 @@
+"""Dense blocks of 16 rows and 32 columns: the shape of a tile of bfloat16 weights."""
+
+from __future__ import annotations
+
+__all__ = ["Blocks"]
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from .. import _run
+from .kernel import KernelLayout, value_dtypes
+
+ROWS, COLUMNS = 16, 32
+
+
+def _blocked(weight: Tensor) -> Tensor:
+    """Return a matrix as (block rows, block columns, 16, 32), padded with zeros."""
+    rows, columns = weight.shape
+    padded = nn.functional.pad(weight, (0, -columns % COLUMNS, 0, -rows % ROWS))
+    shape = (padded.shape[0] // ROWS, ROWS, padded.shape[1] // COLUMNS, COLUMNS)
+    return padded.reshape(shape).transpose(1, 2)
+
+
+class Blocks(KernelLayout):
+    """Only those 16 x 32 blocks that hold a survivor, for block sparsity at larger batches.
+
+    Blocks of 32, 64 or more rows and columns that start at multiples of 16 and 32 fit as well.
+    Buffers: ``row_starts``, int64 (ceil(rows / 16) + 1,); ``places``, uint16 (blocks,), the
+    block column of each; ``values``, (blocks, 16, 32), zero outside the matrix.
+    """
+
+    name = "blocks"
+
+    @classmethod
+    def refusal(cls, weight: Tensor) -> str | None:
+        """Refuse matrices of which nearly every block holds a survivor."""
+        if weight.shape[1] > COLUMNS << 16:
+            return "too many columns"
+        kept = _blocked(weight).ne(0).any(dim=(2, 3))
+        if kept.numel() and float(kept.float().mean()) > 0.95:
+            return "hardly any 16 x 32 block is empty"
+        return None
+
+    @classmethod
+    def example(cls, weight: Tensor) -> Tensor | None:
+        """Keep whole blocks: those where a survivor lies in the first corner."""
+        kept = _blocked(weight)[:, :, 0, 0] != 0
+        mask = kept.repeat_interleave(ROWS, 0).repeat_interleave(COLUMNS, 1)
+        rows, columns = weight.shape
+        filled = torch.where(weight == 0, torch.ones_like(weight), weight)
+        return filled * mask[:rows, :columns]
+
+    @classmethod
+    def from_dense(cls, weight: Tensor) -> Self:
+        """Pack a dense matrix."""
+        blocks = _blocked(weight.detach())
+        kept = blocks.ne(0).any(3).any(2)
+        starts = torch.zeros(kept.shape[0] + 1, dtype=torch.int64)
+        torch.cumsum(kept.sum(1), 0, out=starts[1:])
+        tensors = {
+            "row_starts": starts,
+            "places": kept.nonzero()[:, 1].to(torch.uint16),
+            "values": blocks[kept],
+        }
+        return cls(tensors, (weight.shape[0], weight.shape[1]), {})
+
+    def bind(self) -> Any:
+        """Bind row starts, places and blocks."""
+        starts = self.take("row_starts", torch.int64)
+        places = self.take("places", torch.uint16)
+        values = self.take("values", *value_dtypes)
+        self.dtype = values.dtype
+        return _run.Blocks(starts, places, values, *self.shape)
+
+    def to_dense(self) -> Tensor:
+        """Return the dense matrix."""
+        rows, columns = self.shape
+        block_rows, block_columns = -(-rows // ROWS), -(-columns // COLUMNS)
+        blocks = torch.zeros(block_rows, block_columns, ROWS, COLUMNS, dtype=self.dtype)
+        at = torch.repeat_interleave(torch.arange(block_rows), self._tensors["row_starts"].diff())
+        blocks[at, self._tensors["places"].long()] = self._tensors["values"]
+        dense = blocks.transpose(1, 2).reshape(block_rows * ROWS, block_columns * COLUMNS)
+        return dense[:rows, :columns].contiguous()

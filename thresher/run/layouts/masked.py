@@ -1,0 +1,168 @@
+"""Bitmask and N:M: the survivors in row order, and which columns they came from."""
+
+from __future__ import annotations
+
+__all__ = ["Bitmask", "NofM"]
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thresher.core.errors import LayerError
+from thresher.core.top_k import top_k_mask
+
+from .. import _run
+from .bits import pack_bits, unpack_bits
+from .kernel import KernelLayout, value_dtypes
+
+
+class Bitmask(KernelLayout):
+    """One bit per weight and the survivors, for unstructured sparsity.
+
+    Buffers: ``mask``, uint8 (rows, ceil(columns / 8)), where bit ``j`` of byte ``b`` (lowest
+    first) is column ``8 * b + j``; ``values``, (survivors,) in row-major order. At density
+    ``d`` a bfloat16 matrix takes ``d + 1/16`` of its dense bytes.
+    """
+
+    name = "bitmask"
+
+    @classmethod
+    def refusal(cls, weight: Tensor) -> str | None:
+        """Refuse matrices so dense that the mask outweighs the zeros saved."""
+        saved = weight.numel() - int(torch.count_nonzero(weight))
+        if saved * weight.element_size() * 8 <= weight.numel():
+            return "too dense: the mask takes more bytes than the zeros"
+        return None
+
+    @classmethod
+    def from_dense(cls, weight: Tensor) -> Self:
+        """Pack a dense matrix."""
+        kept = weight != 0
+        mask = torch.from_numpy(np.packbits(kept.numpy(), axis=1, bitorder="little"))
+        return cls(
+            {"mask": mask, "values": weight.detach()[kept]}, (weight.shape[0], weight.shape[1]), {}
+        )
+
+    def bind(self) -> Any:
+        """Bind mask and values."""
+        mask = self.take("mask", torch.uint8)
+        values = self.take("values", *value_dtypes)
+        self.dtype = values.dtype
+        return _run.Bitmask(mask, values, *self.shape)
+
+    def to_dense(self) -> Tensor:
+        """Return the dense matrix."""
+        dense = torch.zeros(self.shape, dtype=self.dtype)
+        bits = np.unpackbits(
+            self._tensors["mask"].numpy(), axis=1, count=self.shape[1], bitorder="little"
+        )
+        dense[torch.from_numpy(bits).bool()] = self._tensors["values"]
+        return dense
+
+
+class NofM(KernelLayout):
+    """N survivors in every group of M consecutive columns of a row, such as 2:4.
+
+    Buffers: ``values``, (rows, columns * N / M) in column order; ``indices``, uint8, the
+    positions within each group, ``ceil(log2 M)`` bits each, packed lowest bit first, each row
+    padded to whole bytes. Groups with fewer than N survivors are filled with explicit zeros.
+    Settings: ``n`` and ``m``.
+    """
+
+    name = "n:m"
+    patterns = ((1, 8), (1, 4), (2, 8), (2, 4))
+    """Looked for when none is named, smallest first; none takes more room than a bitmask."""
+
+    @classmethod
+    def refusal(cls, weight: Tensor) -> str | None:
+        """Refuse matrices that fit none of `patterns`, or hardly fill the one they fit."""
+        found = cls.find_pattern(weight)
+        if found is None:
+            names = ", ".join(f"{n}:{m}" for n, m in cls.patterns)
+            return f"not N:M sparse (looked for {names})"
+        n, m = found
+        if int(torch.count_nonzero(weight)) < 0.6 * n / m * weight.numel():
+            return f"{n}:{m} would store mostly zeros"
+        return None
+
+    @classmethod
+    def example(cls, weight: Tensor) -> Tensor | None:
+        """Keep the two largest weights of every four."""
+        rows, columns = weight.shape[0], weight.shape[1] // 4 * 4
+        groups = weight[:, :columns].reshape(rows, columns // 4, 4)
+        return (groups * top_k_mask(groups.abs(), 2)).reshape(rows, columns)
+
+    @classmethod
+    def find_pattern(cls, weight: Tensor) -> tuple[int, int] | None:
+        """Return the first of `patterns` that a matrix satisfies."""
+        for n, m in cls.patterns:
+            if weight.shape[1] % m == 0 and _most_in_groups(weight, m) <= n:
+                return n, m
+        return None
+
+    @classmethod
+    def from_dense(cls, weight: Tensor, n: int | None = None, m: int | None = None) -> Self:
+        """Pack a dense matrix.
+
+        Parameters
+        ----------
+        weight : Tensor
+            Shape (rows, columns).
+        n, m : int, optional
+            The pattern; found among `patterns` when left out.
+
+        Raises
+        ------
+        LayerError
+            If a group of `m` columns holds more than `n` survivors, or `m` does not divide the
+            columns.
+        """
+        if n is None or m is None:
+            found = cls.find_pattern(weight)
+            if found is None:
+                raise LayerError(f"a matrix of shape {tuple(weight.shape)}: {cls.refusal(weight)}")
+            n, m = found
+        rows, columns = weight.shape
+        if columns % m or _most_in_groups(weight, m) > n:
+            raise LayerError(f"a matrix of shape {tuple(weight.shape)} is not {n}:{m} sparse")
+        groups = weight.detach().reshape(rows, columns // m, m)
+        # A stable sort of "is zero" puts the survivors first, each kind in column order.
+        chosen = (groups == 0).to(torch.uint8).sort(dim=-1, stable=True).indices[..., :n]
+        chosen = chosen.sort(dim=-1).values
+        per_row = columns // m * n
+        values = groups.gather(-1, chosen).reshape(rows, per_row).contiguous()
+        indices = pack_bits(chosen.reshape(rows, per_row).to(torch.uint8), _position_bits(m))
+        return cls({"values": values, "indices": indices}, (rows, columns), {"n": n, "m": m})
+
+    def bind(self) -> Any:
+        """Bind indices and values."""
+        indices = self.take("indices", torch.uint8)
+        values = self.take("values", *value_dtypes)
+        self.dtype = values.dtype
+        return _run.NofM(indices, values, *self.shape, self.setting("n"), self.setting("m"))
+
+    def to_dense(self) -> Tensor:
+        """Return the dense matrix."""
+        n, m = self._settings["n"], self._settings["m"]
+        rows, columns = self.shape
+        dense = torch.zeros(rows, columns // m, m, dtype=self.dtype)
+        per_row = columns // m * n
+        positions = unpack_bits(self._tensors["indices"], _position_bits(m), per_row)
+        groups = (rows, columns // m, n)
+        dense.scatter_(
+            -1, positions.reshape(groups).long(), self._tensors["values"].reshape(groups)
+        )
+        return dense.reshape(rows, columns)
+
+
+def _most_in_groups(weight: Tensor, m: int) -> int:
+    """Return the largest number of survivors in a group of `m` columns."""
+    if weight.numel() == 0:
+        return 0
+    return int((weight != 0).reshape(weight.shape[0], -1, m).sum(-1).max())
+
+
+def _position_bits(m: int) -> int:
+    return max(1, (m - 1).bit_length())

@@ -1,0 +1,99 @@
+"""A linear layer whose weight is stored in a layout and never unpacked."""
+
+from __future__ import annotations
+
+__all__ = ["PackedLinear"]
+
+import copy
+from collections.abc import Callable
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from .layout import Layout
+
+
+class PackedLinear(nn.Module):
+    """A stand-in for ``torch.nn.Linear`` that multiplies a packed weight.
+
+    It holds no dense copy of the weight. Its state dict has one entry per buffer of the layout,
+    named ``weight.<buffer>``, and ``bias``. Gradients reach the input, not the weight.
+
+    Parameters
+    ----------
+    layout : Layout
+        The packed weight, (out_features, in_features).
+    bias : Tensor, optional
+        Shape (out_features,).
+    """
+
+    def __init__(self, layout: Layout, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.layout = layout
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, layout: type[Layout]) -> Self:
+        """Pack the weight of a dense layer."""
+        return cls(layout.from_dense(linear.weight.detach()), linear.bias)
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return self.layout.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return self.layout.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x @ W.T + bias``; `x` has the dtype of the weight."""
+        return self.layout.matmul(x, None if self.bias is None else self.bias.float())
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``print(model)``."""
+        return f"{self.layout!r}, bias={self.bias is not None}"
+
+    def _rebind(self, tensors: dict[str, Tensor]) -> None:
+        old = self.layout
+        self.layout = type(old).from_tensors(tensors, old.shape, old.settings)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._rebind({name: fn(tensor) for name, tensor in self.layout.tensors().items()})
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        bias = None if self.bias is None else self.bias.detach().clone()
+        copied = type(self)(copy.deepcopy(self.layout, memo), bias)
+        return copied.train(self.training)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, tensor in self.layout.tensors().items():
+            destination[f"{prefix}weight.{name}"] = tensor
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        start = f"{prefix}weight."
+        found = {k[len(start) :]: v for k, v in state_dict.items() if k.startswith(start)}
+        absent = self.layout.tensors().keys() - found.keys()
+        missing_keys.extend(start + name for name in sorted(absent))
+        if not absent:
+            # Bound anew rather than copied into: the checks of a layout run when it is bound.
+            self._rebind({k: v.clone() for k, v in found.items()})
+        rest = {k: v for k, v in state_dict.items() if not k.startswith(start)}
+        super()._load_from_state_dict(
+            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

@@ -1,0 +1,98 @@
+"""Timing that compares: interleaved repeats, cold caches, and a check on the noise."""
+
+from __future__ import annotations
+
+__all__ = ["Comparison", "compare"]
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_EVICTED_BYTES = 96 << 20
+"""Larger than the last-level cache of common processors; see :func:`compare`."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Times of several functions measured in one run.
+
+    Parameters
+    ----------
+    seconds : dict of str to list of float
+        Every time measured, in order, by name.
+    control : list of float
+        Times of the first function measured a second time in every round.
+    """
+
+    seconds: dict[str, list[float]]
+    control: list[float]
+
+    def best(self, name: str) -> float:
+        """Return the least time of a function, in seconds."""
+        return min(self.seconds[name])
+
+    def median(self, name: str) -> float:
+        """Return the median time of a function, in seconds."""
+        return statistics.median(self.seconds[name])
+
+    @property
+    def noise(self) -> float:
+        """How far apart two measurements of the same function lie, as a fraction.
+
+        The larger of two signs of a loaded machine: the difference between the least times of
+        the first function and of its control, and how much its median exceeds its minimum.
+        """
+        first = next(iter(self.seconds.values()))
+        least, other = min(first), min(self.control)
+        disagreement = abs(least - other) / min(least, other)
+        spread = statistics.median([*first, *self.control]) / min(least, other) - 1
+        return max(disagreement, spread / 2)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether ratios of these times should not be trusted (noise above 10 %)."""
+        return self.noise > 0.1
+
+
+def compare(
+    functions: Mapping[str, Callable[[], Any]], repeats: int = 7, cold: bool = True
+) -> Comparison:
+    """Time functions in turn, several rounds of all of them.
+
+    Interleaving spreads a disturbance over all functions; the least time of each is the one
+    least disturbed.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+        What to time; the first is also the control that the noise is read from.
+    repeats : int, default 7
+        Rounds.
+    cold : bool, default True
+        Whether to push the functions' data out of the caches before every call. A layer of a
+        model finds its weights in memory, not in the cache, because all other layers ran
+        since its last call; timing it warm would flatter small layouts.
+
+    Returns
+    -------
+    Comparison
+        Times of each function, and of the control.
+    """
+    eviction = torch.zeros(_EVICTED_BYTES // 4 if cold else 1)
+    names = list(functions)
+    control: list[float] = []
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    rounds = [*((functions[name], seconds[name]) for name in names), (functions[names[0]], control)]
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for function, times in rounds:
+            eviction.add_(1)
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return Comparison(seconds, control)
