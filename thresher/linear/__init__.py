@@ -1,40 +1,62 @@
 """Sparse linear models and recovery, with scikit-learn's face and without torch."""
 
 from . import datafits, penalties, solvers
+from .alternating_completion import AlternatingCompletion
 from .bayes import SparseBayes
 from .best_subset import BestSubset
 from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
 from .display import CVDisplay, PathDisplay
+from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
+from .kronecker_bayes import KroneckerBayes
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .loss_omp import LossOMP
+from .one_sided_completion import OneSidedCompletion
 from .path import Path
+from .phase_retrieval import SparsePhaseRetrieval
+from .private import LocallyPrivateRegression
 from .pursuit import OrthogonalMatchingPursuit, batch_omp
 from .representers import Representers
 from .scoring import ScoringSystem
+from .sketching import SketchedRegression
+from .synthetic_control import SyntheticControl
+from .task_selection import TaskSelection
 from .thresholding import ThresholdingWithFeedback
+from .zero_imputation import ZeroImputedRegression
+from .zeroth_order import ZerothOrderFrankWolfe
 
 __all__ = [
+    "AlternatingCompletion",
     "BestSubset",
     "CVDisplay",
     "ElasticNet",
     "ElasticNetCV",
+    "GAMPBayes",
     "GroupLasso",
     "GroupLassoCV",
+    "KroneckerBayes",
     "Lasso",
     "LassoCV",
+    "LocallyPrivateRegression",
     "LossOMP",
     "MultiTaskLasso",
+    "OneSidedCompletion",
     "OrthogonalMatchingPursuit",
     "Path",
     "PathDisplay",
     "Representers",
     "ScoringSystem",
+    "SketchedRegression",
     "SparseBayes",
     "SparseGLM",
     "SparseLogistic",
     "SparseLogisticCV",
+    "SparsePhaseRetrieval",
+    "SyntheticControl",
+    "TaskSelection",
     "ThresholdingWithFeedback",
+    "ZeroImputedRegression",
+    "ZerothOrderFrankWolfe",
     "batch_omp",
     "datafits",
     "penalties",

@@ -1,0 +1,125 @@
+"""Message passing in sparse Bayesian learning: error and time against exact inversion."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from thresher.core.errors import NumericalError
+from thresher.core.evidence import Experiment, Outcome
+from thresher.linear import GAMPBayes
+from thresher.linear.bayes_em import exact_expectation, maximise_evidence
+
+from .._plots import lines
+from . import _recovery as recovery
+
+_ROWS, _COLUMNS, _SUPPORT, _SNR = 250, 500, 38, 40
+_TOLERANCE = 1.0  # decibels that message passing may lose to exact inversion
+
+
+def _independent(rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((_ROWS, _COLUMNS))
+
+
+def _correlated(rng: np.random.Generator) -> np.ndarray:
+    A = _independent(rng)
+    for j in range(1, _COLUMNS):
+        A[:, j] = 0.8 * A[:, j - 1] + 0.6 * A[:, j]
+    return A
+
+
+def _ill_conditioned(rng: np.random.Generator) -> np.ndarray:
+    left, _, right = np.linalg.svd(_independent(rng), full_matrices=False)
+    return (left * np.geomspace(1, 1e-2, _ROWS)) @ right
+
+
+_DESIGNS = {
+    "independent": _independent,
+    "correlated 0.8": _correlated,
+    "condition 100": _ill_conditioned,
+}
+
+
+def _exact(A: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return maximise_evidence(A, y, exact_expectation(A, y), tol=1e-4).mean
+
+
+def _messages(damping: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def recover(A: np.ndarray, y: np.ndarray) -> np.ndarray:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the error says whether it converged
+                return GAMPBayes(damping=damping, fit_intercept=False).fit(A, y).coef_
+        except NumericalError:
+            return np.full(A.shape[1], np.inf)
+
+    return recover
+
+
+_METHODS = {"exact": _exact, "damped": _messages(0.3), "undamped": _messages(1.0)}
+
+
+def _run(scale: float, seeds: Sequence[int]) -> Outcome:
+    trials = max(1, round(2 * scale))
+    table: list[dict[str, Any]] = []
+    for design, draw in _DESIGNS.items():
+        errors: dict[str, list[float]] = {name: [] for name in _METHODS}
+        seconds = dict.fromkeys(_METHODS, 0.0)
+        for seed in seeds[: max(1, round(len(seeds) * scale))]:
+            rng = np.random.default_rng(seed)
+            for _ in range(trials):
+                A = draw(rng)
+                A /= np.linalg.norm(A, axis=0)
+                x = recovery.sparse_vector(rng, _COLUMNS, _SUPPORT)
+                y = recovery.with_noise(rng, A @ x, _SNR)
+                for name, method in _METHODS.items():
+                    start = time.process_time()
+                    found = method(A, y)
+                    seconds[name] += time.process_time() - start
+                    errors[name].append(recovery.decibels(found, x))
+        for name in _METHODS:
+            mean = float(np.mean(errors[name]))
+            table.append(
+                {"design": design, "E-step": name, "error_dB": mean, "cpu_s": seconds[name]}
+            )
+    return _verdict(table)
+
+
+def _verdict(table: list[dict[str, Any]]) -> Outcome:
+    cells = {(row["design"], row["E-step"]): row for row in table}
+    margin = min(
+        cells[d, "exact"]["error_dB"] + _TOLERANCE - cells[d, "damped"]["error_dB"]
+        for d in _DESIGNS
+    )
+    ratios = [cells[d, "exact"]["cpu_s"] / cells[d, "damped"]["cpu_s"] for d in _DESIGNS]
+    summary = (
+        "Error in dB (0 is the zero vector; 40 stands for divergence), exact, damped, undamped: "
+        + "; ".join(
+            f"{d} " + ", ".join(f"{cells[d, m]['error_dB']:.1f}" for m in _METHODS)
+            for d in _DESIGNS
+        )
+        + ". Processor time of exact inversion over damped messages: "
+        + ", ".join(f"{ratio:.1f}" for ratio in ratios)
+        + f". The margin is by how many dB damped messages stay within {_TOLERANCE:g} dB of exact "
+        "inversion on the worst design; they must also be faster on every design. The paper's "
+        "comparison with GAMP under other priors is not rerun."
+    )
+    figure = lines(
+        list(_DESIGNS), {m: [cells[d, m]["error_dB"] for d in _DESIGNS] for m in _METHODS},
+        title=f"Recovery of {_SUPPORT} of {_COLUMNS} from {_ROWS} measurements",
+        x_title="design", y_title="error (dB)",
+    )  # fmt: skip
+    return Outcome(margin > 0 and min(ratios) > 1, margin, summary, table, figure)
+
+
+experiment = Experiment(
+    method="gamp-bayes",
+    claim="Damped message passing replaces the inversion in sparse Bayesian learning at much "
+    "lower cost, and is robust to the measurement matrix where undamped messages are not.",
+    baseline="expectation-maximisation with exact inversion, and undamped messages",
+    run=_run,
+)

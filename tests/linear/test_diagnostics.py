@@ -1,0 +1,87 @@
+"""Sketched least squares, and regression on zero-imputed rows."""
+
+import numpy as np
+import pytest
+from scipy.linalg import hadamard
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from thresher.core.errors import OptionError
+from thresher.linear import SketchedRegression, ZeroImputedRegression
+from thresher.linear.sketching import count_sketch, gaussian_sketch, hadamard_sketch
+from thresher.linear.zero_imputation import imputation_bias
+
+
+@parametrize_with_checks(
+    [
+        SketchedRegression(random_state=0),
+        SketchedRegression(sketch="count", random_state=0),
+        ZeroImputedRegression(),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+class TestSketching:
+    def test_transform_is_the_hadamard_matrix(self):
+        class Plain(np.random.RandomState):
+            def choice(self, a, size=None, replace=True, p=None):
+                return np.ones(size) if isinstance(a, list) else np.arange(size)
+
+        A = np.random.default_rng(0).standard_normal((16, 3))
+        found = hadamard_sketch(A, 16, Plain())
+        np.testing.assert_allclose(found, hadamard(16) @ A / 4, atol=1e-12)
+
+    @pytest.mark.parametrize("sketch", [hadamard_sketch, gaussian_sketch, count_sketch])
+    def test_products_are_kept_on_average(self, sketch):
+        rng = np.random.RandomState(0)
+        A = rng.standard_normal((50, 3))
+        mean = np.mean([(s := sketch(A, 20, rng)).T @ s for _ in range(3000)], axis=0)
+        np.testing.assert_allclose(mean, A.T @ A, atol=0.06 * np.linalg.norm(A) ** 2)
+
+    def test_near_the_full_solution(self):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((5000, 8)) + 1
+        y = X @ np.arange(8.0) + 3 + rng.standard_normal(5000)
+        full = SketchedRegression(5000).fit(X, y)
+        assert full.n_rows_ == 5000
+        for sketch in ("hadamard", "gaussian", "count"):
+            model = SketchedRegression(800, sketch=sketch, random_state=0).fit(X, y)
+            assert model.n_rows_ == 800
+            np.testing.assert_allclose(model.coef_, full.coef_, atol=0.15)
+
+    def test_bad_options(self):
+        with pytest.raises(OptionError, match="did you mean 'hadamard'"):
+            SketchedRegression(sketch="hadamar").fit(np.eye(3), np.ones(3))
+        with pytest.raises(OptionError, match="below the number of features"):
+            SketchedRegression(2).fit(np.eye(3), np.ones(3))
+
+
+class TestZeroImputation:
+    def test_bias_is_that_of_the_best_predictor_on_imputed_rows(self):
+        rng = np.random.default_rng(0)
+        root = rng.standard_normal((5, 5))
+        coef = rng.standard_normal(5)
+        X = rng.standard_normal((400_000, 5)) @ root
+        imputed = np.where(rng.random(X.shape) < 0.7, X, 0)
+        best = np.linalg.lstsq(imputed, X @ coef, rcond=None)[0]
+        measured = np.mean((X @ coef - imputed @ best) ** 2)
+        assert imputation_bias(root.T @ root, coef, 0.7) == pytest.approx(measured, rel=0.02)
+        assert imputation_bias(root.T @ root, coef, 1.0) == pytest.approx(0, abs=1e-9)
+
+    def test_copies_of_a_feature_make_the_bias_vanish(self):
+        biases = [imputation_bias(np.ones((d, d)), np.ones(d) / d, 0.5) for d in (1, 10, 100)]
+        assert biases[0] > 5 * biases[1] > 25 * biases[2]
+
+    def test_one_pass_predicts_from_rows_with_gaps(self):
+        rng = np.random.default_rng(1)
+        latent = rng.standard_normal((3000, 2))
+        X = latent @ rng.standard_normal((2, 60)) + 5.0
+        y = latent @ np.array([1.0, -1.0]) + 2.0
+        X[rng.random(X.shape) < 0.3] = np.nan
+        model = ZeroImputedRegression(0.5).fit(X[:2000], y[:2000])
+        assert model.score(X[2000:], y[2000:]) > 0.85
+
+    def test_step_out_of_range(self):
+        with pytest.raises(OptionError, match="step must lie in"):
+            ZeroImputedRegression(2.0).fit(np.eye(3), np.ones(3))

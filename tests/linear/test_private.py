@@ -1,0 +1,73 @@
+"""Local differential privacy: calibrated noise, both protocols, and what more people buy."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from thresher.core.errors import OptionError
+from thresher.linear import LocallyPrivateRegression
+from thresher.linear.private import gaussian_deviation
+
+
+@parametrize_with_checks(
+    [
+        LocallyPrivateRegression(1e4, random_state=0),
+        LocallyPrivateRegression(1e4, protocol="interactive", random_state=0),
+    ]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
+@pytest.mark.parametrize("delta", [1e-6, 1e-2])
+def test_noise_meets_the_definition_exactly(epsilon, delta):
+    deviation = gaussian_deviation(epsilon, delta, 2.0)
+    # The likelihood ratio of two Gaussians 2 apart exceeds exp(epsilon) beyond `at`.
+    at = epsilon * deviation**2 / 2.0 + 1.0
+    excess = norm.sf(at, 2.0, deviation) - np.exp(epsilon) * norm.sf(at, 0.0, deviation)
+    assert excess == pytest.approx(delta, rel=1e-6)
+
+
+def test_noise_at_small_epsilon_is_below_the_classical_formula():
+    assert gaussian_deviation(0.5, 1e-5, 1.0) < np.sqrt(2 * np.log(1.25e5)) / 0.5
+
+
+@pytest.fixture(scope="module")
+def people():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200_000, 12))
+    truth = np.zeros(12)
+    truth[[1, 5]] = [0.7, -0.7]
+    return X, X @ truth + 0.2 * rng.standard_normal(len(X)), truth
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [({}, 0.5), ({"X_public": True}, 0.25), ({"protocol": "interactive", "k": 2}, 0.25)],
+)
+def test_recovers_support(options, limit, people):
+    X, y, truth = people
+    public = options.pop("X_public", None) and X[:2000]
+    model = LocallyPrivateRegression(4.0, random_state=0, **options).fit(X, y, public)
+    assert np.linalg.norm(model.coef_ - truth) < limit
+    assert {1, 5} <= set(np.flatnonzero(model.coef_))
+
+
+def test_reports_stay_within_their_norm(people):
+    X, y, _ = people
+    model = LocallyPrivateRegression(2.0, bound_x=0.5, bound_y=0.1, random_state=0).fit(100 * X, y)
+    # One report is (x x^T, x y) with |x| at most 0.5 and |y| at most 0.1; two differ by twice.
+    size = np.hypot(0.5**2, 0.5 * 0.1)
+    assert model.noise_deviation_ == pytest.approx(gaussian_deviation(2.0, 1e-5, 2 * size))
+
+
+def test_bad_options(people):
+    X, y, _ = people
+    with pytest.raises(OptionError, match="epsilon -1"):
+        LocallyPrivateRegression(-1).fit(X, y)
+    with pytest.raises(OptionError, match="protocol must be"):
+        LocallyPrivateRegression(protocol="central").fit(X, y)
+    with pytest.raises(OptionError, match="k must lie between 1 and 12"):
+        LocallyPrivateRegression(protocol="interactive", k=13).fit(X, y)

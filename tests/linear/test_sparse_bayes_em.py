@@ -1,0 +1,112 @@
+"""Sparse Bayesian learning by expectation-maximisation: exact, by messages, Kronecker."""
+
+import numpy as np
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from thresher.core.errors import DataError, NumericalError, OptionError
+from thresher.linear import GAMPBayes, KroneckerBayes
+from thresher.linear.bayes_em import GAMPExpectation, exact_expectation, maximise_evidence
+from thresher.linear.kronecker_bayes import _best_product, _nearest_product
+
+
+@parametrize_with_checks([GAMPBayes(max_iter=2000)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def sensing():
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((60, 120)) / np.sqrt(60)
+    x = np.zeros(120)
+    x[rng.choice(120, 8, replace=False)] = rng.choice([-1, 1], 8) * rng.uniform(1, 2, 8)
+    return A, x, A @ x + 0.01 * rng.standard_normal(60)
+
+
+def test_exact_step_is_the_gaussian_posterior(sensing):
+    A, _, y = sensing
+    prior = np.random.default_rng(1).uniform(0.1, 2, A.shape[1])
+    mean, variance = exact_expectation(A, y)(prior, 0.3)
+    covariance = np.linalg.inv(A.T @ A / 0.3 + np.diag(1 / prior))
+    np.testing.assert_allclose(mean, covariance @ A.T @ y / 0.3, atol=1e-10)
+    np.testing.assert_allclose(variance, np.diag(covariance), atol=1e-10)
+
+
+def test_messages_reach_the_posterior_mean(sensing):
+    A, _, y = sensing
+    prior = np.random.default_rng(1).uniform(0.1, 2, A.shape[1])
+    mean, _ = GAMPExpectation(A, y, 0.5, 3000, 1e-13)(prior, 0.3)
+    np.testing.assert_allclose(mean, exact_expectation(A, y)(prior, 0.3)[0], atol=1e-8)
+
+
+def test_evidence_never_falls(sensing):
+    A, _, y = sensing
+
+    def log_evidence(rounds):
+        found = maximise_evidence(A, y, exact_expectation(A, y), tol=0, max_iter=rounds)
+        covariance = (A * found.prior) @ A.T + found.noise * np.eye(len(y))
+        return -np.linalg.slogdet(covariance)[1] - y @ np.linalg.solve(covariance, y)
+
+    values = [log_evidence(rounds) for rounds in (1, 2, 5, 10, 20, 40)]
+    assert np.all(np.diff(values) > -1e-6 * np.abs(values[0]))
+
+
+class TestGAMPBayes:
+    def test_recovers_behind_means_and_scales(self, sensing):
+        A, x, y = sensing
+        model = GAMPBayes().fit(5 * A + 3.0, 5 * y + 2.0)
+        np.testing.assert_allclose(model.coef_, x, atol=0.05)
+        assert set(np.flatnonzero(x)) <= set(np.flatnonzero(model.variances_))
+        assert model.noise_variance_ < 25 * 0.02**2
+
+    def test_divergence_is_a_clear_error(self):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((50, 1)) + 0.05 * rng.standard_normal((50, 100))
+        with pytest.raises(NumericalError, match="diverged with damping 1"):
+            GAMPBayes(damping=1.0, fit_intercept=False).fit(X, X[:, 0] - X[:, 3])
+
+    def test_damping_out_of_range(self):
+        with pytest.raises(OptionError, match=r"damping must lie in \(0, 1\]"):
+            GAMPBayes(damping=0.0).fit(np.eye(3), np.ones(3))
+
+
+class TestKroneckerBayes:
+    @pytest.mark.parametrize("update", ["svd", "alternating"])
+    @pytest.mark.parametrize("shapes", [[(7, 10), (7, 10)], [(4, 5), (4, 6), (4, 5)]])
+    def test_recovers_kronecker_support(self, update, shapes):
+        rng = np.random.default_rng(3)
+        factors = [rng.standard_normal(shape) for shape in shapes]
+        supports = [rng.permutation(np.arange(columns) < 2) for _, columns in shapes]
+        x, dictionary = np.ones(1), np.ones((1, 1))
+        for factor, support in zip(factors, supports, strict=True):
+            x, dictionary = np.kron(x, support), np.kron(dictionary, factor)
+        x = x * rng.uniform(1, 2, x.size)
+        model = KroneckerBayes(update, max_iter=1000).fit(factors, dictionary @ x)
+        np.testing.assert_allclose(model.coef_, x, atol=1e-2)
+        for vector, support in zip(model.factors_, supports, strict=True):
+            np.testing.assert_array_equal(vector > 0.05 * vector.max(), support)
+
+    def test_both_updates_return_a_product_as_it_is(self):
+        rng = np.random.default_rng(0)
+        parts = [rng.uniform(0.5, 2, size) for size in (3, 4, 5)]
+        tensor = np.einsum("i,j,k->ijk", *parts)
+        for step in (_nearest_product, _best_product):
+            found = step(tensor, [np.ones(size) for size in (3, 4, 5)])
+            np.testing.assert_allclose(np.einsum("i,j,k->ijk", *found), tensor, rtol=1e-8)
+
+    def test_alternating_lowers_its_objective(self):
+        moments = np.random.default_rng(1).uniform(0.1, 2, (6, 7))
+        start = [np.ones(6), np.ones(7)]
+
+        def objective(vectors):
+            product = np.outer(*vectors)
+            return np.sum(np.log(product) + moments / product)
+
+        once = _best_product(moments, start, sweeps=1)
+        more = _best_product(moments, start, sweeps=10)
+        assert objective(more) <= objective(once) < objective(start)
+
+    def test_shapes_that_do_not_fit(self):
+        with pytest.raises(DataError, match="need a y of 4 entries"):
+            KroneckerBayes().fit([np.eye(2), np.eye(2)], np.ones(3))

@@ -1,0 +1,152 @@
+"""Sparse Bayesian regression without matrix inversion."""
+
+from __future__ import annotations
+
+__all__ = ["GAMPBayes"]
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..core.card import Card, Catalogued
+from ..core.errors import NumericalError, OptionError
+from .bayes_em import EMResult, GAMPExpectation, maximise_evidence
+
+
+class GAMPBayes(Catalogued, RegressorMixin, BaseEstimator):
+    """Sparse Bayesian learning by expectation-maximisation with message passing (GGAMP-SBL).
+
+    Learns the prior variance of every coefficient and that of the noise. The posterior, for
+    which :class:`~thresher.linear.SparseBayes` inverts matrices, comes from damped Gaussian
+    approximate message passing: products with ``X`` and ``X.T`` only.
+
+    Parameters
+    ----------
+    damping : float, default 0.5
+        Share of a new message that is taken, in (0, 1]. Lower it for correlated columns.
+    passes : int, default 20
+        Message passes per round.
+    fit_intercept : bool, default True
+        Whether to fit a constant.
+    tol : float, default 1e-4
+        Stop when the coefficients change by less than this, relative to their norm.
+    max_iter : int, default 500
+        Most rounds.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features,)
+        Posterior mean.
+    intercept_ : float
+        Constant.
+    posterior_variances_ : array of shape (n_features,)
+        Posterior variances; approximate, as the messages treat columns as unrelated.
+    variances_ : array of shape (n_features,)
+        Prior variances; zero for those that left.
+    noise_variance_ : float
+        Variance of the noise.
+    n_iter_ : int
+        Rounds.
+
+    Raises
+    ------
+    OptionError
+        If `damping` is out of range.
+    NumericalError
+        If the messages diverge; lower `damping`.
+    """
+
+    card = Card(
+        name="gamp-bayes",
+        title="A GAMP Based Low Complexity Sparse Bayesian Learning Algorithm",
+        authors="Maher Al-Shoukairi, Philip Schniter, Bhaskar D. Rao",
+        year=2017,
+        arxiv="1703.03044",
+        summary="sparse Bayesian learning whose E-step is damped message passing, no inversion",
+    )
+
+    def __init__(
+        self,
+        *,
+        damping: float = 0.5,
+        passes: int = 20,
+        fit_intercept: bool = True,
+        tol: float = 1e-4,
+        max_iter: int = 500,
+    ) -> None:
+        self.damping = damping
+        self.passes = passes
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def fit(self, X: Any, y: Any) -> GAMPBayes:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array or data frame of shape (n_samples, n_features)
+            Features.
+        y : array of shape (n_samples,)
+            Target.
+
+        Returns
+        -------
+        self
+            With the posterior in the attributes.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the coefficients did not settle.
+        """
+        if not 0 < self.damping <= 1:
+            raise OptionError(f"damping must lie in (0, 1], got {self.damping}")
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        means = X.mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])
+        offset = float(np.mean(y)) if self.fit_intercept else 0.0
+        centred, target = X - means, y - offset
+        scale = np.sqrt(np.mean(centred**2, axis=0))
+        scale = np.where(scale > 1e-14 * np.abs(X).max(axis=0), scale, np.inf)
+        unit = float(np.sqrt(np.mean(target**2))) or 1.0
+        found = self._posterior(centred / scale, target / unit)
+        factor = unit / scale
+        self.coef_ = found.mean * factor
+        self.posterior_variances_ = found.variance * factor**2
+        self.variances_ = found.prior * factor**2
+        self.noise_variance_ = found.noise * unit**2
+        self.intercept_ = offset - float(means @ self.coef_)
+        self.n_iter_ = found.n_iter
+        return self
+
+    def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
+        if not np.any(y):
+            nothing = np.zeros(X.shape[1])
+            return EMResult(nothing, nothing, nothing, 0.0, 1, True)
+        # Within a round a tenth of the outer tolerance is enough: the next round starts there.
+        expectation = GAMPExpectation(X, y, self.damping, self.passes, 0.1 * self.tol)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = maximise_evidence(X, y, expectation, tol=self.tol, max_iter=self.max_iter)
+        missed = np.linalg.norm(y - X @ found.mean)
+        if not missed <= 10 * np.linalg.norm(y):  # NaN included
+            raise NumericalError(
+                f"the messages diverged with damping {self.damping}; try {self.damping / 4:g}"
+            )
+        if not found.converged:
+            warnings.warn(
+                f"coefficients still change by more than {self.tol:g} of their norm after "
+                f"{found.n_iter} rounds; raise max_iter or lower damping",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return found
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the target of every row of `X`, of shape (n_samples,)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return X @ self.coef_ + self.intercept_
