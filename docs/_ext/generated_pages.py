@@ -10,6 +10,7 @@ import html
 import importlib
 import json
 import pkgutil
+import re
 import shutil
 from collections import defaultdict
 from importlib.resources import files
@@ -32,9 +33,17 @@ def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("config-inited", lambda app, config: write_pages(Path(app.srcdir)))
     app.connect("missing-reference", resolve_imported_name)
+    app.connect("autodoc-skip-member", skip_metadata_routing)
     app.connect("html-page-context", add_figure_scripts)
     app.connect("build-finished", write_plotly)
     return {"parallel_read_safe": True}
+
+
+def skip_metadata_routing(
+    app: Any, kind: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out ``set_fit_request`` and its kin, which scikit-learn adds and documents."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
 def resolve_imported_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:

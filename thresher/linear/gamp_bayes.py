@@ -21,7 +21,7 @@ class GAMPBayes(Catalogued, RegressorMixin, BaseEstimator):
     """Sparse Bayesian learning by expectation-maximisation with message passing (GGAMP-SBL).
 
     Learns the prior variance of every coefficient and that of the noise. The posterior, for
-    which :class:`~thresher.linear.SparseBayes` inverts matrices, comes from damped Gaussian
+    which :class:`~thresher.linear.bayes.SparseBayes` inverts matrices, comes from damped Gaussian
     approximate message passing: products with ``X`` and ``X.T`` only.
 
     Parameters

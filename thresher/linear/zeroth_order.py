@@ -29,7 +29,7 @@ class ZerothOrderFrankWolfe(Catalogued):
     Parameters
     ----------
     ball : Ball
-        Where to minimise, such as :class:`~thresher.linear.penalties.L1Ball`.
+        Where to minimise, such as :class:`~thresher.linear.penalties.balls.L1Ball`.
     max_iter : int, default 1000
         Steps; each takes two values per direction.
     directions : int, default 1

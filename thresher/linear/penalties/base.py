@@ -18,7 +18,7 @@ class Penalty(ABC):
 
     A subclass needs :meth:`value` and :meth:`prox`; the rest has defaults. Any such penalty
     works with the proximal gradient solver. Coordinate descent takes :class:`Separable`
-    ones, group descent :class:`~thresher.linear.penalties.Grouped` ones.
+    ones, group descent :class:`~thresher.linear.penalties.blocks.Grouped` ones.
     """
 
     convex: ClassVar[bool] = True

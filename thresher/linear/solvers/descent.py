@@ -188,8 +188,8 @@ class CoordinateDescent(Descent):
 class GroupDescent(Descent):
     """Cyclic descent over groups of coefficients, or over the rows of several outputs.
 
-    Takes :class:`~thresher.linear.penalties.Grouped` penalties, and with several outputs
-    :class:`~thresher.linear.penalties.Rows`. Each block takes a proximal gradient step with
+    Takes :class:`~thresher.linear.penalties.blocks.Grouped` penalties, and with several outputs
+    :class:`~thresher.linear.penalties.blocks.Rows`. Each block takes a proximal gradient step with
     its own curvature; otherwise as :class:`CoordinateDescent`.
     """
 

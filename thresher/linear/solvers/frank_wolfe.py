@@ -16,7 +16,7 @@ from .problem import Problem, Solution
 
 @dataclass(frozen=True)
 class FrankWolfe(Catalogued, Solver):
-    """Frank-Wolfe, for a smooth datafit over a :class:`~thresher.linear.penalties.Ball`.
+    """Frank-Wolfe, for a smooth datafit over a :class:`~thresher.linear.penalties.balls.Ball`.
 
     After t steps the solution is a combination of at most t + 1 atoms, hence sparse on the
     L1 ball. The Frank-Wolfe gap bounds the distance to the optimum and is the stopping
