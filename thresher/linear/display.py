@@ -122,7 +122,7 @@ class CVDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> CVDisplay:
-        """Draw the curve of a fitted estimator such as :class:`~thresher.linear.cross_validation.LassoCV`.
+        """Draw the curve of a fitted estimator with cross-validation, such as ``LassoCV``.
 
         Parameters
         ----------

@@ -110,7 +110,7 @@ class SparseGLM(SparseRegressor):
         Returns
         -------
         array of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions; for :class:`~thresher.linear.datafits.generalized.Cox` the log hazard ratio.
+            Predictions; for the Cox datafit the log hazard ratio.
         """
         linear = self._linear_prediction(X)
         return np.exp(linear) if isinstance(self._datafit(), Poisson) else linear
