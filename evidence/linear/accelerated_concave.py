@@ -75,7 +75,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 experiment = Experiment(
     method="accelerated-concave",
-    claim="acceleration converges considerably faster on average than proximal gradient",
+    claim="acceleration converges considerably faster on average than proximal gradient.",
     baseline="proximal gradient on the same split, without momentum",
     run=_run,
 )

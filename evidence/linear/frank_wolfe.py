@@ -93,7 +93,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 experiment = Experiment(
     method="frank-wolfe",
-    claim="ISTA and Frank-Wolfe stay below bounds of order 1/t, FISTA below one of order 1/t^2",
+    claim="ISTA and Frank-Wolfe stay below bounds of order 1/t, FISTA below one of order 1/t^2.",
     baseline="the bounds of the monograph",
     run=_run,
 )

@@ -117,7 +117,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 experiment = Experiment(
     method="greedy-blocks",
-    claim="curvature-aware greedy rules progress faster, and active-set Newton ends superlinearly",
+    claim="curvature-aware greedy rules progress faster, and active-set Newton ends superlinearly.",
     baseline="cyclic, random and Gauss-Southwell blocks, and no Newton steps",
     run=_run,
 )

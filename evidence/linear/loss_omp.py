@@ -103,7 +103,7 @@ experiment = Experiment(
     method="loss-omp",
     claim=(
         "OMP guided by the square-root LASSO needs no tuning to the noise, and guided by the "
-        "LAD-LASSO it tolerates gross errors"
+        "LAD-LASSO it tolerates gross errors."
     ),
     baseline="the same OMP guided by the LASSO",
     run=_run,

@@ -72,7 +72,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 experiment = Experiment(
     method="representers",
-    claim="representers decompose a sparse model's prediction and name the samples behind it",
+    claim="representers decompose a sparse model's prediction and name the samples behind it.",
     baseline="the representers of ridge regression, and random samples",
     run=_run,
 )

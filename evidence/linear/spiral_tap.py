@@ -100,7 +100,9 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 experiment = Experiment(
     method="spiral-tap",
-    claim="sparse intensities are reconstructed accurately from fewer Poisson counts than unknowns",
+    claim=(
+        "sparse intensities are reconstructed accurately from fewer Poisson counts than unknowns."
+    ),
     baseline="EM (Richardson-Lucy) and non-negative penalised least squares",
     run=_run,
 )

@@ -87,7 +87,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 experiment = Experiment(
     method="thresholding-with-feedback",
-    claim="null-space tuning with feedback recovers sparse vectors in few, finitely many steps",
+    claim="null-space tuning with feedback recovers sparse vectors in few, finitely many steps.",
     baseline="IHT, HTP and CoSaMP on the same measurements",
     run=_run,
 )
