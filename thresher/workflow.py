@@ -37,7 +37,7 @@ from .run.evaluate import compare, perplexity
 _console = Console()
 
 #: Windows of the quick runs that draw perplexity against density.
-_CURVE_WINDOWS = 16
+_CURVE_WINDOWS = 8
 _EVALUATION_WINDOWS = 20
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
@@ -152,7 +152,8 @@ class PruneJob:
             return []
         points = []
         windows = self.calibration[:_CURVE_WINDOWS]
-        for density in _CURVE_DENSITIES:
+        # The model itself marks its own density in the report.
+        for density in (d for d in _CURVE_DENSITIES if d != record.density_asked):
             _console.print(f"curve: pruning to density {density:g} ...")
             folder = self.out.with_name(f"{self.out.name}.curve")
             shutil.rmtree(folder, ignore_errors=True)
