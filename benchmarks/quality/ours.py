@@ -12,8 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from thresher.assets import smollm2
 
 from .reference import RESULTS as REFERENCE
 from .tokens import tokens
+from .windows import ALL, case_of, label, window_slice
 
 RESULTS = REFERENCE.with_name("quality-thresher.json")
 CASES = {
@@ -35,7 +38,7 @@ CASES = {
 }
 
 
-def measure(case: str, out: Path) -> dict[str, object]:
+def measure(case: str, chosen: slice, out: Path) -> dict[str, object]:
     """Prune and evaluate one case in this process."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -47,7 +50,7 @@ def measure(case: str, out: Path) -> dict[str, object]:
     from .perplexity import perplexity
 
     method, options = CASES[case]
-    windows = torch.from_numpy(np.load(tokens() / "calibration.npy"))
+    windows = torch.from_numpy(np.load(tokens() / "calibration.npy")[chosen])
     recipe = as_recipe(method).with_options(**options)
     record = prune_folder(smollm2(), out, recipe, windows)
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
@@ -62,12 +65,13 @@ def measure(case: str, out: Path) -> dict[str, object]:
     }
 
 
-def run(case: str, quiet: bool) -> dict[str, object]:
+def run(case: str, windows: str, quiet: bool) -> dict[str, object]:
     """Measure one case in a process of its own, so that its peak memory is its own."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks.quality.ours", "--case", case]
+        command += ["--windows", windows]
         subprocess.run([*command, "--worker", str(file)], check=True)
         result: dict[str, object] = json.loads(file.read_text())
     date = datetime.now(UTC).date().isoformat()
@@ -75,41 +79,51 @@ def run(case: str, quiet: bool) -> dict[str, object]:
 
 
 def side_by_side() -> None:
-    """Print both sides' figures and their ratios."""
+    """Print both sides' figures, their ratios, and the mean ratio of a case's window sets."""
     ours = json.loads(RESULTS.read_text())["cases"]
     theirs = json.loads(REFERENCE.read_text())["cases"]
     print(
-        f"{'case':16}{'ours':>9}{'peer':>9}{'ratio':>8}{'s':>8}{'s peer':>8}{'GiB':>7}{'peer':>7}"
+        f"{'case':28}{'ours':>9}{'peer':>9}{'ratio':>8}{'s':>8}{'s peer':>8}{'GiB':>7}{'peer':>7}"
     )
-    for case, a in ours.items():
-        b = theirs.get(case)
+    sets = defaultdict(list)
+    for name, a in ours.items():
+        b = theirs.get(name)
         if b is None:
-            print(f"{case:16}{a['perplexity']:9.2f}")
+            print(f"{name:28}{a['perplexity']:9.2f}")
             continue
         ratio = a["perplexity"] / b["perplexity"]
         print(
-            f"{case:16}{a['perplexity']:9.2f}{b['perplexity']:9.2f}{ratio:8.3f}"
+            f"{name:28}{a['perplexity']:9.2f}{b['perplexity']:9.2f}{ratio:8.3f}"
             f"{a['prune_seconds']:8.1f}{b['prune_seconds']:8.1f}"
             f"{a['peak_rss_gib']:7.2f}{b['peak_rss_gib']:7.2f}"
         )
+        sets[case_of(name)].append(ratio)
+    for case, ratios in sets.items():
+        if len(ratios) > 1:
+            mean = f"geometric mean of {len(ratios)} sets"
+            print(f"{case}: {mean} {geometric_mean(ratios):.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=CASES, help="one case; all of them without it")
+    parser.add_argument(
+        "--windows", default=ALL, help="calibrate on the windows A:B only; on all without it"
+    )
     parser.add_argument("--timing", action="store_true", help="the machine is otherwise idle")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         with tempfile.TemporaryDirectory() as folder:
-            result = measure(options.case, Path(folder) / "pruned")
+            result = measure(options.case, window_slice(options.windows), Path(folder) / "pruned")
         options.worker.write_text(json.dumps(result))
         return
     for case in [options.case] if options.case else CASES:
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
-        known["cases"][case] = run(case, options.timing)
+        name = label(case, options.windows)
+        known["cases"][name] = run(case, options.windows, options.timing)
         RESULTS.write_text(json.dumps(known, indent=2) + "\n")
-        print(case, known["cases"][case]["perplexity"], flush=True)
+        print(name, known["cases"][name]["perplexity"], flush=True)
     side_by_side()
 
 

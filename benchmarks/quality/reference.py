@@ -23,6 +23,7 @@ from thresher.assets.fetch import cached
 
 from .reference_worker import CASES
 from .tokens import tokens
+from .windows import ALL, case_of, label
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "quality-reference.json"
@@ -42,14 +43,14 @@ def _install(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def run(case: str, threads: int, quiet: bool) -> dict[str, object]:
+def run(case: str, windows: str, threads: int, quiet: bool) -> dict[str, object]:
     """Measure one case in a process of its own, so that its peak memory is its own."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "result.json"
         command: list[str | Path] = [environment(), "-m", "benchmarks.quality.reference_worker"]
-        command += ["--case", case, "--model", smollm2(), "--tokens", tokens(), "--out", out]
-        command += ["--threads", str(threads)]
+        command += ["--case", case, "--windows", windows, "--threads", str(threads)]
+        command += ["--model", smollm2(), "--tokens", tokens(), "--out", out]
         variables = {
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": str(threads),
@@ -62,11 +63,13 @@ def run(case: str, threads: int, quiet: bool) -> dict[str, object]:
     return result | {"quiet_machine": quiet, "load_before": round(load, 2), "date": now}
 
 
-def record(case: str, result: dict[str, object]) -> None:
+def record(name: str, result: dict[str, object]) -> None:
     """Merge one case into the results file."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
-    known["cases"][case] = result
-    known["cases"] = {name: known["cases"][name] for name in CASES if name in known["cases"]}
+    known["cases"][name] = result
+    order = list(CASES)
+    ordered = sorted(known["cases"], key=lambda each: (order.index(case_of(each)), each))
+    known["cases"] = {each: known["cases"][each] for each in ordered}
     partial = RESULTS.with_suffix(".partial")
     partial.write_text(json.dumps(known, indent=2) + "\n")
     partial.replace(RESULTS)
@@ -75,6 +78,9 @@ def record(case: str, result: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=CASES, help="one case; all of them without it")
+    parser.add_argument(
+        "--windows", default=ALL, help="calibrate on the windows A:B only; on all without it"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--timing",
@@ -83,10 +89,11 @@ def main() -> None:
     )
     given = parser.parse_args()
     for case in [given.case] if given.case else CASES:
-        result = run(case, given.threads, given.timing)
-        record(case, result)
+        name = label(case, given.windows)
+        result = run(case, given.windows, given.threads, given.timing)
+        record(name, result)
         print(
-            f"{case:14} perplexity {result['perplexity']:8.2f}  density {result['density']:.4f}  "
+            f"{name:28} perplexity {result['perplexity']:8.2f}  density {result['density']:.4f}  "
             f"{result['prune_seconds']:6.1f} s  {result['peak_rss_gib']:.2f} GiB",
             file=sys.stderr,
         )

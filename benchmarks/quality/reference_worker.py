@@ -18,6 +18,7 @@ from torch.nn.utils import prune
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.quality.perplexity import perplexity
+from benchmarks.quality.windows import window_slice
 
 # Method, sparsity, N:M pattern (llm-compressor writes "0:0" for unstructured; in "2:4" the
 # first number counts the zeros).
@@ -79,11 +80,13 @@ def pruned_density(model: PreTrainedModel) -> float:
     return sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def measure(case: str, model_folder: Path, token_folder: Path, threads: int) -> dict[str, object]:
+def measure(
+    case: str, windows: slice, model_folder: Path, token_folder: Path, threads: int
+) -> dict[str, object]:
     """Prune, then evaluate; time and peak memory are those of the pruning call alone."""
     torch.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    calibration = np.load(token_folder / "calibration.npy")
+    calibration = np.load(token_folder / "calibration.npy")[windows]
     started = time.perf_counter()
     recipe = CASES[case]
     if recipe is not None:
@@ -115,12 +118,13 @@ def measure(case: str, model_folder: Path, token_folder: Path, threads: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", required=True, choices=CASES)
+    parser.add_argument("--windows", required=True, type=window_slice)
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--tokens", required=True, type=Path)
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--out", required=True, type=Path)
     given = parser.parse_args()
-    result = measure(given.case, given.model, given.tokens, given.threads)
+    result = measure(given.case, given.windows, given.model, given.tokens, given.threads)
     given.out.write_text(json.dumps(result))
 
 
