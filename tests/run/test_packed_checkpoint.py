@@ -14,7 +14,14 @@ from layout_contract import one_thread  # noqa: F401
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 import thresher as th
 from thresher.core.errors import CheckpointError
@@ -22,6 +29,7 @@ from thresher.prune.disk import prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.checkpoint import Checkpoint
 from thresher.run.layout import known_layouts, named_layout
+from thresher.run.packed_conv import PackedConv2d
 from thresher.run.packed_linear import PackedLinear
 from thresher.run.stored import record_layouts
 
@@ -86,6 +94,55 @@ def test_pack_chooses_and_save_pretrained_keeps_the_choice(tmp_path):
     chosen = {name: layer.layout.name for name, layer in packed_layers(fast).items()}
     assert chosen
     assert {n: layer.layout.name for n, layer in packed_layers(again).items()} == chosen
+
+
+def packed_resnet() -> nn.Module:
+    """A small ResNet of transformers whose convolutions are in both layouts that convolve."""
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], num_labels=4)
+    config.layer_type = "basic"
+    model = ResNetForImageClassification(config).eval()
+    th.prune(model, "magnitude", density=0.2, pattern="4x1", progress=False)
+    convs = [n for n, m in model.named_modules() if type(m) is nn.Conv2d]
+    for index, name in enumerate(convs[1:]):
+        kind = named_layout(("csr", "row-groups")[index % 2])
+        model.set_submodule(name, PackedConv2d.from_conv(model.get_submodule(name), kind))
+    record_layouts(model)
+    return model
+
+
+def test_convolutions_are_saved_and_loaded_packed(tmp_path):
+    model = packed_resnet()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path)
+    before, after = (
+        {n: m for n, m in each.named_modules() if isinstance(m, PackedConv2d)}
+        for each in (model, again)
+    )
+    assert len(before) == 5
+    assert {n: m.layout.name for n, m in before.items()} == {
+        n: m.layout.name for n, m in after.items()
+    }
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(images).logits, model(images).logits)
+        dense = load(tmp_path, packed=False, kind=AutoModelForImageClassification)
+        assert not any(isinstance(m, PackedConv2d) for m in dense.modules())
+        torch.testing.assert_close(dense(images).logits, model(images).logits)
+        th.export(tmp_path, tmp_path / "plain")
+        plain = AutoModelForImageClassification.from_pretrained(tmp_path / "plain")
+        assert torch.equal(plain(images).logits, dense(images).logits)
+
+
+def test_a_convolution_of_another_shape_is_refused_by_name(tmp_path):
+    packed_resnet().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(n for n in tensors if n.endswith("_shape") and list(tensors[n][2:]) == [3, 3])
+    tensors[name] = tensors[name][[0, 2, 3, 1]]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    layer = name.removesuffix(".weight_shape").removeprefix("resnet.")
+    with pytest.raises(CheckpointError, match=layer):
+        AutoModelForImageClassification.from_pretrained(tmp_path)
 
 
 def test_save_keeps_the_layouts_and_the_record(tmp_path):

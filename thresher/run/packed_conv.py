@@ -84,6 +84,12 @@ class PackedConv2d(PackedLayer, Catalogued):
         return cls(packed, geometry, conv.bias)
 
     @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the dense weight: out channels, in channels / groups, rows, columns."""
+        channels = self.in_channels // self.geometry.groups
+        return (self.out_channels, channels, *self.geometry.kernel)
+
+    @property
     def out_channels(self) -> int:
         """Rows of the weight."""
         return self.layout.shape[0]

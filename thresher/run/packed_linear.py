@@ -38,6 +38,11 @@ class PackedLayer(nn.Module):
         """Describe the layer in ``print(model)``."""
         return f"{self.layout!r}, bias={self.bias is not None}"
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the dense weight, which a layout has as a matrix."""
+        return self.layout.shape
+
     def _rebind(self, tensors: dict[str, Tensor]) -> None:
         old = self.layout
         self.layout = type(old).from_tensors(tensors, old.shape, old.settings)
@@ -60,7 +65,7 @@ class PackedLayer(nn.Module):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight_shape"] = torch.tensor(self.layout.shape)
+        destination[f"{prefix}weight_shape"] = torch.tensor(self.weight_shape)
         for name, tensor in self.layout.tensors().items():
             destination[f"{prefix}weight_{name}"] = tensor
 
@@ -81,11 +86,11 @@ class PackedLayer(nn.Module):
         missing_keys.extend(start + name for name in sorted(absent))
         if not absent:
             shape = tuple(found.pop("shape").tolist())
-            if shape == self.layout.shape:
+            if shape == self.weight_shape:
                 # Bound anew rather than copied into: a layout's checks run when it is bound.
                 self._rebind({k: v.clone() for k, v in found.items()})
             else:
-                error_msgs.append(f"{start}shape is {shape}, expected {self.layout.shape}")
+                error_msgs.append(f"{start}shape is {shape}, expected {self.weight_shape}")
         rest = {k: v for k, v in state_dict.items() if not k.startswith(start)}
         super()._load_from_state_dict(
             rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["StoredWeights", "describe_layouts", "record_layouts"]
 
+import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ from torch import nn
 
 from ..core.errors import CheckpointError, LayerError, OptionError
 from . import formats
-from .layout import Layout, named_layout
-from .packed_linear import PackedLinear
+from .convolution import as_weight
+from .layout import Layout, known_layouts, named_layout
+from .packed_linear import PackedLayer
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class StoredWeights:
             suffixes = ("_shape", *(f"_{tensor}" for tensor in stored.tensors))
         return [name + suffix for suffix in suffixes if name + suffix in held]
 
+    def layout_of(self, name: str) -> type[Layout] | None:
+        """Return the layout that the configuration names for a weight, None for no or unknown."""
+        stored = self._find(name)
+        return None if stored is None else known_layouts().get(stored.layout)
+
     def matrix(self, name: str, parts: Mapping[str, torch.Tensor]) -> Layout:
         """Bind the stored tensors of a weight, without passing through a dense one.
 
@@ -89,13 +96,8 @@ class StoredWeights:
             If they are incomplete or damaged; the message names the weight and the tensor.
         """
         tensors = {suffix[1:]: tensor for suffix, tensor in parts.items()}
-        shape = tensors.pop("shape", torch.zeros(0, dtype=torch.int64))
-        if shape.shape != (2,) or shape.dtype != torch.int64 or bool((shape < 0).any()):
-            raise CheckpointError(
-                f"tensor '{name}_shape' is no shape of a matrix: {shape.tolist()}; the file is "
-                "corrupted"
-            )
-        rows, columns = (int(size) for size in shape)
+        shape = _shape_of(name, tensors.pop("shape", None))
+        rows, columns = shape[0], math.prod(shape[1:])
         stored = self._find(name) or self._unnamed(tensors, rows, columns, name)
         try:
             kind = named_layout(stored.layout)
@@ -119,7 +121,10 @@ class StoredWeights:
         if stored is None or stored.layout in ("bitmask", "n:m"):
             m = self.group if stored is None else stored.settings.get("m")
             return formats.unpack(dict(parts), name, m)
+        shape = _shape_of(name, parts.get("_shape"))
         weight = self.matrix(name, parts).to_dense()
+        if len(shape) == 4:
+            weight = as_weight(weight, (shape[2], shape[3]))
         return weight, weight != 0
 
     def _find(self, name: str) -> _Stored | None:
@@ -141,13 +146,26 @@ class StoredWeights:
         return _Stored("n:m", {"n": n, "m": int(self.group or 1)}, ("indices", "values"))
 
 
+def _shape_of(name: str, tensor: torch.Tensor | None) -> tuple[int, ...]:
+    """Return the shape of a linear layer's weight or a convolution's, from its tensor."""
+    shape = [] if tensor is None else tensor.flatten().tolist()
+    whole = tensor is not None and tensor.dim() == 1 and tensor.dtype == torch.int64
+    if not whole or len(shape) not in (2, 4) or min(shape) < 0:
+        raise CheckpointError(
+            f"tensor '{name}_shape' is no shape of a matrix or a convolution: {shape}; the file "
+            "is corrupted"
+        )
+    return tuple(shape)
+
+
 def describe_layouts(model: nn.Module) -> list[dict[str, Any]]:
     """Return the layouts of a model's packed layers, as a checkpoint's configuration has them.
 
     Parameters
     ----------
     model : nn.Module
-        With :class:`PackedLinear` layers.
+        With :class:`~thresher.run.packed_linear.PackedLinear` and
+        :class:`~thresher.run.packed_conv.PackedConv2d` layers.
 
     Returns
     -------
@@ -157,7 +175,7 @@ def describe_layouts(model: nn.Module) -> list[dict[str, Any]]:
     """
     groups: dict[tuple, dict[str, Any]] = {}
     for name, module in model.named_modules():
-        if not isinstance(module, PackedLinear):
+        if not isinstance(module, PackedLayer):
             continue
         layout = module.layout
         settings, tensors = dict(layout.settings), sorted(layout.tensors())

@@ -19,7 +19,10 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ..core.errors import CheckpointError
 from . import formats
 from .checkpoint import check_version
-from .packed_linear import PackedLinear
+from .convolution import Geometry
+from .layouts.convolving import ConvolvingLayout
+from .packed_conv import PackedConv2d
+from .packed_linear import PackedLayer, PackedLinear
 from .stored import StoredWeights
 
 
@@ -104,7 +107,7 @@ class ThresherQuantizer(HfQuantizer):
         checkpoint_files: Sequence[str] | None = None,
         **_: Any,
     ) -> Any:
-        """Put a place-holder for every packed linear layer, with the tensors of the file."""
+        """Put a place-holder for every layer that stays packed, with the tensors of the file."""
         if not self.quantization_config.packed:
             return model
         held, known = _mapped(checkpoint_files or ()), model.state_dict().keys()
@@ -116,7 +119,7 @@ class ThresherQuantizer(HfQuantizer):
             if not leaf or len(parts) < 2:
                 continue
             layer = model.get_submodule(path)
-            if type(layer) is not nn.Linear or leaf != "weight":
+            if leaf != "weight" or not self._stays_packed(layer, weight):
                 self._unpacked.append(weight)
                 continue
             buffers = {part.removeprefix(weight): held[part] for part in parts}
@@ -124,6 +127,15 @@ class ThresherQuantizer(HfQuantizer):
             model.all_tied_weights_keys.pop(f"{path}.weight", None)
             self._waiting.append(path)
         return model
+
+    def _stays_packed(self, layer: nn.Module, weight: str) -> bool:
+        """Return whether a layer has a packed form for the layout that its weight is stored in."""
+        if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
+            layout = self.stored.layout_of(weight)
+            if layout is None or not issubclass(layout, ConvolvingLayout):
+                return False
+            return layer.groups == 1 or layout.takes_groups
+        return type(layer) is nn.Linear
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         """Bind the tensors that the loader mapped, checking them."""
@@ -139,26 +151,31 @@ class ThresherQuantizer(HfQuantizer):
 
 
 class _Waiting(nn.Module):
-    """A linear layer between the building of the model and the reading of its tensors."""
+    """A layer between the building of the model and the reading of its tensors."""
 
-    def __init__(self, linear: nn.Linear, buffers: dict[str, torch.Tensor]) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, buffers: dict[str, torch.Tensor]) -> None:
         super().__init__()
-        self.shape = (linear.out_features, linear.in_features)
-        self.bias = linear.bias
+        self.shape = tuple(layer.weight.shape)
+        self.geometry = Geometry.of(layer) if isinstance(layer, nn.Conv2d) else None
+        self.bias = layer.bias
         for suffix, stored in buffers.items():
             # The loader casts to the types that it finds here.
-            dtype = linear.weight.dtype if stored.is_floating_point() else stored.dtype
+            dtype = layer.weight.dtype if stored.is_floating_point() else stored.dtype
             self.register_buffer(
                 f"weight{suffix}", torch.empty_like(stored, dtype=dtype, device="meta")
             )
 
-    def bind(self, stored: StoredWeights, name: str) -> PackedLinear:
+    def bind(self, stored: StoredWeights, name: str) -> PackedLayer:
         """Return the packed layer."""
         parts = {key.removeprefix("weight"): buffer for key, buffer in self.named_buffers()}
         layout = stored.matrix(name, parts)
-        if layout.shape != self.shape:
-            raise _wrong_shape(name, layout.shape, self.shape)
-        return PackedLinear(layout, self.bias)
+        shape = tuple(parts["_shape"].tolist())
+        if shape != self.shape:
+            raise _wrong_shape(name, shape, self.shape)
+        if self.geometry is None:
+            return PackedLinear(layout, self.bias)
+        assert isinstance(layout, ConvolvingLayout)
+        return PackedConv2d(layout, self.geometry, self.bias)
 
 
 def _mapped(files: Sequence[str]) -> dict[str, torch.Tensor]:
