@@ -85,6 +85,7 @@ PATTERNS = {
         (patterns.NM(2, 4), _equal_groups(4)),
         (patterns.NM(1, 2), _equal_groups(2)),
         (patterns.NM(4, 4), _equal_groups(4)),
+        (patterns.NM(1, 2, "outputs"), lambda mask: _equal_groups(2)(mask.mT)),
     ],
     patterns.Block: [
         (patterns.Block(2, 2), _whole_blocks(2, 2)),

@@ -76,6 +76,7 @@ inline Product product(std::uintptr_t x, std::int64_t batch, std::uintptr_t y, s
 
 void bind_masked(nb::module_& module);
 void bind_indexed(nb::module_& module);
+void bind_grouped_nm(nb::module_& module);
 void bind_convolution(nb::module_& module);
 void bind_blocks(nb::module_& module);
 void bind_quantized(nb::module_& module);

@@ -13,6 +13,8 @@ struct Kernels {
   void (*indexed_float)(const IndexedView&, const Product&);
   void (*grouped_bf16)(const GroupedView&, const Product&);
   void (*grouped_float)(const GroupedView&, const Product&);
+  void (*grouped_nm_bf16)(const GroupedNMView&, const Product&);
+  void (*grouped_nm_float)(const GroupedNMView&, const Product&);
   void (*convolve_bf16)(const GroupedView&, const Convolution&, const Convolved&);
   void (*convolve_float)(const GroupedView&, const Convolution&, const Convolved&);
   void (*blocks_bf16)(const BlockView&, const Product&);

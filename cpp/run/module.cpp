@@ -9,6 +9,7 @@ NB_MODULE(_run, module) {
   module.def("active_isa", [] { return std::string(name(thresher::active_isa())); });
   thresher::bind_masked(module);
   thresher::bind_indexed(module);
+  thresher::bind_grouped_nm(module);
   thresher::bind_convolution(module);
   thresher::bind_blocks(module);
   thresher::bind_quantized(module);

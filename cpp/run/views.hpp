@@ -45,6 +45,21 @@ struct GroupedView {
   std::int64_t row(std::int64_t stored) const { return order == nullptr ? stored : order[stored]; }
 };
 
+// n survivors in every column of a group of m rows. In every chunk of columns of a group, columns
+// are sorted by which rows they keep.
+struct GroupedNMView {
+  const std::uint8_t* indices;       // per column, which of its chunk
+  const void* values;                // n per column
+  const std::uint16_t* counts;       // columns of each pattern, per group and chunk
+  const std::uint8_t* pattern_rows;  // the n rows of each pattern
+  std::int64_t patterns;
+  std::int64_t n, m;
+  std::int64_t chunk;                // columns, fewer in the last one
+  std::int64_t rows, columns;
+
+  std::int64_t chunks() const { return (columns + chunk - 1) / chunk; }
+};
+
 // A two-dimensional convolution with a matrix of `kernel_height * kernel_width * channels / groups`
 // columns, channels varying fastest. Images are (channels, height, width), padded with zeros: `top`
 // rows and `left` columns before, after as many as the size of the output needs.

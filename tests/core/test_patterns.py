@@ -108,6 +108,7 @@ def test_swaps_within_the_swap_width_are_allowed(pattern, allowed):
     ("pattern", "shape", "words"),
     [
         (patterns.NM(2, 4), (3, 6), ["2:4", "divisible by 4", "6"]),
+        (patterns.NM(2, 4, "outputs"), (6, 8), ["2:4/outputs", "outputs divisible by 4", "6"]),
         (patterns.Block(4, 2), (6, 8), ["4x2", "outputs divisible by 4", "6"]),
         (patterns.Block(2, 3), (6, 8), ["2x3", "inputs divisible by 3", "8"]),
         (patterns.SharedRows(4), (6, 8), ["shared/4", "divisible by 4", "6"]),
@@ -125,6 +126,7 @@ def test_shapes_that_do_not_fit_are_named(pattern, shape, words):
     [
         (lambda: patterns.NM(5, 4), ["5:4", "at most M"]),
         (lambda: patterns.NM(0, 4), ["0:4", "at least 1"]),
+        (lambda: patterns.NM(2, 4, "rows"), ["'rows'", "'outputs'"]),
         (lambda: patterns.Block(0, 4), ["0x4"]),
         (lambda: patterns.Channels(0), ["0 rows"]),
         (lambda: patterns.Unstructured("column"), ["'column'", "'row'"]),

@@ -70,6 +70,47 @@ def test_every_pattern_of_n_in_m(pattern, groups, isa):
             check_product(packed, torch.randn(batch, groups * m).to(dtype), None)
 
 
+@pytest.mark.parametrize("pattern", [(1, 2), (2, 4), (1, 4), (1, 8), (2, 8), (1, 16), (2, 16)])
+@pytest.mark.parametrize("chunk", [7, 64, 256])
+def test_every_pattern_of_n_in_m_outputs(pattern, chunk, isa):
+    n, m = pattern
+    score = torch.rand(37, 300, generator=torch.Generator().manual_seed(chunk))
+    groups = torch.nn.functional.pad(score, (0, 0, 0, -37 % m)).reshape(-1, m, 300)
+    kept = (groups.argsort(1, descending=True).argsort(1) < n).reshape(-1, 300)[:37]
+    weight = kept * (score + 1)
+    for dtype in DTYPES:
+        packed = named_layout("n:m:g").from_dense(weight.to(dtype), n, m, chunk)
+        assert torch.equal(packed.to_dense(), weight.to(dtype))
+        for batch in (1, 16, 30, 70, 530):
+            check_product(packed, torch.randn(batch, 300).to(dtype), None)
+
+
+def test_patterns_follow_one_another_within_a_chunk():
+    """Hand-computed: three columns, of which the first and the last keep the same rows."""
+    weight = torch.tensor([[1.0, 0, 3], [0, 2, 0], [4, 0, 6], [0, 5, 0]])
+    tensors = named_layout("n:m:g").from_dense(weight, 2, 4).tensors()
+    # Patterns in order: rows 01, 02, 03, 12, 13, 23.
+    assert tensors["counts"].tolist() == [[[0, 2, 0, 0, 1, 0]]]
+    assert tensors["indices"].tolist() == [[0, 2, 1]]
+    assert tensors["values"].tolist() == [[[1, 4], [3, 6], [2, 5]]]
+
+
+def test_grouped_columns_must_be_named_once():
+    layout = named_layout("n:m:g")
+    packed = layout.from_dense(torch.eye(8, 4), 1, 8)
+    tensors = packed.tensors()
+    for name, message in (("indices", "every column once"), ("counts", "add up to 4")):
+        damaged = tensors | {name: torch.ones_like(tensors[name])}
+        with pytest.raises(LayerError, match=message):
+            layout.from_tensors(damaged, packed.shape, packed.settings)
+    with pytest.raises(LayerError, match="n must be 1 or 2"):
+        layout.from_dense(torch.eye(8), 3, 8)
+    with pytest.raises(LayerError, match="along the outputs"):
+        layout.from_dense(torch.ones(8, 8), 1, 8)
+    with pytest.raises(OptionError, match="chunk=300"):
+        layout.from_dense(torch.eye(8), 1, 8, 300)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient_of_input(name, dtype):

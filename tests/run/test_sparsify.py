@@ -113,6 +113,7 @@ FORMATS = [
     Format("unstructured", 0.3, "csr"),
     Format("unstructured", 0.3, "bitmask"),
     Format("2:4", layout="n:m"),
+    Format("2:4/outputs", layout="n:m:g"),
     Format("fan-in", 0.25, "fan-in"),
     Format("16x32", 0.5, "blocks"),
 ]

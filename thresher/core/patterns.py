@@ -148,23 +148,28 @@ class FanIn(Unstructured):
 
 @dataclass(frozen=True)
 class NM(Pattern):
-    """N weights kept among every M consecutive inputs of a row.
+    """N weights kept among every M consecutive inputs of a row, or outputs of a column.
 
     Parameters
     ----------
     n, m : int
         ``0 < n <= m``. A budget that gives layers different densities varies N and leaves M.
+    along : {"inputs", "outputs"}, default "inputs"
+        Hardware knows 2:4 along the inputs; the layout ``n:m:g`` is along the outputs.
 
     Raises
     ------
     OptionError
-        If `n` is not in 1..m.
+        If `n` is not in 1..m, or `along` is something else.
     """
 
     n: int
     m: int
+    along: str = "inputs"
 
     def __post_init__(self) -> None:
+        if self.along not in ("inputs", "outputs"):
+            raise OptionError(f"N:M is along 'inputs' or 'outputs', not along {self.along!r}")
         if not 0 < self.n <= self.m:
             raise OptionError(
                 f"pattern {self.n}:{self.m} keeps {self.n} of every {self.m} weights; "
@@ -179,28 +184,31 @@ class NM(Pattern):
     @property
     def column_step(self) -> int:  # type: ignore[override]
         """Groups of M must not be cut."""
-        return self.m
+        return self.m if self.along == "inputs" else 1
 
     @property
-    def swap_width(self) -> int:  # type: ignore[override]
-        """Trades stay inside a group."""
-        return self.m
+    def swap_width(self) -> int | None:  # type: ignore[override]
+        """Trades stay inside a group, and a row has none of its own along the outputs."""
+        return self.m if self.along == "inputs" else None
 
     def quantum(self, shape: Sequence[int]) -> int:
         """Return the number of groups."""
-        _require_multiple(shape[-1], self.m, "inputs", f"pattern {self.spec}")
+        size = shape[-1] if self.along == "inputs" else shape[-2]
+        _require_multiple(size, self.m, self.along, f"pattern {self.spec}")
         return max(1, math.prod(shape) // self.m)
 
     def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
         """Keep the N largest of each group."""
         n = keep // self.quantum(score.shape)
+        if self.along == "outputs":
+            return NM(self.n, self.m).mask(score.mT, keep).mT.contiguous()
         groups = score.reshape(*score.shape[:-1], score.shape[-1] // self.m, self.m)
         return _as_mask(top_k_mask(groups, n)).reshape(score.shape)
 
     @property
     def spec(self) -> str:
-        """``"N:M"``."""
-        return f"{self.n}:{self.m}"
+        """``"N:M"`` or ``"N:M/outputs"``."""
+        return f"{self.n}:{self.m}" + ("" if self.along == "inputs" else "/outputs")
 
 
 @dataclass(frozen=True)
@@ -377,9 +385,9 @@ def parse(spec: str | Pattern) -> Pattern:
     Parameters
     ----------
     spec : str or Pattern
-        ``"unstructured"``, ``"per-row"``, ``"fan-in"``, ``"2:4"`` (N:M), ``"16x16"``
-        (blocks of rows x columns), ``"channels"``, ``"channels/64"`` or ``"shared/4"``; a
-        pattern is returned as it is.
+        ``"unstructured"``, ``"per-row"``, ``"fan-in"``, ``"2:4"`` (N:M),
+        ``"2:4/outputs"``, ``"16x16"`` (blocks of rows x columns), ``"channels"``,
+        ``"channels/64"`` or ``"shared/4"``; a pattern is returned as it is.
 
     Returns
     -------
@@ -395,8 +403,8 @@ def parse(spec: str | Pattern) -> Pattern:
     text = spec.strip().lower()
     if text in _NAMED:
         return _NAMED[text]
-    if found := re.fullmatch(r"(\d+):(\d+)", text):
-        return NM(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"(\d+):(\d+)(?:/(inputs|outputs))?", text):
+        return NM(int(found[1]), int(found[2]), found[3] or "inputs")
     if found := re.fullmatch(r"(\d+)x(\d+)", text):
         return Block(int(found[1]), int(found[2]))
     if found := re.fullmatch(r"channels/(\d+)", text):

@@ -146,7 +146,9 @@ class _DiskRun:
 
     def execute(self) -> PruneRecord:
         started = time.perf_counter()
-        group = self.recipe.pattern.m if isinstance(self.recipe.pattern, NM) else None
+        pattern = self.recipe.pattern
+        grouped = isinstance(pattern, NM) and pattern.along == "inputs"
+        group = pattern.m if grouped else None
         state = self._resume_state()
         writer = CheckpointWriter(self.work, self.source, group, self.options.dtype)
         steps = 2 * (len(self.chain.names) - state["next"])

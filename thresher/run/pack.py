@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from thresher.core.errors import OptionError
 
 from .layout import Layout, known_layouts, named_layout
-from .layouts import NofM
+from .layouts import GroupedNofM, NofM
 from .packable import Packable, packable, packable_layers
 from .packed_linear import PackedLayer
 from .stored import record_layouts
@@ -41,8 +41,8 @@ class LayerChoice:
     density : float
         Fraction of weights that are not zero.
     pattern : str
-        ``"2:4"``, ``"blocks"``, ``"rows/columns"``, ``"shared rows"``, ``"unstructured"`` or
-        ``"none"``.
+        ``"2:4"``, ``"2:4/outputs"``, ``"blocks"``, ``"rows/columns"``, ``"shared rows"``,
+        ``"unstructured"`` or ``"none"``.
     layout : str
         Name of the fastest layout, or ``"dense"``.
     dense_bytes, packed_bytes : int
@@ -306,11 +306,12 @@ def _pattern(weight: Tensor, density: float) -> str:
     """Name the structure of the zeros for the table."""
     if density > 0.98:
         return "none"
-    if NofM.refusal(weight) is None and (found := NofM.find_pattern(weight)):
-        return f"{found[0]}:{found[1]}"
+    for layout, along in ((NofM, ""), (GroupedNofM, "/outputs")):
+        if layout.refusal(weight) is None and (found := layout.find_pattern(weight)):
+            return f"{found[0]}:{found[1]}{along}"
     known = known_layouts()
     structures = (("shrunk", "rows/columns"), ("blocks", "blocks"), ("row-groups", "shared rows"))
-    for layout, pattern in structures:
-        if known[layout].refusal(weight) is None:
+    for name, pattern in structures:
+        if known[name].refusal(weight) is None:
             return pattern
     return "unstructured"

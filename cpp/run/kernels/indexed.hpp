@@ -61,8 +61,8 @@ void multiply_indexed_vector(const IndexedView& view, const Product& product) {
 // totals[Rows][Vectors] += sum over positions of values[Rows] * panel[offset(index) ...], with
 // `stride` values between positions. Few totals keep several positions in flight, which hides the
 // latency of the additions.
-template <int Vectors, int Rows, class T, class Offset>
-THRESHER_INLINE void accumulate(const std::uint16_t* indices, const T* values, std::int64_t count,
+template <int Vectors, int Rows, class Index, class T, class Offset>
+THRESHER_INLINE void accumulate(const Index* indices, const T* values, std::int64_t count,
                                 std::int64_t stride, const float* panel, const Offset& offset,
                                 Floats (&totals)[Rows][Vectors]) {
   constexpr int chains = Vectors * Rows >= 8 ? 1 : 8 / (Vectors * Rows);

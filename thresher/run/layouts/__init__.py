@@ -7,6 +7,7 @@ __all__ = [
     "Csr",
     "FanIn",
     "GroupSparse4Bit",
+    "GroupedNofM",
     "Int8Blocks",
     "NofM",
     "RowGroups",
@@ -15,6 +16,7 @@ __all__ = [
 
 from .banks import BankBalanced
 from .blocks import Blocks
+from .grouped import GroupedNofM
 from .indexed import Csr, FanIn
 from .int8 import Int8Blocks
 from .masked import Bitmask, NofM
