@@ -34,7 +34,7 @@ from .report.tables import kind_table, layer_table, recipe_table, summary_table
 from .run.checkpoint import RECORD_FILE, Checkpoint, resolve
 from .run.evaluate import compare, perplexity
 
-_console = Console()
+_console = Console(emoji=False)  # n:m:g is the name of a layout
 
 #: Windows of the quick runs that draw perplexity against density.
 _CURVE_WINDOWS = 4

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..core.card import Catalogued, area_of, catalogue, find
 
-_console = Console()
+_console = Console(emoji=False)  # n:m:g is the name of a layout
 
 
 def method_data(name: str | None = None) -> list[dict[str, Any]]:

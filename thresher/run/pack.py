@@ -256,7 +256,7 @@ def pack(
     packing = choose_layouts(model, batch, candidates, repeats, gain, example)
     packing.apply(model)
     if show:
-        Console(width=200).print(packing.table())
+        Console(width=200, emoji=False).print(packing.table())
     return model
 
 
