@@ -64,7 +64,7 @@ class LassoMixtureOfExperts(Catalogued, RegressorMixin, BaseEstimator):
         Coefficients of the gate.
     gate_intercept_ : array of shape (n_experts,)
         Constants of the gate.
-    objective_ : array of shape (n_iter_,)
+    objective_ : array of shape (n_rounds,)
         Penalised mean log-likelihood of the standardised data in every round; it never falls.
     n_iter_ : int
         Rounds of the start that was kept.
