@@ -244,8 +244,8 @@ class Statistics:
 
 def _column_sums(values: torch.Tensor) -> torch.Tensor:
     """Sum over rows in float64; short runs in float32 first, or most time goes into casting."""
-    rows = values.shape[-2]
+    *stack, rows, columns = values.shape
     whole = rows - rows % _RUN
-    runs = values[..., :whole, :].unflatten(-2, (whole // _RUN, _RUN)).sum(-2)
+    runs = values[..., :whole, :].reshape(*stack, whole // _RUN, _RUN, columns).sum(-2)
     rest = values[..., whole:, :].sum(-2, dtype=torch.float64)
     return runs.sum(-2, dtype=torch.float64) + rest
