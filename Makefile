@@ -23,6 +23,7 @@ lint: $(INSTALLED)
 
 # Time every packed layout beside its rivals; wants a quiet machine, and says when it is not.
 bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet "pybind11[global]"  # headers that sparseprop builds with
 	$(BIN)/python -m pip install --quiet --no-deps sparseprop
 	$(BIN)/python -m benchmarks.kernels
 

@@ -94,7 +94,7 @@ template <class T>
 void batch_pursuit(const T* gram, const T* correlations, const T* squares, std::size_t signals,
                    std::size_t atoms, std::size_t limit, T tolerance, std::int32_t* chosen,
                    T* coefficients, int threads) {
-  parallel_for(signals, threads, [&](std::size_t begin, std::size_t end) {
+  parallel_for(signals, double(atoms * limit * limit), threads, [&](std::size_t begin, std::size_t end) {
     BatchPursuit<T> pursuit(gram, atoms, limit, tolerance);
     for (std::size_t s = begin; s < end; ++s) {
       const std::size_t count = pursuit.code(correlations + s * atoms, squares[s],

@@ -83,6 +83,9 @@ class BlockModel {
 
   static constexpr bool smooth_on_support = false;
   std::size_t blocks() const { return geometry_.blocks(); }
+  double work() const {
+    return geometry_.residual(0).work() * (blocks() ? double(geometry_.size(0)) : 0.0);
+  }
   T strength(std::size_t b) const { return radial_.strength(b); }
   T largest_strength() const {
     T largest = 0;

@@ -43,6 +43,7 @@ class CoordinateModel {
   }
 
   std::size_t blocks() const { return columns_; }
+  double work() const { return residual_.work(); }
   bool active(std::size_t j) const { return w_[j] != 0; }
   T strength(std::size_t j) const { return penalty_.strength(j); }
   T largest_strength() const {

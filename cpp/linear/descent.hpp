@@ -1,7 +1,7 @@
 // Working sets, screening and Anderson acceleration around any block model.
 //
-// A model of B blocks offers: blocks(), refresh(), measure(b), step(b), active(b), clear(b),
-// strength(b), squared_norm(b), and, for the duality gap, squares(), target_product(),
+// A model of B blocks offers: blocks(), refresh(), measure(b) and work(), how many multiplications
+// that takes, step(b), active(b), clear(b), strength(b), squared_norm(b), and, for the duality gap, squares(), target_product(),
 // penalty_value(); for acceleration, objective(), pack(), unpack(). Where `smooth_on_support` is
 // true it also offers what SupportNewton asks for.
 #pragma once
@@ -138,7 +138,7 @@ class Descent {
 
  private:
   T measure(const std::vector<std::size_t>& blocks, bool first) {
-    parallel_for(blocks.size(), options_.threads, [&](std::size_t begin, std::size_t end) {
+    parallel_for(blocks.size(), model_.work(), options_.threads, [&](std::size_t begin, std::size_t end) {
       for (std::size_t k = begin; k < end; ++k)
         measures_[blocks[k]] = model_.measure(blocks[k], first);
     });

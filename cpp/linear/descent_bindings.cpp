@@ -119,7 +119,7 @@ void moments(const Design& design, const std::optional<In<T>>& weights, bool cen
   std::vector<T> ones(h ? 0 : design.rows, T(1) / T(design.rows));
   const T* weight = h ? h : ones.data();
   const T total = std::accumulate(weight, weight + design.rows, T(0));
-  parallel_for(design.columns, threads, [&](std::size_t begin, std::size_t end) {
+  parallel_for(design.columns, 2 * design.work(), threads, [&](std::size_t begin, std::size_t end) {
     for (std::size_t j = begin; j < end; ++j) {
       const T second = h ? design.square(j, h) : design.square(j) / T(design.rows);
       const T mean = centre && total > 0 ? design.dot(j, weight) / total : T(0);

@@ -16,6 +16,7 @@ struct Dense {
   std::size_t rows, columns;
 
   const T* column(std::size_t j) const { return data + j * rows; }
+  double work() const { return double(rows); }  // multiplications per column
   T dot(std::size_t j, const T* v) const { return thresher::dot(column(j), v, rows); }
   void add(std::size_t j, T a, T* v) const { add_scaled(a, column(j), v, rows); }
   void add(std::size_t j, T a, const T* h, T* v) const { add_scaled(a, h, column(j), v, rows); }
@@ -32,6 +33,7 @@ struct Csc {
   const std::int64_t* starts;
   std::size_t rows, columns;
 
+  double work() const { return columns ? double(starts[columns]) / double(columns) : 0.0; }
   T dot(std::size_t j, const T* v) const {
     T total = 0;
     for (std::int64_t k = starts[j]; k < starts[j + 1]; ++k) total += data[k] * v[indices[k]];

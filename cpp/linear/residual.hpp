@@ -26,6 +26,7 @@ class Residual {
   }
 
   std::size_t rows() const { return design_.rows; }
+  double work() const { return design_.work(); }
   std::vector<T>& vector() { return v_; }
   T& shift() { return shift_; }
 

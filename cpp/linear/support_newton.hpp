@@ -41,7 +41,8 @@ class GramCache {
       place_.emplace(j, place_.size());
     }
     const std::size_t groups = (missing.size() + 3) / 4;
-    parallel_for(groups, threads, [&](std::size_t begin, std::size_t end) {
+    const double work = 4.0 * double(stride_) * double(place_.size());
+    parallel_for(groups, work, threads, [&](std::size_t begin, std::size_t end) {
       for (std::size_t g = begin; g < end; ++g) products(old + 4 * g);
     });
     for (std::size_t a = old; a < place_.size(); ++a)

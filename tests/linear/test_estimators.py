@@ -213,3 +213,14 @@ class TestDegenerateInputs:
             linear.SparseGLM(linear.datafits.Poisson()).fit(X, y)
         with pytest.raises(DataError, match="one class"):
             linear.SparseLogistic().fit(X, np.ones(len(y)))
+
+
+def test_threads_do_not_change_the_solution(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 3000))  # large enough that loops are split
+    y = X[:, :5].sum(axis=1) + rng.standard_normal(500)
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found.append(linear.Lasso().path(X, y, n_alphas=5, eps=0.1).coefs)
+    np.testing.assert_array_equal(*found)

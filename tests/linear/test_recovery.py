@@ -7,6 +7,7 @@ from sklearn.decomposition import sparse_encode
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import BestSubset, OrthogonalMatchingPursuit, SparseBayes, batch_omp
+from thresher.linear.best_subset import exchange_search
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,20 @@ def test_bayes_knows_its_noise_and_uncertainty(planted):
     assert np.sqrt(model.noise_variance_) == pytest.approx(0.1, rel=0.35)
     mean, std = model.predict(X[80:], return_std=True)
     assert np.mean(np.abs(mean - y[80:]) < 3 * std) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_exchange_of_two_columns_improves_the_best_subset(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((60, 20)) + 2 * rng.standard_normal((60, 1))  # all alike
+    X -= X.mean(axis=0)
+    X /= np.linalg.norm(X, axis=0)
+    y = X[:, ::4] @ rng.choice([-1.0, 1.0], 5) + 0.3 * rng.standard_normal(60)
+
+    def loss(support):
+        return np.linalg.lstsq(X[:, support], y)[1][0]
+
+    support, _ = exchange_search(X, y, np.arange(5))
+    others = np.setdiff1d(np.arange(20), support)
+    swapped = [[*np.delete(support, k), j] for k in range(5) for j in others]
+    assert loss(support) <= min(map(loss, swapped)) * (1 + 1e-9)

@@ -14,6 +14,7 @@ from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .loss_omp import LossOMP
+from .mixture_of_experts import LassoMixtureOfExperts
 from .one_sided_completion import OneSidedCompletion
 from .path import Path
 from .phase_retrieval import SparsePhaseRetrieval
@@ -47,6 +48,7 @@ __all__ = [
     "KroneckerBayes",
     "Lasso",
     "LassoCV",
+    "LassoMixtureOfExperts",
     "LocallyPrivateRegression",
     "LossOMP",
     "MultiTaskLasso",

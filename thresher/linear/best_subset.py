@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["BestSubset", "exchange_search"]
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..core.errors import OptionError
@@ -18,7 +20,9 @@ def exchange_search(
     """Exchange columns of a support for better ones until no exchange lowers the loss.
 
     The columns whose removal costs least leave for those whose entry gains most, as many
-    at once as lower the loss of the least squares refit.
+    at once as lower the loss of the least squares refit. Where none do, the best of all
+    exchanges of one column for another is made, its gain computed exactly: a column outside
+    may only be worth it once one that it resembles has left.
 
     Parameters
     ----------
@@ -46,25 +50,77 @@ def exchange_search(
     support = np.array(support, dtype=int)
     coefficients, cost, residual = _refit(X, y, support)
     loss = residual @ residual
+    products: dict[int, np.ndarray] = {}
     for _ in range(max_exchanges):
-        gain = (X.T @ residual) ** 2
-        gain[support] = -np.inf
-        count = min(len(support), X.shape[1] - len(support))
-        entering = np.argpartition(-gain, max(count - 1, 0))[:count]
-        entering = entering[np.argsort(-gain[entering])]
-        leaving = np.argsort(cost)[:count]
-        while count > 0:
-            trial = support.copy()
-            trial[leaving[:count]] = entering[:count]
+        correlations = X.T @ residual
+        for trial in _exchanges(X, support, coefficients, cost, correlations, products):
             solution = _refit(X, y, trial)
             lower = solution[2] @ solution[2]
             if lower < loss * (1 - 1e-10):
                 support, (coefficients, cost, residual), loss = trial, solution, lower
                 break
-            count //= 2
         else:
             break
     return support, coefficients
+
+
+def _exchanges(
+    X: np.ndarray,
+    support: np.ndarray,
+    coefficients: np.ndarray,
+    cost: np.ndarray,
+    correlations: np.ndarray,
+    products: dict[int, np.ndarray],
+) -> Iterator[np.ndarray]:
+    """Yield supports to try: many columns exchanged, then fewer, then the best single exchange."""
+    gain = correlations**2
+    gain[support] = -np.inf
+    count = min(len(support), X.shape[1] - len(support))
+    entering = np.argpartition(-gain, max(count - 1, 0))[:count]
+    entering = entering[np.argsort(-gain[entering])]
+    leaving = np.argsort(cost)[:count]
+    while count > 0:
+        trial = support.copy()
+        trial[leaving[:count]] = entering[:count]
+        yield trial
+        count //= 2
+    if len(entering):
+        yield _best_exchange(X, support, coefficients, correlations, products)
+
+
+def _best_exchange(
+    X: np.ndarray,
+    support: np.ndarray,
+    coefficients: np.ndarray,
+    correlations: np.ndarray,
+    products: dict[int, np.ndarray],
+) -> np.ndarray:
+    """Return the support after the exchange of two columns that lowers the loss most.
+
+    `products` keeps the inner products of all columns with those that were in a support.
+    """
+    missing = [int(j) for j in support if int(j) not in products]
+    if missing:
+        products.update(zip(missing, X[:, missing].T @ X, strict=True))
+    rows = np.array([products[int(j)] for j in support])  # (k, p)
+    inverse = _inverse_gram(rows[:, support])
+    shares = inverse @ rows  # coefficients of every column on the support
+    left = 1 - np.einsum("kp,kp->p", shares, rows)  # of every column, beside the support
+    best, place, column = 0.0, 0, int(support[0])
+    for k, (share, worth) in enumerate(zip(shares, np.diag(inverse), strict=True)):
+        # Without column k the residual and what is left of every column gain their parts along
+        # the direction that k alone spans.
+        length = left + share**2 / worth
+        pull = correlations + share * (coefficients[k] / worth)
+        gain = np.divide(pull**2, length, out=np.zeros_like(pull), where=length > 1e-8)
+        gain[support] = 0
+        gain -= coefficients[k] ** 2 / worth
+        entering = int(np.argmax(gain))
+        if gain[entering] > best:
+            best, place, column = float(gain[entering]), k, entering
+    exchanged = support.copy()
+    exchanged[place] = column
+    return exchanged
 
 
 def _refit(
@@ -72,11 +128,14 @@ def _refit(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the least squares fit on a support, what each column is worth, the residual."""
     chosen = X[:, support]
-    gram = chosen.T @ chosen
-    gram[np.diag_indices_from(gram)] += 1e-12  # duplicate columns share their coefficient
-    inverse = np.linalg.inv(gram)
+    inverse = _inverse_gram(chosen.T @ chosen)
     coefficients = inverse @ (chosen.T @ y)
     return coefficients, coefficients**2 / np.diag(inverse), y - chosen @ coefficients
+
+
+def _inverse_gram(gram: np.ndarray) -> np.ndarray:
+    # Duplicate columns share their coefficient.
+    return np.linalg.inv(gram + 1e-12 * np.eye(len(gram)))
 
 
 class BestSubset(GreedyRegressor):

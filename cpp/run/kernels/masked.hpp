@@ -231,31 +231,51 @@ void multiply_masked_small(const MaskedView& view, const Product& product) {
   });
 }
 
+// Expands `Rows` rows at a time, which are read as so many streams at once, and prefetches what
+// follows them: the processor sees too few steps ahead to keep memory busy by itself.
+template <class Step, int Rows>
+void expand_rows(const MaskedView& view, const RowMask& row_mask, std::int64_t row,
+                 typename Step::Math::Unit* tile, std::int64_t units, std::int64_t stride) {
+  using T = typename Step::Element;
+  std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, Rows * row_mask.bytes());
+  T* value_buffer = scratch<T>(Scratch::row, Rows * (view.columns + value_slack));
+  const std::uint8_t* masks[Rows];
+  const T* values[Rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) {
+    masks[r] = row_mask(row + r, mask_buffer + r * row_mask.bytes());
+    values[r] = row_values(view, row + r, value_buffer + r * (view.columns + value_slack));
+  }
+  const std::int64_t ahead = first_value(view, row + Rows) - first_value(view, row);
+#pragma GCC unroll 1
+  for (std::int64_t u = 0; u < units; u += lanes) {
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      __builtin_prefetch(values[r] + ahead, 0, 3);
+      Step::store_tile(tile + r * stride + u,
+                       Step::expand(masks[r], u * Step::Math::columns_per_unit, values[r]));
+    }
+  }
+}
+
 // Expands rows [first, first + strip) of a matrix into a tile; rows past the end become zeros.
 template <class Step>
 void expand_strip(const MaskedView& view, const RowMask& row_mask, std::int64_t first,
                   std::int64_t strip, typename Step::Math::Unit* tile, std::int64_t units,
                   std::int64_t stride) {
-  using T = typename Step::Element;
-  std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, row_mask.bytes());
-  T* value_buffer = scratch<T>(Scratch::row, view.columns + value_slack);
-  for (std::int64_t r = 0; r < strip; ++r) {
-    typename Step::Math::Unit* out = tile + r * stride;
-    if (first + r >= view.rows) {
-      clear(out, units);
-      continue;
-    }
-    const std::uint8_t* mask = row_mask(first + r, mask_buffer);
-    const T* values = row_values(view, first + r, value_buffer);
-    for (std::int64_t column = 0; column < units * Step::Math::columns_per_unit;
-         column += Step::columns, out += lanes) {
-      Step::store_tile(out, Step::expand(mask, column, values));
-    }
+  const std::int64_t rows = smaller(strip, view.rows - first);
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    expand_rows<Step, 4>(view, row_mask, first + r, tile + r * stride, units, stride);
   }
+  for (; r < rows; ++r) {
+    expand_rows<Step, 1>(view, row_mask, first + r, tile + r * stride, units, stride);
+  }
+  for (; r < strip; ++r) clear(tile + r * stride, units);
 }
 
 // Up to this batch, dot products are the faster.
-constexpr std::int64_t most_masked_dots = 24;
+constexpr std::int64_t most_masked_dots = 12;
 
 template <class T>
 void multiply_masked(const MaskedView& view, const Product& product) {

@@ -107,7 +107,9 @@ class Descent(Solver):
         if not problem.datafit.quadratic:
             return minimise_by_newton(self, problem, coef, intercept)
         weight = None if problem.uniform else problem.weight
-        quadratic = Quadratic(problem.design, problem.y, weight, *problem.moments)
+        # Centred, since the duality gap is no more exact than the square of the largest target.
+        target = problem.y - problem.best_constant
+        quadratic = Quadratic(problem.design, target, weight, *problem.moments)
         gap = self.has_gap(problem.penalty)
         if gap:
             scale = problem.datafit.value(problem.y, problem.null_prediction, problem.weight)
