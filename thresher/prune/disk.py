@@ -147,8 +147,9 @@ class _DiskRun:
     def execute(self) -> PruneRecord:
         started = time.perf_counter()
         pattern = self.recipe.pattern
-        grouped = isinstance(pattern, NM) and pattern.along == "inputs"
-        group = pattern.m if grouped else None
+        group = None
+        if isinstance(pattern, NM) and pattern.along == "inputs":
+            group = pattern.m
         state = self._resume_state()
         writer = CheckpointWriter(self.work, self.source, group, self.options.dtype)
         steps = 2 * (len(self.chain.names) - state["next"])
