@@ -15,7 +15,7 @@ from thresher.core.patterns import NM
 
 from .. import _run
 from .kernel import KernelLayout, value_dtypes
-from .masked import NofM
+from .masked import NofM, refuse_groups
 
 _CHUNK = 256
 
@@ -55,13 +55,7 @@ class GroupedNofM(KernelLayout):
     def refusal(cls, weight: Tensor) -> str | None:
         """Refuse matrices that fit none of `patterns`, or hardly fill the one they fit."""
         found = cls.find_pattern(weight)
-        if found is None:
-            names = ", ".join(f"{n}:{m}" for n, m in cls.patterns)
-            return f"not N:M sparse along the outputs (looked for {names})"
-        n, m = found
-        if int(torch.count_nonzero(weight)) < 0.6 * n / m * weight.numel():
-            return f"{n}:{m} along the outputs would store mostly zeros"
-        return None
+        return refuse_groups(weight, found, cls.patterns, " along the outputs")
 
     @classmethod
     def example(cls, weight: Tensor) -> Tensor | None:

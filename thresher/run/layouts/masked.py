@@ -72,14 +72,7 @@ class NofM(KernelLayout):
     @classmethod
     def refusal(cls, weight: Tensor) -> str | None:
         """Refuse matrices that fit none of `patterns`, or hardly fill the one they fit."""
-        found = cls.find_pattern(weight)
-        if found is None:
-            names = ", ".join(f"{n}:{m}" for n, m in cls.patterns)
-            return f"not N:M sparse (looked for {names})"
-        n, m = found
-        if int(torch.count_nonzero(weight)) < 0.6 * n / m * weight.numel():
-            return f"{n}:{m} would store mostly zeros"
-        return None
+        return refuse_groups(weight, cls.find_pattern(weight), cls.patterns)
 
     @classmethod
     def example(cls, weight: Tensor) -> Tensor | None:
@@ -151,3 +144,19 @@ def _most_in_groups(weight: Tensor, m: int) -> int:
     if weight.numel() == 0:
         return 0
     return int((weight != 0).reshape(weight.shape[0], -1, m).sum(-1).max())
+
+
+def refuse_groups(
+    weight: Tensor,
+    found: tuple[int, int] | None,
+    patterns: tuple[tuple[int, int], ...],
+    along: str = "",
+) -> str | None:
+    """Return why a matrix does not go into an N:M layout, or None if `found` describes it well."""
+    if found is None:
+        names = ", ".join(f"{n}:{m}" for n, m in patterns)
+        return f"not N:M sparse{along} (looked for {names})"
+    n, m = found
+    if int(torch.count_nonzero(weight)) < 0.6 * n / m * weight.numel():
+        return f"{n}:{m}{along} would store mostly zeros"
+    return None
