@@ -1,4 +1,4 @@
-"""Sparse convolutions: kernels, packed layers, packing and sparse training."""
+"""Sparse convolutions: kernels, packed layers and packing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 
 import pytest
 import torch
-from layout_contract import SUPPORTED, one_thread  # noqa: F401
+from convolution_cases import DENSITIES, SHAPES, check_close, sparse_case
+from layout_contract import one_thread  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
@@ -19,81 +20,6 @@ from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layouts import Bitmask, Csr, RowGroups
 from thresher.run.pack import DENSE, choose_layouts
 from thresher.run.packed_conv import PackedConv2d
-from thresher.run.sparse_conv import SparseConv2d
-from thresher.run.support import Support
-
-# channels, outputs, images, height, width, kernel, stride, padding, dilation, groups
-SHAPES = [
-    (1, 1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1), 1),
-    (8, 12, 1, 7, 7, (1, 1), (1, 1), (0, 0), (1, 1), 1),
-    (5, 8, 3, 7, 9, (1, 1), (1, 1), (0, 0), (1, 1), 1),
-    (3, 4, 2, 33, 31, (1, 1), (1, 1), (0, 0), (1, 1), 1),
-    (3, 4, 2, 9, 8, (1, 1), (2, 2), (0, 0), (1, 1), 1),
-    (4, 8, 1, 5, 6, (1, 1), (1, 1), (1, 2), (1, 1), 1),
-    (6, 4, 2, 9, 11, (3, 3), (1, 1), (1, 1), (1, 1), 1),
-    (3, 16, 2, 17, 14, (3, 3), (2, 2), (1, 1), (1, 1), 1),
-    (6, 4, 2, 19, 11, (5, 3), (2, 3), (2, 0), (2, 1), 2),
-    (2, 4, 1, 9, 90, (2, 4), (3, 2), (0, 1), (1, 3), 1),
-    (16, 16, 2, 10, 10, (3, 3), (1, 1), (1, 1), (1, 1), 16),
-    (8, 16, 1, 15, 15, (5, 5), (2, 2), (2, 2), (1, 1), 8),
-    (4, 4, 1, 3, 3, (3, 3), (1, 1), (4, 4), (1, 1), 1),
-    (2, 3, 1, 40, 130, (3, 3), (1, 1), (1, 1), (1, 1), 1),
-    (0, 4, 2, 5, 5, (1, 1), (1, 1), (0, 0), (1, 1), 1),
-    (4, 0, 2, 5, 5, (3, 3), (1, 1), (1, 1), (1, 1), 1),
-    (4, 4, 0, 5, 5, (3, 3), (1, 1), (1, 1), (1, 1), 1),
-]
-DENSITIES = (0.0, 0.2, 1.0)
-
-
-@pytest.fixture(params=SUPPORTED)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("THRESHER_ISA", request.param)
-    return request.param
-
-
-def sparse_case(shape, density, seed=0):
-    """A dense weight with zeros, images, a bias and the geometry of one of SHAPES."""
-    channels, outputs, images, height, width, kernel, stride, padding, dilation, groups = shape
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(outputs, channels // groups, *kernel, generator=generator)
-    weight *= torch.rand(weight.shape, generator=generator) < density
-    x = torch.randn(images, channels, height, width, generator=generator)
-    around = (padding[0], padding[0], padding[1], padding[1])
-    geometry = Geometry(kernel, stride, around, dilation, groups)
-    return weight, x, torch.randn(outputs, generator=generator), geometry
-
-
-def reference(weight, x, bias, geometry):
-    """The convolution in float64 by unfolding, and the sum of magnitudes that bounds its error."""
-    top, bottom, left, right = geometry.padding
-    padded = nn.functional.pad(x.double(), (left, right, top, bottom))
-    size = geometry.output_size(*x.shape[2:])
-    outputs, inputs = weight.shape[0], weight.shape[1]
-    results = []
-    for values, images in ((weight.double(), padded), (weight.double().abs(), padded.abs())):
-        total = torch.zeros(x.shape[0], outputs, *size, dtype=torch.float64)
-        for i in range(geometry.kernel[0]):
-            for j in range(geometry.kernel[1]):
-                rows = [i * geometry.dilation[0] + geometry.stride[0] * r for r in range(size[0])]
-                columns = [
-                    j * geometry.dilation[1] + geometry.stride[1] * c for c in range(size[1])
-                ]
-                taken = images[:, :, rows][:, :, :, columns]
-                for o in range(outputs):
-                    start = o // (outputs // geometry.groups) * inputs
-                    part = taken[:, start : start + inputs]
-                    total[:, o] += torch.einsum("ncij,c->nij", part, values[o, :, i, j])
-        results.append(total)
-    return results[0] + bias.double()[:, None, None], results[1]
-
-
-def check_close(out, weight, x, bias, geometry, low=-math.inf, high=math.inf):
-    exact, magnitude = reference(weight, x, bias, geometry)
-    eps = torch.finfo(x.dtype).eps
-    allowed = magnitude * weight[0:1].numel() / 8 * torch.finfo(torch.float32).eps
-    allowed = allowed + exact.abs() * eps + bias.double().abs()[:, None, None] * eps + 1e-6
-    assert out.shape == exact.shape
-    assert bool(((out.double() - exact.clamp(low, high)).abs() <= allowed).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -344,116 +270,6 @@ def test_pads_that_differ_stay():
     fold_convolutions(model)
     assert type(model[0]) is nn.ZeroPad2d
     torch.testing.assert_close(model(x), expected)
-
-
-# --- training
-
-
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_all_gradients_equal_float64(shape, density, isa):
-    weight, x, bias, geometry = sparse_case(shape, density)
-    if 0 in weight.shape[:2]:
-        pytest.skip("no gradient")
-    top, _, left, _ = geometry.padding
-    conv = nn.Conv2d(
-        x.shape[1],
-        weight.shape[0],
-        geometry.kernel,
-        geometry.stride,
-        (top, left),
-        geometry.dilation,
-        geometry.groups,
-    )
-    conv.weight.data, conv.bias.data = weight, bias
-    layer = SparseConv2d.from_conv(conv)
-    assert torch.equal(layer.to_dense(), weight)
-    exact_x = x.double().requires_grad_()
-    exact = conv.double()(exact_x)
-    grad = torch.randn(exact.shape)
-    exact.backward(grad.double())
-    x.requires_grad_()
-    out = layer(x)
-    out.backward(grad)
-    close = {"rtol": 1e-4, "atol": 1e-4}
-    torch.testing.assert_close(out.double(), exact, **close)
-    torch.testing.assert_close(x.grad.double(), exact_x.grad, **close)
-    torch.testing.assert_close(layer.bias.grad.double(), conv.bias.grad, **close)
-    at = (layer.support.rows, layer.support.columns)
-    dense_grad = as_matrix(conv.weight.grad)
-    torch.testing.assert_close(layer.values.grad.double(), dense_grad[at], **close)
-
-
-def test_training_is_bit_identical_across_threads():
-    torch.manual_seed(0)
-    layer = SparseConv2d(16, 24, 3, padding=1)
-    x = torch.randn(4, 16, 20, 20)
-    results = []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
-        layer.zero_grad()
-        leaf = x.clone().requires_grad_()
-        layer(leaf).square().sum().backward()
-        results.append((leaf.grad, layer.values.grad.clone()))
-    for other in results[1:]:
-        assert torch.equal(results[0][0], other[0])
-        assert torch.equal(results[0][1], other[1])
-
-
-def test_convolution_trains_and_moves_like_the_masked_dense_one():
-    torch.manual_seed(0)
-    sparse = SparseConv2d(6, 8, 3, stride=2, padding=1, density=0.2)
-    optimizer = torch.optim.Adam(sparse.parameters(), lr=0.01)
-    dense = nn.Conv2d(6, 8, 3, stride=2, padding=1)
-    dense.weight.data, dense.bias.data = sparse.to_dense(), sparse.bias.data.clone()
-    dense_optimizer = torch.optim.Adam(dense.parameters(), lr=0.01)
-
-    def train(steps):
-        mask = (sparse.to_dense() != 0).float()
-        for _ in range(steps):
-            x = torch.randn(4, 6, 9, 9)
-            for model, optim in ((sparse, optimizer), (dense, dense_optimizer)):
-                optim.zero_grad()
-                model(x).square().mean().backward()
-                if model is dense:
-                    dense.weight.grad *= mask
-                optim.step()
-
-    train(5)
-    torch.testing.assert_close(sparse.to_dense(), dense.weight.data, rtol=1e-4, atol=1e-5)
-    keep = torch.rand(len(sparse.support)) < 0.7
-    free = (as_matrix(sparse.to_dense()) == 0).nonzero()[-5:]
-    before = sparse.to_matrix()
-    dropped = (sparse.support.rows[~keep], sparse.support.columns[~keep])
-    before[dropped] = 0
-    sparse.move(keep, free[:, 0], free[:, 1], optimizer)
-    assert torch.equal(sparse.to_matrix(), before)
-    assert optimizer.state[sparse.values]["exp_avg"].shape == sparse.values.shape
-    sparse(torch.randn(4, 6, 9, 9)).square().mean().backward()
-    assert sparse.values.grad.shape == sparse.values.shape
-
-
-def test_gradient_of_candidates_to_grow():
-    torch.manual_seed(0)
-    layer = SparseConv2d(4, 6, 3, padding=1, density=0.3)
-    x, grad = torch.randn(2, 4, 7, 7), torch.randn(2, 6, 7, 7)
-    rows, columns = (layer.to_matrix() == 0).nonzero(as_tuple=True)
-    candidates = layer.make_products(Support(rows, columns, layer.support.shape))
-    exact = nn.grad.conv2d_weight(x, (6, 4, 3, 3), grad, padding=1)
-    torch.testing.assert_close(
-        candidates.value_gradient(x, grad), as_matrix(exact)[rows, columns], rtol=1e-4, atol=1e-4
-    )
-
-
-def test_bad_sparse_convolutions_are_refused():
-    with pytest.raises(OptionError, match="groups=3"):
-        SparseConv2d(4, 6, 3, groups=3)
-    with pytest.raises(OptionError, match="density=0"):
-        SparseConv2d(4, 6, 3, density=0)
-    with pytest.raises(LayerError, match="4 float32 channels"):
-        SparseConv2d(4, 6, 3)(torch.randn(1, 5, 8, 8))
-    with pytest.raises(LayerError, match="65,536"):
-        SparseConv2d(1 << 13, 2, 3)
 
 
 def test_matrix_form_is_that_of_the_pruning_rooms():

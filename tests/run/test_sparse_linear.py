@@ -6,6 +6,7 @@ import pytest
 import torch
 from layout_contract import SUPPORTED, one_thread  # noqa: F401
 from torch import nn
+from training_contract import check_same_gradients_on_any_threads
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run.sparse_linear import LinearProducts, SparseLinear
@@ -93,16 +94,7 @@ def test_bit_identical_across_threads():
     torch.manual_seed(0)
     layer = SparseLinear(200, 300, density=0.1)
     x = torch.randn(50, 200)
-    results = []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
-        layer.zero_grad()
-        leaf = x.clone().requires_grad_()
-        layer(leaf).square().sum().backward()
-        results.append((leaf.grad, layer.values.grad.clone()))
-    for other in results[1:]:
-        assert torch.equal(results[0][0], other[0])
-        assert torch.equal(results[0][1], other[1])
+    check_same_gradients_on_any_threads(layer, x)
 
 
 def test_bad_input_is_refused():

@@ -20,6 +20,8 @@ def fold_convolutions(model: nn.Module) -> nn.Module:
     Only layers that follow each other in ``nn.Sequential`` (nested ones too) are folded, and
     only what leaves outputs the same up to rounding: batch norms in evaluation mode, and
     ``nn.ZeroPad2d`` of as much before as after. Do this before :func:`thresher.run.pack`.
+    The model then has other parameters than its class builds, so a state dict of it loads into a
+    model that was folded too, and ``from_pretrained`` cannot rebuild it.
 
     Parameters
     ----------
