@@ -12,7 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = ["test_layouts.py", "test_convolution.py", "test_int8.py", "test_sparse_linear.py"]
+TESTS = [
+    "test_layouts.py",
+    "test_convolution.py",
+    "test_int8.py",
+    "test_sparse_linear.py",
+    "test_sparse_convolution.py",
+]
 
 
 def run_tests(folder: Path) -> int:
