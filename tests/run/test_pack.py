@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from layout_contract import one_thread  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
+from thresher.run import timing
 from thresher.run.layouts import Bitmask, Csr
 from thresher.run.pack import DENSE, choose_layouts, pack
 from thresher.run.packed_linear import PackedLinear
@@ -112,7 +114,18 @@ def test_noise_is_read_from_the_control():
     assert apart.noisy
 
 
-def test_compare_interleaves():
+def compared_order(monkeypatch, clock):
     order = []
-    compare({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, cold=False)
-    assert order == ["a", "b", "a", "b", "a", "a", "b", "a"]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    functions = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    compare(functions, 2, cold=False)
+    return "".join(order)
+
+
+def test_compare_interleaves(monkeypatch):
+    assert compared_order(monkeypatch, itertools.count()) == "ab" + 2 * "aba"
+
+
+def test_compare_goes_on_while_times_are_noisy(monkeypatch):
+    slower_and_slower = (n * n for n in itertools.count())
+    assert compared_order(monkeypatch, slower_and_slower) == "ab" + 6 * "aba"
