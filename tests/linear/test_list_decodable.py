@@ -20,10 +20,11 @@ def batches(seed, genuine=0.3, count=200, size=8, features=6):
     return X, y, groups, truths, kind
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_list_holds_every_component(seed):
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("noise", [0.3, 1.0, 3.0])
+def test_the_list_holds_every_component(seed, noise):
     X, y, groups, truths, kind = batches(seed)
-    model = ListDecodableRegression(0.25).fit(X, y, groups)
+    model = ListDecodableRegression(0.25, noise=noise).fit(X, y, groups)
     assert len(model.candidates_) <= 4 / 0.25**2
     for truth in truths:
         assert np.min(np.linalg.norm(model.candidates_ - truth, axis=1)) < 0.3

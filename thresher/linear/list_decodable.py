@@ -41,7 +41,7 @@ class ListDecodableRegression(Catalogued, BaseEstimator):
         Least fraction of genuine batches, in (0, 1].
     noise : float, default 1.0
         Standard deviation of the noise of genuine samples, positive. Gradients are clipped
-        at twice this residual.
+        at twice this residual; it need only be of the right order.
 
     Attributes
     ----------
