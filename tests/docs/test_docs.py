@@ -17,8 +17,9 @@ from thresher.run.formats import pack
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
+NEEDED = ("sphinx", "furo", "myst_parser", "sphinx_gallery", "matplotlib")
 needs_sphinx = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("sphinx", "furo", "myst_parser")),
+    any(importlib.util.find_spec(name) is None for name in NEEDED),
     reason='building the documentation needs `pip install -e ".[docs]"`',
 )
 
@@ -34,6 +35,7 @@ def pages():
 
 
 @needs_sphinx
+@pytest.mark.assets
 def test_the_site_builds_without_a_warning_and_has_a_page_a_method(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-E", "-W", "-n", "-q"]
     built = subprocess.run(
@@ -48,6 +50,12 @@ def test_the_site_builds_without_a_warning_and_has_a_page_a_method(tmp_path):
             continue
         page = (tmp_path / "methods" / f"{name}.html").read_text(encoding="utf-8")
         assert f"#{method.__module__}.{method.__qualname__}" in page
+    example = (tmp_path / "examples" / "nci60.html").read_text(encoding="utf-8")
+    for figure in ("sphx_glr_nci60_001.png", "sphx_glr_nci60_002.png"):
+        assert f'src="../_images/{figure}"' in example
+        assert (tmp_path / "_images" / figure).stat().st_size > 10_000
+    assert "64 tumours x 6830 genes, 8 melanomas" in example
+    assert re.search(r"[1-9]\d* of 6830 genes at alpha", example)
     assert "Return the perplexity" in (tmp_path / "api/thresher.run.evaluate.html").read_text()
 
 

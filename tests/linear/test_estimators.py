@@ -140,8 +140,17 @@ def test_displays_draw(regression):
     X, y = regression
     drawn = linear.PathDisplay.from_estimator(linear.Lasso(), X, y, n_alphas=5)
     assert len(drawn.ax_.lines) > 0
+    assert drawn.ax_.xaxis_inverted()
     curve = linear.CVDisplay.from_estimator(linear.LassoCV(n_alphas=5, cv=2).fit(X, y))
     assert len(curve.ax_.lines) == 2
+
+
+def test_a_path_names_the_features_that_peak_highest():
+    pytest.importorskip("matplotlib").use("agg")
+    coefs = np.array([[0.0, 0.0, 0.0], [0.9, 0.2, 0.0], [0.1, 0.3, 0.5]])
+    path = linear.Path(np.array([1.0, 0.5, 0.1]), coefs, *np.zeros((3, 3)))
+    legend = linear.PathDisplay(path).plot(labels=2).ax_.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["x0", "x2"]
 
 
 def test_unmet_tolerance_is_announced_with_the_gap(regression):

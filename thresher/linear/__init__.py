@@ -13,6 +13,7 @@ from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
+from .list_decodable import ListDecodableRegression
 from .loss_omp import LossOMP
 from .mixture_of_experts import LassoMixtureOfExperts
 from .one_sided_completion import OneSidedCompletion
@@ -49,6 +50,7 @@ __all__ = [
     "Lasso",
     "LassoCV",
     "LassoMixtureOfExperts",
+    "ListDecodableRegression",
     "LocallyPrivateRegression",
     "LossOMP",
     "MultiTaskLasso",

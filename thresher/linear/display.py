@@ -68,7 +68,8 @@ class PathDisplay:
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         labels : int, default 10
-            How many of the largest coefficients are named in the legend.
+            How many features are named in the legend, those whose coefficients grow largest
+            anywhere on the path.
 
         Returns
         -------
@@ -82,13 +83,14 @@ class PathDisplay:
             _, ax = plt.subplots()
         coefs = self.path.coefs.reshape(len(self.path.alphas), self.path.coefs.shape[1], -1)[..., 0]
         used = np.flatnonzero(np.any(coefs != 0, axis=0))
-        largest = set(used[np.argsort(-np.abs(coefs[-1, used]))][:labels])
+        peaks = np.abs(coefs[:, used]).max(axis=0)
+        largest = set(used[np.argsort(-peaks, kind="stable")][:labels])
         for j in used:
             name = self.feature_names[j] if self.feature_names is not None else f"x{j}"
             style = {"label": name} if j in largest else {"color": "0.7", "linewidth": 0.8}
             ax.plot(self.path.alphas, coefs[:, j], **style)
-        ax.set(xscale="log", xlabel="alpha", ylabel="coefficient")
-        ax.invert_xaxis()
+        _alpha_axis(ax)
+        ax.set_ylabel("coefficient")
         if largest:
             ax.legend(fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
@@ -163,8 +165,20 @@ class CVDisplay:
         ax.plot(self.alphas, mean, label="mean of the folds")
         ax.fill_between(self.alphas, mean - error, mean + error, alpha=0.2)
         ax.axvline(self.chosen, linestyle="--", color="0.4", label="chosen")
-        ax.set(xscale="log", xlabel="alpha", ylabel="held-out loss")
-        ax.invert_xaxis()
+        _alpha_axis(ax)
+        ax.set_ylabel("held-out loss")
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _alpha_axis(ax: Any) -> None:
+    """Let strengths fall from left to right on a logarithmic scale, with labels that fit."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set(xscale="log", xlabel="alpha")
+    # The default labels every minor tick of a path within a decade, each over the next.
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.invert_xaxis()
