@@ -65,13 +65,16 @@ def measure(case: str, chosen: slice, out: Path) -> dict[str, object]:
     }
 
 
-def run(case: str, windows: str, quiet: bool) -> dict[str, object]:
-    """Measure one case in a process of its own, so that its peak memory is its own."""
+def run(case: str, windows: str, quiet: bool, keep: Path | None = None) -> dict[str, object]:
+    """Measure one case in a process of its own, so that its peak memory is its own.
+
+    The pruned model is left in the folder `keep`, if one is given.
+    """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks.quality.ours", "--case", case]
-        command += ["--windows", windows]
+        command += ["--windows", windows, "--keep", str(keep or Path(folder) / "pruned")]
         subprocess.run([*command, "--worker", str(file)], check=True)
         result: dict[str, object] = json.loads(file.read_text())
     date = datetime.now(UTC).date().isoformat()
@@ -112,10 +115,10 @@ def main() -> None:
     )
     parser.add_argument("--timing", action="store_true", help="the machine is otherwise idle")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        with tempfile.TemporaryDirectory() as folder:
-            result = measure(options.case, window_slice(options.windows), Path(folder) / "pruned")
+        result = measure(options.case, window_slice(options.windows), options.keep)
         options.worker.write_text(json.dumps(result))
         return
     for case in [options.case] if options.case else CASES:

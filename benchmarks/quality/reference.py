@@ -43,14 +43,20 @@ def _install(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def run(case: str, windows: str, threads: int, quiet: bool) -> dict[str, object]:
-    """Measure one case in a process of its own, so that its peak memory is its own."""
+def run(
+    case: str, windows: str, threads: int, quiet: bool, keep: Path | None = None
+) -> dict[str, object]:
+    """Measure one case in a process of its own, so that its peak memory is its own.
+
+    The pruned model is left in the folder `keep`, if one is given.
+    """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "result.json"
         command: list[str | Path] = [environment(), "-m", "benchmarks.quality.reference_worker"]
         command += ["--case", case, "--windows", windows, "--threads", str(threads)]
         command += ["--model", smollm2(), "--tokens", tokens(), "--out", out]
+        command += ["--keep", keep] if keep else []
         variables = {
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": str(threads),

@@ -80,15 +80,13 @@ def pruned_density(model: PreTrainedModel) -> float:
     return sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def measure(
-    case: str, windows: slice, model_folder: Path, token_folder: Path, threads: int
-) -> dict[str, object]:
+def measure(given: argparse.Namespace) -> dict[str, object]:
     """Prune, then evaluate; time and peak memory are those of the pruning call alone."""
-    torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    calibration = np.load(token_folder / "calibration.npy")[windows]
+    torch.set_num_threads(given.threads)
+    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
+    calibration = np.load(given.tokens / "calibration.npy")[given.windows]
     started = time.perf_counter()
-    recipe = CASES[case]
+    recipe = CASES[given.case]
     if recipe is not None:
         method, sparsity, pattern = recipe
         if method == "magnitude":
@@ -98,8 +96,10 @@ def measure(
     seconds = time.perf_counter() - started
     # ru_maxrss, in KiB on Linux, is the process's peak so far: with loading, before evaluation.
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if given.keep:
+        model.save_pretrained(given.keep)
     return {
-        "perplexity": perplexity(model, np.load(token_folder / "evaluation.npy")),
+        "perplexity": perplexity(model, np.load(given.tokens / "evaluation.npy")),
         "density": pruned_density(model),
         "prune_seconds": round(seconds, 1),
         "peak_rss_gib": round(peak_kib / 2**20, 3),
@@ -123,9 +123,9 @@ def main() -> None:
     parser.add_argument("--tokens", required=True, type=Path)
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--keep", type=Path, help="folder for the pruned model")
     given = parser.parse_args()
-    result = measure(given.case, given.windows, given.model, given.tokens, given.threads)
-    given.out.write_text(json.dumps(result))
+    given.out.write_text(json.dumps(measure(given)))
 
 
 if __name__ == "__main__":
