@@ -192,7 +192,8 @@ def _verdict(errors: dict[tuple[int, str], float]) -> Outcome:
         for size in sizes
     }
     ahead = [errors[size, "LISTA"] - errors[size, _OURS] for size in sizes]
-    margin = min(*gains.values(), *([ahead[0] - ahead[-1]] if len(sizes) > 1 else []))
+    required = [*gains.values(), *([ahead[0] - ahead[-1]] if len(sizes) > 1 else [])]
+    margin = min(required)
     summary = (
         f"Mean error in dB of {_SIDE} x {_SIDE} patches of a photograph, {_RATE:.0%} as many "
         f"measurements as pixels at {_SNR:g} dB, after training on patches of another; "

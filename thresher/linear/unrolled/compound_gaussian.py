@@ -225,8 +225,8 @@ def _convolutions(dimensions: int, channels: int) -> nn.Sequential:
     """Return three convolutions of width three that put out zero until they are trained."""
     convolution = (nn.Conv1d, nn.Conv2d)[dimensions - 1]
     last = convolution(channels, 1, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
     return nn.Sequential(
         convolution(1, channels, 3, padding=1), nn.ReLU(),
         convolution(channels, channels, 3, padding=1), nn.ReLU(), last,
