@@ -10,7 +10,7 @@ from thresher.core import prox
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import HyperLISTA
 from thresher.linear.hyper_lista import _shrink, analytic_weight
-from thresher.linear.unrolled import UnfoldedThresholding
+from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
 
 
 def test_the_linear_room_imports_no_torch():
@@ -129,3 +129,79 @@ class TestUnfoldedThresholding:
             UnfoldedThresholding(alpha=0).fit(A, B, X)
         with pytest.raises(DataError, match="B has 39 columns, the matrix 40 rows"):
             UnfoldedThresholding(1, updates=0).fit(A, B, X).predict(B[:, 1:])
+
+
+def bumps(seed=0, samples=60, rows=24, columns=48):
+    """Return a matrix, non-negative bumps times Gaussian signs and sizes, and measurements."""
+    A = np.random.default_rng(1).standard_normal((rows, columns)) / np.sqrt(rows)
+    rng = np.random.default_rng(seed + 100)
+    places = np.arange(columns) - rng.uniform(5, columns - 5, (samples, 1))
+    X = np.exp(-((places / 2) ** 2)) * rng.standard_normal((samples, columns))
+    return A, X, X @ A.T
+
+
+class TestCompoundGaussianNetwork:
+    def test_untrained_it_is_the_alternation_without_a_penalty_on_the_scale(self):
+        A, X, B = bumps(samples=5)
+        model = CompoundGaussianNetwork(2, steps=3, alpha=0.05, updates=0).fit(A, B, X)
+        np.testing.assert_allclose(model.variances_, 20, rtol=1e-5)
+        layers = model.layers(B)
+        for row, b in enumerate(B):
+            norm = np.linalg.norm(b)
+            z = np.abs(A.T @ b / norm) ** (2 / 3)
+            u = ridge(A * z, b / norm, 0.05)
+            for layer in layers:
+                for _ in range(3):
+                    step = 1 / np.linalg.norm(A, 2) ** 2 / np.max(u**2)
+                    z = np.maximum(z - step * u * (A.T @ (A @ (z * u) - b / norm)), 0)
+                u = ridge(A * z, b / norm, 0.05)
+                np.testing.assert_allclose(layer[row], norm * z * u, atol=2e-3 * norm)
+
+    def test_training_on_few_examples_helps_on_others(self):
+        A, X, B = bumps()
+        plain, trained = (
+            CompoundGaussianNetwork(2, updates=updates).fit(A, B, X) for updates in (0, 150)
+        )
+        _, test, measured = bumps(seed=1)
+        errors = [relative(model.predict(measured), test) for model in (plain, trained)]
+        assert errors[1] < 0.7 * errors[0]
+
+    def test_the_scale_of_a_measurement_passes_through(self):
+        A, X, B = bumps(samples=10)
+        model = CompoundGaussianNetwork(1, updates=5).fit(A, B, X)
+        np.testing.assert_allclose(model.predict(100 * B), 100 * model.predict(B), rtol=1e-3)
+        np.testing.assert_array_equal(model.predict(0 * B), 0)
+
+    def test_entries_on_a_grid_are_convolved_in_two_dimensions(self):
+        A, X, B = bumps(samples=10)
+        model = CompoundGaussianNetwork(1, shape=(6, 8), channels=2, updates=2).fit(A, B, X)
+        assert model.predict(B).shape == X.shape
+        other = CompoundGaussianNetwork(1, channels=2, updates=2).fit(A, B, X)
+        assert not np.array_equal(model.predict(B), other.predict(B))
+
+    def test_same_seed_same_network(self):
+        A, X, B = bumps(samples=10)
+        one, two, other = (
+            CompoundGaussianNetwork(1, updates=3, random_state=s).fit(A, B, X).predict(B)
+            for s in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(one, two)
+        assert not np.array_equal(one, other)
+
+    def test_bad_options_and_data_are_named(self):
+        A, X, B = bumps(samples=5)
+        with pytest.raises(OptionError, match=r"shape \(5, 9\) must .* hold 48 entries"):
+            CompoundGaussianNetwork(shape=(5, 9)).fit(A, B, X)
+        with pytest.raises(OptionError, match="steps must be 1 or more, got 0"):
+            CompoundGaussianNetwork(steps=0).fit(A, B, X)
+        with pytest.raises(OptionError, match="alpha must be positive"):
+            CompoundGaussianNetwork(alpha=0).fit(A, B, X)
+        with pytest.raises(DataError, match="measurement 2 is all zero"):
+            CompoundGaussianNetwork().fit(A, B * (np.arange(5) != 2)[:, None], X)
+        with pytest.raises(DataError, match=r"X has shape \(5, 47\)"):
+            CompoundGaussianNetwork().fit(A, B, X[:, 1:])
+
+
+def ridge(A, b, alpha):
+    """Return the minimiser of ``||b - A u||^2 / 2 + alpha ||u||^2 / 2``."""
+    return np.linalg.solve(A.T @ A + alpha * np.eye(A.shape[1]), A.T @ b)

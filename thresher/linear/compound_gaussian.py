@@ -69,8 +69,8 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
     References
     ----------
     Lyons, Raj and Cheney, Deep regularized compound Gaussian network for solving linear
-    inverse problems (2023), sections 2 and 3. The network that unrolls these steps is not
-    part of this class.
+    inverse problems (2023), sections 2 and 3. The network that unrolls these steps is
+    ``thresher.linear.unrolled.CompoundGaussianNetwork``.
     """
 
     card = Card(

@@ -3,6 +3,8 @@
 :mod:`thresher.linear` does not import this package, and so no torch; import it by its name.
 """
 
+from .compound_gaussian import CompoundGaussianNetwork
+from .network import UnrolledNetwork
 from .thresholding import UnfoldedThresholding
 
-__all__ = ["UnfoldedThresholding"]
+__all__ = ["CompoundGaussianNetwork", "UnfoldedThresholding", "UnrolledNetwork"]

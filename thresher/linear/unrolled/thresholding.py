@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ...core import prox
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError, nearest
 from ..hyper_lista import analytic_weight
+from .network import UnrolledNetwork
 
 _PENALTIES = ("l1", "l0")
 _LOSSES = ("supervised", "unsupervised")
 
 
-class UnfoldedThresholding(Catalogued, BaseEstimator):
+class UnfoldedThresholding(Catalogued, UnrolledNetwork):
     """Sparse recovery from ``b = A x`` by a network whose layers are steps of ISTA or IHT.
 
     Every layer takes a gradient step on ``||b - A x||^2 / 2`` and thresholds, softly for the
@@ -123,97 +123,61 @@ class UnfoldedThresholding(Catalogued, BaseEstimator):
         self
             Trained.
         """
+        self._check_options()
         A, B, X = self._checked(A, B, X)
+        if X is None and self.loss == "supervised":
+            raise DataError("the supervised loss needs the true vectors X")
         weight = analytic_weight(A) if self.analytic else A
         step = 1.0 if self.analytic else 1 / np.linalg.norm(A, 2) ** 2
         self._matrix, self._weight = (torch.tensor(a, dtype=torch.float32) for a in (A, weight))
         # Logarithms of steps and of soft thresholds.
         start = torch.log(torch.tensor([step, self.alpha * step], dtype=torch.float32))
         self._logarithms = start.repeat(self.n_layers, 1).requires_grad_()
-        measured = torch.tensor(B, dtype=torch.float32)
-        truth = None if X is None else torch.tensor(X, dtype=torch.float32)
+        supervised = self.loss == "supervised"
+        data = tuple(torch.tensor(a, dtype=torch.float32) for a in ((B, X) if supervised else (B,)))
+        loss = self._supervised if supervised else self._unsupervised
         batches = torch.Generator().manual_seed(self.random_state)
         for depth in range(1, self.n_layers + 1):
-            self._train(depth, measured, truth, batches)
+            self._depth = depth
+            self._descend([self._logarithms], data, loss, batches)
         with torch.no_grad():
-            self.steps_, self.thresholds_ = (a.numpy() for a in self._parameters(self.n_layers))
+            self.steps_, self.thresholds_ = (a.numpy() for a in self._parameters())
         return self
 
-    def _checked(self, A: Any, B: Any, X: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    def _check_options(self) -> None:
         for value, known in ((self.penalty, _PENALTIES), (self.loss, _LOSSES)):
             if value not in known:
                 raise OptionError(f"there is no {value!r} here; {nearest(value, known)}")
         if self.n_layers < 1 or not self.alpha > 0:
             raise OptionError(f"n_layers {self.n_layers} and alpha {self.alpha} must be positive")
-        A, B = check_array(A, dtype=np.float64), check_array(B, dtype=np.float64)
-        if B.shape[1] != len(A):
-            raise DataError(f"A has {len(A)} rows but measurements have {B.shape[1]} entries")
-        if X is None and self.loss == "supervised":
-            raise DataError("the supervised loss needs the true vectors X")
-        if X is not None:
-            X = check_array(X, dtype=np.float64)
-            if X.shape != (len(B), A.shape[1]):
-                raise DataError(f"X has shape {X.shape}, A and B need {(len(B), A.shape[1])}")
-        return A, B, X
 
-    def _train(
-        self, depth: int, measured: torch.Tensor, truth: Any, batches: torch.Generator
-    ) -> None:
-        optimizer = torch.optim.Adam([self._logarithms], lr=self.learning_rate)
-        for _ in range(self.updates):
-            rows = torch.randint(len(measured), (self.batch_size,), generator=batches)
-            *_, found = self._layers(measured[rows], depth)
-            if self.loss == "supervised":
-                loss = ((found - truth[rows]) ** 2).sum(dim=1).mean()
-            else:
-                loss = self._objective(measured[rows], found).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    def _supervised(self, measured: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        *_, found = self._layers(measured)
+        return ((found - truth) ** 2).sum(dim=1).mean()
+
+    def _unsupervised(self, measured: torch.Tensor) -> torch.Tensor:
+        *_, found = self._layers(measured)
+        return self._objective(measured, found).mean()
 
     def _objective(self, measured: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         squares = ((measured - x @ self._matrix.T) ** 2).sum(dim=1) / 2
         size = x.abs() if self.penalty == "l1" else (x != 0).float()
         return squares + self.alpha * size.sum(dim=1)
 
-    def _parameters(self, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
-        steps, thresholds = torch.exp(self._logarithms[:depth]).T
+    def _parameters(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the steps and thresholds of the layers that there are so far."""
+        steps, thresholds = torch.exp(self._logarithms[: self._depth]).T
         if self.penalty == "l0":  # whether an entry passes has no gradient; the step decides
             thresholds = torch.sqrt(2 * self.alpha * steps)
         return steps, thresholds
 
-    def _layers(self, measured: torch.Tensor, depth: int) -> Iterator[torch.Tensor]:
+    def _layers(self, measured: torch.Tensor) -> Iterator[torch.Tensor]:
         threshold = prox.soft if self.penalty == "l1" else prox.hard
         x = torch.zeros(len(measured), self._matrix.shape[1])
-        for step, level in zip(*self._parameters(depth), strict=True):
+        for step, level in zip(*self._parameters(), strict=True):
             residual = measured - x @ self._matrix.T
             x = threshold(x + step * (residual @ self._weight), level)
             yield x
-
-    def layers(self, B: Any) -> list[np.ndarray]:
-        """Return what every layer puts out for measurements `B`, each of shape (n_samples, n)."""
-        check_is_fitted(self)
-        B = check_array(B, dtype=np.float64)
-        if B.shape[1] != len(self._matrix):
-            raise DataError(f"B has {B.shape[1]} columns, the matrix {len(self._matrix)} rows")
-        measured = torch.tensor(B, dtype=torch.float32)
-        with torch.no_grad():
-            return [x.numpy() for x in self._layers(measured, self.n_layers)]
-
-    def predict(self, B: Any) -> np.ndarray:
-        """Recover the vector of every measurement.
-
-        Parameters
-        ----------
-        B : array of shape (n_samples, m)
-            Measurements.
-
-        Returns
-        -------
-        array of shape (n_samples, n)
-            Sparse vectors.
-        """
-        return self.layers(B)[-1]
 
     def objective(self, B: Any, X: Any) -> np.ndarray:
         """Return what the unsupervised loss averages, for measurements and any vectors.
