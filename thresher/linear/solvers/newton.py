@@ -76,7 +76,7 @@ def minimise_by_newton(
         blocks = _working_set(solver, penalty, coef, distance)
         before = coef.copy()
         coef, intercept, prediction = _solve_on(
-            solver, problem, blocks, coef, intercept, prediction, violation
+            solver, problem, blocks, coef, intercept, prediction, slope, violation
         )
         stalled = stalled + 1 if np.array_equal(before, coef) else 0
     relative = criterion / scale if scale > 0 else 0.0
@@ -157,6 +157,7 @@ def _solve_on(
     coef: np.ndarray,
     intercept: np.ndarray,
     prediction: np.ndarray,
+    slope: np.ndarray,
     violation: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take Newton steps on some blocks until their violation is a tenth of `violation`."""
@@ -170,7 +171,6 @@ def _solve_on(
     current = datafit.value(y, prediction, weight) + penalty.value(inside)
     damping = 1.0
     for _ in range(_STEPS_PER_SET):
-        slope = datafit.gradient(y, prediction, weight)
         curvature = datafit.curvature(y, prediction, weight)
         # Samples that are fitted to saturation have none; a little keeps the model bounded.
         curvature = np.maximum(curvature, 1e-8 * max(float(curvature.max()), 1e-300)) * damping
