@@ -206,3 +206,17 @@ def test_the_logistic_loss_is_exact_far_from_the_boundary():
         assert loss.conjugate(one[0], loss.gradient(*one), one[2]) == pytest.approx(
             entropy, rel=1e-12, abs=1e-15
         )
+
+
+@pytest.mark.parametrize("offset", [1e7, -1e7])
+def test_a_target_far_from_zero_is_centred_before_the_gap_is_measured(offset):
+    X, y = problems.problem("squares", 8, columns=COLUMNS)
+    far = Problem.build(X, y + offset, datafits.Squares(), penalties.L1())
+    far = far.with_penalty(far.penalty.scaled(0.1 * alpha_max(far)))
+    near = Problem.build(X, y, datafits.Squares(), far.penalty)
+    one, other = (CoordinateDescent(tol=1e-12, max_iter=50).solve(each) for each in (near, far))
+    # The gap is a difference of terms as large as the squared target: of `offset` itself they
+    # would leave no digit of it.
+    assert one.converged and other.converged
+    np.testing.assert_allclose(other.coef, one.coef, atol=1e-7)
+    assert other.intercept == pytest.approx(one.intercept + offset, abs=1e-6)
