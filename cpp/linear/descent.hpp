@@ -135,6 +135,7 @@ class Descent {
       if (!model_.on_path() || !options_.gap) return 0;
       const std::vector<std::size_t> near = nearest(candidates_, size_of_neighbourhood());
       T target = std::max(T(3) * floor(), T(0.01) * violation);
+      T gap = std::numeric_limits<T>::infinity();
       long epochs = 0;
       for (int round = 0; round < options_.max_iterations; ++round) {
         std::vector<std::size_t> inside;
@@ -152,7 +153,9 @@ class Descent {
         for (std::size_t b : inside) known_[b] = true;
         refresh();
         measure(near);
-        if (dual(near).gap <= 0.8 * options_.tolerance) break;
+        // A gap that no longer falls is at its rounding, or asks for a look at all columns.
+        const T before = std::exchange(gap, dual(near).gap);
+        if (gap <= T(0.8 * options_.tolerance) || gap >= before) break;
         target = std::min(T(0.3) * target, floor());
       }
       return epochs;

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _linear
 from ..penalties import Grouped, Penalty, Separable
+from .duality import feasible_dual
 from .problem import Problem, Solution
 from .quadratic import Quadratic
 
@@ -124,14 +125,10 @@ def _duality_gap(
     pull = -gradient if radial.positive else np.abs(gradient)
     if not isinstance(problem.penalty, Separable):
         pull = problem.penalty.norms(gradient)  # type: ignore[attr-defined]
-    excess = np.maximum(pull - radial.strength, 0)
-    primal = problem.objective(coef, prediction)
-    ratio = 1.0 if radial.code[2] > 0 else float(np.max(pull / radial.strength, initial=1.0))
-    conjugate = problem.datafit.conjugate(problem.y, slope / ratio, problem.weight)
+    shrink, price = feasible_dual(pull, radial.strength, np.asarray(radial.code[2]))
+    conjugate = problem.datafit.conjugate(problem.y, slope / shrink, problem.weight)
     assert conjugate is not None  # otherwise the gap is not asked for
-    if radial.code[2] > 0:
-        return primal + conjugate + float(np.sum(excess**2)) / (2 * radial.code[2])
-    return primal + conjugate
+    return problem.objective(coef, prediction) + conjugate + float(price)
 
 
 def _working_set(
