@@ -217,6 +217,7 @@ def test_a_target_far_from_zero_is_centred_before_the_gap_is_measured(offset):
     one, other = (CoordinateDescent(tol=1e-12, max_iter=50).solve(each) for each in (near, far))
     # The gap is a difference of terms as large as the squared target: of `offset` itself they
     # would leave no digit of it.
-    assert one.converged and other.converged
+    assert one.converged
+    assert other.converged
     np.testing.assert_allclose(other.coef, one.coef, atol=1e-7)
     assert other.intercept == pytest.approx(one.intercept + offset, abs=1e-6)

@@ -214,6 +214,9 @@ class EMRegressor(RegressorMixin, BaseEstimator):
     #: What the warning advises besides more rounds.
     _remedy = "raise max_iter"
 
+    def _check_options(self) -> None:
+        """Raise OptionError if a parameter is out of range."""
+
     @abstractmethod
     def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
         """Return the posterior for standardised data whose target is not all zero."""
@@ -243,6 +246,7 @@ class EMRegressor(RegressorMixin, BaseEstimator):
         ConvergenceWarning
             If the coefficients did not settle.
         """
+        self._check_options()
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         data = Standardised.of(X, y, self.fit_intercept)
         found = self._posterior(data.X, data.y) if np.any(data.y) else self._nothing(X.shape[1])

@@ -81,9 +81,11 @@ class GAMPBayes(Catalogued, EMRegressor):
 
     _remedy = "raise max_iter or lower damping"
 
-    def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
+    def _check_options(self) -> None:
         if not 0 < self.damping <= 1:
             raise OptionError(f"damping must lie in (0, 1], got {self.damping}")
+
+    def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
         # Within a round a tenth of the outer tolerance is enough: the next round starts there.
         expectation = GAMPExpectation(X, y, self.damping, self.passes, 0.1 * self.tol)
         with np.errstate(over="ignore", invalid="ignore"):
