@@ -82,6 +82,9 @@ class BlockModel {
         w_(coefficients) {}
 
   static constexpr bool smooth_on_support = false;
+  bool on_path() const { return false; }
+  bool follow() const { return false; }
+  void leave() const {}
   std::size_t blocks() const { return geometry_.blocks(); }
   double work() const {
     return geometry_.residual(0).work() * (blocks() ? double(geometry_.size(0)) : 0.0);

@@ -8,6 +8,7 @@
 #include "descent.hpp"
 #include "penalty.hpp"
 #include "residual.hpp"
+#include "trail.hpp"
 
 namespace thresher {
 
@@ -18,22 +19,42 @@ class CoordinateModel {
   using T = Scalar;
 
   CoordinateModel(const Design& design, Residual<Design> residual, const T* curvature,
-                  Penalty<T> penalty, T* coefficients, T* gains, bool gains_known)
+                  Penalty<T> penalty, T* coefficients, Trail<T>* trail)
       : columns_(design.columns),
         residual_(std::move(residual)),
         curvature_(curvature),
         penalty_(penalty),
         w_(coefficients),
-        gains_(gains),
-        gains_known_(gains_known) {}
+        trail_(trail) {
+    if (trail_) trail_->gains.resize(columns_);
+  }
 
-  // For Newton steps on the support; the Gram matrix of sparse columns is not worth its while.
+  // Products kept for the next fit of a path; null for a fit on its own.
+  GramCache<T>* kept_products() { return trail_ ? &trail_->cache : nullptr; }
+  bool on_path() const { return trail_; }
+  // Starts where the path leads to; whether the correlations there are known.
+  bool follow() { return trail_ && trail_->predict(w_, penalty_.alpha, penalty_.convex()); }
+  void leave() {
+    if (trail_) trail_->keep(w_, columns_, penalty_.alpha);
+  }
+
+  // For descents on the support; the Gram matrix of sparse columns is not worth its while.
   static constexpr bool smooth_on_support = Design::dense;
   std::size_t rows() const { return residual_.rows(); }
   void fill(std::size_t j, T* out) const { residual_.fill(j, out); }
   T coefficient(std::size_t j) const { return w_[j]; }
   T correlation(std::size_t j) const { return residual_.correlation(j); }
+  T known_correlation(std::size_t j) const { return trail_->gains[j]; }
+  void put(std::size_t j, T w, T correlation) {
+    w_[j] = w;
+    trail_->gains[j] = correlation;
+  }
   T penalty(std::size_t j, T w) const { return penalty_.value(w, j); }
+  T prox(std::size_t j, T x, T step) const { return penalty_.prox(x, step, j); }
+  // Whether a coordinate at zero stays there, told without a prox.
+  bool rests(std::size_t j, T gain) const {
+    return penalty_.convex() && (penalty_.positive ? gain : std::abs(gain)) <= penalty_.strength(j);
+  }
   T slope(std::size_t j, T w) const { return penalty_.slope(w, j); }
   T bend(std::size_t j, T w) const { return penalty_.bend(w, j); }
   void set(std::size_t j, T w) {
@@ -60,10 +81,11 @@ class CoordinateModel {
     residual_.finish();
   }
 
-  // The correlations at the start may be known from the end of the previous fit of a path.
-  Measure<T> measure(std::size_t j, bool first) const {
-    const T gain = first && gains_known_ ? gains_[j] : residual_.correlation(j);
-    if (gains_) gains_[j] = gain;
+  // On a path the correlations may be known.
+  Measure<T> measure(std::size_t j, bool known) const {
+    const T gain = known ? trail_->gains[j] : residual_.correlation(j);
+    if (trail_) trail_->gains[j] = gain;
+    if (w_[j] == 0 && rests(j, gain)) return {0, penalty_.positive ? gain : std::abs(gain)};
     const T curvature = curvature_[j];
     const T moved = penalty_.prox(w_[j] + gain / curvature, 1 / curvature, j);
     const T dual = gain - ridge() * w_[j];
@@ -136,8 +158,7 @@ class CoordinateModel {
   const T* curvature_;
   Penalty<T> penalty_;
   T* w_;
-  T* gains_;  // null, or where the last measured correlations are kept
-  bool gains_known_;
+  Trail<T>* trail_;
 };
 
 }  // namespace thresher

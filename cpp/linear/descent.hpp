@@ -1,9 +1,10 @@
 // Working sets, screening and Anderson acceleration around any block model.
 //
-// A model of B blocks offers: blocks(), refresh(), measure(b) and work(), how many multiplications
-// that takes, step(b), active(b), clear(b), strength(b), squared_norm(b), and, for the duality gap, squares(), target_product(),
-// penalty_value(); for acceleration, objective(), pack(), unpack(). Where `smooth_on_support` is
-// true it also offers what SupportNewton asks for.
+// A model of B blocks offers: blocks(), refresh(), measure(b, known) and work(), how many
+// multiplications that takes, step(b), active(b), clear(b), strength(b), squared_norm(b), and, for
+// the duality gap, squares(), target_product(), penalty_value(); for acceleration, objective(),
+// pack(), unpack(); for paths, on_path(), follow() and leave(). Where `smooth_on_support` is true
+// it also offers what SupportDescent asks for.
 #pragma once
 
 #include <algorithm>
@@ -14,9 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "anderson.hpp"
 #include "parallel.hpp"
-#include "support_newton.hpp"
-#include "vector.hpp"
+#include "support_descent.hpp"
 
 namespace thresher {
 
@@ -25,7 +26,6 @@ struct Options {
   int max_iterations;     // rounds of working sets
   int max_epochs;         // passes over one working set
   bool gap;               // stop on the duality gap (convex problems) and screen with it
-  bool keep;              // measure every block at the end, for the next fit of a path
   int start_size;         // first working set
   int threads;
 };
@@ -44,77 +44,13 @@ struct Measure {
   T violation = 0, correlation = 0;
 };
 
-// Extrapolates the last iterates of a linear fixed-point iteration (Anderson's method, as used
-// for coordinate descent by Bertrand and Massias, 2021).
-template <class T>
-class Anderson {
- public:
-  static constexpr int depth = 5;
-
-  void restart() { history_.clear(); }
-  bool push(std::vector<T> state) {
-    history_.push_back(std::move(state));
-    return history_.size() == depth + 1;
-  }
-
-  // The combination of the stored iterates whose last step would be smallest, judged by the
-  // entries from `skip` on (the coefficients); empty if degenerate.
-  std::vector<T> extrapolate(std::size_t skip) {
-    const std::size_t size = history_[0].size();
-    double gram[depth][depth], scale = 0;
-    std::vector<std::vector<T>> steps(depth, std::vector<T>(size));
-    for (int a = 0; a < depth; ++a)
-      for (std::size_t i = 0; i < size; ++i) steps[a][i] = history_[a + 1][i] - history_[a][i];
-    for (int a = 0; a < depth; ++a)
-      for (int b = 0; b <= a; ++b)
-        gram[a][b] = gram[b][a] =
-            dot(steps[a].data() + skip, steps[b].data() + skip, size - skip);
-    for (int a = 0; a < depth; ++a) scale += gram[a][a];
-    if (!(scale > 0) || !std::isfinite(scale)) return {};
-    double weights[depth];
-    if (!solve(gram, scale * 1e-12, weights)) return {};
-    std::vector<T> result(size, T(0));
-    for (int a = 0; a < depth; ++a)
-      add_scaled(T(weights[a]), history_[a + 1].data(), result.data(), size);
-    return result;
-  }
-
- private:
-  // Solves (gram + ridge I) z = 1 by elimination and scales z to sum to one.
-  static bool solve(double (&gram)[depth][depth], double ridge, double (&z)[depth]) {
-    for (int a = 0; a < depth; ++a) {
-      gram[a][a] += ridge;
-      z[a] = 1;
-    }
-    for (int a = 0; a < depth; ++a) {  // positive definite: no pivoting
-      if (!(gram[a][a] > 0)) return false;
-      for (int b = a + 1; b < depth; ++b) {
-        const double factor = gram[b][a] / gram[a][a];
-        for (int c = a; c < depth; ++c) gram[b][c] -= factor * gram[a][c];
-        z[b] -= factor * z[a];
-      }
-    }
-    double sum = 0;
-    for (int a = depth - 1; a >= 0; --a) {
-      for (int c = a + 1; c < depth; ++c) z[a] -= gram[a][c] * z[c];
-      z[a] /= gram[a][a];
-      sum += z[a];
-    }
-    if (!std::isfinite(sum) || sum == 0) return false;
-    for (double& entry : z) entry /= sum;
-    return true;
-  }
-
-  std::vector<std::vector<T>> history_;
-};
-
 template <class Model>
 class Descent {
  public:
   using T = typename Model::Scalar;
 
   Descent(Model& model, const Options& options)
-      : model_(model), options_(options), measures_(model.blocks()) {
+      : model_(model), options_(options), measures_(model.blocks()), known_(model.blocks(), false), support_(support_of(model)) {
     for (std::size_t b = 0; b < model.blocks(); ++b) {
       if (model.squared_norm(b) > 0)
         candidates_.push_back(b);
@@ -125,48 +61,119 @@ class Descent {
 
   Report run() {
     Report report;
+    const bool predicted = model_.follow() && options_.gap;
+    if (predicted) known_.assign(known_.size(), true);
     for (;;) {
-      model_.refresh();
-      const T violation = measure(candidates_, report.iterations == 0);
-      report.criterion = options_.gap ? gap_and_screen() : violation;
-      if (report.criterion <= options_.tolerance) report.converged = true;
-      if (report.converged || report.iterations >= options_.max_iterations) return report;
+      // On the line that a path takes nothing is certain yet: it is descended from in any case.
+      const bool certain = !predicted || report.iterations > 0;
+      if (certain || !Model::smooth_on_support) refresh();
+      const T violation = measure(candidates_);
+      if (certain) report.criterion = options_.gap ? gap_and_screen() : violation;
+      report.converged = report.criterion <= options_.tolerance;
+      if (report.converged || report.iterations >= options_.max_iterations) break;
       ++report.iterations;
       report.epochs += descend(violation, report.criterion);
     }
+    model_.leave();
+    return report;
   }
 
  private:
-  T measure(const std::vector<std::size_t>& blocks, bool first) {
-    parallel_for(blocks.size(), model_.work(), options_.threads, [&](std::size_t begin, std::size_t end) {
+  struct Nothing {};
+
+  void refresh() {
+    if (!fresh_) model_.refresh();
+    fresh_ = true;
+  }
+  // The coefficients change: neither the residual nor any correlation is what it was.
+  void stale() {
+    fresh_ = false;
+    known_.assign(known_.size(), false);
+  }
+
+  // Measures blocks, without a pass over the columns whose correlations are known.
+  T measure(const std::vector<std::size_t>& blocks) {
+    std::size_t unknown = 0;
+    for (std::size_t b : blocks) unknown += !known_[b];
+    const double work = unknown * model_.work() / std::max<double>(1, blocks.size());
+    parallel_for(blocks.size(), work, options_.threads, [&](std::size_t begin, std::size_t end) {
       for (std::size_t k = begin; k < end; ++k)
-        measures_[blocks[k]] = model_.measure(blocks[k], first);
+        measures_[blocks[k]] = model_.measure(blocks[k], known_[blocks[k]]);
     });
     T largest = 0;
-    for (std::size_t b : blocks) largest = std::max(largest, measures_[b].violation);
+    for (std::size_t b : blocks) {
+      largest = std::max(largest, measures_[b].violation);
+      known_[b] = model_.on_path();
+    }
     return largest;
   }
 
   // Descends on a working set; where passes over all blocks are dear, on working sets of the
   // tenth of the blocks that is nearest to entering, until those alone are nearly optimal.
   long descend(T violation, double criterion) {
+    if (const long epochs = descend_on_products(violation)) return epochs;
     const std::size_t tenth = std::max(candidates_.size() / 10, size_of_set(candidates_));
     if (2 * tenth > candidates_.size()) return descend_on(candidates_, violation);
     const std::vector<std::size_t> near = nearest(candidates_, tenth);
     // Along a path the blocks near to entering are known, and one pass over all may do.
-    const double goal = std::max(0.3 * options_.tolerance, options_.keep ? 0 : 0.1 * criterion);
+    const double goal = std::max(0.3 * options_.tolerance, model_.on_path() ? 0 : 0.1 * criterion);
     long epochs = descend_on(near, violation);
     for (int round = 1; round < options_.max_iterations; ++round) {
-      model_.refresh();
-      violation = measure(near, false);
+      refresh();
+      violation = measure(near);
       if ((options_.gap ? dual(near).gap : violation) <= goal) break;
       epochs += descend_on(near, violation);
     }
     return epochs;
   }
 
+  // Along a path, by the products of the columns met so far: descends on those, measures the
+  // others that are nearest to entering, and adds them until these alone are nearly optimal.
+  // Zero if there are too many columns to keep products of.
+  long descend_on_products(T violation) {
+    if constexpr (Model::smooth_on_support) {
+      if (!model_.on_path() || !options_.gap) return 0;
+      const std::vector<std::size_t> near = nearest(candidates_, size_of_neighbourhood());
+      T target = std::max(T(3) * floor(), T(0.01) * violation);
+      T gap = std::numeric_limits<T>::infinity();
+      long epochs = 0;
+      for (int round = 0; round < options_.max_iterations; ++round) {
+        std::vector<std::size_t> inside;
+        for (std::size_t b : near)
+          if (model_.active(b) || measures_[b].violation > 0) inside.push_back(b);
+        if (!support_.hold(model_, inside, options_.threads)) {
+          refresh();
+          return epochs;
+        }
+        inside.clear();
+        for (std::size_t b : near)
+          if (support_.holds(b)) inside.push_back(b);
+        epochs += support_.descend(model_, inside, target, options_.max_epochs);
+        stale();
+        for (std::size_t b : inside) known_[b] = true;
+        refresh();
+        measure(near);
+        // A gap that no longer falls is at its rounding, or asks for a look at all columns.
+        const T before = std::exchange(gap, dual(near).gap);
+        if (gap <= T(0.8 * options_.tolerance) || gap >= before) break;
+        target = std::min(T(0.3) * target, floor());
+      }
+      return epochs;
+    } else {
+      return 0;
+    }
+  }
+
+  // The active blocks, the violators, and a tenth of the others.
+  std::size_t size_of_neighbourhood() const {
+    std::size_t size = candidates_.size() / 10 + options_.start_size;
+    for (std::size_t b : candidates_) size += model_.active(b) || measures_[b].violation > 0;
+    return std::min(size, candidates_.size());
+  }
+
   long descend_on(const std::vector<std::size_t>& blocks, T violation) {
     const std::vector<std::size_t> set = nearest(blocks, size_of_set(blocks));
+    stale();
     return solve(set, std::max(accuracy(set, blocks) * violation, floor()));
   }
 
@@ -210,7 +217,7 @@ class Descent {
   // (Ndiaye, Fercoq, Gramfort and Salmon, Gap Safe Screening Rules, 2017).
   double gap_and_screen() {
     const auto [gap, scale] = dual(candidates_);
-    if (!options_.keep) std::erase_if(candidates_, [&, gap = gap, scale = scale](std::size_t b) {
+    if (!model_.on_path()) std::erase_if(candidates_, [&, gap = gap, scale = scale](std::size_t b) {
       const T radius = std::sqrt(2 * gap * model_.squared_norm(b));
       if (scale * measures_[b].correlation + radius >= model_.strength(b) * (1 - T(1e-6)))
         return false;
@@ -295,10 +302,10 @@ class Descent {
   // A Newton step once epochs have taken as long as it would; less often where it fails.
   bool newton(const std::vector<std::size_t>& active) {
     if constexpr (Model::smooth_on_support) {
-      const double worth = SupportNewton<Model>::epochs(active.size(), model_.rows());
+      const double worth = SupportDescent<Model>::worth_of_newton(active.size(), model_.rows());
       if (double(since_newton_) < reluctance_ * worth) return false;
       since_newton_ = 0;
-      const bool lower = newton_.step(model_, active, options_.threads);
+      const bool lower = support_.newton(model_, active, options_.threads);
       reluctance_ = lower ? 1 : 2 * reluctance_;
       return lower;
     } else {
@@ -306,12 +313,20 @@ class Descent {
     }
   }
 
-  struct Nothing {};
+  static auto support_of(Model& model) {
+    if constexpr (Model::smooth_on_support)
+      return SupportDescent<Model>(model.kept_products());
+    else
+      return Nothing{};
+  }
+
   Model& model_;
   Options options_;
   std::vector<std::size_t> candidates_;
   std::vector<Measure<T>> measures_;
-  std::conditional_t<Model::smooth_on_support, SupportNewton<Model>, Nothing> newton_;
+  std::vector<char> known_;  // whose correlations the model knows at these coefficients
+  bool fresh_ = false;       // whether the residual is exact
+  decltype(support_of(std::declval<Model&>())) support_;
   long since_newton_ = 0;
   double reluctance_ = 1;
 };

@@ -58,15 +58,13 @@ using OptionCode = std::tuple<double, int, int, bool, int, int>;
 
 Options options_of(const OptionCode& code) {
   const auto& [tolerance, iterations, epochs, gap, start, threads] = code;
-  return {tolerance, iterations, epochs, gap, false, start, threads};
+  return {tolerance, iterations, epochs, gap, start, threads};
 }
 
 template <class Model>
-std::tuple<double, int, long, bool> run(Model& model, const OptionCode& code, bool keep = false) {
+std::tuple<double, int, long, bool> run(Model& model, const OptionCode& code) {
   nb::gil_scoped_release released;
-  Options options = options_of(code);
-  options.keep = keep;
-  const Report report = Descent<Model>(model, options).run();
+  const Report report = Descent<Model>(model, options_of(code)).run();
   return {report.criterion, report.iterations, report.epochs, report.converged};
 }
 
@@ -74,12 +72,11 @@ template <class T, class Design>
 auto coordinates(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
                  const std::optional<In<T>>& means, const In<T>& curvature, PenaltyCode penalty,
                  const std::optional<In<T>>& factors, Out<T>& coefficients,
-                 const std::optional<Out<T>>& gains, bool gains_known, OptionCode options) {
+                 Trail<T>* trail, OptionCode options) {
   CoordinateModel<Design> model(
       design, Residual<Design>(design, target.data(), pointer(weights), pointer(means)),
-      curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data(),
-      gains ? gains->data() : nullptr, gains_known);
-  return run(model, options, gains.has_value());
+      curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data(), trail);
+  return run(model, options);
 }
 
 template <class T, class Design>
@@ -136,27 +133,28 @@ void bind(nb::module_& module) {
   const auto taken = nb::arg().noconvert();
   const auto maybe = nb::arg().noconvert().none();
   using Maybe = const std::optional<In<T>>&;
-  using Kept = const std::optional<Out<T>>&;
+  nb::class_<Trail<T>>(module, sizeof(T) == 8 ? "Trail64" : "Trail32",
+                       "Keeps what one fit of a path hands on to the next.")
+      .def(nb::init<>());
 
   module.def(
       "coordinates",
       [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
-         PenaltyCode penalty, Maybe factors, Out<T> w, Kept gains, bool known,
-         OptionCode options) {
-        return coordinates<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, gains,
-                              known, options);
+         PenaltyCode penalty, Maybe factors, Out<T> w, Trail<T>* trail, OptionCode options) {
+        return coordinates<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, trail,
+                              options);
       },
-      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, maybe, nb::arg(), nb::arg());
+      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg().none(), nb::arg());
   module.def(
       "coordinates",
       [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
          const In<T>& y, Maybe h, Maybe means, const In<T>& curvature, PenaltyCode penalty,
-         Maybe factors, Out<T> w, Kept gains, bool known, OptionCode options) {
+         Maybe factors, Out<T> w, Trail<T>* trail, OptionCode options) {
         return coordinates<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means,
-                              curvature, penalty, factors, w, gains, known, options);
+                              curvature, penalty, factors, w, trail, options);
       },
-      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, maybe, nb::arg(),
-      nb::arg());
+      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken,
+      nb::arg().none(), nb::arg());
   module.def(
       "groups",
       [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,

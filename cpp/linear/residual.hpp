@@ -55,7 +55,9 @@ class Residual {
   void fill(std::size_t j, T* out) const {
     const T* x = design_.column(j);
     const T mean = means_ ? means_[j] : T(0);
-    for (std::size_t i = 0; i < rows(); ++i) out[i] = std::sqrt(weight(i)) * (x[i] - mean);
+    const T uniform = std::sqrt(T(1) / T(rows()));
+    for (std::size_t i = 0; i < rows(); ++i)
+      out[i] = (weights_ ? std::sqrt(weights_[i]) : uniform) * (x[i] - mean);
   }
 
   // The coefficient of column j grew by `delta`.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, special
 
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
@@ -189,3 +189,35 @@ def test_nearly_dependent_columns_reach_a_tight_gap(positive, weighted, intercep
     solution = CoordinateDescent(tol=1e-10).solve(problem)
     assert solution.converged
     assert solution.criterion <= 1e-10
+
+
+def test_the_logistic_loss_is_exact_far_from_the_boundary():
+    margin = np.array([-800.0, -40.0, -1e-12, 0.0, 0.3, 40.0, 800.0])
+    y = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
+    loss = datafits.Logistic()
+    for k, (target, prediction) in enumerate(zip(y, y * margin, strict=True)):
+        one = (np.array([target]), np.array([prediction]), np.ones(1))
+        assert loss.value(*one) == pytest.approx(np.logaddexp(0, -margin[k]), rel=1e-14)
+        slope = -target * special.expit(-margin[k])
+        assert loss.gradient(*one) == pytest.approx(slope, rel=1e-14)
+        share = special.expit(-margin[k])
+        assert loss.curvature(*one) == pytest.approx(share * special.expit(margin[k]), rel=1e-14)
+        entropy = special.xlogy(share, share) + special.xlog1py(1 - share, -share)
+        assert loss.conjugate(one[0], loss.gradient(*one), one[2]) == pytest.approx(
+            entropy, rel=1e-12, abs=1e-15
+        )
+
+
+@pytest.mark.parametrize("offset", [1e7, -1e7])
+def test_a_target_far_from_zero_is_centred_before_the_gap_is_measured(offset):
+    X, y = problems.problem("squares", 8, columns=COLUMNS)
+    far = Problem.build(X, y + offset, datafits.Squares(), penalties.L1())
+    far = far.with_penalty(far.penalty.scaled(0.1 * alpha_max(far)))
+    near = Problem.build(X, y, datafits.Squares(), far.penalty)
+    one, other = (CoordinateDescent(tol=1e-12, max_iter=50).solve(each) for each in (near, far))
+    # The gap is a difference of terms as large as the squared target: of `offset` itself they
+    # would leave no digit of it.
+    assert one.converged
+    assert other.converged
+    np.testing.assert_allclose(other.coef, one.coef, atol=1e-7)
+    assert other.intercept == pytest.approx(one.intercept + offset, abs=1e-6)

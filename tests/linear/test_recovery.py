@@ -6,7 +6,13 @@ from sklearn import linear_model
 from sklearn.decomposition import sparse_encode
 
 from thresher.core.errors import DataError, OptionError
-from thresher.linear import BestSubset, OrthogonalMatchingPursuit, SparseBayes, batch_omp
+from thresher.linear import (
+    BestSubset,
+    OrthogonalMatchingPursuit,
+    SparseBayes,
+    batch_omp,
+    best_subset,
+)
 from thresher.linear.best_subset import exchange_search
 
 
@@ -114,7 +120,33 @@ def test_no_exchange_of_two_columns_improves_the_best_subset(seed):
     def loss(support):
         return np.linalg.lstsq(X[:, support], y)[1][0]
 
-    support, _ = exchange_search(X, y, np.arange(5))
+    support, coefficients = exchange_search(X, y, np.arange(5))
+    np.testing.assert_allclose(coefficients, np.linalg.lstsq(X[:, support], y)[0], rtol=1e-8)
     others = np.setdiff1d(np.arange(20), support)
     swapped = [[*np.delete(support, k), j] for k in range(5) for j in others]
     assert loss(support) <= min(map(loss, swapped)) * (1 + 1e-9)
+
+
+def test_updates_of_rank_one_end_where_a_fresh_fit_does():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 60)) + rng.standard_normal((80, 1))
+    X /= np.linalg.norm(X, axis=0)
+    y = X[:, :20].sum(axis=1) + 0.3 * rng.standard_normal(80)
+    fit = best_subset._SupportFit(X, y, np.arange(30, 42))
+    assert fit.exchange_one()
+    for place, column in ((0, 3), (5, 7), (0, 9), (11, 30)):
+        fit.exchange(place, column)
+    fresh = best_subset._SupportFit(X, y, fit.support)
+    for name in ("rows", "inverse", "coefficients", "loss", "correlations", "left"):
+        np.testing.assert_allclose(getattr(fit, name), getattr(fresh, name), atol=1e-8)
+
+
+def test_an_exchange_that_waits_far_down_the_order_is_found(monkeypatch):
+    # Looking at two columns at a time must give what looking at all of them gives.
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((50, 40)) + 2 * rng.standard_normal((50, 1))
+    X /= np.linalg.norm(X, axis=0)
+    y = rng.standard_normal(50)
+    whole = exchange_search(X, y, np.arange(6))[0]
+    monkeypatch.setattr(best_subset, "_AT_ONCE", 2)
+    assert set(exchange_search(X, y, np.arange(6))[0]) == set(whole)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-__all__ = ["EMResult", "Expectation", "GAMPExpectation", "exact_expectation", "maximise_evidence"]
+__all__ = [
+    "EMRegressor",
+    "EMResult",
+    "Expectation",
+    "GAMPExpectation",
+    "exact_expectation",
+    "maximise_evidence",
+]
 
+import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .standardised import Standardised
 
 # From prior variances and the noise variance to posterior means and variances.
 Expectation = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
@@ -188,3 +203,72 @@ class GAMPExpectation:
                 break
         self._mean, self._variance = mean, variance
         return mean, variance
+
+
+class EMRegressor(RegressorMixin, BaseEstimator):
+    """What the regressions by expectation-maximisation share: scaling there and back.
+
+    Subclasses have the parameters ``fit_intercept``, ``tol`` and ``max_iter``.
+    """
+
+    #: What the warning advises besides more rounds.
+    _remedy = "raise max_iter"
+
+    def _check_options(self) -> None:
+        """Raise OptionError if a parameter is out of range."""
+
+    @abstractmethod
+    def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
+        """Return the posterior for standardised data whose target is not all zero."""
+
+    def _nothing(self, size: int) -> EMResult:
+        """Return the posterior for a target that is zero."""
+        zero = np.zeros(size)
+        return EMResult(zero, zero, zero, 0.0, 1, True)
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array or data frame of shape (n_samples, n_features)
+            Features.
+        y : array of shape (n_samples,)
+            Target.
+
+        Returns
+        -------
+        self
+            With the posterior in the attributes.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the coefficients did not settle.
+        """
+        self._check_options()
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        data = Standardised.of(X, y, self.fit_intercept)
+        found = self._posterior(data.X, data.y) if np.any(data.y) else self._nothing(X.shape[1])
+        if not found.converged:
+            warnings.warn(
+                f"coefficients still change by more than {self.tol:g} of their norm after "
+                f"{found.n_iter} rounds; {self._remedy}",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._keep(found, data)
+        return self
+
+    def _keep(self, found: EMResult, data: Standardised) -> None:
+        self.coef_ = found.mean * data.factor
+        self.posterior_variances_ = found.variance * data.factor**2
+        self.noise_variance_ = found.noise * data.unit**2
+        self.intercept_ = data.intercept(self.coef_)
+        self.n_iter_ = found.n_iter
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the target of every row of `X`, of shape (n_samples,)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return X @ self.coef_ + self.intercept_

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 __all__ = ["ClusteredBayes"]
 
-import warnings
-from typing import Any
-
 import numpy as np
 from scipy.special import expit, gammaln
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
-from .bayes_em import EMResult, exact_expectation, maximise_evidence
+from .bayes_em import EMRegressor, EMResult, exact_expectation, maximise_evidence
 from .standardised import Standardised
 
 # Shape and rate of the Gamma priors of a coefficient's precision, in the support and outside,
@@ -26,7 +20,7 @@ _INSIDE, _OUTSIDE = (1.0, 1.0), (1.0, 1e-3)
 _WARM_UP = 30
 
 
-class ClusteredBayes(Catalogued, RegressorMixin, BaseEstimator):
+class ClusteredBayes(Catalogued, EMRegressor):
     """Linear regression by Turbo-VBI: a Markov chain of supports over precisions over weights.
 
     Column j is in the support or not; the support is a Markov chain along the columns, whose
@@ -104,60 +98,23 @@ class ClusteredBayes(Catalogued, RegressorMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any) -> ClusteredBayes:
-        """Fit the model.
-
-        Parameters
-        ----------
-        X : array or data frame of shape (n_samples, n_features)
-            Features, neighbours next to each other.
-        y : array of shape (n_samples,)
-            Target.
-
-        Returns
-        -------
-        self
-            With the posterior in the attributes.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the coefficients did not settle.
-        """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+    def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
         supports = _Supports(self.density, self.run_length, X.shape[1])
-        data = Standardised.of(X, y, self.fit_intercept)
-        found = self._posterior(data.X, data.y, supports)
-        self.coef_ = found.mean * data.factor
-        self.posterior_variances_ = found.variance * data.factor**2
-        self.probabilities_ = np.where(data.factor > 0, supports.posterior, 0.0)
-        self.noise_variance_ = found.noise * data.unit**2
-        self.intercept_ = data.intercept(self.coef_)
-        self.n_iter_ = found.n_iter
-        return self
-
-    def _posterior(self, X: np.ndarray, y: np.ndarray, supports: _Supports) -> EMResult:
-        if not np.any(y):
-            nothing = np.zeros(X.shape[1])
-            supports.update(nothing)
-            return EMResult(nothing, nothing, nothing, 0.0, 1, True)
         found = maximise_evidence(
             X, y, exact_expectation(X, y), supports.update, self.tol, self.max_iter
         )
-        if not found.converged:
-            warnings.warn(
-                f"coefficients still change by more than {self.tol:g} of their norm after "
-                f"{found.n_iter} rounds; raise max_iter",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        self.probabilities_ = supports.posterior
         return found
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_ + self.intercept_
+    def _nothing(self, size: int) -> EMResult:
+        supports = _Supports(self.density, self.run_length, size)
+        supports.update(np.zeros(size))
+        self.probabilities_ = supports.posterior
+        return super()._nothing(size)
+
+    def _keep(self, found: EMResult, data: Standardised) -> None:
+        super()._keep(found, data)
+        self.probabilities_ = np.where(data.factor > 0, self.probabilities_, 0.0)
 
 
 class _Supports:

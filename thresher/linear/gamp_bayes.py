@@ -4,21 +4,15 @@ from __future__ import annotations
 
 __all__ = ["GAMPBayes"]
 
-import warnings
-from typing import Any
-
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import NumericalError, OptionError
-from .bayes_em import EMResult, GAMPExpectation, maximise_evidence
+from .bayes_em import EMRegressor, EMResult, GAMPExpectation, maximise_evidence
 from .standardised import Standardised
 
 
-class GAMPBayes(Catalogued, RegressorMixin, BaseEstimator):
+class GAMPBayes(Catalogued, EMRegressor):
     """Sparse Bayesian learning by expectation-maximisation with message passing (GGAMP-SBL).
 
     Learns the prior variance of every coefficient and that of the noise. The posterior, for
@@ -85,43 +79,13 @@ class GAMPBayes(Catalogued, RegressorMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any) -> GAMPBayes:
-        """Fit the model.
+    _remedy = "raise max_iter or lower damping"
 
-        Parameters
-        ----------
-        X : array or data frame of shape (n_samples, n_features)
-            Features.
-        y : array of shape (n_samples,)
-            Target.
-
-        Returns
-        -------
-        self
-            With the posterior in the attributes.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the coefficients did not settle.
-        """
+    def _check_options(self) -> None:
         if not 0 < self.damping <= 1:
             raise OptionError(f"damping must lie in (0, 1], got {self.damping}")
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        data = Standardised.of(X, y, self.fit_intercept)
-        found = self._posterior(data.X, data.y)
-        self.coef_ = found.mean * data.factor
-        self.posterior_variances_ = found.variance * data.factor**2
-        self.variances_ = found.prior * data.factor**2
-        self.noise_variance_ = found.noise * data.unit**2
-        self.intercept_ = data.intercept(self.coef_)
-        self.n_iter_ = found.n_iter
-        return self
 
     def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
-        if not np.any(y):
-            nothing = np.zeros(X.shape[1])
-            return EMResult(nothing, nothing, nothing, 0.0, 1, True)
         # Within a round a tenth of the outer tolerance is enough: the next round starts there.
         expectation = GAMPExpectation(X, y, self.damping, self.passes, 0.1 * self.tol)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -131,17 +95,8 @@ class GAMPBayes(Catalogued, RegressorMixin, BaseEstimator):
             raise NumericalError(
                 f"the messages diverged with damping {self.damping}; try {self.damping / 4:g}"
             )
-        if not found.converged:
-            warnings.warn(
-                f"coefficients still change by more than {self.tol:g} of their norm after "
-                f"{found.n_iter} rounds; raise max_iter or lower damping",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
         return found
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_ + self.intercept_
+    def _keep(self, found: EMResult, data: Standardised) -> None:
+        super()._keep(found, data)
+        self.variances_ = found.prior * data.factor**2

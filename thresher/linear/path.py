@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import OptionError
+from . import _linear
 from .penalties import Separable
 from .solvers import Problem, Solver
-from .solvers.descent import Gains
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
         One entry per strength, decreasing.
     """
     alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
-    if problem.y.ndim == 1:
-        problem.share("gains", lambda: Gains(problem.design.shape[1], problem.design.dtype))
+    single = problem.design.dtype == np.float32
+    problem.share("trail", _linear.Trail32 if single else _linear.Trail64)
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:

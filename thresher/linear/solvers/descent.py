@@ -17,34 +17,8 @@ from .newton import minimise_by_newton
 from .problem import Problem, Solution
 from .quadratic import Quadratic, block_curvature
 
-
-class Gains:
-    """Correlations of all columns with the residual, kept from one fit of a path to the next.
-
-    Parameters
-    ----------
-    size : int
-        Number of columns.
-    dtype : dtype
-        Precision of the design.
-    """
-
-    def __init__(self, size: int, dtype: np.dtype) -> None:
-        self.correlations = np.empty(size, dtype=dtype)
-        self.known = False
-        self._coef: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, problem: Problem, coef: np.ndarray) -> Gains | None:
-        """Return those kept for a path, known if the fit starts where the last one ended."""
-        gains = problem.shared("gains")
-        if gains is not None:
-            gains.known = gains._coef is not None and np.array_equal(gains._coef, coef)
-        return gains
-
-    def keep(self, coef: np.ndarray) -> None:
-        """Remember which coefficients the correlations belong to."""
-        self._coef = coef.copy()
+# What the fits of a path hand on, in either precision.
+Trail = _linear.Trail64 | _linear.Trail32
 
 
 @dataclass(frozen=True)
@@ -70,7 +44,7 @@ class Descent(Solver):
         quadratic: Quadratic,
         penalty: Penalty,
         coef: np.ndarray,
-        gains: Gains | None,
+        trail: Trail | None,
         options: tuple,
     ) -> tuple[float, int, int, bool]:
         """Run the compiled descent; `coef` is changed in place."""
@@ -83,7 +57,7 @@ class Descent(Solver):
         tolerance: float,
         gap: bool = False,
         rounds: int = 100,
-        gains: Gains | None = None,
+        trail: Trail | None = None,
     ) -> tuple[float, int, bool]:
         """Minimise a quadratic plus `penalty` in place.
 
@@ -93,7 +67,7 @@ class Descent(Solver):
         options = (
             float(tolerance), rounds, 10_000, gap, self.working_set, thread_count()
         )  # fmt: skip
-        criterion, done, _, converged = self.kernel(quadratic, penalty, coef, gains, options)
+        criterion, done, _, converged = self.kernel(quadratic, penalty, coef, trail, options)
         return criterion, done, converged
 
     def has_gap(self, penalty: Penalty) -> bool:
@@ -121,7 +95,7 @@ class Descent(Solver):
         floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
         tolerance = max(self.tol * scale, 8 * epsilon * scale, floor)
         criterion, rounds, converged = self.descend(
-            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, Gains.of(problem, coef)
+            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, problem.shared("trail")
         )
         means = problem.moments[0]
         centre = 0.0 if means is None else means.astype(float) @ coef
@@ -171,19 +145,15 @@ class CoordinateDescent(Descent):
         quadratic: Quadratic,
         penalty: Penalty,
         coef: np.ndarray,
-        gains: Gains | None,
+        trail: Trail | None,
         options: tuple,
     ) -> tuple[float, int, int, bool]:
         """Run coordinate descent."""
         radial = self.blocks(penalty)
-        kept = (None, False) if gains is None else (gains.correlations, gains.known)
-        result = _linear.coordinates(
+        return _linear.coordinates(
             *quadratic.arguments(), quadratic.curvature, radial.code,
-            quadratic.design.cast(radial.weights), coef, *kept, options,
+            quadratic.design.cast(radial.weights), coef, trail, options,
         )  # fmt: skip
-        if gains is not None:
-            gains.keep(coef)
-        return result
 
 
 @dataclass(frozen=True)
@@ -223,7 +193,7 @@ class GroupDescent(Descent):
         quadratic: Quadratic,
         penalty: Penalty,
         coef: np.ndarray,
-        gains: Gains | None,
+        trail: Trail | None,
         options: tuple,
     ) -> tuple[float, int, int, bool]:
         """Run group descent."""

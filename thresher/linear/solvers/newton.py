@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _linear
 from ..penalties import Grouped, Penalty, Separable
+from .duality import feasible_dual
 from .problem import Problem, Solution
 from .quadratic import Quadratic
 
@@ -76,7 +77,7 @@ def minimise_by_newton(
         blocks = _working_set(solver, penalty, coef, distance)
         before = coef.copy()
         coef, intercept, prediction = _solve_on(
-            solver, problem, blocks, coef, intercept, prediction, violation
+            solver, problem, blocks, coef, intercept, prediction, slope, violation
         )
         stalled = stalled + 1 if np.array_equal(before, coef) else 0
     relative = criterion / scale if scale > 0 else 0.0
@@ -124,14 +125,10 @@ def _duality_gap(
     pull = -gradient if radial.positive else np.abs(gradient)
     if not isinstance(problem.penalty, Separable):
         pull = problem.penalty.norms(gradient)  # type: ignore[attr-defined]
-    excess = np.maximum(pull - radial.strength, 0)
-    primal = problem.objective(coef, prediction)
-    ratio = 1.0 if radial.code[2] > 0 else float(np.max(pull / radial.strength, initial=1.0))
-    conjugate = problem.datafit.conjugate(problem.y, slope / ratio, problem.weight)
+    shrink, price = feasible_dual(pull, radial.strength, np.asarray(radial.code[2]))
+    conjugate = problem.datafit.conjugate(problem.y, slope / shrink, problem.weight)
     assert conjugate is not None  # otherwise the gap is not asked for
-    if radial.code[2] > 0:
-        return primal + conjugate + float(np.sum(excess**2)) / (2 * radial.code[2])
-    return primal + conjugate
+    return problem.objective(coef, prediction) + conjugate + float(price)
 
 
 def _working_set(
@@ -157,6 +154,7 @@ def _solve_on(
     coef: np.ndarray,
     intercept: np.ndarray,
     prediction: np.ndarray,
+    slope: np.ndarray,
     violation: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take Newton steps on some blocks until their violation is a tenth of `violation`."""
@@ -170,7 +168,6 @@ def _solve_on(
     current = datafit.value(y, prediction, weight) + penalty.value(inside)
     damping = 1.0
     for _ in range(_STEPS_PER_SET):
-        slope = datafit.gradient(y, prediction, weight)
         curvature = datafit.curvature(y, prediction, weight)
         # Samples that are fitted to saturation have none; a little keeps the model bounded.
         curvature = np.maximum(curvature, 1e-8 * max(float(curvature.max()), 1e-300)) * damping

@@ -85,7 +85,7 @@ class Problem:
     @property
     def uniform(self) -> bool:
         """Whether all samples weigh the same."""
-        return bool(np.all(self.weight == self.weight[0]))
+        return self.share("uniform", lambda: bool(np.all(self.weight == self.weight[0])))
 
     @property
     def coef_shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from .. import _linear
 from ..datafits import Datafit
 from ..design import thread_count
+from .duality import feasible_dual
 
 _FIRST_SET = 50  # size of the first working sets; they grow to twice the support
 _STEPS = 10  # Newton steps on a working set before the gradient of all columns is asked again
@@ -188,11 +189,7 @@ class Batch:
     ) -> np.ndarray:
         """Return the gaps at the dual points that the slopes give, shrunk to be feasible."""
         l1, ridge, coefs = l1[active], ridge[active], state.coefs[active]
-        pull = np.abs(gradients)
-        shrink = np.where(ridge > 0, 1.0, np.maximum(pull.max(axis=1) / l1, 1.0))
-        excess = np.maximum(pull - l1[:, None], 0)
-        # A ridge makes every dual point feasible, at this price.
-        price = np.sum(excess**2, axis=1) / np.where(ridge > 0, 2 * ridge, np.inf)
+        shrink, price = feasible_dual(np.abs(gradients), l1[:, None], ridge)
         rows = zip(
             self.targets[active], slopes / shrink[:, None], self.weights[active], strict=True
         )

@@ -1,0 +1,34 @@
+"""Dual points of penalised problems, from which their gaps follow."""
+
+from __future__ import annotations
+
+__all__ = ["feasible_dual"]
+
+import numpy as np
+
+
+def feasible_dual(
+    pull: np.ndarray, strength: np.ndarray | float, ridge: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make the slope of a loss feasible for the dual of an L1-like penalty.
+
+    Parameters
+    ----------
+    pull : array of shape (..., blocks)
+        Norms of the gradient, block by block.
+    strength : float or array that broadcasts against `pull`
+        Factors of the norms, positive.
+    ridge : array of shape (...)
+        Factor of half the squared norm.
+
+    Returns
+    -------
+    shrink : array of shape (...)
+        What the slope is to be divided by; one where there is a ridge, as that makes every
+        slope feasible,
+    price : array of shape (...)
+        at this price: what the conjugate of the penalty adds to the gap.
+    """
+    shrink = np.where(ridge > 0, 1.0, np.max(pull / strength, axis=-1, initial=1.0))
+    excess = np.maximum(pull - strength, 0)
+    return shrink, np.sum(excess**2, axis=-1) / np.where(ridge > 0, 2 * ridge, np.inf)
