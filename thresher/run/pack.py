@@ -217,9 +217,9 @@ def pack(
     """Give every linear layer and convolution the layout that is fastest on this machine.
 
     Each layer's own weight is timed in every layout that can hold it, beside torch's dense
-    layer of the same dtype, where the layer is: with the threads of ``torch.get_num_threads()``,
-    or on a CUDA device in the layouts that have a kernel for it, see
-    :meth:`thresher.run.layout.Layout.refusal_on`. Weights are not in the cache and inputs are. A layer keeps the layout whose times, relative to dense and
+    layer of the same dtype, with weights that are not in the cache and inputs that are: with the
+    threads of ``torch.get_num_threads()``, or on the CUDA device that holds the layer, in the
+    layouts that have a kernel for it. A layer keeps the layout whose times, relative to dense and
     averaged geometrically over the batch sizes, are the least; it stays dense when none wins.
 
     Parameters

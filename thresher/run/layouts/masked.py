@@ -60,9 +60,7 @@ class Bitmask(KernelLayout):
             return super().multiply_on_device(x, bias)
         mask, values = self._tensors["bitmask"], self._tensors["values"]
         kernels = cuda.kernels(self.name)
-        product: Tensor = kernels.multiply(
-            x, mask, values, self._chunk_starts, self.shape[0], bias
-        )
+        product: Tensor = kernels.multiply(x, mask, values, self._chunk_starts, self.shape[0], bias)
         return product
 
     @functools.cached_property

@@ -46,7 +46,11 @@ class SemiStructured(NofM):
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> None:
         super().__init__(tensors, shape, settings)
-        if self.device.type == "cuda" and _library(self.device) and _unfit(self.dtype, *shape) is None:
+        if (
+            self.device.type == "cuda"
+            and _library(self.device)
+            and _unfit(self.dtype, *shape) is None
+        ):
             self._compressed = _compress(self.to_dense())
             self._tensors = {name: tensor.cpu() for name, tensor in self._tensors.items()}
 
