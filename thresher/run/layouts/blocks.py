@@ -79,10 +79,8 @@ class Blocks(KernelLayout):
         self.dtype = values.dtype
         return _run.Blocks(starts, places, values, *self.shape)
 
-    def multiply_on_device(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``x @ W.T + bias`` from the Triton kernel on CUDA, from a dense one elsewhere."""
-        if self.device.type != "cuda":
-            return super().multiply_on_device(x, bias)
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` from the Triton kernel."""
         starts, places, values = (self._tensors[n] for n in ("row_starts", "places", "values"))
         kernels = cuda.kernels(self.name)
         product: Tensor = kernels.multiply(x, starts, places, values, self.shape[0], bias)

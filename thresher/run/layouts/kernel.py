@@ -41,7 +41,7 @@ class KernelLayout(Layout):
     A subclass defines :meth:`bind`, which hands the buffers to the compiled class. That class
     checks every length and index as it is built, so that no product ever reads outside them.
     Buffers on another device than the CPU are checked by binding a copy on the CPU; products
-    there are those of :meth:`multiply_on_device`.
+    there are dense unless :meth:`multiply_on_cuda` says otherwise.
     """
 
     def __init__(
@@ -87,6 +87,11 @@ class KernelLayout(Layout):
         return self._device
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all stored buffers."""
+        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+
+    @property
     def settings(self) -> dict[str, int]:
         """The numbers besides shape and buffers that define the layout."""
         return dict(self._settings)
@@ -104,8 +109,10 @@ class KernelLayout(Layout):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the compiled kernel."""
+        if self._device.type == "cuda":
+            return self.multiply_on_cuda(x, bias)
         if self._device.type != "cpu":
-            return self.multiply_on_device(x, bias)
+            return super().multiply(x, bias)
         out = torch.empty(x.shape[0], self.shape[0], dtype=self.dtype)
         bias_address = 0 if bias is None else bias.data_ptr()
         self._matrix.multiply(
@@ -113,10 +120,10 @@ class KernelLayout(Layout):
         )
         return out
 
-    def multiply_on_device(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``x @ W.T + bias`` on another device than the CPU.
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` on a CUDA device.
 
-        The default converts to dense; layouts with kernels for the device override it.
+        The default converts to dense; layouts with kernels for such devices override it.
         """
         return super().multiply(x, bias)
 

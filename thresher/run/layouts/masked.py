@@ -54,10 +54,8 @@ class Bitmask(KernelLayout):
         self.dtype = values.dtype
         return _run.Bitmask(mask, values, *self.shape)
 
-    def multiply_on_device(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``x @ W.T + bias`` from the Triton kernel on CUDA, from a dense one elsewhere."""
-        if self.device.type != "cuda":
-            return super().multiply_on_device(x, bias)
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` from the Triton kernel."""
         mask, values = self._tensors["bitmask"], self._tensors["values"]
         kernels = cuda.kernels(self.name)
         product: Tensor = kernels.multiply(x, mask, values, self._chunk_starts, self.shape[0], bias)

@@ -85,10 +85,10 @@ class SemiStructured(NofM):
             )
         return super().train_values()
 
-    def multiply_on_device(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from torch's semi-structured product, or a dense one."""
         if self._compressed is None:
-            return super().multiply_on_device(x, bias)
+            return super().multiply_on_cuda(x, bias)
         return nn.functional.linear(x, self._compressed, None if bias is None else bias.to(x.dtype))
 
 
