@@ -75,10 +75,10 @@ def test_chunk_starts_count_the_ones_before():
     kept = torch.rand(5, 700, generator=torch.Generator().manual_seed(0)) < 0.3
     packed = named_layout("bitmask").from_dense(kept.float())
     starts = cuda.kernels("bitmask").chunk_starts(packed.tensors()["bitmask"])
-    assert starts.shape == (5, 3)
+    assert starts.shape == (5, 6)
     flat = kept.flatten()
-    for row, chunk in itertools.product(range(5), range(3)):
-        assert starts[row, chunk] == int(flat[: row * 700 + chunk * 256].sum())
+    for row, chunk in itertools.product(range(5), range(6)):
+        assert starts[row, chunk] == int(flat[: row * 700 + chunk * 128].sum())
 
 
 def test_a_value_on_the_support_may_be_zero():
