@@ -77,6 +77,16 @@ def check_round_trips(layout_class: type[Layout], weight: torch.Tensor) -> Layou
     return again
 
 
+def as_if_on_cuda(layout: Layout) -> Layout:
+    """The same matrix, which takes its buffers on the CPU for ones on a CUDA device.
+
+    Its :meth:`multiply` then launches the kernels for CUDA, which can be interpreted or recorded.
+    """
+    twin = layout.from_tensors(layout.tensors(), layout.shape, layout.settings)
+    twin._device = torch.device("cuda")
+    return twin
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """References are computed on one thread; tests of threading ask for more."""

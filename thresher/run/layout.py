@@ -81,6 +81,25 @@ class Layout(abc.ABC):
         return None
 
     @classmethod
+    def refusal_on(cls, device: torch.device) -> str | None:
+        """Return why packing should not try this layout on `device`, or None.
+
+        A layout can be moved to any device, see :meth:`to`; where it has no kernel, it multiplies
+        as a dense matrix, which is correct and never faster than a dense layer.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the layer is.
+
+        Returns
+        -------
+        str or None
+            One line for the user. Default: None on the CPU, refused elsewhere.
+        """
+        return None if device.type == "cpu" else f"no kernel for {device.type}"
+
+    @classmethod
     def example(cls, weight: Tensor) -> Tensor | None:
         """Return a matrix like `weight` that this layout is made for, for tests and benchmarks.
 
@@ -131,6 +150,26 @@ class Layout(abc.ABC):
         return {}
 
     @property
+    def device(self) -> torch.device:
+        """Where the buffers are, and where inputs must be."""
+        return next(iter(self.tensors().values())).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return this matrix with its buffers on another device; itself if they are there.
+
+        Values that are trained, see :meth:`train_values`, become constants.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Such as ``"cuda"`` or ``"cpu"``.
+        """
+        moved = {name: tensor.detach().to(device) for name, tensor in self.tensors().items()}
+        if next(iter(moved.values())).device == self.device:
+            return self
+        return self.from_tensors(moved, self.shape, self.settings)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all stored buffers."""
         return sum(t.numel() * t.element_size() for t in self.tensors().values())
@@ -153,7 +192,7 @@ class Layout(abc.ABC):
         Raises
         ------
         LayerError
-            If `x` has another dtype or another last dimension.
+            If `x` has another dtype, another last dimension or is on another device.
         """
         if x.shape[-1:] != (self.shape[1],):
             raise LayerError(
@@ -166,12 +205,21 @@ class Layout(abc.ABC):
                 f"layout {self.name!r} holds {self.dtype} weights and was given an input of "
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
+        self.require_device(x)
         flat = x.reshape(math.prod(x.shape[:-1]), self.shape[1]).contiguous()
         if torch.is_grad_enabled() and (x.requires_grad or self.trained is not None):
             out = _Multiply.apply(flat, self.trained, self, bias)
         else:
             out = self.multiply(flat, bias)
         return out.reshape(*x.shape[:-1], self.shape[0])
+
+    def require_device(self, x: Tensor) -> None:
+        """Raise LayerError if an input is on another device than the buffers."""
+        if x.device != self.device:
+            raise LayerError(
+                f"layout {self.name!r} is on {self.device} and was given an input on {x.device}; "
+                f"move one of them, e.g. x.to({str(self.device)!r})"
+            )
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` for a contiguous `x` of shape (batch, columns).
@@ -202,7 +250,7 @@ class Layout(abc.ABC):
     def gather(self, dense: Tensor) -> Tensor:
         """Return the entries of a dense matrix at the places of the buffer ``values``."""
         which, rows, columns = self._places
-        gathered = torch.zeros(self.tensors()["values"].shape, dtype=dense.dtype)
+        gathered = dense.new_zeros(self.tensors()["values"].shape)
         gathered.view(-1)[which] = dense[rows, columns]
         return gathered
 
@@ -214,7 +262,8 @@ class Layout(abc.ABC):
         digits that float32 holds exactly.
         """
         tensors = self.tensors()
-        numbers = torch.arange(tensors["values"].numel()).reshape(tensors["values"].shape)
+        values = tensors["values"]
+        numbers = torch.arange(values.numel(), device=values.device).reshape(values.shape)
         low, high = (
             self.from_tensors(
                 {**tensors, "values": (digit + 1).float()}, self.shape, self.settings

@@ -84,13 +84,13 @@ class Packing:
         One for every linear layer and convolution, in the order of the model.
     batch : tuple of int
         Batch sizes measured.
-    threads : int
-        Threads used.
+    machine : str
+        What the products ran on: ``"2 threads"``, or the names of the CUDA devices.
     """
 
     layers: list[LayerChoice]
     batch: tuple[int, ...]
-    threads: int
+    machine: str
 
     @property
     def noisy(self) -> bool:
@@ -100,7 +100,7 @@ class Packing:
 
     def table(self) -> Table:
         """Return the table that :func:`pack` prints."""
-        title = f"Packed on {self.threads} threads; times are the least of interleaved repeats"
+        title = f"Packed on {self.machine}; times are the least of interleaved repeats"
         table = Table(title=title)
         for heading in ("layer", "shape", "density", "pattern", "layout", "MB dense", "MB"):
             table.add_column(heading, justify="left" if heading == "layer" else "right")
@@ -171,13 +171,15 @@ def choose_layouts(
     tried = [named_layout(n) for n in candidates] if candidates is not None else [*known.values()]
     measured: dict[tuple, tuple[str, dict[str, dict[int, float]], float, str]] = {}
     layers = []
+    machines = set()
     for name, work in packable_layers(model, example):
         weight = work.matrix
         density = int(torch.count_nonzero(weight)) / max(1, weight.numel())
         refusals = {c: work.refusal(c) for c in tried if c.exact}
         fitting = [c for c, refusal in refusals.items() if refusal is None]
         names = tuple(c.name for c in fitting)
-        key = (work.key, weight.shape, weight.dtype, round(density, 2), names)
+        machines.add(_machine(work.device))
+        key = (work.key, work.device, weight.shape, weight.dtype, round(density, 2), names)
         if not fitting:
             measured[key] = (DENSE, {}, 0.0, _why_none(refusals.values()))
         elif key not in measured:
@@ -200,7 +202,7 @@ def choose_layouts(
                 reason,
             )
         )
-    return Packing(layers, sizes, torch.get_num_threads())
+    return Packing(layers, sizes, " and ".join(sorted(machines)))
 
 
 def pack(
@@ -215,8 +217,9 @@ def pack(
     """Give every linear layer and convolution the layout that is fastest on this machine.
 
     Each layer's own weight is timed in every layout that can hold it, beside torch's dense
-    layer of the same dtype, with the threads of ``torch.get_num_threads()``, weights that are not
-    in the cache and inputs that are. A layer keeps the layout whose times, relative to dense and
+    layer of the same dtype, with weights that are not in the cache and inputs that are: with the
+    threads of ``torch.get_num_threads()``, or on the CUDA device that holds the layer, in the
+    layouts that have a kernel for it. A layer keeps the layout whose times, relative to dense and
     averaged geometrically over the batch sizes, are the least; it stays dense when none wins.
 
     Parameters
@@ -299,7 +302,14 @@ def _time_products(
     x = work.example(size)
     products = {name: partial(layer, x) for name, layer in packed.items()}
     with torch.no_grad():
-        return compare({DENSE: partial(work.module, x), **products}, repeats, touched=x)
+        functions = {DENSE: partial(work.module, x), **products}
+        return compare(functions, repeats, touched=x, device=work.device)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
 
 def _pattern(weight: Tensor, density: float) -> str:

@@ -29,25 +29,32 @@ class Packable(abc.ABC):
     module : nn.Module
         The dense layer.
     matrix : Tensor
-        Its weight, rows being outputs.
+        Its weight, rows being outputs; kept on the CPU, where layouts are packed.
     key : hashable
         What its time depends on besides the matrix.
     """
 
-    def __init__(self, module: nn.Module, matrix: Tensor, key: Hashable) -> None:
-        self.module, self.matrix, self.key = module, matrix, key
+    def __init__(self, module: nn.Linear | nn.Conv2d, matrix: Tensor, key: Hashable) -> None:
+        self.module, self.matrix, self.key = module, matrix.cpu(), key
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer runs."""
+        return self.module.weight.device
 
     def refusal(self, layout: type[Layout]) -> str | None:
         """Return why `layout` cannot take this layer or would not help, or None."""
         if self.matrix.dtype not in (torch.float32, torch.bfloat16):
             return f"weights of {self.matrix.dtype} are not packed"
-        if self.matrix.device.type != "cpu":
-            return f"weights on {self.matrix.device} are not packed"
-        return layout.refusal(self.matrix)
+        return layout.refusal_on(self.device) or layout.refusal(self.matrix)
 
     @abc.abstractmethod
     def example(self, batch: int) -> Tensor:
         """Return a random input with so many rows or images."""
+
+    def _random(self, *shape: int) -> Tensor:
+        numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return numbers.to(self.device, self.matrix.dtype)
 
     @abc.abstractmethod
     def packed(self, layout: type[Layout]) -> PackedLayer:
@@ -62,7 +69,7 @@ class _PackableLinear(Packable):
 
     def example(self, batch: int) -> Tensor:
         """Return rows of inputs."""
-        return _random((batch, self.matrix.shape[1]), self.matrix.dtype)
+        return self._random(batch, self.matrix.shape[1])
 
     def packed(self, layout: type[Layout]) -> PackedLinear:
         """Return the packed linear layer."""
@@ -99,7 +106,7 @@ class _PackableConv(Packable):
         """Return images."""
         assert isinstance(self.module, nn.Conv2d)
         assert self.image is not None
-        return _random((batch, self.module.in_channels, *self.image), self.matrix.dtype)
+        return self._random(batch, self.module.in_channels, *self.image)
 
     def packed(self, layout: type[Layout]) -> PackedConv2d:
         """Return the packed convolution."""
@@ -178,7 +185,3 @@ def _image_sizes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int]
         for handle in handles:
             handle.remove()
     return sizes
-
-
-def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -80,7 +80,8 @@ class PackedConv2d(PackedLayer, Catalogued):
             raise LayerError(f"layout {layout.name!r} multiplies matrices and cannot convolve")
         if geometry.groups > 1 and not layout.takes_groups:
             raise LayerError(f"layout {layout.name!r} cannot convolve in {geometry.groups} groups")
-        packed = layout.from_dense(as_matrix(conv.weight.detach()).contiguous())
+        weight = conv.weight.detach()
+        packed = layout.from_dense(as_matrix(weight.cpu()).contiguous()).to(weight.device)
         return cls(packed, geometry, conv.bias)
 
     @property

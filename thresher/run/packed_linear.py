@@ -88,7 +88,8 @@ class PackedLayer(nn.Module):
             shape = tuple(found.pop("shape").tolist())
             if shape == self.weight_shape:
                 # Bound anew rather than copied into: a layout's checks run when it is bound.
-                self._rebind({k: v.clone() for k, v in found.items()})
+                device = self.layout.device
+                self._rebind({k: v.to(device, copy=True) for k, v in found.items()})
             else:
                 error_msgs.append(f"{start}shape is {shape}, expected {self.weight_shape}")
         rest = {k: v for k, v in state_dict.items() if not k.startswith(start)}
@@ -111,7 +112,8 @@ class PackedLinear(PackedLayer):
     @classmethod
     def from_linear(cls, linear: nn.Linear, layout: type[Layout]) -> Self:
         """Pack the weight of a dense layer."""
-        return cls(layout.from_dense(linear.weight.detach()), linear.bias)
+        weight = linear.weight.detach()
+        return cls(layout.from_dense(weight.cpu()).to(weight.device), linear.bias)
 
     @property
     def out_features(self) -> int:

@@ -63,7 +63,9 @@ class Format:
         pattern = parse(self.pattern)
         mask = pattern.mask(dense.detach().abs(), pattern.count(dense.shape, self._share))
         kept = dense * mask
-        return kept if self.layout is None else named_layout(self.layout).from_dense(kept.detach())
+        if self.layout is None:
+            return kept
+        return named_layout(self.layout).from_dense(kept.detach().cpu()).to(kept.device)
 
 
 class LayoutLinear(nn.Module):
@@ -88,8 +90,9 @@ class LayoutLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x @ W.T + bias``; `x` has the dtype of the weight."""
         if self.values.data_ptr() != self.layout.tensors()["values"].data_ptr():
-            tensors = self.layout.tensors() | {"values": self.values.detach()}
-            self.layout = self.layout.from_tensors(tensors, self.layout.shape, self.layout.settings)
+            layout = self.layout.to(self.values.device)
+            tensors = layout.tensors() | {"values": self.values.detach()}
+            self.layout = layout.from_tensors(tensors, self.layout.shape, self.layout.settings)
             self.layout.trained = self.values
         out: Tensor = operators.linear(x, self.layout)
         return out if self.bias is None else out + self.bias

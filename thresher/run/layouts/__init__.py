@@ -11,6 +11,7 @@ __all__ = [
     "Int8Blocks",
     "NofM",
     "RowGroups",
+    "SemiStructured",
     "Shrunk",
 ]
 
@@ -22,4 +23,5 @@ from .int8 import Int8Blocks
 from .masked import Bitmask, NofM
 from .quantized import GroupSparse4Bit
 from .row_groups import RowGroups
+from .semi_structured import SemiStructured
 from .shrunk import Shrunk

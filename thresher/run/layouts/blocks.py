@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .. import _run
+from .. import _run, cuda
 from .kernel import KernelLayout, value_dtypes
 
 ROWS, COLUMNS = 16, 32
@@ -44,6 +44,11 @@ class Blocks(KernelLayout):
         return None
 
     @classmethod
+    def refusal_on(cls, device: torch.device) -> str | None:
+        """Refuse devices other than the CPU and, where Triton is installed, CUDA."""
+        return cuda.refusal(device)
+
+    @classmethod
     def example(cls, weight: Tensor) -> Tensor | None:
         """Keep whole blocks: those where a survivor lies in the first corner."""
         kept = _blocked(weight)[:, :, 0, 0] != 0
@@ -74,12 +79,21 @@ class Blocks(KernelLayout):
         self.dtype = values.dtype
         return _run.Blocks(starts, places, values, *self.shape)
 
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` from the Triton kernel."""
+        starts, places, values = (self._tensors[n] for n in ("row_starts", "places", "values"))
+        kernels = cuda.kernels(self.name)
+        product: Tensor = kernels.multiply(x, starts, places, values, self.shape[0], bias)
+        return product
+
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
         rows, columns = self.shape
         block_rows, block_columns = -(-rows // ROWS), -(-columns // COLUMNS)
-        blocks = torch.zeros(block_rows, block_columns, ROWS, COLUMNS, dtype=self.dtype)
-        at = torch.repeat_interleave(torch.arange(block_rows), self._tensors["row_starts"].diff())
+        shape = (block_rows, block_columns, ROWS, COLUMNS)
+        blocks = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        counts = self._tensors["row_starts"].diff()
+        at = torch.arange(block_rows, device=self.device).repeat_interleave(counts)
         blocks[at, self._tensors["places"].long()] = self._tensors["values"]
         dense = blocks.transpose(1, 2).reshape(block_rows * ROWS, block_columns * COLUMNS)
         return dense[:rows, :columns].contiguous()

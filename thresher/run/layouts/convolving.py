@@ -8,11 +8,11 @@ import math
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thresher.core.errors import LayerError
 
-from ..convolution import Geometry
+from ..convolution import Geometry, as_weight
 from .kernel import KernelLayout
 
 
@@ -54,8 +54,8 @@ class ConvolvingLayout(KernelLayout):
         Raises
         ------
         LayerError
-            If `x` has another dtype, not the channels that the matrix is for, or is smaller than
-            the kernel.
+            If `x` has another dtype, not the channels that the matrix is for, is on another
+            device, or is smaller than the kernel.
         """
         if x.dim() != 4 or geometry.columns(x.shape[1]) != self.shape[1]:
             raise LayerError(
@@ -68,6 +68,9 @@ class ConvolvingLayout(KernelLayout):
                 f"layout {self.name!r} holds {self.dtype} weights and was given images of "
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
+        self.require_device(x)
+        if self.device.type != "cpu":
+            return self._convolve_dense(x, geometry, bias).clamp(low, high)
         x = x.contiguous()
         size = geometry.output_size(x.shape[2], x.shape[3])
         out = torch.empty(x.shape[0], self.shape[0], *size, dtype=self.dtype)
@@ -87,3 +90,17 @@ class ConvolvingLayout(KernelLayout):
                 raise
             raise LayerError(f"{self.name} convolution of {tuple(x.shape)}: {error}") from error
         return out
+
+    def _convolve_dense(self, x: Tensor, geometry: Geometry, bias: Tensor | None) -> Tensor:
+        """Convolve with the dense weight, for devices without a kernel."""
+        geometry.output_size(x.shape[2], x.shape[3])  # raises when the kernel does not fit
+        top, bottom, left, right = geometry.padding
+        return nn.functional.conv2d(
+            nn.functional.pad(x, (left, right, top, bottom)),
+            as_weight(self.to_dense(), geometry.kernel),
+            None if bias is None else bias.to(self.dtype),
+            geometry.stride,
+            0,
+            geometry.dilation,
+            geometry.groups,
+        )

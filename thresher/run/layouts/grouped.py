@@ -143,14 +143,14 @@ class GroupedNofM(KernelLayout):
         rows, columns = self.shape
         n, m, chunk = (self.setting(key) for key in ("n", "m", "chunk"))
         groups, chunks = -(-rows // m), -(-columns // chunk)
-        patterns = _pattern_rows(n, m)
-        runs = torch.arange(len(patterns)).repeat(groups * chunks)
+        patterns = _pattern_rows(n, m).to(self.device)
+        runs = torch.arange(len(patterns), device=self.device).repeat(groups * chunks)
         counts = self._tensors["counts"].flatten().long()
         pattern = runs.repeat_interleave(counts).reshape(groups, columns)
         column = self._tensors["indices"].reshape(groups, columns).long()
-        column = column + torch.arange(columns) // chunk * chunk
+        column = column + torch.arange(columns, device=self.device) // chunk * chunk
         place = column[..., None] * m + patterns[pattern]
-        blocks = torch.zeros(groups, columns * m, dtype=self.dtype)
+        blocks = torch.zeros(groups, columns * m, dtype=self.dtype, device=self.device)
         values = self._tensors["values"].reshape(groups, columns * n)
         blocks.scatter_(1, place.reshape(groups, columns * n), values)
         stored = blocks.reshape(groups, columns, m).transpose(1, 2)

@@ -69,9 +69,9 @@ class Csr(ConvolvingLayout):
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
-        dense = torch.zeros(self.shape, dtype=self.dtype)
+        dense = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         counts = self._tensors["row_starts"].diff()
-        rows = torch.repeat_interleave(torch.arange(self.shape[0]), counts)
+        rows = torch.arange(self.shape[0], device=self.device).repeat_interleave(counts)
         dense[rows, self._tensors["indices"].long()] = self._tensors["values"]
         return dense
 
@@ -127,5 +127,5 @@ class FanIn(KernelLayout):
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
-        dense = torch.zeros(self.shape, dtype=self.dtype)
+        dense = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         return dense.scatter_(1, self._tensors["indices"].long(), self._tensors["values"])

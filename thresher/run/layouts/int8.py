@@ -110,9 +110,10 @@ class Int8Blocks(KernelLayout, Catalogued):
     def codes(self) -> Tensor:
         """Return the integers as a dense int8 matrix."""
         rows, columns = self.shape
-        blocks = torch.zeros(-(-rows // ROWS), -(-columns // ROWS) * ROWS, ROWS, dtype=torch.int8)
+        shape = (-(-rows // ROWS), -(-columns // ROWS) * ROWS, ROWS)
+        blocks = torch.zeros(shape, dtype=torch.int8, device=self.device)
         counts = self._tensors["row_starts"].diff() * ROWS
-        at = torch.repeat_interleave(torch.arange(len(blocks)), counts)
+        at = torch.arange(len(blocks), device=self.device).repeat_interleave(counts)
         values = self._tensors["values"].transpose(1, 2).reshape(-1, ROWS)
         blocks[at, self._tensors["columns"].long().flatten()] = values
         return blocks.transpose(1, 2).flatten(0, 1)[:rows, :columns].contiguous()

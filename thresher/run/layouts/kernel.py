@@ -40,6 +40,8 @@ class KernelLayout(Layout):
 
     A subclass defines :meth:`bind`, which hands the buffers to the compiled class. That class
     checks every length and index as it is built, so that no product ever reads outside them.
+    Buffers on another device than the CPU are checked by binding a copy on the CPU; products
+    there are dense unless :meth:`multiply_on_cuda` says otherwise.
     """
 
     def __init__(
@@ -48,12 +50,21 @@ class KernelLayout(Layout):
         super().__init__(shape, torch.float32)
         self._settings = dict(settings)
         self._tensors = dict(tensors)
+        self._device = _one_device(self._tensors)
+        if self._device.type != "cpu":
+            self._check_on_cpu()
+            return
         try:
             self._matrix = self.bind()
         except (ValueError, TypeError) as error:
             if isinstance(error, LayerError):
                 raise
             raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error
+
+    def _check_on_cpu(self) -> None:
+        copies = {name: tensor.detach().cpu() for name, tensor in self._tensors.items()}
+        self.dtype = self.from_tensors(copies, self.shape, self._settings).dtype
+        self._tensors = {n: tensor.detach().contiguous() for n, tensor in self._tensors.items()}
 
     @abc.abstractmethod
     def bind(self) -> Any:
@@ -69,6 +80,16 @@ class KernelLayout(Layout):
     def tensors(self) -> dict[str, Tensor]:
         """Return the stored buffers by name."""
         return dict(self._tensors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the buffers are, and where inputs must be."""
+        return self._device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored buffers."""
+        return sum(t.numel() * t.element_size() for t in self._tensors.values())
 
     @property
     def settings(self) -> dict[str, int]:
@@ -88,9 +109,29 @@ class KernelLayout(Layout):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the compiled kernel."""
+        if self._device.type == "cuda":
+            return self.multiply_on_cuda(x, bias)
+        if self._device.type != "cpu":
+            return super().multiply(x, bias)
         out = torch.empty(x.shape[0], self.shape[0], dtype=self.dtype)
         bias_address = 0 if bias is None else bias.data_ptr()
         self._matrix.multiply(
             x.data_ptr(), x.shape[0], out.data_ptr(), bias_address, torch.get_num_threads()
         )
         return out
+
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` on a CUDA device.
+
+        The default converts to dense; layouts with kernels for such devices override it.
+        """
+        return super().multiply(x, bias)
+
+
+def _one_device(tensors: Mapping[str, Tensor]) -> torch.device:
+    """Return where all buffers are, LayerError when they are apart."""
+    devices = {tensor.device for tensor in tensors.values()}
+    if len(devices) > 1:
+        places = ", ".join(f"{name!r} on {tensor.device}" for name, tensor in tensors.items())
+        raise LayerError(f"tensors of a packed layer are apart: {places}; move them together")
+    return devices.pop() if devices else torch.device("cpu")

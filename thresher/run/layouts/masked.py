@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Bitmask", "NofM"]
 
+import functools
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from thresher.core.errors import LayerError
 from thresher.core.top_k import top_k_mask
 
-from .. import _run, formats
+from .. import _run, cuda, formats
 from .kernel import KernelLayout, value_dtypes
 
 
@@ -35,6 +36,11 @@ class Bitmask(KernelLayout):
         return None
 
     @classmethod
+    def refusal_on(cls, device: torch.device) -> str | None:
+        """Refuse devices other than the CPU and, where Triton is installed, CUDA."""
+        return cuda.refusal(device)
+
+    @classmethod
     def from_dense(cls, weight: Tensor) -> Self:
         """Pack a dense matrix."""
         kept = weight != 0
@@ -48,9 +54,22 @@ class Bitmask(KernelLayout):
         self.dtype = values.dtype
         return _run.Bitmask(mask, values, *self.shape)
 
+    def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ W.T + bias`` from the Triton kernel."""
+        mask, values = self._tensors["bitmask"], self._tensors["values"]
+        kernels = cuda.kernels(self.name)
+        product: Tensor = kernels.multiply(x, mask, values, self._chunk_starts, self.shape[0], bias)
+        return product
+
+    @functools.cached_property
+    def _chunk_starts(self) -> Tensor:
+        """Where the values of each row's chunks begin, for programs that start anywhere."""
+        starts: Tensor = cuda.kernels(self.name).chunk_starts(self._tensors["bitmask"])
+        return starts
+
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
-        dense = torch.zeros(self.shape, dtype=self.dtype)
+        dense = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         kept = formats.bitmask_support(self._tensors["bitmask"], *self.shape, self.name)
         dense[kept] = self._tensors["values"]
         return dense
@@ -132,10 +151,11 @@ class NofM(KernelLayout):
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
-        dense = torch.zeros(self.shape, dtype=self.dtype)
+        dense = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         n, m = self._settings["n"], self._settings["m"]
-        kept = formats.position_support(self._tensors["indices"], *self.shape, n, m, self.name)
-        dense[kept] = self._tensors["values"].flatten()
+        tensors = self.tensors()
+        kept = formats.position_support(tensors["indices"], *self.shape, n, m, self.name)
+        dense[kept] = tensors["values"].flatten()
         return dense
 
 

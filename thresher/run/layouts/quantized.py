@@ -111,7 +111,9 @@ class GroupSparse4Bit(KernelLayout, Catalogued):
         levels = torch.stack([codes & 15, codes >> 4], dim=-1).reshape(-1, GROUP).float()
         levels = levels - self._tensors["zeros"].float()[:, None]
         values = levels * self._tensors["scales"].float()[:, None]
-        dense = torch.zeros(rows, -(-columns // GROUP), GROUP, dtype=self.dtype)
-        at = torch.repeat_interleave(torch.arange(rows), self._tensors["row_starts"].diff())
+        groups = -(-columns // GROUP)
+        dense = torch.zeros(rows, groups, GROUP, dtype=self.dtype, device=self.device)
+        counts = self._tensors["row_starts"].diff()
+        at = torch.arange(rows, device=self.device).repeat_interleave(counts)
         dense[at, self._tensors["places"].long()] = values.to(self.dtype)
         return dense.flatten(1)[:, :columns].contiguous()

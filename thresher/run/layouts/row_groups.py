@@ -138,8 +138,9 @@ class RowGroups(ConvolvingLayout, Catalogued):
         rows, columns = self.shape
         group = self.setting("group")
         groups = -(-rows // group)
-        blocks = torch.zeros(groups, columns, group, dtype=self.dtype)
-        at = torch.repeat_interleave(torch.arange(groups), self._tensors["group_starts"].diff())
+        blocks = torch.zeros(groups, columns, group, dtype=self.dtype, device=self.device)
+        counts = self._tensors["group_starts"].diff()
+        at = torch.arange(groups, device=self.device).repeat_interleave(counts)
         values = self._tensors["values"].reshape(-1, group)
         blocks[at, self._tensors["indices"].long()] = values
         stored = blocks.transpose(1, 2).reshape(groups * group, columns)[:rows]

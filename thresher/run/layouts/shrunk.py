@@ -37,6 +37,11 @@ class Shrunk(Layout):
         return "no rows or columns to speak of are empty" if area > 0.95 * weight.numel() else None
 
     @classmethod
+    def refusal_on(cls, device: torch.device) -> str | None:
+        """Refuse no device: the smaller product is torch's own."""
+        return None
+
+    @classmethod
     def example(cls, weight: Tensor) -> Tensor | None:
         """Empty every third row and column."""
         mask = torch.ones_like(weight)
@@ -79,7 +84,7 @@ class Shrunk(Layout):
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
-        dense = torch.zeros(self.shape, dtype=self.dtype)
+        dense = self._values.new_zeros(self.shape)
         dense[self._rows[:, None], self._columns] = self._values
         return dense
 
@@ -88,6 +93,6 @@ class Shrunk(Layout):
         inner = x if len(self._columns) == self.shape[1] else x.index_select(1, self._columns)
         small = nn.functional.linear(inner, self._values)
         if len(self._rows) < self.shape[0]:
-            out = torch.zeros(x.shape[0], self.shape[0], dtype=self.dtype)
+            out = x.new_zeros(x.shape[0], self.shape[0])
             small = out.index_copy_(1, self._rows, small)
         return small if bias is None else (small + bias).to(self.dtype)
