@@ -124,6 +124,30 @@ def test_gradient_of_input(name, dtype):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_any_leading_dimensions(name):
+    weight = fitting_weight(named_layout(name), (48, 64), 0.3, torch.float32, 0)
+    packed = named_layout(name).from_dense(weight)
+    x = torch.randn(2, 3, 64)
+    expected = packed.matmul(x.reshape(6, 64))
+    assert torch.equal(packed.matmul(x), expected.reshape(2, 3, 48))
+    assert torch.equal(packed.matmul(x.transpose(0, 1)), packed.matmul(x).transpose(0, 1))
+    one = packed.matmul(x[0, 0])
+    assert one.shape == (48,)
+    torch.testing.assert_close(one, expected[0], rtol=1e-4, atol=1e-4)
+    assert packed.matmul(x[:, :0]).shape == (2, 0, 48)
+
+
+@pytest.mark.parametrize("leading", [(), (6,), (2, 3), (2, 0)])
+def test_gradient_of_values_with_any_leading_dimensions(leading):
+    packed = named_layout("csr").from_dense(random_weight((9, 14), 0.3, torch.float32, 0))
+    values, dense = packed.train_values(), packed.to_dense().requires_grad_()
+    x, grad = torch.randn(*leading, 14), torch.randn(*leading, 9)
+    packed.matmul(x).backward(grad)
+    torch.nn.functional.linear(x, dense).backward(grad)
+    torch.testing.assert_close(values.grad, dense.grad[dense != 0])
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_bit_identical_across_threads(name, isa):
     weight = fitting_weight(named_layout(name), (200, 256), 0.4, torch.bfloat16, 1)
     packed = named_layout(name).from_dense(weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["KernelLayout", "buffer", "value_dtypes"]
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -88,9 +89,10 @@ class KernelLayout(Layout):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the compiled kernel."""
-        out = torch.empty(x.shape[0], self.shape[0], dtype=self.dtype)
+        leading = x.shape[:-1]
+        out = torch.empty(*leading, self.shape[0], dtype=self.dtype)
         bias_address = 0 if bias is None else bias.data_ptr()
         self._matrix.multiply(
-            x.data_ptr(), x.shape[0], out.data_ptr(), bias_address, torch.get_num_threads()
+            x.data_ptr(), math.prod(leading), out.data_ptr(), bias_address, torch.get_num_threads()
         )
         return out
