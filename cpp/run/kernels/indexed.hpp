@@ -9,29 +9,30 @@
 
 namespace thresher::THRESHER_NAMESPACE {
 
+#if defined(__AVX2__)
+// Loads one by one, four indices to a word: half the time of VGATHERDPS on Zen 5.
+THRESHER_INLINE __m128 gather_four(const float* from, const std::uint16_t* indices) {
+  std::uint64_t four;
+  std::memcpy(&four, indices, sizeof four);
+  return _mm_set_ps(from[four >> 48], from[four >> 32 & 0xffff], from[four >> 16 & 0xffff],
+                    from[four & 0xffff]);
+}
+
+THRESHER_INLINE __m256 gather_eight(const float* from, const std::uint16_t* indices) {
+  return _mm256_set_m128(gather_four(from, indices + 4), gather_four(from, indices));
+}
+#endif
+
 THRESHER_INLINE Floats gather(const float* from, const std::uint16_t* indices) {
 #if defined(__AVX512F__)
-  const __m512i at = _mm512_cvtepu16_epi32(
-      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(indices)));
-  return reinterpret_cast<Floats>(_mm512_i32gather_ps(at, from, 4));
+  return reinterpret_cast<Floats>(
+      _mm512_insertf32x8(_mm512_castps256_ps512(gather_eight(from, indices)),
+                         gather_eight(from, indices + 8), 1));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Floats>(gather_eight(from, indices));
 #else
   Floats gathered;
   for (int i = 0; i < lanes; ++i) gathered[i] = from[indices[i]];
-  return gathered;
-#endif
-}
-
-// The same for the first `count` lanes, zeros in the others.
-THRESHER_INLINE Floats gather_first(const float* from, const std::uint16_t* indices,
-                                    std::int64_t count) {
-#if defined(__AVX512F__)
-  const __mmask16 wanted = first_lanes(count);
-  const __m512i at = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(wanted, indices));
-  return reinterpret_cast<Floats>(
-      _mm512_mask_i32gather_ps(_mm512_setzero_ps(), wanted, at, from, 4));
-#else
-  Floats gathered{};
-  for (int i = 0; i < count; ++i) gathered[i] = from[indices[i]];
   return gathered;
 #endif
 }
@@ -46,17 +47,22 @@ THRESHER_INLINE void prefetch_survivors(const std::uint16_t* indices, const T* v
   prefetch_part(values + ahead, count * sizeof *values, 0, 1);
 }
 
+// The dot product of a row of `count` survivors with x; `readable` survivors follow in memory, its
+// own included.
 template <class T>
 float gather_row(const std::uint16_t* indices, const T* values, std::int64_t count,
-                 const float* x) {
+                 std::int64_t readable, const float* x) {
   Floats totals{};
   prefetch_survivors(indices, values, count);
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) totals += load(values + i) * gather(x, indices + i);
-  if (i < count) {
-    totals += load_first(values + i, count - i) * gather_first(x, indices + i, count - i);
+  if (i < count && i + lanes <= readable) {  // the last ones are those of the next row
+    totals += keep_first(load(values + i) * gather(x, indices + i), count - i);
+    i = count;
   }
-  return sum(totals);
+  float total = sum(totals);
+  for (; i < count; ++i) total += widen(values[i]) * x[indices[i]];
+  return total;
 }
 
 THRESHER_INLINE const float* widen_row(const float* x, std::int64_t) { return x; }
@@ -71,12 +77,13 @@ template <class T>
 void multiply_indexed_vector(const IndexedView& view, const Product& product) {
   const float* x = widen_row(static_cast<const T*>(product.x), view.columns);
   T* y = static_cast<T*>(product.y);
+  const std::int64_t all = view.begin(view.rows);
   parallel_rows(view.rows, 16, product.threads, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t row = first; row < end; ++row) {
       const std::int64_t begin = view.begin(row);
       const float total =
           gather_row(view.indices + begin, static_cast<const T*>(view.values) + begin,
-                     view.begin(row + 1) - begin, x);
+                     view.begin(row + 1) - begin, all - begin, x);
       narrow(total + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
     }
   });

@@ -45,35 +45,19 @@ THRESHER_INLINE Floats load(const bf16* from) {
   return reinterpret_cast<Floats>(words);
 }
 
-#if defined(__AVX512F__)
-THRESHER_INLINE __mmask16 first_lanes(std::int64_t count) {
-  return static_cast<__mmask16>((1u << count) - 1);
-}
-#endif
-
-// The first `count` lanes, zeros in the others; reads nothing past them.
-THRESHER_INLINE Floats load_first(const float* from, std::int64_t count) {
-#if defined(__AVX512F__)
-  return reinterpret_cast<Floats>(_mm512_maskz_loadu_ps(first_lanes(count), from));
-#else
-  Floats loaded{};
-  for (int i = 0; i < count; ++i) loaded[i] = from[i];
-  return loaded;
-#endif
-}
-
-THRESHER_INLINE Floats load_first(const bf16* from, std::int64_t count) {
-  Halves halves{};
-#if defined(__AVX512F__)
-  halves = reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(first_lanes(count), from));
-#else
-  for (int i = 0; i < count; ++i) halves[i] = from[i].bits;
-#endif
-  const Words words = __builtin_convertvector(halves, Words) << 16;
-  return reinterpret_cast<Floats>(words);
-}
-
 THRESHER_INLINE void store(float* to, Floats values) { *reinterpret_cast<AnyFloats*>(to) = values; }
+
+// The first `count` lanes, zeros in the others.
+THRESHER_INLINE Floats keep_first(Floats values, std::int64_t count) {
+#if defined(__AVX512F__)
+  const __mmask16 kept = static_cast<__mmask16>((1u << count) - 1);
+  return reinterpret_cast<Floats>(
+      _mm512_maskz_mov_ps(kept, reinterpret_cast<__m512>(values)));
+#else
+  for (std::int64_t i = count; i < lanes; ++i) values[i] = 0;
+  return values;
+#endif
+}
 
 // Every second lane of two vectors that follow each other.
 THRESHER_INLINE Floats even_lanes(Floats first, Floats second) {
