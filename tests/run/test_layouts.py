@@ -85,6 +85,38 @@ def test_every_pattern_of_n_in_m_outputs(pattern, chunk, isa):
             check_product(packed, torch.randn(batch, 300).to(dtype), None)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_csr_rows_of_every_length(dtype, isa):
+    """Row r has r survivors, so that vectors end everywhere, the last row's too."""
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.rand(81, 80, generator=generator).argsort(1).argsort(1) < torch.arange(81)[:, None]
+    weight = (torch.randn(81, 80, generator=generator) * kept).to(dtype)
+    for rows in (81, 18):
+        packed = named_layout("csr").from_dense(weight[:rows])
+        for batch in (1, 2, 16):
+            check_product(packed, torch.randn(batch, 80, generator=generator).to(dtype), None)
+
+
+@pytest.mark.parametrize("name", ["csr", "fan-in"])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_inputs_of_other_rows_stay_out(name, bad, isa):
+    """Vectors that reach into the survivors of the next row must not bring its inputs along."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(32, 96)
+    # Even blocks of rows read the first half of the columns, odd ones the second.
+    for block in range(8):
+        rows = slice(4 * block, 4 * block + 4)
+        first = block % 2 * 48
+        weight[rows, first + 5 : first + 24] = torch.randn(4, 19, generator=generator)
+    packed = named_layout(name).from_dense(weight)
+    x = torch.randn(1, 96, generator=generator)
+    x[:, 48:] = bad
+    out = packed.matmul(x)
+    even = torch.arange(32) // 4 % 2 == 0
+    assert bool(out[:, even].isfinite().all())
+    assert not bool(out[:, ~even].isfinite().any())
+
+
 def test_patterns_follow_one_another_within_a_chunk():
     """Hand-computed: three columns, of which the first and the last keep the same rows."""
     weight = torch.tensor([[1.0, 0, 3], [0, 2, 0], [4, 0, 6], [0, 5, 0]])

@@ -161,6 +161,8 @@ void multiply_grouped_nm_vector(const GroupedNMView& view, const Product& produc
   float* x = scratch<float>(Scratch::input, view.columns + 256);
   for (std::int64_t c = 0; c < view.columns; ++c) x[c] = widen(static_cast<const T*>(product.x)[c]);
   clear(x + view.columns, 256);
+  constexpr std::int64_t ahead = 512;  // columns
+  const T* values = static_cast<const T*>(view.values);
   T* y = static_cast<T*>(product.y);
   const std::int64_t groups = (view.rows + view.m - 1) / view.m;
   parallel_rows(groups, 4, product.threads, [&](std::int64_t from, std::int64_t to) {
@@ -172,7 +174,8 @@ void multiply_grouped_nm_vector(const GroupedNMView& view, const Product& produc
       for (std::int64_t chunk = 0; chunk < view.chunks(); ++chunk) {
         for (std::int64_t p = 0; p < view.patterns; ++p) {
           const std::int64_t count = *counts++;
-          add_dots<Rows>(view.indices + at, static_cast<const T*>(view.values) + at * Rows, count,
+          prefetch_part(values + (at + ahead) * Rows, count * Rows * sizeof(T), 0, 1);
+          add_dots<Rows>(view.indices + at, values + at * Rows, count,
                          groups * view.columns - at, x + chunk * view.chunk, totals[p]);
           at += count;
         }
