@@ -172,9 +172,9 @@ void multiply_grouped_nm_vector(const GroupedNMView& view, const Product& produc
       std::int64_t at = group * view.columns;
       const std::uint16_t* counts = view.counts + group * view.chunks() * view.patterns;
       for (std::int64_t chunk = 0; chunk < view.chunks(); ++chunk) {
+        prefetch_part(values + (at + ahead) * Rows, view.chunk * Rows * sizeof(T), 0, 1);
         for (std::int64_t p = 0; p < view.patterns; ++p) {
           const std::int64_t count = *counts++;
-          prefetch_part(values + (at + ahead) * Rows, count * Rows * sizeof(T), 0, 1);
           add_dots<Rows>(view.indices + at, values + at * Rows, count,
                          groups * view.columns - at, x + chunk * view.chunk, totals[p]);
           at += count;
