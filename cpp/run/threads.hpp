@@ -4,6 +4,7 @@
 // taken by threads that still wait, spinning, for the next dense layer, and the other way round.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -20,6 +21,18 @@ void parallel_for(std::int64_t count, int threads, Body&& body) {
   run_tasks(
       count, threads, [](void* context, std::int64_t i) { (*static_cast<Body*>(context))(i); },
       &body);
+}
+
+// Runs body(first, end) for runs of rows, a multiple of `unit` each but for the last: long, because
+// memory answers slowly where a run starts, and several a thread, which then finish together.
+template <class Body>
+void parallel_rows(std::int64_t rows, std::int64_t unit, int threads, Body&& body) {
+  constexpr std::int64_t runs_per_thread = 16;
+  const std::int64_t even = rows / (runs_per_thread * std::max(threads, 1));
+  const std::int64_t run = std::max(even / unit, std::int64_t{1}) * unit;
+  parallel_for((rows + run - 1) / run, threads, [&](std::int64_t i) {
+    body(i * run, std::min(rows, (i + 1) * run));
+  });
 }
 
 // Memory of at least `bytes`, aligned to 64, owned by the calling thread and reused: a later call

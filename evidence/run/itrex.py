@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,25 +13,13 @@ from thresher.run.layouts import Int8Blocks
 from thresher.run.timing import compare
 
 from .. import _models as models
+from .._int8 import dense_int8
 from .._plots import lines
 
 #: Outputs and inputs of the layers of BERT-Large, and tokens at once.
 _SHAPES = ((1024, 1024), (4096, 1024), (1024, 4096))
 _BATCHES = (1, 16, 128)
 _DENSITIES = (0.3, 0.25, 0.2, 0.15, 0.1)
-
-
-def dense_int8(weight: torch.Tensor, x: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Return oneDNN's product, which rounds `x` to bytes as it comes in, like the layout's."""
-    torch.backends.quantized.engine = "onednn"
-    scales = weight.abs().amax(1).double().clamp(min=1e-12) / 127
-    zeros = torch.zeros(len(weight), dtype=torch.int64)
-    with warnings.catch_warnings():
-        # Torch means to give up tensors of this kind, but has no other such product yet.
-        warnings.simplefilter("ignore", UserWarning)
-        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(rounded, None)
-    return lambda: torch.ops.quantized.linear_dynamic(x, packed, reduce_range=False)
 
 
 def _is_exact(packed: Int8Blocks, x: torch.Tensor) -> bool:

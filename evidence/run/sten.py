@@ -2,8 +2,8 @@
 
 The first recorded verdict was "no": at batch 1 with plain n:m in the part of n:m:g, which was not
 built yet. What changed since: n:m:g is here and judged, and products are timed
-at three batches, all of which count. n:m:g keeps its sums in registers for each input, and one
-input at a time leaves them nearly empty.
+at three batches, all of which count. n:m:g keeps the sums of a pattern in registers; with one input
+there is little to do for a pattern before the next one comes.
 """
 
 from __future__ import annotations

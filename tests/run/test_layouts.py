@@ -85,6 +85,38 @@ def test_every_pattern_of_n_in_m_outputs(pattern, chunk, isa):
             check_product(packed, torch.randn(batch, 300).to(dtype), None)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_csr_rows_of_every_length(dtype, isa):
+    """Row r has r survivors, so that vectors end everywhere, the last row's too."""
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.rand(81, 80, generator=generator).argsort(1).argsort(1) < torch.arange(81)[:, None]
+    weight = (torch.randn(81, 80, generator=generator) * kept).to(dtype)
+    for rows in (81, 18):
+        packed = named_layout("csr").from_dense(weight[:rows])
+        for batch in (1, 2, 16):
+            check_product(packed, torch.randn(batch, 80, generator=generator).to(dtype), None)
+
+
+@pytest.mark.parametrize("name", ["csr", "fan-in"])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_inputs_of_other_rows_stay_out(name, bad, isa):
+    """Vectors that reach into the survivors of the next row must not bring its inputs along."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(32, 96)
+    # Even blocks of rows read the first half of the columns, odd ones the second.
+    for block in range(8):
+        rows = slice(4 * block, 4 * block + 4)
+        first = block % 2 * 48
+        weight[rows, first + 5 : first + 24] = torch.randn(4, 19, generator=generator)
+    packed = named_layout(name).from_dense(weight)
+    x = torch.randn(1, 96, generator=generator)
+    x[:, 48:] = bad
+    out = packed.matmul(x)
+    even = torch.arange(32) // 4 % 2 == 0
+    assert bool(out[:, even].isfinite().all())
+    assert not bool(out[:, ~even].isfinite().any())
+
+
 def test_patterns_follow_one_another_within_a_chunk():
     """Hand-computed: three columns, of which the first and the last keep the same rows."""
     weight = torch.tensor([[1.0, 0, 3], [0, 2, 0], [4, 0, 6], [0, 5, 0]])
@@ -121,6 +153,30 @@ def test_gradient_of_input(name, dtype):
     packed.matmul(x).backward(grad)
     expected = grad.double() @ packed.to_dense().double()
     torch.testing.assert_close(x.grad.double(), expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_leading_dimensions(name):
+    weight = fitting_weight(named_layout(name), (48, 64), 0.3, torch.float32, 0)
+    packed = named_layout(name).from_dense(weight)
+    x = torch.randn(2, 3, 64)
+    expected = packed.matmul(x.reshape(6, 64))
+    assert torch.equal(packed.matmul(x), expected.reshape(2, 3, 48))
+    assert torch.equal(packed.matmul(x.transpose(0, 1)), packed.matmul(x).transpose(0, 1))
+    one = packed.matmul(x[0, 0])
+    assert one.shape == (48,)
+    torch.testing.assert_close(one, expected[0], rtol=1e-4, atol=1e-4)
+    assert packed.matmul(x[:, :0]).shape == (2, 0, 48)
+
+
+@pytest.mark.parametrize("leading", [(), (6,), (2, 3), (2, 0)])
+def test_gradient_of_values_with_any_leading_dimensions(leading):
+    packed = named_layout("csr").from_dense(random_weight((9, 14), 0.3, torch.float32, 0))
+    values, dense = packed.train_values(), packed.to_dense().requires_grad_()
+    x, grad = torch.randn(*leading, 14), torch.randn(*leading, 9)
+    packed.matmul(x).backward(grad)
+    torch.nn.functional.linear(x, dense).backward(grad)
+    torch.testing.assert_close(values.grad, dense.grad[dense != 0])
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -206,12 +206,11 @@ class Layout(abc.ABC):
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
         self.require_device(x)
-        flat = x.reshape(math.prod(x.shape[:-1]), self.shape[1]).contiguous()
+        # No more operators than these: on cold caches, each costs as much as a small product.
+        x = x.contiguous()
         if torch.is_grad_enabled() and (x.requires_grad or self.trained is not None):
-            out = _Multiply.apply(flat, self.trained, self, bias)
-        else:
-            out = self.multiply(flat, bias)
-        return out.reshape(*x.shape[:-1], self.shape[0])
+            return _Multiply.apply(x, self.trained, self, bias)
+        return self.multiply(x, bias)
 
     def require_device(self, x: Tensor) -> None:
         """Raise LayerError if an input is on another device than the buffers."""
@@ -222,7 +221,7 @@ class Layout(abc.ABC):
             )
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``x @ W.T + bias`` for a contiguous `x` of shape (batch, columns).
+        """Return ``x @ W.T + bias`` for a contiguous `x` of shape (..., columns).
 
         The default converts to dense; layouts with kernels override it.
         """
@@ -299,7 +298,12 @@ class _Multiply(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         need_x, need_values, *_ = ctx.needs_input_grad
         x_grad = grad @ ctx.layout.to_dense() if need_x else None
-        values_grad = ctx.layout.gather(grad.T @ ctx.saved_tensors[0]) if need_values else None
+        values_grad = None
+        if need_values:
+            (x,) = ctx.saved_tensors
+            batch = math.prod(x.shape[:-1])
+            outer = grad.reshape(batch, grad.shape[-1]).T @ x.reshape(batch, x.shape[-1])
+            values_grad = ctx.layout.gather(outer)
         return x_grad, values_grad, None, None
 
 

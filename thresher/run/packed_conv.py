@@ -103,7 +103,7 @@ class PackedConv2d(PackedLayer, Catalogued):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of images of shape (images, channels, height, width)."""
-        bias = None if self.bias is None else self.bias.float()
+        bias = self.float_bias()
         if torch.is_grad_enabled() and x.requires_grad:
             return _Convolve.apply(x, self.layout, self.geometry, bias).clamp(self.low, self.high)
         return self.layout.convolve(x, self.geometry, bias, self.low, self.high)

@@ -43,6 +43,12 @@ class PackedLayer(nn.Module):
         """Shape of the dense weight, which a layout has as a matrix."""
         return self.layout.shape
 
+    def float_bias(self) -> Tensor | None:
+        """Return the bias as kernels take it."""
+        bias = self.bias
+        # Converting float32 to float32 does nothing, and not for nothing.
+        return bias if bias is None or bias.dtype == torch.float32 else bias.float()
+
     def _rebind(self, tensors: dict[str, Tensor]) -> None:
         old = self.layout
         self.layout = type(old).from_tensors(tensors, old.shape, old.settings)
@@ -127,4 +133,4 @@ class PackedLinear(PackedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x @ W.T + bias``; `x` has the dtype of the weight."""
-        return self.layout.matmul(x, None if self.bias is None else self.bias.float())
+        return self.layout.matmul(x, self.float_bias())

@@ -58,7 +58,7 @@ void multiply_blocks_small(const BlockView& view, const Product& product) {
   const T* x =
       arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
   T* y = static_cast<T*>(product.y);
-  parallel_for((view.rows + 15) / 16, product.threads, [&](std::int64_t block_row) {
+  const auto multiply_block_row = [&](std::int64_t block_row) {
     const std::int64_t begin = view.row_starts[block_row];
     const std::int64_t count = view.row_starts[block_row + 1] - begin;
     const T* weights = static_cast<const T*>(view.values) + begin * block_size;
@@ -76,6 +76,9 @@ void multiply_blocks_small(const BlockView& view, const Product& product) {
         }
       }
     }
+  };
+  parallel_rows((view.rows + 15) / 16, 1, product.threads, [&](std::int64_t row, std::int64_t end) {
+    for (; row < end; ++row) multiply_block_row(row);
   });
 }
 
@@ -110,16 +113,17 @@ void multiply_blocks_large(const BlockView& view, const Product& product) {
     pack_panel<Step>(static_cast<const T*>(product.x) + first * view.columns, batch, view.columns,
                      units, width, panel, product.threads);
     T* y = static_cast<T*>(product.y) + first * view.rows;
-    parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
-      const std::int64_t begin = view.row_starts[task];
+    parallel_rows(view.rows, strip, product.threads, [&](std::int64_t from, std::int64_t to) {
       float* sums = scratch<float>(Scratch::sums, strip * width);
-      clear(sums, strip * width);
-      const auto tiles =
-          block_tiles<Step>(static_cast<const T*>(view.values) + begin * block_size,
-                            view.places + begin, view.row_starts[task + 1] - begin);
-      multiply_panel<typename Step::Math>(tiles, strip, panel, width, sums);
-      store_sums(sums, width, smaller(strip, view.rows - task * strip), task * strip, view.rows,
-                 batch, product.bias, y);
+      for (std::int64_t row = from; row < to; row += strip) {
+        const std::int64_t* starts = view.row_starts + row / strip;
+        clear(sums, strip * width);
+        const auto tiles = block_tiles<Step>(
+            static_cast<const T*>(view.values) + starts[0] * block_size, view.places + starts[0],
+            starts[1] - starts[0]);
+        multiply_panel<typename Step::Math>(tiles, strip, panel, width, sums);
+        store_sums(sums, width, smaller(strip, to - row), row, view.rows, batch, product.bias, y);
+      }
     });
   }
 }

@@ -66,7 +66,7 @@ void add_chunk(const GroupedNMView& view, std::int64_t group, std::int64_t chunk
 }
 
 template <int Rows, class T>
-void multiply_grouped_nm(const GroupedNMView& view, const Product& product) {
+void multiply_grouped_nm_panel(const GroupedNMView& view, const Product& product) {
   constexpr std::int64_t block = 64, most_columns = 512, rows_per_task = 128;
   const std::int64_t groups = (view.rows + view.m - 1) / view.m;
   const std::int64_t groups_per_task = (rows_per_task + view.m - 1) / view.m;
@@ -101,6 +101,103 @@ void multiply_grouped_nm(const GroupedNMView& view, const Product& product) {
       }
       store_sums(sums, width, rows, row, view.rows, batch, product.bias, y);
     });
+  }
+}
+
+// x at the next columns, each as often as a column has values.
+template <int Rows>
+THRESHER_INLINE Floats gather_columns(const float* x, const std::uint8_t* indices) {
+  if constexpr (Rows == 1) return gather(x, indices);
+#if defined(__AVX512F__)
+  const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+  return reinterpret_cast<Floats>(
+      _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(gather_eight(x, indices))));
+#elif defined(__AVX2__)
+  const __m256i twice = _mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0);
+  return reinterpret_cast<Floats>(
+      _mm256_permutevar8x32_ps(_mm256_castps128_ps256(gather_four(x, indices)), twice));
+#else
+  Floats gathered;
+  for (int i = 0; i < lanes; ++i) gathered[i] = x[indices[i / Rows]];
+  return gathered;
+#endif
+}
+
+// totals += the columns of one pattern times x, the rows of the pattern taking turns along the
+// lanes. `readable` columns follow in memory, these included.
+template <int Rows, class T>
+THRESHER_INLINE void add_dots(const std::uint8_t* indices, const T* values, std::int64_t count,
+                              std::int64_t readable, const float* x, Floats& totals) {
+  constexpr int columns = lanes / Rows;
+  std::int64_t i = 0;
+  for (; i + columns <= count; i += columns) {
+    totals += load(values + i * Rows) * gather_columns<Rows>(x, indices + i);
+  }
+  if (i < count && i + columns <= readable) {  // the last ones have the next pattern
+    totals += keep_first(load(values + i * Rows) * gather_columns<Rows>(x, indices + i),
+                         (count - i) * Rows);
+    i = count;
+  }
+  for (; i < count; ++i) {
+    for (int r = 0; r < Rows; ++r) totals[r] += widen(values[i * Rows + r]) * x[indices[i]];
+  }
+}
+
+// sums[r] += every `Rows`-th lane from the r-th on.
+template <int Rows>
+THRESHER_INLINE void add_lanes(Floats totals, const std::uint8_t* pattern_rows, float* sums) {
+  float folded[lanes];
+  store(folded, totals);
+  for (int half = lanes / 2; half >= Rows; half /= 2) {
+    for (int i = 0; i < half; ++i) folded[i] += folded[i + half];
+  }
+  for (int r = 0; r < Rows; ++r) sums[pattern_rows[r]] += folded[r];
+}
+
+// A single row of x: dot products, whose sums are kept by pattern for all columns of a group.
+template <int Rows, class T>
+void multiply_grouped_nm_vector(const GroupedNMView& view, const Product& product) {
+  // Indices of the chunk after the last one may be read too.
+  float* x = scratch<float>(Scratch::input, view.columns + 256);
+  for (std::int64_t c = 0; c < view.columns; ++c) x[c] = widen(static_cast<const T*>(product.x)[c]);
+  clear(x + view.columns, 256);
+  constexpr std::int64_t ahead = 512;  // columns
+  const T* values = static_cast<const T*>(view.values);
+  T* y = static_cast<T*>(product.y);
+  const std::int64_t groups = (view.rows + view.m - 1) / view.m;
+  parallel_rows(groups, 4, product.threads, [&](std::int64_t from, std::int64_t to) {
+    Floats* totals = scratch<Floats>(Scratch::sums, view.patterns);
+    for (std::int64_t group = from; group < to; ++group) {
+      clear(totals, view.patterns);
+      std::int64_t at = group * view.columns;
+      const std::uint16_t* counts = view.counts + group * view.chunks() * view.patterns;
+      for (std::int64_t chunk = 0; chunk < view.chunks(); ++chunk) {
+        prefetch_part(values + (at + ahead) * Rows, view.chunk * Rows * sizeof(T), 0, 1);
+        for (std::int64_t p = 0; p < view.patterns; ++p) {
+          const std::int64_t count = *counts++;
+          add_dots<Rows>(view.indices + at, values + at * Rows, count,
+                         groups * view.columns - at, x + chunk * view.chunk, totals[p]);
+          at += count;
+        }
+      }
+      float sums[16] = {};
+      for (std::int64_t p = 0; p < view.patterns; ++p) {
+        add_lanes<Rows>(totals[p], view.pattern_rows + p * Rows, sums);
+      }
+      for (std::int64_t r = 0; r < smaller(view.m, view.rows - group * view.m); ++r) {
+        const std::int64_t row = group * view.m + r;
+        narrow(sums[r] + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
+      }
+    }
+  });
+}
+
+template <int Rows, class T>
+void multiply_grouped_nm(const GroupedNMView& view, const Product& product) {
+  if (product.batch == 1) {
+    multiply_grouped_nm_vector<Rows, T>(view, product);
+  } else {
+    multiply_grouped_nm_panel<Rows, T>(view, product);
   }
 }
 

@@ -9,11 +9,32 @@
 
 namespace thresher::THRESHER_NAMESPACE {
 
-THRESHER_INLINE Floats gather(const float* from, const std::uint16_t* indices) {
+#if defined(__AVX2__)
+// Loads one by one, four indices to a word: half the time of VGATHERDPS on Zen 5.
+template <class Index>
+THRESHER_INLINE __m128 gather_four(const float* from, const Index* indices) {
+  constexpr int bits = 8 * sizeof(Index);
+  constexpr std::uint64_t low = (1u << bits) - 1;
+  std::uint64_t four = 0;
+  std::memcpy(&four, indices, 4 * sizeof(Index));
+  return _mm_set_ps(from[four >> 3 * bits], from[four >> 2 * bits & low], from[four >> bits & low],
+                    from[four & low]);
+}
+
+template <class Index>
+THRESHER_INLINE __m256 gather_eight(const float* from, const Index* indices) {
+  return _mm256_set_m128(gather_four(from, indices + 4), gather_four(from, indices));
+}
+#endif
+
+template <class Index>
+THRESHER_INLINE Floats gather(const float* from, const Index* indices) {
 #if defined(__AVX512F__)
-  const __m512i at = _mm512_cvtepu16_epi32(
-      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(indices)));
-  return reinterpret_cast<Floats>(_mm512_i32gather_ps(at, from, 4));
+  return reinterpret_cast<Floats>(
+      _mm512_insertf32x8(_mm512_castps256_ps512(gather_eight(from, indices)),
+                         gather_eight(from, indices + 8), 1));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Floats>(gather_eight(from, indices));
 #else
   Floats gathered;
   for (int i = 0; i < lanes; ++i) gathered[i] = from[indices[i]];
@@ -21,38 +42,54 @@ THRESHER_INLINE Floats gather(const float* from, const std::uint16_t* indices) {
 #endif
 }
 
+// Brings in `count` survivors that come a good while after these, in this row or the next: rows
+// are short, and the processor's own prefetching does not know that the next one follows.
+template <class T>
+THRESHER_INLINE void prefetch_survivors(const std::uint16_t* indices, const T* values,
+                                        std::int64_t count) {
+  constexpr std::int64_t ahead = 512;
+  if (count == 0) return;  // there may be none at all, and no memory either
+  prefetch_part(indices + ahead, count * sizeof *indices, 0, 1);
+  prefetch_part(values + ahead, count * sizeof *values, 0, 1);
+}
+
+// The dot product of a row of `count` survivors with x; `readable` survivors follow in memory, its
+// own included.
 template <class T>
 float gather_row(const std::uint16_t* indices, const T* values, std::int64_t count,
-                 const float* x) {
-  constexpr int chains = 2;
-  Floats totals[chains] = {};
+                 std::int64_t readable, const float* x) {
+  Floats totals{};
+  prefetch_survivors(indices, values, count);
   std::int64_t i = 0;
-  for (; i + chains * lanes <= count; i += chains * lanes) {
-#pragma GCC unroll 2
-    for (int c = 0; c < chains; ++c) {
-      totals[c] += load(values + i + c * lanes) * gather(x, indices + i + c * lanes);
-    }
+  for (; i + lanes <= count; i += lanes) totals += load(values + i) * gather(x, indices + i);
+  if (i < count && i + lanes <= readable) {  // the last ones are those of the next row
+    totals += keep_first(load(values + i) * gather(x, indices + i), count - i);
+    i = count;
   }
-  float total = sum(totals[0] + totals[1]);
+  float total = sum(totals);
   for (; i < count; ++i) total += widen(values[i]) * x[indices[i]];
   return total;
 }
 
+THRESHER_INLINE const float* widen_row(const float* x, std::int64_t) { return x; }
+
+inline const float* widen_row(const bf16* x, std::int64_t columns) {
+  float* wide = scratch<float>(Scratch::input, columns);
+  for (std::int64_t i = 0; i < columns; ++i) wide[i] = widen(x[i]);
+  return wide;
+}
+
 template <class T>
 void multiply_indexed_vector(const IndexedView& view, const Product& product) {
-  const T* input = static_cast<const T*>(product.x);
-  float* x = scratch<float>(Scratch::input, view.columns);
-  for (std::int64_t i = 0; i < view.columns; ++i) x[i] = widen(input[i]);
+  const float* x = widen_row(static_cast<const T*>(product.x), view.columns);
   T* y = static_cast<T*>(product.y);
-  constexpr std::int64_t rows_per_task = 32;
-  parallel_for((view.rows + rows_per_task - 1) / rows_per_task, product.threads,
-               [&](std::int64_t task) {
-    const std::int64_t end = smaller(view.rows, (task + 1) * rows_per_task);
-    for (std::int64_t row = task * rows_per_task; row < end; ++row) {
+  const std::int64_t all = view.begin(view.rows);
+  parallel_rows(view.rows, 16, product.threads, [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row) {
       const std::int64_t begin = view.begin(row);
       const float total =
           gather_row(view.indices + begin, static_cast<const T*>(view.values) + begin,
-                     view.begin(row + 1) - begin, x);
+                     view.begin(row + 1) - begin, all - begin, x);
       narrow(total + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
     }
   });
@@ -158,17 +195,20 @@ void multiply_indexed_panel(const IndexedView& view, const Product& product) {
     pack_panel<FloatStep<T>>(static_cast<const T*>(product.x) + first * view.columns, batch,
                              view.columns, view.columns, width, panel, product.threads);
     T* y = static_cast<T*>(product.y) + first * view.rows;
-    parallel_for((view.rows + strip - 1) / strip, product.threads, [&](std::int64_t task) {
-      const std::int64_t row = task * strip;
+    parallel_rows(view.rows, strip, product.threads, [&](std::int64_t from, std::int64_t to) {
       float* sums = scratch<float>(Scratch::sums, strip * width);
-      clear(sums, strip * width);
-      for (std::int64_t r = 0; r < smaller(strip, view.rows - row); ++r) {
-        const std::int64_t begin = view.begin(row + r);
-        add_panel_rows<1>(view.indices + begin, static_cast<const T*>(view.values) + begin,
-                          view.begin(row + r + 1) - begin, 1, panel, width, sums + r * width);
+      for (std::int64_t row = from; row < to; row += strip) {
+        clear(sums, strip * width);
+        const std::int64_t rows = smaller(strip, to - row);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const std::int64_t begin = view.begin(row + r), count = view.begin(row + r + 1) - begin;
+          const std::uint16_t* indices = view.indices + begin;
+          const T* values = static_cast<const T*>(view.values) + begin;
+          prefetch_survivors(indices, values, count);
+          add_panel_rows<1>(indices, values, count, 1, panel, width, sums + r * width);
+        }
+        store_sums(sums, width, rows, row, view.rows, batch, product.bias, y);
       }
-      store_sums(sums, width, smaller(strip, view.rows - row), row, view.rows, batch, product.bias,
-                 y);
     });
   }
 }

@@ -202,6 +202,7 @@ void multiply_few_rows(const MaskedView& view, const RowMask& row_mask, std::int
     values[r] = row_values(view, row + r, value_buffer + r * (padded + value_slack));
   }
   const std::int64_t ahead = first_value(view, row + Rows) - first_value(view, row);
+  prefetch_part(view.mask + (row + Rows) * view.mask_stride, Rows * view.mask_stride, 0, 1);
   T* y = static_cast<T*>(product.y);
   for (std::int64_t first = 0; first < product.batch; first += batch_per_pass) {
     const std::int64_t batch = smaller(batch_per_pass, product.batch - first);
@@ -218,10 +219,7 @@ void multiply_masked_small(const MaskedView& view, const Product& product) {
   const std::int64_t padded = round_up(view.columns, column_alignment);
   const T* x =
       arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
-  const std::int64_t tasks = (view.rows + rows_per_task - 1) / rows_per_task;
-  parallel_for(tasks, product.threads, [&](std::int64_t task) {
-    std::int64_t row = task * rows_per_task;
-    const std::int64_t end = smaller(view.rows, row + rows_per_task);
+  parallel_rows(view.rows, 16, product.threads, [&](std::int64_t row, std::int64_t end) {
     for (; row + 4 <= end; row += 4) {
       multiply_few_rows<Step, 4>(view, row_mask, row, x, padded, product);
     }

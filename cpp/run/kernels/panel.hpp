@@ -4,6 +4,8 @@
 // one column (float32) or a pair of columns (bfloat16), and width is the batch rounded up.
 #pragma once
 
+#include <type_traits>
+
 #include "../threads.hpp"
 #include "step.hpp"
 
@@ -42,15 +44,27 @@ THRESHER_INLINE void transpose_16(__m512i (&r)[16]) {
 }
 #endif
 
-// Transposes a 16 x 16 square of words in memory, each row interleaved first where asked.
-template <bool Interleave = false>
-THRESHER_INLINE void transpose_square(const std::uint32_t* from, std::int64_t from_stride,
+#if defined(__AVX512F__)
+THRESHER_INLINE __m512i load_words(const std::uint32_t* from) { return _mm512_loadu_si512(from); }
+THRESHER_INLINE __m512i load_words(const bf16* from) {
+  return reinterpret_cast<__m512i>(load(from));
+}
+#endif
+THRESHER_INLINE std::uint32_t as_word(std::uint32_t word) { return word; }
+THRESHER_INLINE std::uint32_t as_word(bf16 value) {
+  return static_cast<std::uint32_t>(value.bits) << 16;
+}
+
+// Transposes a 16 x 16 square in memory into words, each row interleaved first where asked.
+// Bfloat16 is widened.
+template <bool Interleave = false, class Source>
+THRESHER_INLINE void transpose_square(const Source* from, std::int64_t from_stride,
                                       std::uint32_t* to, std::int64_t to_stride) {
 #if defined(__AVX512F__)
   __m512i rows[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) {
-    rows[i] = _mm512_loadu_si512(from + i * from_stride);
+    rows[i] = load_words(from + i * from_stride);
     if constexpr (Interleave) rows[i] = interleave_halves(rows[i]);
   }
   transpose_16(rows);
@@ -58,7 +72,7 @@ THRESHER_INLINE void transpose_square(const std::uint32_t* from, std::int64_t fr
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * to_stride, rows[i]);
 #else
   for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = as_word(from[i * from_stride + j]);
   }
 #endif
 }
@@ -83,21 +97,26 @@ template <class Step>
 constexpr bool units_are_words =
     sizeof(typename Step::Element) * Step::Math::columns_per_unit == 4;
 
+// What a unit of x is read as: a word, or an element that is widened.
+template <class Step>
+using UnitSource =
+    std::conditional_t<units_are_words<Step>, std::uint32_t, typename Step::Element>;
+
 // Packs `units` units of every row of x; rows past the batch become zeros.
 template <class Step>
 void pack_panel(const typename Step::Element* x, std::int64_t batch, std::int64_t columns,
                 std::int64_t units, std::int64_t width, typename Step::Math::Unit* panel,
                 int threads) {
   constexpr std::int64_t strip = 64, per_unit = Step::Math::columns_per_unit;
-  const bool whole_words = units_are_words<Step> && columns % per_unit == 0;
+  const bool whole_units = columns % per_unit == 0;
   const std::int64_t stored = columns / per_unit;
   parallel_for((units + strip - 1) / strip, threads, [&](std::int64_t s) {
     const std::int64_t end = smaller(units, (s + 1) * strip);
     for (std::int64_t b = 0; b < width; b += 16) {
       for (std::int64_t u = s * strip; u < end; u += 16) {
-        if (whole_words && b + 16 <= batch && u + 16 <= smaller(end, stored)) {
+        if (whole_units && b + 16 <= batch && u + 16 <= smaller(end, stored)) {
           transpose_square<Step::interleaved>(
-              reinterpret_cast<const std::uint32_t*>(x + b * columns) + u, columns / per_unit,
+              reinterpret_cast<const UnitSource<Step>*>(x + b * columns) + u, columns / per_unit,
               reinterpret_cast<std::uint32_t*>(panel + u * width + b), width);
           continue;
         }

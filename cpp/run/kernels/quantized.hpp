@@ -107,20 +107,18 @@ void multiply_quantized_small(const QuantizedView& view, const Product& product)
   const T* x =
       arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
   T* y = static_cast<T*>(product.y);
-  parallel_for((view.rows + rows_per_task - 1) / rows_per_task, product.threads,
-               [&](std::int64_t task) {
-    const std::int64_t last = smaller(view.rows, (task + 1) * rows_per_task);
-    for (std::int64_t row = task * rows_per_task; row < last; ++row) {
+  parallel_rows(view.rows, 16, product.threads, [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t row = from; row < to; ++row) {
       const std::int64_t begin = view.row_starts[row], end = view.row_starts[row + 1];
       for (std::int64_t first = 0; first < product.batch; first += batch_per_pass) {
         const std::int64_t batch = smaller(batch_per_pass, product.batch - first);
-        const T* from = x + first * padded;
+        const T* rows_of_x = x + first * padded;
         float results[batch_per_pass];
         switch (batch) {
-          case 1: dot_groups<1>(view, begin, end, from, padded, results); break;
-          case 2: dot_groups<2>(view, begin, end, from, padded, results); break;
-          case 3: dot_groups<3>(view, begin, end, from, padded, results); break;
-          default: dot_groups<batch_per_pass>(view, begin, end, from, padded, results);
+          case 1: dot_groups<1>(view, begin, end, rows_of_x, padded, results); break;
+          case 2: dot_groups<2>(view, begin, end, rows_of_x, padded, results); break;
+          case 3: dot_groups<3>(view, begin, end, rows_of_x, padded, results); break;
+          default: dot_groups<batch_per_pass>(view, begin, end, rows_of_x, padded, results);
         }
         store_results<1>(results, row, view.rows, first, batch, product.bias, y);
       }

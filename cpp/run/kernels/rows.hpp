@@ -9,9 +9,6 @@ namespace thresher::THRESHER_NAMESPACE {
 // More than four rows of x take several passes over the weights, which are then in the cache.
 constexpr int batch_per_pass = 4;
 
-// Rows that a thread takes at a time: enough to be worth handing out, few enough to balance.
-constexpr std::int64_t rows_per_task = 32;
-
 // x itself, or a copy whose rows are padded with zeros to whole steps and in the order of Step.
 template <class Step, class T = typename Step::Element>
 const T* arrange_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t padded) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["ConvolvingLayout"]
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ class ConvolvingLayout(KernelLayout):
 
     takes_groups: ClassVar[bool] = True
     """Whether the kernel convolves in groups."""
+
+    _last: tuple[torch.Size, Geometry, Any, tuple[int, ...]] | None = None
 
     def convolve(
         self,
@@ -57,25 +59,18 @@ class ConvolvingLayout(KernelLayout):
             If `x` has another dtype, not the channels that the matrix is for, is on another
             device, or is smaller than the kernel.
         """
-        if x.dim() != 4 or geometry.columns(x.shape[1]) != self.shape[1]:
-            raise LayerError(
-                f"layout {self.name!r} of {self.shape[0]} x {self.shape[1]} weights with kernel "
-                f"{geometry.kernel} and {geometry.groups} groups was given images of shape "
-                f"{tuple(x.shape)}; expected (images, channels, height, width)"
-            )
         if x.dtype != self.dtype:
             raise LayerError(
                 f"layout {self.name!r} holds {self.dtype} weights and was given images of "
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
         self.require_device(x)
-        if self.device.type != "cpu":
-            return self._convolve_dense(x, geometry, bias).clamp(low, high)
         x = x.contiguous()
-        size = geometry.output_size(x.shape[2], x.shape[3])
-        out = torch.empty(x.shape[0], self.shape[0], *size, dtype=self.dtype)
         try:
-            bound = geometry.bind((x.shape[0], x.shape[1], x.shape[2], x.shape[3]))
+            if self.device.type != "cpu":
+                return self._convolve_dense(x, geometry, bias).clamp(low, high)
+            bound, shape = self._bind_images(x.shape, geometry)
+            out = torch.empty(shape, dtype=self.dtype)
             self._matrix.convolve(
                 bound,
                 x.data_ptr(),
@@ -93,7 +88,7 @@ class ConvolvingLayout(KernelLayout):
 
     def _convolve_dense(self, x: Tensor, geometry: Geometry, bias: Tensor | None) -> Tensor:
         """Convolve with the dense weight, for devices without a kernel."""
-        geometry.output_size(x.shape[2], x.shape[3])  # raises when the kernel does not fit
+        self._bind_images(x.shape, geometry)  # raises when they do not fit
         top, bottom, left, right = geometry.padding
         return nn.functional.conv2d(
             nn.functional.pad(x, (left, right, top, bottom)),
@@ -104,3 +99,24 @@ class ConvolvingLayout(KernelLayout):
             geometry.dilation,
             geometry.groups,
         )
+
+    def _bind_images(self, shape: torch.Size, geometry: Geometry) -> tuple[Any, tuple[int, ...]]:
+        """Return what the kernel takes and the shape of its output.
+
+        Those of the last call are kept: a network has images of the same size again and again,
+        and working them out takes as long as a small convolution.
+        """
+        last = self._last
+        if last is not None and last[0] == shape and last[1] is geometry:
+            return last[2], last[3]
+        if len(shape) != 4 or geometry.columns(shape[1]) != self.shape[1]:
+            raise LayerError(
+                f"layout {self.name!r} of {self.shape[0]} x {self.shape[1]} weights with kernel "
+                f"{geometry.kernel} and {geometry.groups} groups was given images of shape "
+                f"{tuple(shape)}; expected (images, channels, height, width)"
+            )
+        images, channels, height, width = shape
+        bound = geometry.bind((images, channels, height, width))
+        out = (images, self.shape[0], *geometry.output_size(height, width))
+        self._last = (shape, geometry, bound, out)
+        return bound, out

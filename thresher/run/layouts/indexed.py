@@ -29,7 +29,7 @@ def too_wide(weight: Tensor) -> str | None:
 
 
 class Csr(ConvolvingLayout):
-    """Compressed sparse rows with 16-bit columns, for unstructured sparsity of 95 % and more.
+    """Compressed sparse rows with 16-bit columns, for unstructured sparsity of 90 % and more.
 
     Buffers: ``row_starts``, int64 (rows + 1,); ``indices``, uint16 (survivors,), the column of
     each; ``values``, (survivors,). A bfloat16 survivor takes 4 bytes, against 8 in CSR with

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["KernelLayout", "buffer", "value_dtypes"]
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -109,19 +110,21 @@ class KernelLayout(Layout):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the compiled kernel."""
+        leading = x.shape[:-1]
         if self._device.type == "cuda":
-            return self.multiply_on_cuda(x, bias)
+            flat = x.reshape(math.prod(leading), self.shape[1])
+            return self.multiply_on_cuda(flat, bias).reshape(*leading, self.shape[0])
         if self._device.type != "cpu":
             return super().multiply(x, bias)
-        out = torch.empty(x.shape[0], self.shape[0], dtype=self.dtype)
+        out = torch.empty(*leading, self.shape[0], dtype=self.dtype)
         bias_address = 0 if bias is None else bias.data_ptr()
         self._matrix.multiply(
-            x.data_ptr(), x.shape[0], out.data_ptr(), bias_address, torch.get_num_threads()
+            x.data_ptr(), math.prod(leading), out.data_ptr(), bias_address, torch.get_num_threads()
         )
         return out
 
     def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``x @ W.T + bias`` on a CUDA device.
+        """Return ``x @ W.T + bias`` on a CUDA device, for an `x` of shape (batch, columns).
 
         The default converts to dense; layouts with kernels for such devices override it.
         """

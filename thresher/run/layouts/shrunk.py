@@ -90,9 +90,9 @@ class Shrunk(Layout):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from a dense product of the smaller shapes."""
-        inner = x if len(self._columns) == self.shape[1] else x.index_select(1, self._columns)
+        inner = x if len(self._columns) == self.shape[1] else x.index_select(-1, self._columns)
         small = nn.functional.linear(inner, self._values)
         if len(self._rows) < self.shape[0]:
-            out = x.new_zeros(x.shape[0], self.shape[0])
-            small = out.index_copy_(1, self._rows, small)
+            out = x.new_zeros(*x.shape[:-1], self.shape[0])
+            small = out.index_copy_(-1, self._rows, small)
         return small if bias is None else (small + bias).to(self.dtype)
