@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import save_folder, tiny_llama
+from model_folders import save_folder, tiny_llama
 from torch import nn
 
 from thresher.cli import main

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_folder, tiny_llama
+from model_folders import save_folder, tiny_llama
 
 import thresher as th
 from thresher.core.calibration import read_text, token_windows

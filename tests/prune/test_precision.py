@@ -1,7 +1,7 @@
 """Lower precision in the forward pass must not leak into the statistics."""
 
 import torch
-from conftest import tiny_llama
+from model_folders import tiny_llama
 
 from thresher.core.blocks import find_blocks
 from thresher.core.layers import find_layers

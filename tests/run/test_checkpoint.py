@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_llama
+from model_folders import tiny_llama
 from safetensors.torch import load_file, save_file
 
 import thresher as th
@@ -93,7 +93,7 @@ def test_export_loads_without_thresher(sparse_folder, tmp_path):
 
 
 def test_saving_a_model_pruned_in_memory(tmp_path):
-    from conftest import byte_tokenizer
+    from model_folders import byte_tokenizer
     from transformers import AutoModelForCausalLM
 
     model = tiny_llama()
