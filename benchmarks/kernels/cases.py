@@ -25,7 +25,7 @@ class Case:
     layout : str
         Name of a registered layout.
     pattern : str
-        As :func:`thresher.core.patterns.parse` takes it.
+        As :func:`thresher.core.patterns.spec.parse` takes it.
     density : float
         Of the pattern.
     dtype : torch.dtype

@@ -77,7 +77,7 @@ class Pattern(ABC):
     @property
     @abstractmethod
     def spec(self) -> str:
-        """The text that :func:`parse` turns back into this pattern."""
+        """The text that :func:`~thresher.core.patterns.spec.parse` turns back into this pattern."""
 
 
 def as_mask(mask: object) -> torch.Tensor:
