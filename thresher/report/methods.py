@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..core.card import Catalogued, area_of, catalogue, find
+from .docstrings import wrapped
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
@@ -90,7 +91,8 @@ def describe(name: str) -> None:
     table.add_row("area", area_of(method))
     table.add_row("usage", usage(method))
     _console.print(table)
-    _console.print(inspect.getdoc(method) or card.summary, markup=False)
+    text = wrapped(inspect.getdoc(method) or card.summary, _console.width)
+    _console.print(text, markup=False, soft_wrap=True)
     result = evidence_result(card.name)
     if result is None:
         _console.print(f"\nno evidence recorded; try: thresher evidence {card.name}")

@@ -1,0 +1,50 @@
+"""Docstrings broken anew for the terminal."""
+
+import inspect
+
+import pytest
+
+from thresher.core.card import catalogue
+from thresher.report.docstrings import wrapped
+
+TEXT = """Summary.
+
+A paragraph of several words that
+goes on : here.
+
+Another one of two lines, which is
+long enough.
+
+Parameters
+----------
+alpha : float
+    Its description has two
+    lines.
+beta : int
+gamma : int
+
+Examples
+--------
+>>> 1 +  1
+2"""
+
+
+def test_paragraphs_are_joined_and_all_else_is_kept():
+    lines = wrapped(TEXT, 200).splitlines()
+    assert "Another one of two lines, which is long enough." in lines
+    assert "    Its description has two lines." in lines
+    assert lines[lines.index("Parameters") + 1] == "----------"
+    assert lines[lines.index("beta : int") + 1] == "gamma : int"
+    assert lines[-4:] == ["Examples", "--------", ">>> 1 +  1", "2"]
+
+
+def test_narrow_lines_keep_their_indentation():
+    lines = wrapped(TEXT, 20).splitlines()
+    at = lines.index("    Its description")
+    assert lines[at + 1 : at + 3] == ["    has two lines.", "beta : int"]
+
+
+@pytest.mark.parametrize("method", catalogue().values(), ids=list(catalogue()))
+def test_no_word_of_a_method_is_lost(method):
+    text = inspect.getdoc(method)
+    assert wrapped(text, 80).split() == text.split()
