@@ -52,7 +52,7 @@ def measure(case: str, chosen: slice, out: Path) -> dict[str, object]:
     from .perplexity import perplexity
 
     method, options = CASES[case]
-    windows = torch.from_numpy(np.load(tokens() / "calibration.npy")[chosen].copy())
+    windows = torch.from_numpy(np.load(tokens() / "calibration.npy")[chosen])
     recipe = as_recipe(method).with_options(**options)
     record = prune_folder(smollm2(), out, recipe, windows)
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()

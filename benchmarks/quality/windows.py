@@ -8,14 +8,11 @@ ALL = ":"
 
 
 def window_slice(text: str) -> slice:
-    """Return the slice that ``A:B`` or ``A:B:STEP`` names; each number may be left out.
-
-    ``::-1`` is all windows backwards: the same sums of products, rounded otherwise.
-    """
-    parts = text.split(":")
-    if len(parts) not in (2, 3):
-        raise ValueError(f"{text!r} is not a range of windows A:B or A:B:STEP")
-    return slice(*(int(part) if part else None for part in parts))
+    """Return the slice that ``A:B`` names; either end may be left out."""
+    start, colon, stop = text.partition(":")
+    if not colon:
+        raise ValueError(f"{text!r} is not a range of windows A:B")
+    return slice(int(start) if start else None, int(stop) if stop else None)
 
 
 def label(case: str, windows: str) -> str:

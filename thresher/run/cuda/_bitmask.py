@@ -78,36 +78,18 @@ def multiply(
     out = x.new_empty(batch, rows)
     if out.numel() == 0:
         return out
+    buffers = (x, mask, values, starts, bias, out)
     sizes = (rows, columns, starts.shape[1], mask.shape[1])
     with torch.cuda.device_of(x):
         if batch == 1:
             grid: Any = (triton.cdiv(rows, _ROWS_OF_ONE),)
-            multiply_one[grid](
-                x,
-                mask,
-                values,
-                starts,
-                bias,
-                out,
-                *sizes,
-                ROWS=_ROWS_OF_ONE,
-                BYTES=_BYTES_OF_ONE,
-            )
+            multiply_one[grid](*buffers, *sizes, ROWS=_ROWS_OF_ONE, BYTES=_BYTES_OF_ONE)
         else:
             width = min(_MOST_BATCH, max(16, triton.next_power_of_2(batch)))
             grid = (triton.cdiv(rows, _ROWS_OF_MANY), triton.cdiv(batch, width))
+            chunk = _BYTES_OF_MANY[x.dtype]
             multiply_many[grid](
-                x,
-                mask,
-                values,
-                starts,
-                bias,
-                out,
-                batch,
-                *sizes,
-                ROWS=_ROWS_OF_MANY,
-                BYTES=_BYTES_OF_MANY[x.dtype],
-                BATCH=width,
+                *buffers, batch, *sizes, ROWS=_ROWS_OF_MANY, BYTES=chunk, BATCH=width
             )
     return out
 
