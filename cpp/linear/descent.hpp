@@ -16,33 +16,11 @@
 #include <vector>
 
 #include "anderson.hpp"
+#include "options.hpp"
 #include "parallel.hpp"
 #include "support_descent.hpp"
 
 namespace thresher {
-
-struct Options {
-  double tolerance;       // on the duality gap, or on the optimality violation
-  int max_iterations;     // rounds of working sets
-  int max_epochs;         // passes over one working set
-  bool gap;               // stop on the duality gap (convex problems) and screen with it
-  int start_size;         // first working set
-  int threads;
-};
-
-struct Report {
-  double criterion = std::numeric_limits<double>::infinity();
-  int iterations = 0;
-  long epochs = 0;
-  bool converged = false;
-};
-
-// What one pass over a block finds: how far it is from optimal, and the norm of the
-// correlation of its columns with the residual (the dual constraint bounds it by strength).
-template <class T>
-struct Measure {
-  T violation = 0, correlation = 0;
-};
 
 template <class Model>
 class Descent {
@@ -60,6 +38,7 @@ class Descent {
   }
 
   Report run() {
+    if (!options_.verify && size_of_set(candidates_) == candidates_.size()) return settle_once();
     Report report;
     const bool predicted = model_.follow() && options_.gap;
     if (predicted) known_.assign(known_.size(), true);
@@ -259,17 +238,30 @@ class Descent {
     return largest;
   }
 
+  // One pass over all blocks, then over the active ones until these settle.
+  Report settle_once() {
+    refresh();
+    epoch(candidates_);
+    Report report;
+    report.iterations = 1;
+    report.epochs = 1 + settle(active_of(candidates_), floor());
+    return report;
+  }
+
+  std::vector<std::size_t> active_of(const std::vector<std::size_t>& set) const {
+    std::vector<std::size_t> active;
+    for (std::size_t b : set)
+      if (model_.active(b)) active.push_back(b);
+    return active;
+  }
+
   // Descends on one working set until a whole pass changes nothing by more than `target`.
   long solve(const std::vector<std::size_t>& set, T target) {
     long epochs = 0;
-    std::vector<std::size_t> active;
     while (epochs < options_.max_epochs) {
       ++epochs;
       if (epoch(set) <= target) break;
-      active.clear();
-      for (std::size_t b : set)
-        if (model_.active(b)) active.push_back(b);
-      epochs += settle(active, target);
+      epochs += settle(active_of(set), target);
     }
     return epochs;
   }

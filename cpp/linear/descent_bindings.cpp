@@ -53,12 +53,12 @@ Penalty<T> penalty_of(const PenaltyCode& code, const T* weights) {
   return {static_cast<PenaltyKind>(kind), T(alpha), T(shape), weights, positive};
 }
 
-// (tolerance, iterations, epochs, gap, start size, threads) as Python sends them.
-using OptionCode = std::tuple<double, int, int, bool, int, int>;
+// (tolerance, iterations, epochs, gap, verify, start size, threads) as Python sends them.
+using OptionCode = std::tuple<double, int, int, bool, bool, int, int>;
 
 Options options_of(const OptionCode& code) {
-  const auto& [tolerance, iterations, epochs, gap, start, threads] = code;
-  return {tolerance, iterations, epochs, gap, start, threads};
+  const auto& [tolerance, iterations, epochs, gap, verify, start, threads] = code;
+  return {tolerance, iterations, epochs, gap, verify, start, threads};
 }
 
 template <class Model>

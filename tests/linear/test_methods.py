@@ -31,7 +31,7 @@ from . import problems
 
 
 @parametrize_with_checks(
-    [LossOMP(), LossOMP(loss="absolute"), ThresholdingWithFeedback(), ScoringSystem(time_limit=0.5)]
+    [LossOMP(), LossOMP(loss="absolute"), ThresholdingWithFeedback(), ScoringSystem(node_limit=1)]
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -222,6 +222,14 @@ class TestScoringSystem:
         model = ScoringSystem(max_points=3, max_offset=5, max_features=1, signs=signs).fit(X, y)
         assert np.count_nonzero(model.points_) <= 1
         assert model.points_[0] <= 0
+
+    def test_a_search_that_ends_by_its_nodes_finds_the_same_again(self):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((50, 10))
+        y = X[:, 0] + rng.standard_normal(50) > 0
+        first, second = (ScoringSystem(node_limit=1).fit(X, y) for _ in range(2))
+        assert first.gap_ > 1e-3  # it was cut short
+        np.testing.assert_array_equal(first.points_, second.points_)
 
     def test_a_single_class_is_refused(self):
         with pytest.raises(DataError, match="one class"):

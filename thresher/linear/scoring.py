@@ -37,7 +37,9 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         1 or -1 where points must not have the other sign, 0 where both may be.
     time_limit : float, default 60
         Seconds; the best found by then is kept, with ``gap_`` stating how far it may be
-        from optimal.
+        from optimal. What is found by then depends on the machine and its load.
+    node_limit : int, optional
+        Most nodes of the search tree; a search that ends by it finds the same everywhere.
 
     Attributes
     ----------
@@ -76,6 +78,7 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         max_features: int | None = None,
         signs: Any = None,
         time_limit: float = 60.0,
+        node_limit: int | None = None,
     ) -> None:
         self.sparsity = sparsity
         self.max_points = max_points
@@ -83,6 +86,7 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         self.max_features = max_features
         self.signs = signs
         self.time_limit = time_limit
+        self.node_limit = node_limit
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -121,8 +125,9 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         solution = self._solve(X, 2.0 * codes - 1.0)
         if solution.x is None:
             raise DataError(
-                f"no scoring system was found within {self.time_limit} s; raise time_limit, or "
-                "give fewer samples or features"
+                f"no scoring system was found within {self.time_limit} s"
+                + ("" if self.node_limit is None else f" and {self.node_limit} nodes")
+                + "; raise the limit, or give fewer samples or features"
             )
         values = np.round(solution.x[: X.shape[1] + 1]).astype(int)
         self.offset_, self.points_ = int(values[0]), values[1:]
@@ -165,7 +170,7 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
             np.r_[self.max_offset, high, np.ones(n + p), np.full(p, self.max_points)],
         )
         whole = np.r_[np.ones(1 + p + n + p), np.zeros(p)]
-        options = {"time_limit": self.time_limit}
+        options = {"time_limit": self.time_limit, "node_limit": self.node_limit}
         return milp(goal, integrality=whole, bounds=bounds, constraints=limits, options=options)
 
     def decision_function(self, X: Any) -> np.ndarray:

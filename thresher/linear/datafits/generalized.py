@@ -45,13 +45,12 @@ class Logistic(Datafit):
 
     def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
         """Return minus the weighted entropy of the class."""
-        used = weight > 0
-        q = -y[used] * dual[used] / weight[used]
-        if np.any((q < -1e-12) | (q > 1 + 1e-12)):
+        q = np.divide(-y * dual, weight, out=np.full_like(dual, 0.5), where=weight > 0)
+        if q.min() < -1e-12 or q.max() > 1 + 1e-12:
             return np.inf
         q = np.clip(q, 0, 1)
         log, other = (np.log(np.maximum(share, 1e-300)) for share in (q, 1 - q))
-        return float(weight[used] @ (q * log + (1 - q) * other))
+        return float(weight @ (q * log + (1 - q) * other))
 
 
 @dataclass(frozen=True)

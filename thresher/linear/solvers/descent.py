@@ -58,14 +58,17 @@ class Descent(Solver):
         gap: bool = False,
         rounds: int = 100,
         trail: Trail | None = None,
+        verify: bool = True,
     ) -> tuple[float, int, bool]:
         """Minimise a quadratic plus `penalty` in place.
 
         Returns the criterion, the rounds of working sets, and whether the absolute
-        `tolerance` was met.
+        `tolerance` was met. Without `verify` all blocks are passed once and the active ones
+        until they settle, for callers that judge the result themselves: the criterion is
+        then infinite.
         """
         options = (
-            float(tolerance), rounds, 10_000, gap, self.working_set, thread_count()
+            float(tolerance), rounds, 10_000, gap, verify, self.working_set, thread_count()
         )  # fmt: skip
         criterion, done, _, converged = self.kernel(quadratic, penalty, coef, trail, options)
         return criterion, done, converged
