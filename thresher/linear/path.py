@@ -111,7 +111,7 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
     """
     alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
     single = problem.design.dtype == np.float32
-    problem.share("trail", _linear.Trail32 if single else _linear.Trail64)
+    problem.centred.share("trail", _linear.Trail32 if single else _linear.Trail64)
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:

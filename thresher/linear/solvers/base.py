@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Solver"]
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -84,4 +84,8 @@ class Solver(ABC):
             )
         if intercept is None:
             intercept = problem.best_constant
-        return self.run(problem, start, np.asarray(intercept, dtype=float))
+        centred = problem.centred
+        solution = self.run(centred, start, np.asarray(intercept, dtype=float) - problem.centre)
+        if centred is problem:
+            return solution
+        return replace(solution, intercept=solution.intercept + problem.centre)
