@@ -64,6 +64,22 @@ def test_the_origin_of_the_features_does_not_matter(name, dtype, mean, accuracy)
     )
 
 
+@pytest.mark.parametrize(
+    "datafit",
+    [datafits.Squares(), datafits.Huber(), datafits.SmoothQuantile(), datafits.SquareRoot()],
+    ids=lambda datafit: type(datafit).__name__,
+)
+@pytest.mark.parametrize("mean", [-1e7, 1e9])
+def test_the_origin_of_the_target_does_not_matter(datafit, mean):
+    X, y = regression()
+    y = np.round(y, 6)  # so that adding the mean rounds little
+    found, expected = (
+        SparseGLM(datafit, penalties.L1(0.1), tol=1e-9).fit(X, target) for target in (y + mean, y)
+    )
+    np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-6)
+    assert found.intercept_ - mean == pytest.approx(expected.intercept_, abs=1e-6)
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 1000),

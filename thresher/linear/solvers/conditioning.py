@@ -29,29 +29,35 @@ class Conditioned:
         With centred columns, or in double precision, where that was needed.
     means : array of shape (p,) or None
         What was subtracted from each column.
+    centre : array of shape () or (outputs,)
+        What was subtracted from the target.
     """
 
     problem: Problem
     means: np.ndarray | None
+    centre: np.ndarray
 
     def start(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where the restated problem starts."""
-        shift = 0.0 if self.means is None else self.means @ coef.astype(float)
-        return coef.astype(self.problem.design.dtype, copy=False), intercept + shift
+        coef = coef.astype(self.problem.design.dtype, copy=False)
+        return coef, intercept - self.centre + self._shift(coef)
 
     def finish(self, solution: Solution, dtype: np.dtype) -> Solution:
         """Return the solution of the first problem, its coefficients in the given precision."""
         coef = solution.coef.astype(dtype, copy=False)
-        shift = 0.0 if self.means is None else self.means @ coef.astype(float)
-        return replace(solution, coef=coef, intercept=np.asarray(solution.intercept - shift))
+        intercept = solution.intercept + self.centre - self._shift(coef)
+        return replace(solution, coef=coef, intercept=np.asarray(intercept))
+
+    def _shift(self, coef: np.ndarray) -> np.ndarray:
+        return np.zeros(()) if self.means is None else self.means @ coef.astype(float)
 
 
 def condition(problem: Problem) -> Conditioned:
-    """Restate a problem: columns centred where their means dwarf them, precision where it lacks.
+    """Restate a problem: target and columns centred, and precision where it lacks.
 
-    Centring needs an intercept and a dense design, of which it makes a copy. Single precision
-    is left where the squares of a column leave its range, or where a sparse column would have to
-    be centred.
+    The target is centred where the loss knows shifts, columns where their means dwarf them, which
+    needs an intercept and a dense design, and makes a copy of it. Single precision is left where
+    the squares of a column leave its range, or where a sparse column would have to be centred.
 
     Parameters
     ----------
@@ -70,13 +76,13 @@ def condition(problem: Problem) -> Conditioned:
     """
     kept: Conditioned | None = problem.share("conditioned", lambda: _restated(problem))
     if kept is None:
-        return Conditioned(problem, None)
+        return Conditioned(problem, None, np.zeros(()))
     return replace(kept, problem=kept.problem.with_penalty(problem.penalty))
 
 
 def _restated(problem: Problem) -> Conditioned | None:
     """Return None for the problem itself, which must not keep itself alive."""
-    conditioned = _condition(problem)
+    conditioned = replace(_condition(problem.centred), centre=problem.centre)
     return None if conditioned.problem is problem else conditioned
 
 
@@ -89,7 +95,7 @@ def _condition(problem: Problem) -> Conditioned:
     if dwarfed.any() and not problem.design.is_sparse:
         return _centred(problem)
     _require_range(problem)
-    return Conditioned(problem, None)
+    return Conditioned(problem, None, np.zeros(()))
 
 
 def _dwarfed(problem: Problem) -> np.ndarray:
@@ -115,7 +121,7 @@ def _centred(problem: Problem) -> Conditioned:
     design = Design(matrix.astype(problem.design.dtype, copy=False))
     restated = replace(problem, design=design, _shared={})
     _require_range(restated)
-    return Conditioned(restated, means)
+    return Conditioned(restated, means, np.zeros(()))
 
 
 def _in_range(problem: Problem) -> bool:
