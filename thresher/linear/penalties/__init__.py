@@ -1,6 +1,6 @@
 """Penalties: what a solver needs to know of a regulariser, one class each."""
 
-from .balls import Ball, L1Ball, Simplex
+from .balls import Ball, L1Ball, NuclearBall, Polytope, Simplex
 from .base import Penalty, Separable
 from .blocks import Grouped, Rows, group_lasso, sparse_group_lasso
 from .separable import L0, L1, L1L2, MCP, SCAD, LogSum, Lq, NonNegative
@@ -21,7 +21,9 @@ __all__ = [
     "LogSum",
     "Lq",
     "NonNegative",
+    "NuclearBall",
     "Penalty",
+    "Polytope",
     "Rows",
     "Separable",
     "Simplex",
