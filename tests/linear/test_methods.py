@@ -20,7 +20,6 @@ from thresher.linear.solvers import (
     AcceleratedConcave,
     CoordinateDescent,
     FrankWolfe,
-    GreedyBlocks,
     Problem,
     ProximalGradient,
     Spiral,
@@ -234,35 +233,6 @@ class TestScoringSystem:
     def test_a_single_class_is_refused(self):
         with pytest.raises(DataError, match="one class"):
             ScoringSystem().fit(np.eye(4), np.ones(4))
-
-
-class TestGreedyBlocks:
-    @pytest.mark.parametrize("rule", ["curvature", "gauss-southwell"])
-    @pytest.mark.parametrize("name", ["squares", "logistic"])
-    def test_agrees_with_coordinate_descent(self, name, rule):
-        X, y = problems.problem(name, 0, rows=100, columns=60, mean=1.0)
-        problem = Problem.build(X, y, problems.DATAFITS[name], penalties.L1(0.05))
-        found = GreedyBlocks(tol=1e-9, rule=rule).solve(problem)
-        other = CoordinateDescent(tol=1e-13).solve(problem)
-        assert found.converged
-        np.testing.assert_allclose(found.coef, other.coef, atol=1e-6)
-
-    def test_newton_ends_what_descent_drags_out(self):
-        X, y = problems.problem("squares", 1, rows=60, columns=80)
-        problem = Problem.build(X, y, datafits.Squares(), penalties.L1(0.02))
-        steps = {
-            newton: GreedyBlocks(tol=1e-10, newton=newton, max_iter=2000).solve(problem).n_iter
-            for newton in (True, False)
-        }
-        assert 2 * steps[True] < steps[False]
-
-    def test_unknown_rule_and_other_penalties_are_refused(self):
-        X, y = problems.problem("squares", 0)
-        problem = Problem.build(X, y, datafits.Squares(), penalties.L1())
-        with pytest.raises(OptionError, match="did you mean 'cyclic'"):
-            GreedyBlocks(rule="cycle").solve(problem)
-        with pytest.raises(OptionError, match="only the L1 norm"):
-            GreedyBlocks().solve(problem.with_penalty(penalties.MCP()))
 
 
 class TestRepresenters:
