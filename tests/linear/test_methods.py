@@ -12,7 +12,6 @@ from thresher.linear import (
     Representers,
     ScoringSystem,
     SparseLogistic,
-    ThresholdingWithFeedback,
     datafits,
     penalties,
 )
@@ -24,14 +23,11 @@ from thresher.linear.solvers import (
     ProximalGradient,
     Spiral,
 )
-from thresher.linear.thresholding import cosamp, hard_thresholding_pursuit, iht
 
 from . import problems
 
 
-@parametrize_with_checks(
-    [LossOMP(), LossOMP(loss="absolute"), ThresholdingWithFeedback(), ScoringSystem(node_limit=1)]
-)
+@parametrize_with_checks([LossOMP(), LossOMP(loss="absolute"), ScoringSystem(node_limit=1)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -44,34 +40,6 @@ def sensing():
     x = np.zeros(200)
     x[rng.choice(200, 8, replace=False)] = rng.choice([-1, 1], 8) * rng.uniform(1, 2, 8)
     return A, x
-
-
-class TestThresholding:
-    @pytest.mark.parametrize("method", [iht, hard_thresholding_pursuit, cosamp])
-    def test_exact_recovery(self, method, sensing):
-        A, x = sensing
-        found = method(A, A @ x, 8)
-        np.testing.assert_allclose(found.coef, x, atol=1e-6)
-        assert found.residual <= 1e-6
-
-    @pytest.mark.parametrize(("k", "adaptive"), [(8, False), (20, True)])
-    def test_feedback_recovers_in_few_steps(self, k, adaptive, sensing):
-        A, x = sensing
-        found = ThresholdingWithFeedback(k, adaptive=adaptive).recover(A, A @ x)
-        np.testing.assert_allclose(found.coef, x, atol=1e-8)
-        assert found.n_iter <= 10
-
-    def test_estimator_finds_support_behind_means_and_scales(self, sensing):
-        A, x = sensing
-        X = 5 * A + 3.0
-        model = ThresholdingWithFeedback(8).fit(X, X @ x + 2.0)
-        np.testing.assert_allclose(model.coef_, x, atol=1e-8)
-        assert model.intercept_ == pytest.approx(2.0)
-
-    def test_too_many_entries_is_a_clear_error(self, sensing):
-        A, x = sensing
-        with pytest.raises(OptionError, match="cannot keep 201 of 200"):
-            iht(A, A @ x, 201)
 
 
 class TestLossOMP:
