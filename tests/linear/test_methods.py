@@ -8,7 +8,6 @@ from thresher.core.errors import DataError, OptionError
 from thresher.linear import (
     ElasticNet,
     Lasso,
-    LossOMP,
     Representers,
     ScoringSystem,
     SparseLogistic,
@@ -27,71 +26,9 @@ from thresher.linear.solvers import (
 from . import problems
 
 
-@parametrize_with_checks([LossOMP(), LossOMP(loss="absolute"), ScoringSystem(node_limit=1)])
+@parametrize_with_checks([ScoringSystem(node_limit=1)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
-
-
-@pytest.fixture(scope="module")
-def sensing():
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((80, 200))
-    A /= np.linalg.norm(A, axis=0)
-    x = np.zeros(200)
-    x[rng.choice(200, 8, replace=False)] = rng.choice([-1, 1], 8) * rng.uniform(1, 2, 8)
-    return A, x
-
-
-class TestLossOMP:
-    def test_gross_errors_do_not_disturb_the_absolute_loss(self, sensing):
-        A, x = sensing
-        y = A @ x
-        y[:4] += 50.0
-        robust = LossOMP(8, loss="absolute", fit_intercept=False).fit(A, y)
-        plain = LossOMP(8, fit_intercept=False).fit(A, y)
-        np.testing.assert_allclose(robust.coef_, x, atol=1e-8)
-        assert np.linalg.norm(plain.coef_ - x) > 1
-
-    @pytest.mark.parametrize("loss", ["lasso", "square-root"])
-    @pytest.mark.parametrize("seed", range(3))
-    def test_gain_is_what_one_coefficient_saves(self, loss, seed):
-        from thresher.linear.loss_omp import _lasso_gain, _square_root_gain
-
-        rng = np.random.default_rng(seed)
-        X = rng.standard_normal((20, 5))
-        X /= np.linalg.norm(X, axis=0)
-        r, cost = rng.standard_normal(20), np.full(5, 0.3)
-        grid = np.linspace(-5, 5, 20_001)
-        for j in range(5):
-            squares = r @ r - 2 * grid * (X[:, j] @ r) + grid**2
-            loss_values = squares if loss == "lasso" else np.sqrt(squares)
-            at_zero = r @ r if loss == "lasso" else np.linalg.norm(r)
-            best = at_zero - np.min(loss_values + 0.3 * np.abs(grid))
-            rule = _lasso_gain if loss == "lasso" else _square_root_gain
-            assert rule(X, r, cost)[j] == pytest.approx(best, abs=1e-5)
-
-    def test_absolute_gain_is_what_one_coefficient_saves(self):
-        from thresher.linear.loss_omp import _absolute_gain
-
-        rng = np.random.default_rng(0)
-        X, r, cost = rng.standard_normal((20, 5)), rng.standard_normal(20), np.full(5, 0.7)
-        grid = np.linspace(-5, 5, 20_001)
-        for j in range(5):
-            values = np.abs(r[:, None] - np.outer(X[:, j], grid)).sum(0) + 0.7 * np.abs(grid)
-            best = np.abs(r).sum() - values.min()
-            assert _absolute_gain(X, r, cost)[j] == pytest.approx(best, abs=1e-2)
-
-    def test_small_weights_lead_the_choice(self, sensing):
-        A, x = sensing
-        weights = np.where(x != 0, 0.1, 2.0)
-        y = A @ x + 0.3 * np.random.default_rng(0).standard_normal(80)
-        for options in ({"loss": "lasso", "alpha": 1.0}, {"norm": "l0", "alpha": 0.5}):
-            model = LossOMP(8, weights=weights, fit_intercept=False, **options).fit(A, y)
-            assert set(model.support_) <= set(np.flatnonzero(x))
-
-    def test_unknown_loss_is_named(self, sensing):
-        with pytest.raises(OptionError, match="did you mean 'lasso'"):
-            LossOMP(loss="laso").fit(*sensing[:1], np.arange(80.0))
 
 
 class TestAcceleratedConcave:
