@@ -20,7 +20,6 @@ from thresher.linear.solvers import (
     FrankWolfe,
     Problem,
     ProximalGradient,
-    Spiral,
 )
 
 from . import problems
@@ -72,39 +71,6 @@ class TestFrankWolfe:
         X, y = problems.problem("squares", 0)
         with pytest.raises(OptionError, match="not a ball"):
             FrankWolfe().solve(Problem.build(X, y, datafits.Squares(), penalties.L1()))
-
-
-class TestSpiral:
-    @pytest.fixture
-    def counts(self):
-        rng = np.random.default_rng(0)
-        A = rng.random((60, 40)) / 60
-        intensity = np.zeros(40)
-        intensity[[3, 17, 30]] = [400.0, 700.0, 300.0]
-        return A, rng.poisson(A @ intensity).astype(float), intensity
-
-    @pytest.mark.parametrize(
-        "penalty",
-        [penalties.L1(0.002, positive=True), penalties.TotalVariation(0.002, positive=True)],
-    )
-    def test_reaches_the_minimum(self, counts, penalty):
-        A, y, _ = counts
-        problem = Problem.build(A, y, datafits.PoissonIdentity(0.1), penalty, intercept=False)
-        found = Spiral(tol=1e-7, max_iter=20_000).solve(problem)
-        best = problem.objective(found.coef, problem.predict(found.coef, found.intercept))
-        assert found.coef.min() >= 0
-        rng = np.random.default_rng(1)
-        for size in (0.1, 10.0):
-            for _ in range(50):
-                moved = np.maximum(found.coef + size * rng.standard_normal(40), 0)
-                assert problem.objective(moved, problem.predict(moved, np.zeros(()))) >= best - 1e-6
-
-    def test_refuses_what_may_be_negative(self, counts):
-        A, y, _ = counts
-        with pytest.raises(OptionError, match="positive=True"):
-            Spiral().solve(
-                Problem.build(A, y, datafits.PoissonIdentity(), penalties.L1(), intercept=False)
-            )
 
 
 class TestScoringSystem:
