@@ -8,6 +8,7 @@ from .clustered_bayes import ClusteredBayes
 from .compound_gaussian import CompoundGaussian
 from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
 from .display import CVDisplay, PathDisplay
+from .feedback import ThresholdingWithFeedback
 from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
@@ -30,7 +31,7 @@ from .simultaneous import SimultaneousGLM
 from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
 from .task_selection import TaskSelection
-from .thresholding import ThresholdingWithFeedback
+from .thresholding import amp, cosamp, hard_thresholding_pursuit, iht
 from .zero_imputation import ZeroImputedRegression
 from .zeroth_order import ZerothOrderFrankWolfe
 
@@ -75,8 +76,12 @@ __all__ = [
     "ThresholdingWithFeedback",
     "ZeroImputedRegression",
     "ZerothOrderFrankWolfe",
+    "amp",
     "batch_omp",
+    "cosamp",
     "datafits",
+    "hard_thresholding_pursuit",
+    "iht",
     "penalties",
     "solvers",
 ]

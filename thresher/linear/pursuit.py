@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
 from . import _linear
 from .design import thread_count
 from .greedy import Columns, greedy_support
@@ -59,7 +60,8 @@ def batch_omp(
     dtype = np.result_type(dictionary, signals, np.float32)
     atoms = dictionary.astype(dtype, copy=False)
     signals = signals.astype(dtype, copy=False)
-    if not 1 <= n_nonzero <= min(atoms.shape):
+    check_whole("n_nonzero", n_nonzero)
+    if n_nonzero > min(atoms.shape):
         raise OptionError(
             f"cannot choose {n_nonzero} of {atoms.shape[0]} atoms with {atoms.shape[1]} features; "
             f"ask for 1 to {min(atoms.shape)}"
@@ -177,7 +179,7 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
     Raises
     ------
     OptionError
-        If more columns are asked for than there are.
+        If more columns are asked for than there are, or an option is out of range.
 
     References
     ----------
@@ -195,4 +197,7 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         count = self.n_nonzero_coefs
         if count is None:
             count = min(max(X.shape[1] // 10, 1), X.shape[0])
+        check_whole("n_nonzero_coefs", count, least=0)
+        if not self.tol >= 0:
+            raise OptionError(f"tol must not be negative, got {self.tol}")
         return greedy_support(Columns(X, y), count, lambda rest: (X.T @ rest) ** 2, self.tol)
