@@ -10,7 +10,6 @@ from thresher.linear import (
     Lasso,
     LossOMP,
     Representers,
-    ScoringSystem,
     SparseLogistic,
     ThresholdingWithFeedback,
     datafits,
@@ -30,9 +29,7 @@ from thresher.linear.thresholding import cosamp, hard_thresholding_pursuit, iht
 from . import problems
 
 
-@parametrize_with_checks(
-    [LossOMP(), LossOMP(loss="absolute"), ThresholdingWithFeedback(), ScoringSystem(node_limit=1)]
-)
+@parametrize_with_checks([LossOMP(), LossOMP(loss="absolute"), ThresholdingWithFeedback()])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -201,39 +198,6 @@ class TestSpiral:
             Spiral().solve(
                 Problem.build(A, y, datafits.PoissonIdentity(), penalties.L1(), intercept=False)
             )
-
-
-class TestScoringSystem:
-    def test_finds_planted_points(self):
-        rng = np.random.default_rng(0)
-        X = rng.integers(0, 2, (120, 6)).astype(float)
-        y = np.where(X @ [2, -1, 0, 0, 1, 0] - 1 > 0, "ill", "well")
-        model = ScoringSystem(0.005, max_points=3, max_offset=5).fit(X, y)
-        assert model.score(X, y) == 1.0
-        assert model.gap_ <= 1e-4
-        assert np.flatnonzero(model.points_).tolist() == [0, 1, 4]
-        assert "points per unit" in model.card_text()
-
-    def test_constraints_hold(self):
-        rng = np.random.default_rng(0)
-        X = rng.integers(0, 2, (60, 5)).astype(float)
-        y = X[:, 0] + X[:, 1] + rng.random(60) > 1.2
-        signs = [-1, 0, 0, 0, 0]
-        model = ScoringSystem(max_points=3, max_offset=5, max_features=1, signs=signs).fit(X, y)
-        assert np.count_nonzero(model.points_) <= 1
-        assert model.points_[0] <= 0
-
-    def test_a_search_that_ends_by_its_nodes_finds_the_same_again(self):
-        rng = np.random.default_rng(0)
-        X = rng.standard_normal((50, 10))
-        y = X[:, 0] + rng.standard_normal(50) > 0
-        first, second = (ScoringSystem(node_limit=1).fit(X, y) for _ in range(2))
-        assert first.gap_ > 1e-3  # it was cut short
-        np.testing.assert_array_equal(first.points_, second.points_)
-
-    def test_a_single_class_is_refused(self):
-        with pytest.raises(DataError, match="one class"):
-            ScoringSystem().fit(np.eye(4), np.ones(4))
 
 
 class TestGreedyBlocks:
