@@ -224,7 +224,7 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
             raise OptionError(f"signs must be -1, 0 or 1 for every feature, got {self.signs}")
         requires = [] if self.requires is None else list(self.requires)
         for pair in requires:
-            if len(pair) != 2 or not all(j in range(n_features) for j in pair):
+            if np.shape(pair) != (2,) or not all(j in range(n_features) for j in pair):
                 raise OptionError(
                     f"requires holds {pair}; it takes pairs of columns from 0 to {n_features - 1}"
                 )
