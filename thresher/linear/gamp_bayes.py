@@ -17,7 +17,9 @@ class GAMPBayes(Catalogued, EMRegressor):
 
     Learns the prior variance of every coefficient and that of the noise. The posterior, for
     which :class:`~thresher.linear.bayes.SparseBayes` inverts matrices, comes from damped Gaussian
-    approximate message passing: products with ``X`` and ``X.T`` only.
+    approximate message passing: products with ``X`` and ``X.T`` only. The paper's second
+    algorithm, GGAMP-TSBL, for several measurement vectors whose supports agree and whose values
+    are correlated in time, is not part of this class.
 
     Parameters
     ----------
