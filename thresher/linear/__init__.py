@@ -12,6 +12,7 @@ from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
+from .kronecker_pursuit import kronecker_omp
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .list_decodable import ListDecodableRegression
 from .loss_omp import LossOMP
@@ -77,6 +78,7 @@ __all__ = [
     "ZerothOrderFrankWolfe",
     "batch_omp",
     "datafits",
+    "kronecker_omp",
     "penalties",
     "solvers",
 ]
