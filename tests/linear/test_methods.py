@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import (
     ElasticNet,
     Lasso,
+    LassoCV,
     LossOMP,
     Representers,
     SparseLogistic,
+    SparseLogisticCV,
     ThresholdingWithFeedback,
     datafits,
     penalties,
@@ -238,6 +242,61 @@ class TestRepresenters:
         shares = Representers(model, X, y).explain(X[:5])
         linear = X[:5] @ np.ravel(model.coef_)
         np.testing.assert_allclose(shares.sum(axis=1), linear, atol=1e-8)
+
+    @pytest.fixture
+    def fitted(self):
+        X, y = problems.problem("squares", 0, rows=80, columns=40, mean=2.0)
+        return X, y, Lasso(0.1, tol=1e-12).fit(X, y)
+
+    def test_one_sample_is_a_row(self, fitted):
+        X, y, model = fitted
+        explained = Representers(model, X, y)
+        shares = explained.explain(X[3])
+        assert shares.shape == (80,)
+        np.testing.assert_allclose(shares, explained.explain(X[:4])[3], rtol=1e-12)
+        assert explained.explain(list(X[3])).sum() == pytest.approx(X[3] @ model.coef_)
+        with pytest.raises(DataError, match="the model has 40 features, what to explain has 39"):
+            explained.explain(X[3, :39])
+
+    @pytest.mark.parametrize("kind", [sparse.csc_array, sparse.csr_matrix])
+    def test_sparse_designs_give_the_same(self, kind, fitted):
+        X, y, _ = fitted
+        X = np.where(np.abs(X) > 1.5, X, 0)
+        model = Lasso(0.1, tol=1e-12).fit(kind(X), y)
+        found = Representers(model, kind(X), y).explain(kind(X[:3]))
+        np.testing.assert_allclose(found, Representers(model, X, y).explain(X[:3]), atol=1e-12)
+        np.testing.assert_allclose(found.sum(axis=1), X[:3] @ model.coef_, atol=1e-7)
+
+    def test_strengths_chosen_by_cross_validation(self, fitted):
+        X, y, _ = fitted
+        for model in (LassoCV(tol=1e-10), SparseLogisticCV(tol=1e-10)):
+            target = y if isinstance(model, LassoCV) else y > np.median(y)
+            model.fit(X, target)
+            shares = Representers(model, X, target).explain(X[0])
+            assert shares.sum() == pytest.approx(float(X[0] @ np.ravel(model.coef_)), abs=1e-4)
+
+    def test_weighted_fits_need_their_weights(self, fitted):
+        X, y, _ = fitted
+        weight = np.random.default_rng(0).uniform(0, 5, 80)
+        model = Lasso(0.1, tol=1e-12).fit(X, y, sample_weight=weight)
+        shares = Representers(model, X, y, sample_weight=weight).explain(X[0])
+        assert shares.sum() == pytest.approx(float(X[0] @ model.coef_))
+        with pytest.raises(DataError, match="its sample_weight included"):
+            Representers(model, X, y)
+
+    def test_the_model_is_left_as_it_was(self, fitted):
+        X, y, _ = fitted
+        model = SparseLogistic(0.03).fit(X, np.where(y > 0, "a", "b"))
+        with pytest.raises(DataError):
+            Representers(model, -X, np.where(y > 0, "c", "d"))
+        assert model.classes_.tolist() == ["a", "b"]
+
+    def test_other_models_are_named(self, fitted):
+        X, y, _ = fitted
+        with pytest.raises(OptionError, match="got Ridge; fit a Lasso"):
+            Representers(Ridge().fit(X, y), X, y)
+        with pytest.raises(OptionError, match="without a ridge"):
+            Representers(SparseLogistic(0.03, l1_ratio=0.5).fit(X, y > 0), X, y > 0)
 
     def test_other_data_and_other_penalties_are_refused(self):
         X, y = problems.problem("squares", 0, rows=80)
