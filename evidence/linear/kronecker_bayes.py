@@ -70,7 +70,7 @@ def _hits(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    trials = max(1, round(8 * scale))
+    trials = max(1, round(32 * scale))
     # Error in dB, hits and processor time, per method, setting and seed.
     found = np.zeros((3, len(_METHODS), len(_SETTINGS), len(seeds)))
     for s, seed in enumerate(seeds):
@@ -108,23 +108,28 @@ def _verdict(found: np.ndarray) -> Outcome:
         for i, m in enumerate(_METHODS)
         for j, (rows, snr) in enumerate(_SETTINGS)
     ]  # fmt: skip
-    return Outcome.judged(slacks, _summary(overall.mean(1), speed), table, _figure(errors))
+    summary = _summary(overall.mean(1), overall[0] - overall[1], speed)
+    return Outcome.judged(slacks, summary, table, _figure(errors))
 
 
-def _summary(overall: np.ndarray, speed: float) -> str:
-    gap = overall[0] - overall[1]
+def _summary(overall: np.ndarray, gaps: np.ndarray, speed: float) -> str:
     text = (
         "Mean error in dB: "
         + ", ".join(f"{m} {e:.1f}" for m, e in zip(_METHODS, overall, strict=True))
-        + f". The SVD update is {speed:.1f} times as fast as alternating minimisation, with "
-        f"{gap:+.1f} dB of error. The margin is in dB."
+        + f". The SVD update is {speed:.1f} times as fast as alternating minimisation; its error "
+        f"is {gaps.mean():+.1f} dB higher ({', '.join(f'{gap:+.1f}' for gap in gaps)} by seed). The "
+        "margin is in dB."
     )
-    if gap > 0:
+    if gaps.mean() > 0:
         text += (
-            " The paper finds the SVD update more accurate too. Suspected reason: the nearest "
-            "product in the sum of squares follows the largest moments, and factors that small "
-            "but true coefficients need are lost; alternating minimisation lowers the objective "
-            "that the prior asks for, and is given five sweeps a round here."
+            " The paper finds the SVD update more accurate. Suspected reason: the nearest "
+            "product in the sum of squares follows the largest moments and loses small ones; "
+            "alternating minimisation lowers the objective that the prior asks for."
+        )
+    elif paired_margin(-gaps) <= 0:
+        text += (
+            " The paper finds the SVD update more accurate; here its gain is within the noise "
+            "between seeds: each of the two fails on some supports where the other does not."
         )
     return text
 
