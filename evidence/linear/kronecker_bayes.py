@@ -117,8 +117,8 @@ def _summary(overall: np.ndarray, gaps: np.ndarray, speed: float) -> str:
         "Mean error in dB: "
         + ", ".join(f"{m} {e:.1f}" for m, e in zip(_METHODS, overall, strict=True))
         + f". The SVD update is {speed:.1f} times as fast as alternating minimisation; its error "
-        f"is {gaps.mean():+.1f} dB higher ({', '.join(f'{gap:+.1f}' for gap in gaps)} by seed). The "
-        "margin is in dB."
+        f"is {gaps.mean():+.1f} dB higher ({', '.join(f'{gap:+.1f}' for gap in gaps)} by seed). "
+        "The margin is in dB."
     )
     if gaps.mean() > 0:
         text += (
