@@ -71,9 +71,18 @@ class TestGAMPBayes:
         with pytest.raises(NumericalError, match="diverged with damping 1"):
             GAMPBayes(damping=1.0, fit_intercept=False).fit(X, X[:, 0] - X[:, 3])
 
-    def test_damping_out_of_range(self):
-        with pytest.raises(OptionError, match=r"damping must lie in \(0, 1\]"):
-            GAMPBayes(damping=0.0).fit(np.eye(3), np.ones(3))
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"damping": 0.0}, r"damping must lie in \(0, 1\]"),
+            ({"passes": 0}, "passes must be a whole number of at least 1, got 0"),
+            ({"max_iter": 0}, "max_iter must be a whole number of at least 1, got 0"),
+            ({"tol": -1.0}, "tol must not be negative, got -1"),
+        ],
+    )
+    def test_options_out_of_range(self, options, message):
+        with pytest.raises(OptionError, match=message):
+            GAMPBayes(**options).fit(np.eye(3), np.ones(3))
 
 
 class TestKroneckerBayes:

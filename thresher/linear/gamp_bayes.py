@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.card import Card, Catalogued
 from ..core.errors import NumericalError, OptionError
+from ..core.options import check_whole
 from .bayes_em import EMRegressor, EMResult, GAMPExpectation, maximise_evidence
 from .standardised import Standardised
 
@@ -52,7 +53,8 @@ class GAMPBayes(Catalogued, EMRegressor):
     Raises
     ------
     OptionError
-        If `damping` is out of range.
+        If `damping` is out of range, `passes` or `max_iter` not a whole number of at least one,
+        or `tol` negative.
     NumericalError
         If the messages diverge; lower `damping`.
     """
@@ -84,6 +86,8 @@ class GAMPBayes(Catalogued, EMRegressor):
     _remedy = "raise max_iter or lower damping"
 
     def _check_options(self) -> None:
+        super()._check_options()
+        check_whole("passes", self.passes)
         if not 0 < self.damping <= 1:
             raise OptionError(f"damping must lie in (0, 1], got {self.damping}")
 
