@@ -193,6 +193,23 @@ class TestUnits:
         assert model.objective_ == pytest.approx(best)
 
 
+def test_the_solver_is_not_taken_at_its_word(monkeypatch):
+    """Points that do less than the solver states are judged by what they do, with a warning."""
+    X, y = noisy(1)
+    honest = ScoringSystem(0.02, max_points=3, max_offset=4).fit(X, y)
+    solve = Program.solve
+
+    def boastful(self, *arguments):
+        found = solve(self, *arguments)
+        found.fun -= 0.1
+        return found
+
+    monkeypatch.setattr(Program, "solve", boastful)
+    with pytest.warns(ConvergenceWarning, match="too far for whole points; divide the largest"):
+        model = ScoringSystem(0.02, max_points=3, max_offset=4).fit(X, y)
+    assert model.objective_ == honest.objective_
+
+
 class TestCard:
     def test_labels_are_plain(self, planted):
         X, y, _ = planted

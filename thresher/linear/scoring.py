@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
 from ..core.options import check_whole
-from .scoring_program import Limits, Patterns, Program
+from .scoring_program import Limits, Patterns, Program, totals
 
 
 class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
@@ -91,9 +91,9 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
     Warns
     -----
     ConvergenceWarning
-        If the solver's solution is not what its points give, so that ``gap_`` is not proven;
-        or if a feature is too small to move any total. Both come from features in units
-        that whole points do not suit: divide them.
+        If the solver states less than its points give (``objective_`` and ``gap_`` are those
+        of the points), or if a feature is too small to move any total. Both come from
+        features in units that do not suit whole points.
 
     Notes
     -----
@@ -246,8 +246,11 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         if self.data_reduction:
             first = program.solve(self.time_limit, 1, known)
             if first.x is not None and first.status != 0:
-                upper = first.fun + program.constant
-                known = program.decided(upper, end - 0.5 * self.time_limit)
+                offset, points = _rounded(first.x, program)
+                upper, broken = program.judge(offset, points)
+                if not broken:
+                    upper += program.tie * float(np.abs(points).sum())
+                    known = program.decided(upper, end - 0.5 * self.time_limit)
                 self.n_decided_ = int(np.count_nonzero(known))
         found = program.solve(max(end - time.monotonic(), 0.01), self.node_limit, known)
         if found.x is None:
@@ -262,18 +265,13 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
 
     def _keep(self, program: Program, found: Any) -> None:
         """Round the points, and judge them by what they do rather than by the solver's word."""
-        values = np.round(found.x[: program.patterns.X.shape[1] + 1]).astype(int)
-        values //= max(int(np.gcd.reduce(values)), 1)  # every total keeps its sign
-        self.offset_, self.points_ = int(values[0]), values[1:]
-        positive = self._totals(program.patterns.X) > 0
-        size = np.count_nonzero(self.points_)
-        self.objective_ = program.patterns.error(positive) + self.sparsity * size
+        self.offset_, self.points_ = _rounded(found.x, program)
+        self.objective_, broken = program.judge(self.offset_, self.points_)
         reached = self.objective_ + program.tie * float(np.abs(self.points_).sum())
         bound = found.mip_dual_bound
         bound = -np.inf if bound is None else bound + program.constant
         self.gap_ = max(float(reached - bound), 0.0)
         claimed = found.fun + program.constant
-        broken = program.limits_broken(positive)
         if reached > claimed + 1e-6 or broken:
             warnings.warn(
                 f"the solver states an objective of {claimed:.6g}, its points give {reached:.6g}"
@@ -284,16 +282,11 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
                 stacklevel=3,
             )
 
-    def _totals(self, X: np.ndarray) -> np.ndarray:
-        """Return the sums of points; those within rounding of zero are zero."""
-        total = X @ self.points_ + self.offset_
-        size = np.abs(X) @ np.abs(self.points_) + abs(self.offset_)
-        return np.where(np.abs(total) <= 1e-14 * X.shape[1] * size, 0.0, total)
-
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the sum of the points of every sample, of shape (n_samples,)."""
         check_is_fitted(self)
-        return self._totals(validate_data(self, X, dtype=np.float64, reset=False))
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return totals(X, self.offset_, self.points_)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of every sample: the second where the points exceed zero."""
@@ -312,3 +305,10 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
             for j in np.flatnonzero(self.points_)
         ]
         return "\n".join(lines)
+
+
+def _rounded(solution: np.ndarray, program: Program) -> tuple[int, np.ndarray]:
+    """Return offset and points as coprime whole numbers, which keeps the sign of every total."""
+    values = np.round(solution[: program.patterns.X.shape[1] + 1]).astype(int)
+    values //= max(int(np.gcd.reduce(values)), 1)
+    return int(values[0]), values[1:]

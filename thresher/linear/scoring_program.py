@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Limits", "Patterns", "Program"]
+__all__ = ["Limits", "Patterns", "Program", "totals"]
 
 import time
 import warnings
@@ -91,6 +91,13 @@ class Patterns:
     def error(self, positive: np.ndarray) -> float:
         """Return the weight of the samples that are wrong, from the class of each row."""
         return float(np.sum(np.where(positive, self.cost[:, 0], self.cost[:, 1])))
+
+
+def totals(X: np.ndarray, offset: int, points: np.ndarray) -> np.ndarray:
+    """Return the sums of points of samples; those within rounding of zero are zero."""
+    total = X @ points + offset
+    size = np.abs(X) @ np.abs(points) + abs(offset)
+    return np.where(np.abs(total) <= 1e-14 * X.shape[1] * size, 0.0, total)
 
 
 class Program:
@@ -259,14 +266,32 @@ class Program:
         high[positive] = known >= 0
         return Bounds(low, high)
 
-    def limits_broken(self, positive: np.ndarray) -> str:
-        """Return which limit on a share the classes of the patterns break, if any."""
+    def judge(self, offset: int, points: np.ndarray) -> tuple[float, str]:
+        """Return what a system costs, counted from its points, and which limit it breaks.
+
+        Parameters
+        ----------
+        offset : int
+            The constant.
+        points : array of int of shape (p,)
+            The points.
+
+        Returns
+        -------
+        objective : float
+            Errors plus features, without the cost of ties.
+        broken : str
+            The limit on a share that the classes of the samples break, empty if none.
+        """
         limits, count = self.limits, self.patterns.count
-        found, false = count[positive].sum(axis=0)[::-1] / np.maximum(count.sum(axis=0)[::-1], 1)
+        positive = totals(self.patterns.X, offset, points) > 0
+        objective = self.patterns.error(positive) + self.sparsity * np.count_nonzero(points)
+        false, found = count[positive].sum(axis=0) / np.maximum(count.sum(axis=0), 1)
         if limits.min_sensitivity is not None and found < limits.min_sensitivity - 1e-9:
-            return "min_sensitivity"
+            return float(objective), "min_sensitivity"
         most = limits.max_false_positive_rate
-        return "max_false_positive_rate" if most is not None and false > most + 1e-9 else ""
+        too_many = most is not None and false > most + 1e-9
+        return float(objective), "max_false_positive_rate" if too_many else ""
 
     def decided(self, upper: float, deadline: float = np.inf) -> np.ndarray:
         """Return the patterns whose class is the same in every system no worse than `upper`.
