@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from scipy import sparse
+from sklearn.linear_model import Ridge
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import (
     ElasticNet,
     Lasso,
+    LassoCV,
     Representers,
-    ScoringSystem,
     SparseLogistic,
+    SparseLogisticCV,
     datafits,
     penalties,
 )
@@ -23,11 +25,6 @@ from thresher.linear.solvers import (
 )
 
 from . import problems
-
-
-@parametrize_with_checks([ScoringSystem(node_limit=1)])
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
 
 
 class TestAcceleratedConcave:
@@ -73,39 +70,6 @@ class TestFrankWolfe:
             FrankWolfe().solve(Problem.build(X, y, datafits.Squares(), penalties.L1()))
 
 
-class TestScoringSystem:
-    def test_finds_planted_points(self):
-        rng = np.random.default_rng(0)
-        X = rng.integers(0, 2, (120, 6)).astype(float)
-        y = np.where(X @ [2, -1, 0, 0, 1, 0] - 1 > 0, "ill", "well")
-        model = ScoringSystem(0.005, max_points=3, max_offset=5).fit(X, y)
-        assert model.score(X, y) == 1.0
-        assert model.gap_ <= 1e-4
-        assert np.flatnonzero(model.points_).tolist() == [0, 1, 4]
-        assert "points per unit" in model.card_text()
-
-    def test_constraints_hold(self):
-        rng = np.random.default_rng(0)
-        X = rng.integers(0, 2, (60, 5)).astype(float)
-        y = X[:, 0] + X[:, 1] + rng.random(60) > 1.2
-        signs = [-1, 0, 0, 0, 0]
-        model = ScoringSystem(max_points=3, max_offset=5, max_features=1, signs=signs).fit(X, y)
-        assert np.count_nonzero(model.points_) <= 1
-        assert model.points_[0] <= 0
-
-    def test_a_search_that_ends_by_its_nodes_finds_the_same_again(self):
-        rng = np.random.default_rng(0)
-        X = rng.standard_normal((50, 10))
-        y = X[:, 0] + rng.standard_normal(50) > 0
-        first, second = (ScoringSystem(node_limit=1).fit(X, y) for _ in range(2))
-        assert first.gap_ > 1e-3  # it was cut short
-        np.testing.assert_array_equal(first.points_, second.points_)
-
-    def test_a_single_class_is_refused(self):
-        with pytest.raises(DataError, match="one class"):
-            ScoringSystem().fit(np.eye(4), np.ones(4))
-
-
 class TestRepresenters:
     @pytest.mark.parametrize("name", ["squares", "logistic"])
     def test_shares_sum_to_the_prediction(self, name):
@@ -115,6 +79,61 @@ class TestRepresenters:
         shares = Representers(model, X, y).explain(X[:5])
         linear = X[:5] @ np.ravel(model.coef_)
         np.testing.assert_allclose(shares.sum(axis=1), linear, atol=1e-8)
+
+    @pytest.fixture
+    def fitted(self):
+        X, y = problems.problem("squares", 0, rows=80, columns=40, mean=2.0)
+        return X, y, Lasso(0.1, tol=1e-12).fit(X, y)
+
+    def test_one_sample_is_a_row(self, fitted):
+        X, y, model = fitted
+        explained = Representers(model, X, y)
+        shares = explained.explain(X[3])
+        assert shares.shape == (80,)
+        np.testing.assert_allclose(shares, explained.explain(X[:4])[3], rtol=1e-12)
+        assert explained.explain(list(X[3])).sum() == pytest.approx(X[3] @ model.coef_)
+        with pytest.raises(DataError, match="the model has 40 features, what to explain has 39"):
+            explained.explain(X[3, :39])
+
+    @pytest.mark.parametrize("kind", [sparse.csc_array, sparse.csr_matrix])
+    def test_sparse_designs_give_the_same(self, kind, fitted):
+        X, y, _ = fitted
+        X = np.where(np.abs(X) > 1.5, X, 0)
+        model = Lasso(0.1, tol=1e-12).fit(kind(X), y)
+        found = Representers(model, kind(X), y).explain(kind(X[:3]))
+        np.testing.assert_allclose(found, Representers(model, X, y).explain(X[:3]), atol=1e-12)
+        np.testing.assert_allclose(found.sum(axis=1), X[:3] @ model.coef_, atol=1e-7)
+
+    def test_strengths_chosen_by_cross_validation(self, fitted):
+        X, y, _ = fitted
+        for model in (LassoCV(tol=1e-10), SparseLogisticCV(tol=1e-10)):
+            target = y if isinstance(model, LassoCV) else y > np.median(y)
+            model.fit(X, target)
+            shares = Representers(model, X, target).explain(X[0])
+            assert shares.sum() == pytest.approx(float(X[0] @ np.ravel(model.coef_)), abs=1e-4)
+
+    def test_weighted_fits_need_their_weights(self, fitted):
+        X, y, _ = fitted
+        weight = np.random.default_rng(0).uniform(0, 5, 80)
+        model = Lasso(0.1, tol=1e-12).fit(X, y, sample_weight=weight)
+        shares = Representers(model, X, y, sample_weight=weight).explain(X[0])
+        assert shares.sum() == pytest.approx(float(X[0] @ model.coef_))
+        with pytest.raises(DataError, match="its sample_weight included"):
+            Representers(model, X, y)
+
+    def test_the_model_is_left_as_it_was(self, fitted):
+        X, y, _ = fitted
+        model = SparseLogistic(0.03).fit(X, np.where(y > 0, "a", "b"))
+        with pytest.raises(DataError):
+            Representers(model, -X, np.where(y > 0, "c", "d"))
+        assert model.classes_.tolist() == ["a", "b"]
+
+    def test_other_models_are_named(self, fitted):
+        X, y, _ = fitted
+        with pytest.raises(OptionError, match="got Ridge; fit a Lasso"):
+            Representers(Ridge().fit(X, y), X, y)
+        with pytest.raises(OptionError, match="without a ridge"):
+            Representers(SparseLogistic(0.03, l1_ratio=0.5).fit(X, y > 0), X, y > 0)
 
     def test_other_data_and_other_penalties_are_refused(self):
         X, y = problems.problem("squares", 0, rows=80)

@@ -13,6 +13,7 @@ from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
+from .kronecker_pursuit import kronecker_omp
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .list_decodable import ListDecodableRegression
 from .loss_omp import LossOMP
@@ -82,6 +83,7 @@ __all__ = [
     "datafits",
     "hard_thresholding_pursuit",
     "iht",
+    "kronecker_omp",
     "penalties",
     "solvers",
 ]
