@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.core import prox
-from thresher.core.errors import DataError, OptionError
+from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
 from thresher.linear.solvers import FrankWolfe, Problem, ProximalGradient
 
@@ -71,7 +71,7 @@ class TestBalls:
     def test_the_nuclear_norm_needs_a_matrix(self):
         X, y = problems.problem("squares", 0)
         problem = Problem.build(X, y, datafits.Squares(), penalties.NuclearBall())
-        with pytest.raises(DataError, match="MultiTaskSquares"):
+        with pytest.raises(OptionError, match="MultiTaskSquares"):
             FrankWolfe().solve(problem)
 
     @pytest.mark.parametrize("kind", [penalties.L1Ball, penalties.NuclearBall])

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import svds
 
 from ...core import prox_norms
-from ...core.errors import DataError, OptionError
+from ...core.errors import OptionError
 from .base import Penalty
 
 # Below this many rows or columns a full decomposition is as fast as a leading pair.
@@ -33,10 +33,6 @@ class Ball(Penalty):
     def __post_init__(self) -> None:
         if not self.radius > 0:
             raise OptionError(f"radius must be positive, got {self.radius}")
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Say why coefficients of a shape are not taken; None if they are."""
-        return None if len(shape) == 1 else "it is defined for a single output"
 
     @abstractmethod
     def atom(self, gradient: np.ndarray) -> np.ndarray:
@@ -149,28 +145,25 @@ class NuclearBall(Ball):
     Jaggi and Sulovský, A simple algorithm for nuclear norm regularized problems (2010).
     """
 
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        if len(shape) == 2:
+            return None
+        return "the nuclear norm needs several outputs; use a datafit such as MultiTaskSquares"
+
     def atom(self, gradient: np.ndarray) -> np.ndarray:
         """Return the product of the leading singular vectors, negated, times the radius."""
-        left, _, right = _leading(_matrix(gradient))
+        left, _, right = _leading(gradient)
         return -self.radius * np.outer(left, right)
 
     def excess(self, coef: np.ndarray) -> float:
         """Return how far the sum of the singular values exceeds the radius."""
-        return max(float(np.linalg.norm(_matrix(coef), "nuc")) - self.radius, 0.0)
+        return max(float(np.linalg.norm(coef, "nuc")) - self.radius, 0.0)
 
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return the projection: that of the singular values onto the L1 ball."""
-        left, values, right = np.linalg.svd(_matrix(x), full_matrices=False)
+        left, values, right = np.linalg.svd(x, full_matrices=False)
         return (left * prox_norms.l1_ball(values, self.radius)) @ right
-
-
-def _matrix(x: np.ndarray) -> np.ndarray:
-    if x.ndim != 2:
-        raise DataError(
-            f"the nuclear norm needs a matrix of coefficients, one column per output, got shape "
-            f"{x.shape}; use a datafit of several outputs, such as MultiTaskSquares"
-        )
-    return x
 
 
 def _leading(matrix: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:

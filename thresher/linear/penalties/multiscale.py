@@ -11,8 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...core import prox
-from ...core.errors import OptionError
-from .base import Penalty
+from .base import Coupled
 
 
 def haar(x: np.ndarray) -> tuple[np.ndarray, int]:
@@ -60,7 +59,7 @@ def inverse_haar(transform: np.ndarray, coarsest: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class HaarL1(Penalty):
+class HaarL1(Coupled):
     """``alpha`` times the L1 norm of the Haar wavelet coefficients; averages are free.
 
     The averages are those of the coarsest scale, one for each odd factor of the length: a
@@ -86,12 +85,7 @@ class HaarL1(Penalty):
     Adaptive restart for accelerated gradient schemes (2015), for its restart.
     """
 
-    alpha: float = 1.0
     positive: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
 
     def value(self, coef: np.ndarray) -> float:
         """Return the norm of the details, infinite at an excluded point."""
@@ -140,7 +134,7 @@ def _positive_prox(
 
 
 @dataclass(frozen=True)
-class DyadicPartition(Penalty):
+class DyadicPartition(Coupled):
     """``alpha`` times the number of pieces of the recursive dyadic partition.
 
     The coefficients are constant on every piece; pieces come from halving the whole again and
@@ -165,12 +159,7 @@ class DyadicPartition(Penalty):
     """
 
     convex: ClassVar[bool] = False
-    alpha: float = 1.0
     positive: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
 
     def value(self, coef: np.ndarray) -> float:
         """Return the price of the fewest pieces on which `coef` is constant."""

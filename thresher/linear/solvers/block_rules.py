@@ -68,7 +68,7 @@ class BlockChooser:
         self._turn += 1
         if self._turn == 0 or not self.problem.datafit.quadratic:
             self.model = _Model(self.problem, prediction)
-            self._hessians: np.ndarray | None = None
+            self._kept: np.ndarray | None = None
         if self.rule in ("cyclic", "random"):
             return self._blind(len(coef))
         if self.blocks == "fixed":
@@ -98,16 +98,14 @@ class BlockChooser:
         self, coef: np.ndarray, gradient: np.ndarray, distance: np.ndarray
     ) -> np.ndarray:
         """Return what each fixed block promises by a greedy rule."""
-        if self._hessians is None and self.rule in ("lipschitz", "quadratic"):
-            self._hessians = self.model.block_hessians(self.partition)
         state = (coef, gradient, self._strength)
         if self.rule == "quadratic":
             index = np.full((len(self.partition), self.size), -1)
             index[np.arange(self.size) < np.array([[len(b)] for b in self.partition])] = (
                 np.concatenate(self.partition)
             )
-            parts = (np.where(index >= 0, values[index], 0.0) for values in state)
-            return quadratic_gains(*parts, self._hessians, self._positive)
+            w, g, strength = (np.where(index >= 0, values[index], 0.0) for values in state)
+            return quadratic_gains(w, g, strength, self._hessians(), self._positive)
         sizes = [len(block) for block in self.partition]
         member = np.empty(len(coef), dtype=int)
         member[np.concatenate(self.partition)] = np.repeat(np.arange(len(sizes)), sizes)
@@ -116,9 +114,15 @@ class BlockChooser:
         else:
             bound = self.model.diagonal
             if self.rule == "lipschitz":
-                bound = np.linalg.eigvalsh(self._hessians)[:, -1][member]
+                bound = np.linalg.eigvalsh(self._hessians())[:, -1][member]
             promise = separable_gains(*state, bound, self._positive)
         return np.bincount(member, promise, len(sizes))
+
+    def _hessians(self) -> np.ndarray:
+        """Return the Hessian of every fixed block, computed once for one model."""
+        if self._kept is None:
+            self._kept = self.model.block_hessians(self.partition)
+        return self._kept
 
     @cached_property
     def partition(self) -> list[np.ndarray]:
