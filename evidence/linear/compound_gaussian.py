@@ -123,7 +123,7 @@ def _verdict(table: list[dict[str, Any]]) -> Outcome:
         )
         + ". Strengths of the first two were chosen on signals of their own. The margin is the "
         "least gain over the Lasso in dB. Sparse Bayesian learning, which needs no strength, is "
-        "shown beside; the unrolled network has a record of its own, compound-gaussian-network, and "
+        "shown beside; the unrolled network has a record of its own (compound-gaussian-network), "
         "tomography is not rerun."
     )
     if min(slacks.values()) <= 0:
