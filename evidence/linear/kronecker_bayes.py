@@ -158,7 +158,7 @@ experiment = Experiment(
     claim="Kronecker-structured prior variances recover Kronecker supports better than "
     "unstructured sparse Bayesian learning and greedy pursuit, and the SVD update is faster and "
     "more accurate than alternating minimisation.",
-    baseline="unstructured sparse Bayesian learning, by EM and greedy; OMP told the number of non-zeros; "
-    "Kronecker-OMP told the number of each factor",
+    baseline="unstructured sparse Bayesian learning, by EM and greedy; OMP told the number of "
+    "non-zeros; Kronecker-OMP told the number of each factor",
     run=_run,
 )
