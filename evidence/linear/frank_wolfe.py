@@ -99,7 +99,7 @@ def _lasso(seed: int, steps: np.ndarray) -> dict[str, _Curve]:
     solvers: dict[str, Callable[[int], Solver]] = {
         "ISTA": lambda t: ProximalGradient(0.0, t, momentum=False),
         "FISTA": lambda t: ProximalGradient(0.0, t),
-        _RANDOM: lambda t: GreedyBlocks(0.0, t, "random", 1, newton=False, seed=seed),
+        _RANDOM: lambda t: GreedyBlocks(0.0, t, "random", block=1, newton=False, seed=seed),
         "Frank-Wolfe": lambda t: FrankWolfe(0.0, t, line_search=False),
         "pairwise": lambda t: FrankWolfe(0.0, t),
     }
