@@ -150,7 +150,20 @@ def _verdict(found: Mapping[str, list[_Curve]]) -> Outcome:
         for i, s in enumerate(curves[0].steps)
         if m == _RANDOM or i % 6 == 0 or i == len(curves[0].steps) - 1
     ]
-    summary = (
+    series = {m: np.maximum(gap, 1e-16).tolist() for m, gap in mean.items() if m != _RANDOM}
+    series |= {f"{m}, bound": bound[m].tolist() for m in largest if m != _RANDOM}
+    figure = lines(
+        found["ISTA"][0].steps.tolist(), series, title="Gap to the optimum against the bounds",
+        x_title="step", y_title="gap", log_y=True,
+    )  # fmt: skip
+    figure.update_xaxes(type="log")
+    return Outcome.judged(slacks, _summary(found, mean, largest), table, figure)
+
+
+def _summary(
+    found: Mapping[str, list[_Curve]], mean: Mapping[str, np.ndarray], largest: Mapping[str, float]
+) -> str:
+    return (
         f"Largest gap over its bound, {_ROWS} x {_COLUMNS} with a common factor: "
         + ", ".join(f"{m} {share:.3f}" for m, share in largest.items())
         + ". Required: none above one (for random coordinate descent on average over seeds), and "
@@ -162,14 +175,6 @@ def _verdict(found: Mapping[str, list[_Curve]]) -> Outcome:
         + f" and {mean['pairwise'][-1]:.1e} with Frank-Wolfe's pairwise steps, the default; after "
         f"{found[_RANDOM][0].steps[-1]} coordinates {mean[_RANDOM][-1]:.1e} ({_RANDOM})."
     )
-    series = {m: np.maximum(gap, 1e-16).tolist() for m, gap in mean.items() if m != _RANDOM}
-    series |= {f"{m}, bound": bound[m].tolist() for m in largest if m != _RANDOM}
-    figure = lines(
-        found["ISTA"][0].steps.tolist(), series, title="Gap to the optimum against the bounds",
-        x_title="step", y_title="gap", log_y=True,
-    )  # fmt: skip
-    figure.update_xaxes(type="log")
-    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(
