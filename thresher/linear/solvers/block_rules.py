@@ -98,16 +98,11 @@ class BlockChooser:
         self, coef: np.ndarray, gradient: np.ndarray, distance: np.ndarray
     ) -> np.ndarray:
         """Return what each fixed block promises by a greedy rule."""
-        if self._hessians is None and self.rule in ("lipschitz", "quadratic"):
-            self._hessians = self.model.block_hessians(self.partition)
         state = (coef, gradient, self._strength)
         if self.rule == "quadratic":
-            index = np.full((len(self.partition), self.size), -1)
-            index[np.arange(self.size) < np.array([[len(b)] for b in self.partition])] = (
-                np.concatenate(self.partition)
-            )
-            parts = (np.where(index >= 0, values[index], 0.0) for values in state)
-            return quadratic_gains(*parts, self._hessians, self._positive)
+            index = _padded(self.partition)
+            x, g, strength = (np.where(index >= 0, values[index], 0.0) for values in state)
+            return quadratic_gains(x, g, strength, self._block_hessians(), self._positive)
         sizes = [len(block) for block in self.partition]
         member = np.empty(len(coef), dtype=int)
         member[np.concatenate(self.partition)] = np.repeat(np.arange(len(sizes)), sizes)
@@ -116,9 +111,14 @@ class BlockChooser:
         else:
             bound = self.model.diagonal
             if self.rule == "lipschitz":
-                bound = np.linalg.eigvalsh(self._hessians)[:, -1][member]
+                bound = np.linalg.eigvalsh(self._block_hessians())[:, -1][member]
             promise = separable_gains(*state, bound, self._positive)
         return np.bincount(member, promise, len(sizes))
+
+    def _block_hessians(self) -> np.ndarray:
+        if self._hessians is None:
+            self._hessians = self.model.block_hessians(self.partition)
+        return self._hessians
 
     @cached_property
     def partition(self) -> list[np.ndarray]:
@@ -249,6 +249,14 @@ def quadratic_gains(
         if settled:  # the largest is known well enough to be told from the others
             break
     return gains
+
+
+def _padded(partition: list[np.ndarray]) -> np.ndarray:
+    """Return the coordinates of every block as a row, filled up with -1."""
+    index = np.full((len(partition), len(partition[0])), -1)
+    for row, block in zip(index, partition, strict=True):
+        row[: len(block)] = block
+    return index
 
 
 def _shrunk(x: np.ndarray, threshold: np.ndarray, positive: bool) -> np.ndarray:
