@@ -69,6 +69,7 @@ class BlockChooser:
         if self._turn == 0 or not self.problem.datafit.quadratic:
             self.model = _Model(self.problem, prediction)
             self._hessians: np.ndarray | None = None
+            self._largest: np.ndarray | None = None
         if self.rule in ("cyclic", "random"):
             return self._blind(len(coef))
         if self.blocks == "fixed":
@@ -111,7 +112,9 @@ class BlockChooser:
         else:
             bound = self.model.diagonal
             if self.rule == "lipschitz":
-                bound = np.linalg.eigvalsh(self._block_hessians())[:, -1][member]
+                if self._largest is None:
+                    self._largest = np.linalg.eigvalsh(self._block_hessians())[:, -1]
+                bound = self._largest[member]
             promise = separable_gains(*state, bound, self._positive)
         return np.bincount(member, promise, len(sizes))
 
