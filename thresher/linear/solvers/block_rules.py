@@ -68,8 +68,7 @@ class BlockChooser:
         self._turn += 1
         if self._turn == 0 or not self.problem.datafit.quadratic:
             self.model = _Model(self.problem, prediction)
-            self._hessians: np.ndarray | None = None
-            self._largest: np.ndarray | None = None
+            self._kept: np.ndarray | None = None
         if self.rule in ("cyclic", "random"):
             return self._blind(len(coef))
         if self.blocks == "fixed":
@@ -101,9 +100,12 @@ class BlockChooser:
         """Return what each fixed block promises by a greedy rule."""
         state = (coef, gradient, self._strength)
         if self.rule == "quadratic":
-            index = _padded(self.partition)
-            x, g, strength = (np.where(index >= 0, values[index], 0.0) for values in state)
-            return quadratic_gains(x, g, strength, self._block_hessians(), self._positive)
+            index = np.full((len(self.partition), self.size), -1)
+            index[np.arange(self.size) < np.array([[len(b)] for b in self.partition])] = (
+                np.concatenate(self.partition)
+            )
+            w, g, strength = (np.where(index >= 0, values[index], 0.0) for values in state)
+            return quadratic_gains(w, g, strength, self._hessians(), self._positive)
         sizes = [len(block) for block in self.partition]
         member = np.empty(len(coef), dtype=int)
         member[np.concatenate(self.partition)] = np.repeat(np.arange(len(sizes)), sizes)
@@ -112,16 +114,15 @@ class BlockChooser:
         else:
             bound = self.model.diagonal
             if self.rule == "lipschitz":
-                if self._largest is None:
-                    self._largest = np.linalg.eigvalsh(self._block_hessians())[:, -1]
-                bound = self._largest[member]
+                bound = np.linalg.eigvalsh(self._hessians())[:, -1][member]
             promise = separable_gains(*state, bound, self._positive)
         return np.bincount(member, promise, len(sizes))
 
-    def _block_hessians(self) -> np.ndarray:
-        if self._hessians is None:
-            self._hessians = self.model.block_hessians(self.partition)
-        return self._hessians
+    def _hessians(self) -> np.ndarray:
+        """Return the Hessian of every fixed block, computed once for one model."""
+        if self._kept is None:
+            self._kept = self.model.block_hessians(self.partition)
+        return self._kept
 
     @cached_property
     def partition(self) -> list[np.ndarray]:
@@ -252,14 +253,6 @@ def quadratic_gains(
         if settled:  # the largest is known well enough to be told from the others
             break
     return gains
-
-
-def _padded(partition: list[np.ndarray]) -> np.ndarray:
-    """Return the coordinates of every block as a row, filled up with -1."""
-    index = np.full((len(partition), len(partition[0])), -1)
-    for row, block in zip(index, partition, strict=True):
-        row[: len(block)] = block
-    return index
 
 
 def _shrunk(x: np.ndarray, threshold: np.ndarray, positive: bool) -> np.ndarray:
