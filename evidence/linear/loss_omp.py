@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,6 +90,20 @@ def _figure(tuned: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def _table(tuned: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {
+            "rule": rule,
+            "noise": level,
+            "best_alpha": float(_RULES[rule][2][np.argmin(errors[i])]),
+            "best_error": float(errors[i].min()),
+            "price_of_one_alpha": _price(errors),
+        }
+        for rule, errors in tuned.items()
+        for i, level in enumerate(_NOISES)
+    ]
+
+
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     draws = [100 * seed + k for seed in seeds for k in range(max(1, round(5 * scale)))]
     tuned = {rule: _tuning(rule, draws) for rule in _RULES}
@@ -107,17 +121,6 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
             np.log10(faults["lasso"] / faults["absolute"] / _ORDER)
         ),
     }
-    table = [
-        {
-            "rule": rule,
-            "noise": level,
-            "best_alpha": float(_RULES[rule][2][np.argmin(errors[i])]),
-            "best_error": float(errors[i].min()),
-            "price_of_one_alpha": price[rule],
-        }
-        for rule, errors in tuned.items()
-        for i, level in enumerate(_NOISES)
-    ]
     summary = (
         f"Over noise levels {_NOISES[0]:g} to {_NOISES[-1]:g} the best single strength costs at "
         f"most a factor {price['square-root']:.2f} over the best one per level with the "
@@ -128,7 +131,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         f"three: the square root near its best (factor {_NEAR:g}), the lasso dearer, and plain "
         f"OMP disturbed {_ORDER:g} times as much as the absolute loss."
     )
-    return Outcome.judged(slacks, summary, table, _figure(tuned))
+    return Outcome.judged(slacks, summary, _table(tuned), _figure(tuned))
 
 
 experiment = Experiment(

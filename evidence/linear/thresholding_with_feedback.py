@@ -229,21 +229,15 @@ def _slacks(counted: list[dict[str, Any]], grown: list[dict[str, Any]]) -> dict[
     }
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    trials = max(2, round(5 * scale))
-    counted = _against_count(seeds, trials)
-    grown = _growth(seeds, trials)
-    rivals = _transition(seeds, trials)
-    slacks = _slacks(counted, grown)
-    area = {
-        (kind, name): np.mean(
-            [r["recovered"] for r in rivals if (r["matrix"], r["method"]) == (kind, name)]
-        )
-        for kind in _MATRICES
-        for name in _METHODS
-    }
+def _summary(
+    counted: list[dict[str, Any]], grown: list[dict[str, Any]], rivals: list[dict[str, Any]]
+) -> str:
     ours = [row for row in counted if row["method"] == "feedback"]
-    summary = (
+    area = {
+        kind: ", ".join(f"{name} {np.mean(_shares(rivals, kind, name)):.0%}" for name in _METHODS)
+        for kind in _MATRICES
+    }
+    return (
         f"With {_BOUND_SHAPE[0]} measurements of {_BOUND_SHAPE[1]} the vector itself is found in "
         f"at most {max(row['most_steps'] for row in ours):.0f} steps, where the contraction "
         f"(at most {max(row['contraction'] for row in ours):.2f}) allows "
@@ -253,25 +247,27 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         f"at {_SIZES[-1]}. The count is derived here from restricted isometry constants that are "
         "estimated from below, which makes it smaller; the paper's own was not at hand. Beyond "
         f"the claim, recovered from {_SHAPE[0]} of {_SHAPE[1]} over all sparsities: "
-        + "; ".join(
-            f"{kind}: " + ", ".join(f"{name} {area[kind, name]:.0%}" for name in _METHODS)
-            for kind in _MATRICES
-        )
+        + "; ".join(f"{kind}: {shares}" for kind, shares in area.items())
         + "."
     )
+
+
+def _shares(rivals: list[dict[str, Any]], kind: str, name: str) -> list[float]:
+    return [r["recovered"] for r in rivals if (r["matrix"], r["method"]) == (kind, name)]
+
+
+def _run(scale: float, seeds: Sequence[int]) -> Outcome:
+    trials = max(2, round(5 * scale))
+    counted = _against_count(seeds, trials)
+    grown = _growth(seeds, trials)
+    rivals = _transition(seeds, trials)
+    series = {f"{n}, {kind}": _shares(rivals, kind, n) for kind in _MATRICES for n in _METHODS}
     figure = lines(
-        list(_SUPPORTS),
-        {
-            f"{name}, {kind}": [
-                r["recovered"] for r in rivals if (r["matrix"], r["method"]) == (kind, name)
-            ]
-            for kind in _MATRICES
-            for name in _METHODS
-        },
-        title=f"Recovery from {_SHAPE[0]} of {_SHAPE[1]} measurements", x_title="non-zeros",
-        y_title="share recovered",
+        list(_SUPPORTS), series, title=f"Recovery from {_SHAPE[0]} of {_SHAPE[1]} measurements",
+        x_title="non-zeros", y_title="share recovered",
     )  # fmt: skip
-    return Outcome.judged(slacks, summary, counted + grown + rivals, figure)
+    summary = _summary(counted, grown, rivals)
+    return Outcome.judged(_slacks(counted, grown), summary, counted + grown + rivals, figure)
 
 
 experiment = Experiment(

@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-__all__ = ["DyadicPartition", "HaarL1", "haar", "inverse_haar"]
+__all__ = ["DyadicPartition", "HaarL1", "haar_basis"]
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 
 from ...core import prox
 from .base import Coupled
 
 
-def haar(x: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the orthonormal Haar transform of a vector, halved for as long as it is even.
+@lru_cache(maxsize=8)
+def haar_basis(size: int) -> tuple[sparse.csr_array, int]:
+    """Return the orthonormal Haar wavelets of a length, halved for as long as it is even.
 
     Parameters
     ----------
-    x : array of shape (p,)
-        The signal.
+    size : int
+        Length of the signals.
 
     Returns
     -------
-    transform : array of shape (p,)
-        Averages of the coarsest scale, then details from coarse to fine.
+    basis : csr_array of shape (size, size)
+        One wavelet a row: averages over the coarsest scale, then details from coarse to fine.
     coarsest : int
-        How many averages there are: the odd factor of p.
+        How many averages there are: the odd factor of `size`.
     """
-    details, rest = [], np.asarray(x, dtype=float)
-    while len(rest) % 2 == 0 and len(rest):
+    details, rest = [], sparse.eye_array(size, format="csr")
+    while rest.shape[0] % 2 == 0 and rest.shape[0]:
         details.append((rest[::2] - rest[1::2]) / np.sqrt(2))
         rest = (rest[::2] + rest[1::2]) / np.sqrt(2)
-    return np.concatenate([rest, *reversed(details)]), len(rest)
-
-
-def inverse_haar(transform: np.ndarray, coarsest: int) -> np.ndarray:
-    """Return the signal of a Haar transform.
-
-    Parameters
-    ----------
-    transform, coarsest
-        As :func:`haar` returns them.
-
-    Returns
-    -------
-    array of shape (p,)
-        The signal.
-    """
-    rest = transform[:coarsest]
-    while len(rest) < len(transform):
-        detail = transform[len(rest) : 2 * len(rest)]
-        finer = np.empty(2 * len(rest))
-        finer[::2], finer[1::2] = (rest + detail) / np.sqrt(2), (rest - detail) / np.sqrt(2)
-        rest = finer
-    return rest
+    return sparse.csr_array(sparse.vstack([rest, *reversed(details)])), rest.shape[0]
 
 
 @dataclass(frozen=True)
@@ -91,37 +72,36 @@ class HaarL1(Coupled):
         """Return the norm of the details, infinite at an excluded point."""
         if self.positive and np.any(coef < 0):
             return np.inf
-        transform, coarsest = haar(coef)
-        return self.alpha * float(np.abs(transform[coarsest:]).sum())
+        basis, coarsest = haar_basis(len(coef))
+        return self.alpha * float(np.abs((basis @ coef)[coarsest:]).sum())
 
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return the inverse transform of the shrunk details, or the dual's solution."""
-        transform, coarsest = haar(x)
-        strength = step * self.alpha
-        radius = np.where(np.arange(len(transform)) < coarsest, 0.0, strength)
-        shrunk = inverse_haar(prox.soft(transform, radius), coarsest)
+        x = np.asarray(x, dtype=float)
+        basis, coarsest = haar_basis(len(x))
+        radius = np.where(np.arange(len(x)) < coarsest, 0.0, step * self.alpha)
+        shrunk = np.asarray(basis.T @ prox.soft(basis @ x, radius))
         if not self.positive or np.all(shrunk >= 0):
             return shrunk
-        return _positive_prox(np.asarray(x, dtype=float), transform, coarsest, radius)
+        return _positive_prox(x, basis, radius)
 
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return every coefficient: none is pulled to zero."""
         return np.ones(coef.shape, dtype=bool)
 
 
-def _positive_prox(
-    x: np.ndarray, transform: np.ndarray, coarsest: int, radius: np.ndarray
-) -> np.ndarray:
-    """Minimise over f >= 0, through ``max_{|v| <= radius} min_{f >= 0} |f - x|^2/2 + v'W'f``."""
+def _positive_prox(x: np.ndarray, basis: sparse.csr_array, radius: np.ndarray) -> np.ndarray:
+    """Minimise over f >= 0, through ``max_{|v| <= radius} min_{f >= 0} |f - x|^2/2 + v'Wf``."""
+    inverse = basis.T
 
     def primal(dual: np.ndarray) -> np.ndarray:
-        return np.maximum(x - inverse_haar(dual, coarsest), 0)
+        return np.maximum(x - inverse @ dual, 0)
 
-    dual = ahead = np.clip(transform, -radius, radius)  # the solution without the sign
+    dual = ahead = np.clip(basis @ x, -radius, radius)  # the solution without the sign
     precision = 1e-12 * float(np.max(np.abs(x)))
     momentum = 1.0
     for _ in range(1000):
-        following = np.clip(ahead + haar(primal(ahead))[0], -radius, radius)
+        following = np.clip(ahead + basis @ primal(ahead), -radius, radius)
         if np.max(np.abs(following - ahead)) <= precision:
             return primal(following)
         move = following - dual

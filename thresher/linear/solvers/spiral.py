@@ -68,20 +68,16 @@ class Spiral(Catalogued, Solver):
         return None
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
-        """Minimise from the given start; zeros are replaced by a flat intensity."""
+        """Minimise from the given start; zeros are replaced by the back-projected counts."""
         coef = coef.astype(float)
         if not np.any(coef):
-            response = problem.predict(np.ones_like(coef), intercept)
-            level = float(problem.weight @ problem.y) / max(
-                float(problem.weight @ response), 1e-300
-            )
-            coef = np.full_like(coef, max(level, 1e-10))
+            coef = self._start(problem)
         prediction = problem.predict(coef, intercept)
         gradient = problem.gradient(prediction).astype(float)
         value = problem.objective(coef, prediction)
         recent = deque([value], maxlen=self.memory)
         bend = self._bend(problem, prediction, np.ones_like(coef))
-        scale = self._violation(problem, coef, gradient)
+        scale = self._violation(problem, coef, gradient, bend)
         violation, count = scale, 0
         while violation > self.tol * scale and count < self.max_iter:
             count += 1
@@ -98,7 +94,7 @@ class Spiral(Catalogued, Solver):
             coef, prediction = moved, reached
             gradient = problem.gradient(prediction).astype(float)
             bend = self._bend(problem, prediction, change)
-            violation = self._violation(problem, coef, gradient)
+            violation = self._violation(problem, coef, gradient, bend)
         return Solution(
             coef.astype(problem.design.dtype, copy=False),
             np.asarray(intercept),
@@ -108,6 +104,19 @@ class Spiral(Catalogued, Solver):
             bool(violation <= self.tol * scale),
         )
 
+    def _start(self, problem: Problem) -> np.ndarray:
+        """Return the back-projection of the counts, scaled to predict as many in total.
+
+        Unlike a flat intensity it has detail, which penalties that are not convex keep only where
+        they find it.
+        """
+        back = np.maximum(problem.design.correlate(problem.weight * problem.y), 0).astype(float)
+        if not np.any(back):
+            back = np.ones(problem.coef_shape)
+        response = float(problem.weight @ problem.predict(back, np.zeros(())))
+        level = float(problem.weight @ problem.y) / max(response, 1e-300)
+        return np.maximum(back * level, 1e-10)
+
     def _bend(self, problem: Problem, prediction: np.ndarray, change: np.ndarray) -> float:
         """Return the curvature of the loss along the last change."""
         along = problem.predict(change, np.zeros(()))
@@ -115,6 +124,16 @@ class Spiral(Catalogued, Solver):
         bend = float(curvature @ along**2) / max(float(change @ change), 1e-300)
         return float(np.clip(bend, 1e-12, 1e30))
 
-    def _violation(self, problem: Problem, coef: np.ndarray, gradient: np.ndarray) -> float:
-        distance = problem.penalty.subdifferential_distance(coef, gradient)
+    def _violation(
+        self, problem: Problem, coef: np.ndarray, gradient: np.ndarray, bend: float
+    ) -> float:
+        """Return the violation of optimality; where it depends on a step, that of this curvature.
+
+        A short step finds any partition optimal, as its saving cannot pay for another piece.
+        """
+        if problem.penalty.convex:
+            distance = problem.penalty.subdifferential_distance(coef, gradient)
+        else:
+            moved = problem.penalty.prox(coef - gradient / bend, 1 / bend)
+            distance = bend * np.abs(coef - moved)
         return float(np.max(distance, initial=0.0))
