@@ -23,6 +23,8 @@ ESTIMATORS = [
     linear.SparseLogistic(),
     linear.OrthogonalMatchingPursuit(),
     linear.BestSubset(),
+    linear.LARS(),
+    linear.LARS(method="lasso"),
     linear.SparseBayes(),
     # Weighted and repeated samples agree to the tolerance of the check only at convergence.
     linear.LassoCV(n_alphas=5, cv=2, tol=1e-12),

@@ -12,6 +12,7 @@ from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
+from .lars import LARS, lars_path
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .list_decodable import ListDecodableRegression
 from .loss_omp import LossOMP
@@ -35,6 +36,7 @@ from .zero_imputation import ZeroImputedRegression
 from .zeroth_order import ZerothOrderFrankWolfe
 
 __all__ = [
+    "LARS",
     "AlternatingCompletion",
     "BestSubset",
     "CVDisplay",
@@ -77,6 +79,7 @@ __all__ = [
     "ZerothOrderFrankWolfe",
     "batch_omp",
     "datafits",
+    "lars_path",
     "penalties",
     "solvers",
 ]
