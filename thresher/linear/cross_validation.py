@@ -58,7 +58,7 @@ class _CrossValidated:
         labels = problem.y if problem.y.ndim == 1 else problem.y.argmax(axis=1)
         folds = check_cv(self.cv, labels, classifier=classifier)
         splits = list(folds.split(np.empty((len(labels), 1)), labels))
-        solver = self._solver(problem.penalty, problem.datafit)
+        solver = self._solver(problem)
         # The compiled descents release the interpreter, so that threads run side by side.
         losses = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(_fold_losses)(problem, alphas, solver, train, test) for train, test in splits

@@ -96,8 +96,8 @@ class SparseGLM(SparseRegressor):
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         return (L1() if self.penalty is None else self.penalty).scaled(alpha)
 
-    def _solver(self, penalty: Penalty, datafit: Datafit) -> Solver:
-        return super()._solver(penalty, datafit) if self.solver is None else self.solver
+    def _solver(self, problem: Problem) -> Solver:
+        return super()._solver(problem) if self.solver is None else self.solver
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the mean of the target (counts for a log link, else the linear predictor).

@@ -13,8 +13,16 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from .datafits import Datafit, Squares
 from .path import Path, alpha_grid, solve_path
-from .penalties import Grouped, Penalty, Rows, Separable
-from .solvers import CoordinateDescent, GroupDescent, Problem, ProximalGradient, Solution, Solver
+from .penalties import Penalty
+from .solvers import (
+    CoordinateDescent,
+    GroupDescent,
+    LocalSearch,
+    Problem,
+    ProximalGradient,
+    Solution,
+    Solver,
+)
 
 
 class PenalizedModel(BaseEstimator):
@@ -36,17 +44,12 @@ class PenalizedModel(BaseEstimator):
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         """Return the penalty of strength `alpha` for a design of so many columns."""
 
-    def _solver(self, penalty: Penalty, datafit: Datafit) -> Solver:
-        options = {"tol": self.tol, "max_iter": self.max_iter}
-        if (
-            isinstance(penalty, Separable)
-            and penalty.kind is not None
-            and not datafit.multiple_outputs
-        ):
-            return CoordinateDescent(**options)
-        compiled = isinstance(penalty, Grouped | Rows) and penalty.radial.kind is not None
-        if compiled and not (isinstance(penalty, Rows) and penalty.l1):
-            return GroupDescent(**options)
+    def _solver(self, problem: Problem) -> Solver:
+        """Return the fastest solver that takes the problem."""
+        for kind in (LocalSearch, CoordinateDescent, GroupDescent):
+            solver = kind(tol=self.tol, max_iter=self.max_iter)
+            if solver.refusal(problem) is None:
+                return solver
         return ProximalGradient(tol=self.tol, max_iter=10 * self.max_iter)
 
     def _validated(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
@@ -109,7 +112,7 @@ class PenalizedModel(BaseEstimator):
         start: tuple = (None, None)
         if getattr(self, "warm_start", False) and hasattr(self, "coef_"):
             start = self._start(problem)
-        solver = self._solver(problem.penalty, problem.datafit)
+        solver = self._solver(problem)
         self._keep(solver.solve(problem, *start).warn_unless_converged(solver.tol))
         return self
 
@@ -148,7 +151,7 @@ class PenalizedModel(BaseEstimator):
         """
         problem = self._problem(X, y, sample_weight, 1.0)
         grid = alpha_grid(problem, n_alphas, eps) if alphas is None else np.asarray(alphas, float)
-        return solve_path(problem, grid, self._solver(problem.penalty, problem.datafit))
+        return solve_path(problem, grid, self._solver(problem))
 
     def _linear_prediction(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
