@@ -25,6 +25,9 @@ class Datafit(ABC):
     multiple_outputs: ClassVar[bool] = False
     #: Whether the loss has a derivative everywhere, as nearly all solvers need.
     smooth: ClassVar[bool] = True
+    #: Whether the loss depends on target less prediction alone. With an intercept the target is
+    #: then measured from its median, so that a large mean costs no digits.
+    shift_equivariant: ClassVar[bool] = False
 
     def check_target(self, y: np.ndarray) -> None:  # noqa: B027
         """Raise DataError if the loss is not defined for the target `y`."""

@@ -50,6 +50,8 @@ class Kinked(Datafit):
 class AbsoluteError(Kinked):
     """Weighted mean of ``|z - y|``: least absolute deviations."""
 
+    shift_equivariant: ClassVar[bool] = True
+
     def inner(self, prediction: np.ndarray) -> np.ndarray:
         """Return the prediction."""
         return prediction

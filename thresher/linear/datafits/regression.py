@@ -18,6 +18,7 @@ class Squares(Datafit):
     """Half the weighted mean of the squared residuals."""
 
     quadratic: ClassVar[bool] = True
+    shift_equivariant: ClassVar[bool] = True
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return half the weighted mean square."""
@@ -42,6 +43,7 @@ class MultiTaskSquares(Datafit):
     """Half the weighted mean of the squared residuals, summed over the tasks."""
 
     quadratic: ClassVar[bool] = True
+    shift_equivariant: ClassVar[bool] = True
     multiple_outputs: ClassVar[bool] = True
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
@@ -71,6 +73,7 @@ class Huber(Datafit):
     Huber, Robust estimation of a location parameter (1964).
     """
 
+    shift_equivariant: ClassVar[bool] = True
     delta: float = 1.35
 
     def __post_init__(self) -> None:
@@ -116,6 +119,7 @@ class SmoothQuantile(Datafit):
     quantile regression with smooth approximation (2011).
     """
 
+    shift_equivariant: ClassVar[bool] = True
     quantile: float = 0.5
     width: float = 0.1
 
@@ -159,16 +163,25 @@ class SquareRoot(Datafit):
     conic programming (2011).
     """
 
+    shift_equivariant: ClassVar[bool] = True
+
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the root of the weighted mean square."""
         return float(np.sqrt(weight @ (y - prediction) ** 2))
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return the weighted residuals over their root mean square, negated."""
+        """Return the weighted residuals over their root mean square, negated.
+
+        A target of zeros fitted by zeros is the minimum; zero is a subgradient there.
+        """
+        if not np.any(y) and not np.any(prediction):
+            return np.zeros_like(weight)
         return weight * (prediction - y) / self._scale(y, prediction, weight)
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weights over the root mean square, an upper bound."""
+        if not np.any(y) and not np.any(prediction):
+            return np.where(weight > 0, np.inf, 0.0)
         return weight / self._scale(y, prediction, weight)
 
     def _scale(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:

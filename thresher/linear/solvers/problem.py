@@ -126,8 +126,29 @@ class Problem:
         return self.share("moments", lambda: self.design.moments(weight, self.intercept))
 
     @property
+    def centre(self) -> np.ndarray:
+        """What the target is measured from: its median, zero where the loss knows no shift."""
+        return self.share("centre", self._median)
+
+    def _median(self) -> np.ndarray:
+        if not (self.intercept and self.datafit.shift_equivariant):
+            return np.zeros(self.y.shape[1:])
+        # An entry of the target itself, so that a constant one leaves exact zeros.
+        return np.quantile(self.y[self.weight > 0], 0.5, axis=0, method="lower")
+
+    @property
+    def centred(self) -> Problem:
+        """The same problem with its target measured from :attr:`centre`."""
+        if not np.any(self.centre):
+            return self
+        kept = self.share("centred", lambda: replace(self, y=self.y - self.centre, _shared={}))
+        return kept.with_penalty(self.penalty)
+
+    @property
     def best_constant(self) -> np.ndarray:
         """The intercept that fits best with all coefficients zero."""
+        if np.any(self.centre):
+            return self.centre + self.centred.best_constant
         start = np.zeros(self.y.shape[1:])
         return self.share(
             "best constant", lambda: self.best_intercept(np.zeros_like(self.y), start)
@@ -141,6 +162,8 @@ class Problem:
     @property
     def null_gradient(self) -> np.ndarray:
         """Gradient with all coefficients zero."""
+        if np.any(self.centre):
+            return self.centred.null_gradient
         return self.share("null gradient", lambda: self.gradient(self.null_prediction))
 
     def best_intercept(self, offset: np.ndarray, start: np.ndarray) -> np.ndarray:
