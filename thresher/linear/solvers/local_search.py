@@ -13,7 +13,6 @@ from ..support_fit import Move, SupportFit
 from ..weighted_columns import WeightedColumns
 from .base import Solver
 from .descent import CoordinateDescent
-from .point import Fit
 from .problem import Problem, Solution
 
 _PROMISING = 64  # columns whose exchanges a model ranks
@@ -73,7 +72,7 @@ class LocalSearch(Solver):
         return replace(solution, n_iter=rounds)
 
     def _tried(self, problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return where the first helpful move leads with the others refitted; None if none helps."""
+        """Return where the first helpful move leads, others refitted; None if none helps."""
         current = _objective(problem, solution)
         model = _QuadraticModel(problem, solution)
         for move in model.ranked():
@@ -127,12 +126,13 @@ class _QuadraticModel:
 
     def __init__(self, problem: Problem, solution: Solution) -> None:
         prediction = problem.predict(solution.coef, solution.intercept)
-        here = Fit(problem, prediction)
+        here = (problem.y, prediction, problem.weight)
+        slope, curvature = problem.datafit.gradient(*here), problem.datafit.curvature(*here)
         # Samples that are fitted to saturation have no curvature; a little bounds the model.
-        curvature = np.maximum(here.curvature, 1e-8 * max(float(here.curvature.max()), 1e-300))
+        curvature = np.maximum(curvature, 1e-8 * max(float(curvature.max()), 1e-300))
         self.problem, self.cost = problem, _costs(problem)
         self.columns = WeightedColumns(problem.design.matrix, curvature, problem.intercept)
-        self.target, _ = self.columns.target(prediction - here.slope / curvature)
+        self.target, _ = self.columns.target(prediction - slope / curvature)
         support = np.flatnonzero(problem.penalty.generalized_support(solution.coef))
         self.fit = SupportFit(self.columns, self.target, support)
 
