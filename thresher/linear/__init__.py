@@ -6,7 +6,13 @@ from .bayes import SparseBayes
 from .best_subset import BestSubset
 from .clustered_bayes import ClusteredBayes
 from .compound_gaussian import CompoundGaussian
-from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
+from .cross_validation import (
+    ElasticNetCV,
+    GroupLassoCV,
+    LassoCV,
+    SparseGLMCV,
+    SparseLogisticCV,
+)
 from .display import CVDisplay, PathDisplay
 from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
@@ -69,6 +75,7 @@ __all__ = [
     "SketchedRegression",
     "SparseBayes",
     "SparseGLM",
+    "SparseGLMCV",
     "SparseLogistic",
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
