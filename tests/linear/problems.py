@@ -39,6 +39,7 @@ STRUCTURED = {
     "l-inf": penalties.LInf(),
     "k-support": penalties.KSupport(k=3),
     "total-variation": penalties.TotalVariation(),
+    "haar": penalties.HaarL1(),
 }
 
 

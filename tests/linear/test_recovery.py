@@ -6,6 +6,7 @@ from scipy import sparse
 from sklearn import linear_model
 from sklearn.base import clone
 from sklearn.decomposition import sparse_encode
+from sklearn.exceptions import ConvergenceWarning
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import (
@@ -16,6 +17,7 @@ from thresher.linear import (
     batch_omp,
     support_fit,
 )
+from thresher.linear.bayes import _Climb
 from thresher.linear.best_subset import exchange_search
 from thresher.linear.support_fit import Move, SupportFit
 from thresher.linear.weighted_columns import WeightedColumns
@@ -112,6 +114,54 @@ def test_bayes_knows_its_noise_and_uncertainty(planted):
     assert np.sqrt(model.noise_variance_) == pytest.approx(0.1, rel=0.35)
     mean, std = model.predict(X[80:], return_std=True)
     assert np.mean(np.abs(mean - y[80:]) < 3 * std) > 0.9
+
+
+def many_coefficients(count, seed):
+    rng = np.random.default_rng((seed, 100))
+    A, coef = rng.standard_normal((100, 200)), np.zeros(200)
+    coef[rng.choice(200, count, replace=False)] = rng.standard_normal(count)
+    signal = A @ coef
+    noise = np.linalg.norm(signal) / 10 * 10**-1.5 * rng.standard_normal(100)
+    return A, coef, signal + noise
+
+
+@pytest.mark.parametrize("count", [5, 30, 40])
+def test_bayes_finds_many_coefficients(count):
+    """Where noise is estimated too early the model is empty, or nearly so: error 0.6 and more."""
+    errors = {SparseBayes: [], linear_model.ARDRegression: []}
+    for seed in range(6):
+        A, coef, y = many_coefficients(count, seed)
+        for kind, found in errors.items():
+            model = kind(fit_intercept=False).fit(A, y)
+            found.append(np.linalg.norm(model.coef_ - coef) / np.linalg.norm(coef))
+    assert np.median(errors[SparseBayes]) < 0.05
+    assert np.median(errors[SparseBayes]) < np.median(errors[linear_model.ARDRegression])
+
+
+def test_bayes_makes_nothing_of_noise():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        model = SparseBayes().fit(rng.standard_normal((60, 200)), rng.standard_normal(60))
+        assert len(model.support_) <= 1
+
+
+def test_bayes_says_when_its_search_was_cut_short():
+    A, _, y = many_coefficients(30, 0)
+    with pytest.warns(ConvergenceWarning, match="after 5 changes; raise max_iter"):
+        SparseBayes(max_iter=5).fit(A, y)
+    with pytest.raises(OptionError, match="max_iter must be a whole number of at least 1, got 0"):
+        SparseBayes(max_iter=0).fit(A, y)
+    with pytest.raises(OptionError, match="tol must not be negative, got -1"):
+        SparseBayes(tol=-1).fit(A, y)
+
+
+def test_bayes_reports_the_evidence_of_its_model():
+    A, _, y = many_coefficients(5, 0)
+    model = _Climb(A, y, 1e-4, 1000).run(1.0)[0]
+    used = A[:, model.kept]
+    covariance = (used * model.variances) @ used.T + model.noise * np.eye(100)
+    evidence = -np.linalg.slogdet(covariance)[1] - y @ np.linalg.solve(covariance, y)
+    assert model.value == pytest.approx(evidence - 2 * np.log(199) * len(model.kept))
 
 
 @pytest.mark.parametrize("seed", range(6))

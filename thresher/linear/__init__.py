@@ -14,10 +14,12 @@ from .cross_validation import (
     SparseLogisticCV,
 )
 from .display import CVDisplay, PathDisplay
+from .feedback import ThresholdingWithFeedback
 from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
+from .kronecker_pursuit import kronecker_omp
 from .lars import LARS, lars_path
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .list_decodable import ListDecodableRegression
@@ -37,7 +39,7 @@ from .simultaneous import SimultaneousGLM
 from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
 from .task_selection import TaskSelection
-from .thresholding import ThresholdingWithFeedback
+from .thresholding import amp, cosamp, hard_thresholding_pursuit, iht
 from .zero_imputation import ZeroImputedRegression
 from .zeroth_order import ZerothOrderFrankWolfe
 
@@ -84,8 +86,13 @@ __all__ = [
     "ThresholdingWithFeedback",
     "ZeroImputedRegression",
     "ZerothOrderFrankWolfe",
+    "amp",
     "batch_omp",
+    "cosamp",
     "datafits",
+    "hard_thresholding_pursuit",
+    "iht",
+    "kronecker_omp",
     "lars_path",
     "penalties",
     "solvers",

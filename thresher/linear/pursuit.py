@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..core.errors import DataError, OptionError
-from ..core.options import check_count, check_number
+from ..core.options import check_count, check_number, check_whole
 from . import _linear
 from .design import thread_count
 from .greedy import Columns
@@ -67,7 +67,8 @@ def batch_omp(
     dtype = np.result_type(dictionary, signals, np.float32)
     atoms = dictionary.astype(dtype, copy=False)
     signals = signals.astype(dtype, copy=False)
-    if not 1 <= n_nonzero <= min(atoms.shape):
+    check_whole("n_nonzero", n_nonzero)
+    if n_nonzero > min(atoms.shape):
         raise OptionError(
             f"cannot choose {n_nonzero} of {atoms.shape[0]} atoms with {atoms.shape[1]} features; "
             f"ask for 1 to {min(atoms.shape)}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.card import Card, Catalogued
+from ...core.options import check_whole
 from ..datafits import PoissonIdentity
 from .base import Solver
 from .problem import Problem, Solution
@@ -22,7 +23,7 @@ class Spiral(Catalogued, Solver):
     Every step minimises a separable quadratic with the Barzilai-Borwein curvature plus the
     penalty, and is accepted if the objective falls below the largest of the last few; else
     the curvature is doubled. Penalties need a prox that keeps coefficients non-negative:
-    ``L1(positive=True)`` or ``TotalVariation(positive=True)``.
+    ``L1``, ``HaarL1``, ``TotalVariation`` or ``DyadicPartition`` with ``positive=True``.
 
     Parameters
     ----------
@@ -32,6 +33,11 @@ class Spiral(Catalogued, Solver):
         Steps.
     memory : int, default 10
         How many past objectives the acceptance looks at; 1 makes the descent monotone.
+
+    Raises
+    ------
+    OptionError
+        If `memory` or `max_iter` is not a whole number in range.
     """
 
     card = Card(
@@ -51,6 +57,8 @@ class Spiral(Catalogued, Solver):
 
     def refusal(self, problem: Problem) -> str | None:
         """Say why the pair cannot be solved; None if it can."""
+        check_whole("memory", self.memory)
+        check_whole("max_iter", self.max_iter, least=0)
         if not isinstance(problem.datafit, PoissonIdentity):
             return "the loss is not PoissonIdentity; use ProximalGradient or CoordinateDescent"
         if not getattr(problem.penalty, "positive", False):
