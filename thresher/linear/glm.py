@@ -92,8 +92,9 @@ class SparseGLM(GLMModel):
     alpha : float, default 1
         Factor of the penalty.
     solver : Solver, optional
-        From :mod:`thresher.linear.solvers`; by default the fastest that takes the pair, local
-        search for the L0 penalty. Its own ``tol`` and ``max_iter`` are then used.
+        From :mod:`thresher.linear.solvers`; its own ``tol`` and ``max_iter`` are then used. By
+        default the fastest that takes the pair: local search for the L0 penalty, coordinate
+        or group descent, proximal gradient steps. Losses with a kink need ``StochasticModels``.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
     fit_intercept, tol, max_iter
