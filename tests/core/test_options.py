@@ -28,7 +28,7 @@ def test_no_more_can_be_chosen_than_there_are():
     check_count("k", 4, 4)
     with pytest.raises(OptionError, match="cannot choose 5 of 4 columns; ask for 1 to 4"):
         check_count("k", 5, 4)
-    with pytest.raises(OptionError, match="k must be a whole number of at least 1, got 2.5"):
+    with pytest.raises(OptionError, match=r"k must be a whole number of at least 1, got 2\.5"):
         check_count("k", 2.5, 4)
 
 

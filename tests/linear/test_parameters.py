@@ -144,6 +144,7 @@ class TestPaths:
         with pytest.warns(ConvergenceWarning, match=message) as caught:
             path = model.path(*regression, eps=1e-4, n_alphas=3)
         assert len(caught) == 1
+        assert caught[0].filename == __file__
         assert f"{np.count_nonzero(~path.converged)} of 3" in str(caught[0].message)
         assert f"{path.criteria[~path.converged].max():.2e}" in str(caught[0].message)
 
@@ -153,6 +154,7 @@ class TestPaths:
             model.fit(*regression)
         inside = [w for w in caught if "of 12 fits inside folds missed" in str(w.message)]
         assert len(inside) == 1
+        assert inside[0].filename == __file__
 
 
 class TestFolds:

@@ -96,37 +96,39 @@ def _follow(
 ) -> tuple[Path, np.ndarray]:
     """Return the path, and the columns in the order in which they entered."""
     rows, available = columns.shape
-    if method not in ("lasso", "lar"):
-        raise OptionError(f"method must be 'lasso' or 'lar', got {method!r}")
-    check_number("alpha_min", alpha_min)
     determined = min(rows - columns.centred, available)
-    if count is None:
-        count = determined
-    else:
-        check_count("n_nonzero_coefs", count, available)
+    _check_options(method, count, alpha_min, available)
     target, mean = columns.target(y)
     unit = float(np.max(np.abs(target), initial=0.0)) or 1.0
-    # In these units no product overflows; columns share one scale.
+    # In these units no product overflows; all columns share one scale.
     scale = float(columns.scale[0])
     levels, violations, starts, index, values, finished = _linear.angle_regression(
-        *columns.arguments, target / unit, method == "lasso",
-        alpha_min / scale / unit * total, min(count, determined), 100 * (determined + 10),
+        *columns.arguments, target / unit, method == "lasso", alpha_min / scale / unit * total,
+        determined if count is None else min(count, determined), 100 * (determined + 10),
         thread_count(),
     )  # fmt: skip
+    alphas = levels * scale * unit / total
     if not finished:
         warnings.warn(
-            f"gave up after {len(levels)} knots, at alpha {levels[-1] * scale * unit / total:.3g}: "
-            "columns are nearly dependent; use Lasso, or drop duplicates",
+            f"gave up after {len(levels)} knots, at alpha {alphas[-1]:.3g}: columns are nearly "
+            "dependent; use Lasso, or drop duplicates",
             ConvergenceWarning,
             stacklevel=3,
         )
     coefs = np.zeros((len(levels), available))
     coefs[np.repeat(np.arange(len(levels)), np.diff(starts)), index] = values * (unit / scale)
     criteria = violations / max(levels[0], np.finfo(float).tiny)
-    alphas = levels * scale * unit / total
     path = Path(alphas, coefs, mean - coefs @ columns.averages, criteria, criteria <= _ROUNDING)
     _, first = np.unique(index, return_index=True)
     return path, index[np.sort(first)]
+
+
+def _check_options(method: str, count: int | None, alpha_min: float, available: int) -> None:
+    if method not in ("lasso", "lar"):
+        raise OptionError(f"method must be 'lasso' or 'lar', got {method!r}")
+    check_number("alpha_min", alpha_min)
+    if count is not None:
+        check_count("n_nonzero_coefs", count, available)
 
 
 class LARS(WeightedGreedyRegressor):

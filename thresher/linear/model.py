@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ..core.errors import OptionError, nearest
 from .datafits import Datafit, Squares
 from .parameters import check_parameters
-from .path import Path, alpha_grid, given_alphas, solve_path
+from .path import Path, alpha_grid, given_alphas, solve_path, warn_of_unmet_tolerance
 from .penalties import Penalty
 from .solvers import (
     CoordinateDescent,
@@ -217,7 +217,7 @@ class PenalizedModel(BaseEstimator):
         grid = alpha_grid(problem, n_alphas, eps) if alphas is None else given_alphas(alphas)
         solver = self._solver(problem)
         path = solve_path(problem, grid, solver)
-        path.warn_unless_converged(solver.tol)
+        warn_of_unmet_tolerance([path], solver.tol, "fits of the path")
         return path
 
     def _linear_prediction(self, X: Any) -> np.ndarray:

@@ -51,10 +51,6 @@ class Path:
     criteria: np.ndarray
     converged: np.ndarray
 
-    def warn_unless_converged(self, tolerance: float) -> None:
-        """Emit one ConvergenceWarning for all fits that missed the tolerance."""
-        warn_of_unmet_tolerance([self], tolerance, "fits of the path")
-
 
 def warn_of_unmet_tolerance(paths: Sequence[Path], tolerance: float, fits: str) -> None:
     """Emit one ConvergenceWarning that says how many fits missed the tolerance, and the worst.
@@ -83,7 +79,7 @@ def warn_of_unmet_tolerance(paths: Sequence[Path], tolerance: float, fits: str) 
         f"{worst:.2e} of its scale, at alpha {alpha:.3g}; raise max_iter or the strengths, "
         "or scale the features",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
 
 
