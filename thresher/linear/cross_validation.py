@@ -21,12 +21,12 @@ class LassoCV(CrossValidated, LassoModel):
 
     Parameters
     ----------
-    weights, positive
-        See :class:`~thresher.linear.lasso.Lasso`.
-    n_alphas, eps, alphas, cv, n_jobs
-        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for attributes.
+    n_alphas, eps, alphas, cv, n_jobs
+        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
+    weights, positive
+        See :class:`~thresher.linear.lasso.Lasso`.
     """
 
     _: KW_ONLY
@@ -40,12 +40,12 @@ class ElasticNetCV(CrossValidated, ElasticNetModel):
 
     Parameters
     ----------
-    l1_ratio, weights, positive
-        See :class:`~thresher.linear.lasso.ElasticNet`.
-    n_alphas, eps, alphas, cv, n_jobs
-        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for attributes.
+    n_alphas, eps, alphas, cv, n_jobs
+        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
+    l1_ratio, weights, positive
+        See :class:`~thresher.linear.lasso.ElasticNet`.
     """
 
     _: KW_ONLY
@@ -60,12 +60,12 @@ class GroupLassoCV(CrossValidated, GroupLassoModel):
 
     Parameters
     ----------
-    groups, l1_ratio
-        Groups of features: see :class:`~thresher.linear.lasso.GroupLasso`.
-    n_alphas, eps, alphas, cv, n_jobs
-        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for attributes.
+    n_alphas, eps, alphas, cv, n_jobs
+        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
+    groups, l1_ratio
+        Groups of features: see :class:`~thresher.linear.lasso.GroupLasso`.
     """
 
     _: KW_ONLY
@@ -79,12 +79,14 @@ class SparseGLMCV(CrossValidated, GLMModel):
 
     Parameters
     ----------
-    datafit, penalty, solver
+    datafit, penalty
         See :class:`~thresher.linear.glm.SparseGLM`.
-    n_alphas, eps, alphas, cv, n_jobs
-        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for attributes.
+    n_alphas, eps, alphas, cv, n_jobs
+        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
+    solver
+        See :class:`~thresher.linear.glm.SparseGLM`.
 
     Examples
     --------
@@ -108,12 +110,12 @@ class SparseLogisticCV(CrossValidated, LogisticModel):
 
     Parameters
     ----------
-    l1_ratio, penalty, share_features
-        See :class:`~thresher.linear.glm.SparseLogistic`.
-    n_alphas, eps, alphas, cv, n_jobs
-        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for attributes.
+    n_alphas, eps, alphas, cv, n_jobs
+        See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
+    l1_ratio, penalty, share_features
+        See :class:`~thresher.linear.glm.SparseLogistic`.
     """
 
     _: KW_ONLY

@@ -91,14 +91,14 @@ class SparseGLM(GLMModel):
         The regulariser, from :mod:`thresher.linear.penalties`; the L1 norm by default.
     alpha : float, default 1
         Factor of the penalty.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
     solver : Solver, optional
         From :mod:`thresher.linear.solvers`; its own ``tol`` and ``max_iter`` are then used. By
         default the fastest that takes the pair: local search for the L0 penalty, coordinate
         or group descent, proximal gradient steps. Losses with a kink need ``StochasticModels``.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
-    fit_intercept, tol, max_iter
-        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
 
     Raises
     ------
@@ -219,14 +219,14 @@ class SparseLogistic(LogisticModel):
         Strength. scikit-learn's ``C`` is ``1 / (n_samples * alpha)``.
     l1_ratio : float, default 1
         Share of the L1 norm.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
     penalty : Penalty, optional
         Another penalty, scaled by `alpha`; `l1_ratio` is then not used.
     share_features : bool, default False
         With more than two classes, whether a feature is used by all classes or by none.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
-    fit_intercept, tol, max_iter
-        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
 
     Attributes
     ----------

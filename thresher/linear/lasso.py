@@ -70,14 +70,14 @@ class ElasticNet(ElasticNetModel):
         Strength.
     l1_ratio : float, default 0.5
         Share of the L1 norm, from 0 (ridge) to 1 (Lasso).
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
     weights : array of shape (n_features,), optional
         Factor of the L1 norm of each coefficient (adaptive Lasso); zero leaves it free.
     positive : bool, default False
         Whether coefficients are kept from falling below zero.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
-    fit_intercept, tol, max_iter
-        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
 
     References
     ----------
@@ -110,10 +110,10 @@ class Lasso(LassoModel):
     ----------
     alpha : float, default 1
         Strength.
-    weights, positive, warm_start
-        See :class:`ElasticNet`.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    weights, positive, warm_start
+        See :class:`ElasticNet`.
 
     References
     ----------
@@ -150,10 +150,10 @@ class GroupLasso(GroupLassoModel):
         Strength.
     l1_ratio : float, default 0
         Share of the L1 norm; above zero this is the sparse group Lasso.
-    warm_start : bool, default False
-        Whether a refit starts from the last coefficients.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
 
     References
     ----------
@@ -178,10 +178,10 @@ class MultiTaskLasso(SparseRegressor):
     ----------
     alpha : float, default 1
         Strength.
-    warm_start : bool, default False
-        Whether a refit starts from the last coefficients.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
 
     References
     ----------

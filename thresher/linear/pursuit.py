@@ -136,7 +136,7 @@ def positive_weights(
 class GreedyRegressor(RegressorMixin, BaseEstimator):
     """What the greedy estimators share: centring, unit columns, and the refit.
 
-    Subclasses override :meth:`_choose`, or :meth:`_select` where they need a dense array.
+    Subclasses override ``_choose``, or ``_select`` where they need a dense array.
     """
 
     def __sklearn_tags__(self) -> Any:
