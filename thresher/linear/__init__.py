@@ -6,7 +6,13 @@ from .bayes import SparseBayes
 from .best_subset import BestSubset
 from .clustered_bayes import ClusteredBayes
 from .compound_gaussian import CompoundGaussian
-from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
+from .cross_validation import (
+    ElasticNetCV,
+    GroupLassoCV,
+    LassoCV,
+    SparseGLMCV,
+    SparseLogisticCV,
+)
 from .display import CVDisplay, PathDisplay
 from .feedback import ThresholdingWithFeedback
 from .gamp_bayes import GAMPBayes
@@ -14,6 +20,7 @@ from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
 from .kronecker_pursuit import kronecker_omp
+from .lars import LARS, lars_path
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .list_decodable import ListDecodableRegression
 from .loss_omp import LossOMP
@@ -37,6 +44,7 @@ from .zero_imputation import ZeroImputedRegression
 from .zeroth_order import ZerothOrderFrankWolfe
 
 __all__ = [
+    "LARS",
     "AlternatingCompletion",
     "BestSubset",
     "CVDisplay",
@@ -69,6 +77,7 @@ __all__ = [
     "SketchedRegression",
     "SparseBayes",
     "SparseGLM",
+    "SparseGLMCV",
     "SparseLogistic",
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
@@ -84,6 +93,7 @@ __all__ = [
     "hard_thresholding_pursuit",
     "iht",
     "kronecker_omp",
+    "lars_path",
     "penalties",
     "solvers",
 ]

@@ -66,6 +66,10 @@ class Poisson(Datafit):
         with np.errstate(over="ignore"):
             return float(weight @ (np.exp(prediction) - y * prediction))
 
+    def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Return the loss where every mean is its count."""
+        return float(weight @ (y - xlogy(y, y)))
+
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weighted excess of the mean over the count."""
         return weight * (np.exp(prediction) - y)
@@ -110,6 +114,10 @@ class PoissonIdentity(Datafit):
         if np.any(mean[weight > 0] <= 0):
             return np.inf
         return float(weight @ (mean - xlogy(y, np.maximum(mean, self.background))))
+
+    def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Return the loss where every mean is its count."""
+        return float(weight @ (y - xlogy(y, y)))
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return ``weight (1 - y / mean)``."""

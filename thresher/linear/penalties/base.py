@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.errors import OptionError
+from .equality import ComparedByValue
 
 
-class Penalty(ABC):
+class Penalty(ComparedByValue, ABC):
     """A regulariser of coefficients.
 
     A subclass needs :meth:`value` and :meth:`prox`; the rest has defaults. Any such penalty
