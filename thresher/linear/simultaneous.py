@@ -78,9 +78,9 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
     lemma on a Gram matrix that the problems share. Here Newton systems are small, as they
     are restricted to working sets, and coordinate descent solves them. Where the loss is
     quadratic and weights are equal, their Gram matrices are parts of one. The gain is in
-    losses that need Newton steps: 500 permutations of a logistic problem took four fifths of
-    the time of a loop over this package's paths. With squares, for which a path is compiled
-    throughout, such a loop is faster.
+    losses that need Newton steps: 500 permutations of a logistic problem took about three
+    quarters of the time of a loop over this package's paths. With squares, for which a path
+    is compiled throughout, such a loop is faster.
 
     References
     ----------
