@@ -12,6 +12,7 @@ from scipy import sparse
 from .design import Design
 
 _CONSTANT = 1e-14  # what is left of a constant column by rounding, relative to its entries
+_TINY = 1e-140  # numbers from here to its inverse can be squared and summed
 
 
 class WeightedColumns:
@@ -42,6 +43,7 @@ class WeightedColumns:
         self, X: Any, weight: np.ndarray | None = None, centre: bool = True, unit: bool = True
     ) -> None:
         self._roots = np.ones(X.shape[0]) if weight is None else np.sqrt(weight)
+        self._weighted = weight is not None
         self._total = float(self._roots @ self._roots)
         self.centred = centre
         self.averages = np.zeros(X.shape[1])
@@ -52,19 +54,23 @@ class WeightedColumns:
         self.shape: tuple[int, int] = X.shape
 
     def _dense(self, X: np.ndarray, unit: bool) -> tuple:
-        matrix = np.array(X, dtype=float, order="F")
-        entries = _largest_magnitudes(matrix)
-        matrix -= self.averages  # the one copy; what follows works in place
+        matrix = np.array(X, dtype=float, order="F")  # the one copy; the rest works in place
+        entries: Any = 0.0
+        if self.centred:
+            entries = _CONSTANT * _largest_magnitudes(matrix)
+            matrix -= self.averages
         largest = _largest_magnitudes(matrix)
-        varies = largest > (_CONSTANT * entries if self.centred else 0.0)
-        # Dividing by the largest entry before squaring avoids overflow.
-        scale = _common(largest, unit)
-        matrix *= np.where(varies, 1 / scale, 0)
-        matrix *= self._roots[:, None]
+        varies, scale = largest > entries, _common(largest, unit)
+        if unit and np.all((scale > _TINY) & (scale < 1 / _TINY)):
+            scale = np.ones(X.shape[1])
+        else:  # the squares of some columns would leave the range of numbers
+            matrix *= np.where(varies, 1 / scale, 0)
+        if self._weighted:
+            matrix *= self._roots[:, None]
         if unit:
             norms = np.sqrt(np.einsum("ij,ij->j", matrix, matrix))
             # Where only samples of little weight differ, a column is constant too.
-            varies = norms > _CONSTANT * np.sqrt(self._total)
+            varies &= norms > _CONSTANT * np.sqrt(self._total) * largest / scale
             norms = np.where(varies, norms, 1)
             matrix *= np.where(varies, 1 / norms, 0)
             scale = scale * norms
