@@ -13,6 +13,8 @@ from scipy.special import logsumexp, softmax, xlogy
 from ...core.errors import DataError, OptionError
 from .base import Datafit
 
+_STIFFNESS = 1e4  # curvature with which a mean count below zero is charged
+
 
 @dataclass(frozen=True)
 class Logistic(Datafit):
@@ -88,6 +90,12 @@ class Poisson(Datafit):
 class PoissonIdentity(Datafit):
     """Weighted mean of ``z + b - y log(z + b)``: counts with an identity link.
 
+    Where something was counted the logarithm keeps the mean ``m = z + b`` above zero. Where
+    nothing was, the loss is linear and nothing does: a mean below zero is charged
+    ``10^4 m^2 / 2`` on top, so that the few means that the penalty or a negative feature pulls
+    to the boundary end about ``10^-4`` below it instead of at it. Non-negative features under a
+    penalty with ``positive=True`` do not meet the boundary.
+
     Parameters
     ----------
     background : float, default 1e-10
@@ -105,19 +113,29 @@ class PoissonIdentity(Datafit):
         _require_counts(y)
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
-        """Return the weighted mean loss; infinite where a mean count is not positive."""
+        """Return the weighted mean loss; infinite where something was counted at no mean."""
         mean = prediction + self.background
-        if np.any(mean[weight > 0] <= 0):
+        if np.any(mean[(weight > 0) & (y > 0)] <= 0):
             return np.inf
-        return float(weight @ (mean - xlogy(y, np.maximum(mean, self.background))))
+        below = np.where(y > 0, 0.0, np.minimum(mean, 0))
+        logs = xlogy(y, np.where(y > 0, mean, 1.0))
+        return float(weight @ (mean - logs + _STIFFNESS / 2 * below**2))
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return ``weight (1 - y / mean)``."""
-        return weight * (1 - y / (prediction + self.background))
+        """Return ``weight (1 - y / mean)``, and what a mean below zero is charged."""
+        mean = prediction + self.background
+        counted = weight * (1 - y / np.where(y > 0, mean, 1.0))
+        return np.where(y > 0, counted, weight * (1 + _STIFFNESS * np.minimum(mean, 0)))
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return ``weight y / mean^2``."""
-        return weight * y / (prediction + self.background) ** 2
+        """Return ``weight y / mean^2``; where nothing was counted, an upper bound.
+
+        The bound is the information to be expected, ``weight / mean``: a step of the quadratic
+        model then slows down as it nears a mean of zero.
+        """
+        mean = prediction + self.background
+        expected = 1 / np.maximum(mean, 1 / _STIFFNESS)
+        return weight * np.where(y > 0, y / np.where(y > 0, mean, 1.0) ** 2, expected)
 
 
 @dataclass(frozen=True)

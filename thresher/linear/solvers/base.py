@@ -86,6 +86,8 @@ class Solver(ABC):
             intercept = problem.best_constant
         centred = problem.centred
         solution = self.run(centred, start, np.asarray(intercept, dtype=float) - problem.centre)
-        if centred is problem:
-            return solution
-        return replace(solution, intercept=solution.intercept + problem.centre)
+        return replace(
+            solution,
+            intercept=solution.intercept + problem.centre,
+            stalled=not solution.converged and solution.n_iter < self.max_iter,
+        )

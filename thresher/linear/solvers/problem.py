@@ -225,6 +225,8 @@ class Solution:
         Rounds of the outer loop.
     converged : bool
         Whether the tolerance was met.
+    stalled : bool, default False
+        Whether the solver gave up before its last round, as no step led on.
     """
 
     coef: np.ndarray
@@ -233,14 +235,18 @@ class Solution:
     kind: str
     n_iter: int
     converged: bool
+    stalled: bool = False
 
     def warn_unless_converged(self, tolerance: float) -> Solution:
         """Emit a ConvergenceWarning that states what was reached; return the solution."""
         if not self.converged:
+            end, remedy = "after", "max_iter or alpha"
+            if self.stalled:  # more rounds would not help
+                end, remedy = "and stalled after", "alpha"
             warnings.warn(
-                f"the {self.kind} is {self.criterion:.2e} of its scale after {self.n_iter} "
-                f"iterations, above the tolerance {tolerance:.2e}; raise max_iter or alpha, "
-                "or scale the features",
+                f"the {self.kind} is {self.criterion:.2e} of its scale {end} {self.n_iter} "
+                f"iterations, above the tolerance {tolerance:.2e}; raise {remedy}, or scale the "
+                "features",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -103,7 +103,9 @@ class Spiral(Catalogued, Solver):
     def _bend(self, problem: Problem, prediction: np.ndarray, change: np.ndarray) -> float:
         """Return the curvature of the loss along the last change."""
         along = problem.predict(change, np.zeros(()))
-        curvature = problem.datafit.curvature(problem.y, prediction, problem.weight)
+        assert isinstance(problem.datafit, PoissonIdentity)
+        mean = prediction + problem.datafit.background
+        curvature = problem.weight * problem.y / mean**2  # itself, not a bound of it
         bend = float(curvature @ along**2) / max(float(change @ change), 1e-300)
         return float(np.clip(bend, 1e-12, 1e30))
 
