@@ -27,13 +27,13 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps sparseprop
 	$(BIN)/python -m benchmarks.kernels
 
-# The tests of the kernels with AddressSanitizer and UndefinedBehaviorSanitizer.
+# The tests of compiled code with AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := build/sanitized
 sanitize: $(INSTALLED)
 	cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
 	  -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build $(SANITIZED) --target _run
-	$(BIN)/python tests/run/sanitized.py $(SANITIZED)/cpp/run
+	cmake --build $(SANITIZED) --target _run _linear
+	$(BIN)/python tests/sanitized.py $(SANITIZED)
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

@@ -2,6 +2,7 @@
 // coefficient matrix shared by several tasks.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -79,7 +80,15 @@ class BlockModel {
         curvature_(curvature),
         radial_(radial),
         l1_(l1),
-        w_(coefficients) {}
+        w_(coefficients) {
+    if (!geometry_.residual(0).known()) return;
+    for (std::size_t b = 0; b < blocks(); ++b)
+      for (std::size_t k = 0; k < geometry_.size(b); ++k) {
+        const std::size_t place = geometry_.place(b, k);
+        start_.resize(std::max(start_.size(), place + 1));
+        start_[place] = w_[place];
+      }
+  }
 
   static constexpr bool smooth_on_support = false;
   bool on_path() const { return false; }
@@ -106,7 +115,7 @@ class BlockModel {
     for (std::size_t k = 0; k < geometry_.residuals(); ++k) geometry_.residual(k).start();
     for (std::size_t b = 0; b < blocks(); ++b)
       for (std::size_t k = 0; k < geometry_.size(b); ++k)
-        if (const T w = w_[geometry_.place(b, k)]; w != 0)
+        if (const T w = since_start(geometry_.place(b, k)); w != 0)
           geometry_.residual(geometry_.residual_of(k)).subtract(geometry_.column(b, k), w);
     for (std::size_t k = 0; k < geometry_.residuals(); ++k) geometry_.residual(k).finish();
   }
@@ -203,6 +212,10 @@ class BlockModel {
   }
 
  private:
+  // How far a coefficient is from where the residual was known.
+  T since_start(std::size_t place) const {
+    return w_[place] - (start_.empty() ? T(0) : start_[place]);
+  }
   T ridge() const { return radial_.convex() ? radial_.shape : T(0); }
   T shrink(T x) const { return std::copysign(std::max(std::abs(x) - l1_, T(0)), x); }
 
@@ -245,6 +258,7 @@ class BlockModel {
   Penalty<T> radial_;
   T l1_;
   T* w_;
+  std::vector<T> start_;  // the coefficients at which the residual was known; empty: zeros
 };
 
 }  // namespace thresher

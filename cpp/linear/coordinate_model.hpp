@@ -26,6 +26,7 @@ class CoordinateModel {
         penalty_(penalty),
         w_(coefficients),
         trail_(trail) {
+    if (residual_.known()) start_.assign(w_, w_ + columns_);
     if (trail_) trail_->gains.resize(columns_);
   }
 
@@ -77,7 +78,8 @@ class CoordinateModel {
   void refresh() {
     residual_.start();
     for (std::size_t j = 0; j < columns_; ++j)
-      if (w_[j] != 0) residual_.subtract(j, w_[j]);
+      if (const T w = w_[j] - (start_.empty() ? T(0) : start_[j]); w != 0)
+        residual_.subtract(j, w);
     residual_.finish();
   }
 
@@ -158,6 +160,7 @@ class CoordinateModel {
   const T* curvature_;
   Penalty<T> penalty_;
   T* w_;
+  std::vector<T> start_;  // the coefficients at which the residual was known; empty: zeros
   Trail<T>* trail_;
 };
 

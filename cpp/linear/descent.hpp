@@ -174,10 +174,11 @@ class Descent {
   }
 
   struct Dual {
-    T gap, scale;
+    T gap, rounding, scale;
   };
 
-  // Duality gap of the problem on some blocks, at the residual scaled into the feasible set.
+  // Duality gap of the problem on some blocks, at the residual scaled into the feasible set, and
+  // how much of it may be rounding. A negative gap is an error of its size, not a proof.
   Dual dual(const std::vector<std::size_t>& blocks) const {
     T feasible = std::numeric_limits<T>::infinity();
     for (std::size_t b : blocks) {
@@ -188,16 +189,21 @@ class Descent {
     const T best = squares > 0 ? product / squares : T(0);
     const T scale = std::max(T(0), std::min(best, feasible));
     const T primal = T(0.5) * squares + model_.penalty_value();
-    const T gap = primal - scale * product + T(0.5) * scale * scale * squares;
-    return {std::max(T(0), gap), scale};
+    const T curved = T(0.5) * scale * scale * squares;
+    const T rounding = 4 * std::numeric_limits<T>::epsilon() *
+                       (primal + std::abs(scale * product) + curved);
+    return {std::abs(primal - scale * product + curved), rounding, scale};
   }
 
   // The gap over all blocks; drops those that are zero in every solution
   // (Ndiaye, Fercoq, Gramfort and Salmon, Gap Safe Screening Rules, 2017).
   double gap_and_screen() {
-    const auto [gap, scale] = dual(candidates_);
-    if (!model_.on_path()) std::erase_if(candidates_, [&, gap = gap, scale = scale](std::size_t b) {
-      const T radius = std::sqrt(2 * gap * model_.squared_norm(b));
+    const auto [gap, rounding, scale] = dual(candidates_);
+    if (model_.on_path()) return gap;
+    const T distance = std::sqrt(2 * (gap + rounding));
+    std::erase_if(candidates_, [&, distance = distance, scale = scale](std::size_t b) {
+      // Not the root of the product, which underflows where both are tiny.
+      const T radius = distance * std::sqrt(model_.squared_norm(b));
       if (scale * measures_[b].correlation + radius >= model_.strength(b) * (1 - T(1e-6)))
         return false;
       if (model_.active(b)) model_.clear(b);

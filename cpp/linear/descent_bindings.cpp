@@ -8,6 +8,8 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "block_model.hpp"
@@ -44,6 +46,18 @@ Csc<T> design_of(const In<T>& data, const In<std::int32_t>& indices, const In<st
   return {data.data(), indices.data(), starts.data(), rows, starts.shape(0) - 1};
 }
 
+// Arrays come from Python; one that is too short must not be read past its end.
+template <class Array>
+void require(const Array& array, std::size_t size, const char* name) {
+  if (array.size() != size)
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(array.size()) +
+                                " entries, needs " + std::to_string(size));
+}
+template <class Array>
+void require(const std::optional<Array>& array, std::size_t size, const char* name) {
+  if (array) require(*array, size, name);
+}
+
 // (kind, alpha, shape, positive) as Python sends it.
 using PenaltyCode = std::tuple<int, double, double, bool>;
 
@@ -68,25 +82,45 @@ std::tuple<double, int, long, bool> run(Model& model, const OptionCode& code) {
   return {report.criterion, report.iterations, report.epochs, report.converged};
 }
 
+template <class T, class Design, class Target, class Coefficients>
+void require_columns(const Design& design, const Target& target, const std::optional<Target>& known,
+                     std::size_t targets, const std::optional<In<T>>& weights,
+                     const std::optional<In<T>>& means, const Coefficients& coefficients,
+                     std::size_t outputs = 1) {
+  require(target, targets, "target");
+  require(known, targets, "residual");
+  if (known && !weights) throw std::invalid_argument("a known residual needs weights");
+  require(weights, design.rows, "weights of the samples");
+  require(means, design.columns, "means");
+  require(coefficients, outputs * design.columns, "coefficients");
+}
+
 template <class T, class Design>
 auto coordinates(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
-                 const std::optional<In<T>>& means, const In<T>& curvature, PenaltyCode penalty,
+                 const std::optional<In<T>>& means, const std::optional<In<T>>& known, const In<T>& curvature, PenaltyCode penalty,
                  const std::optional<In<T>>& factors, Out<T>& coefficients,
                  Trail<T>* trail, OptionCode options) {
+  require_columns(design, target, known, design.rows, weights, means, coefficients);
+  require(curvature, design.columns, "curvature");
+  require(factors, design.columns, "weights of the penalty");
   CoordinateModel<Design> model(
-      design, Residual<Design>(design, target.data(), pointer(weights), pointer(means)),
+      design, Residual<Design>(design, target.data(), pointer(weights), pointer(means), pointer(known)),
       curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data(), trail);
   return run(model, options);
 }
 
 template <class T, class Design>
 auto groups(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
-            const std::optional<In<T>>& means, const In<T>& curvature,
-            const In<std::int64_t>& starts, const In<std::int64_t>& members, PenaltyCode penalty,
+            const std::optional<In<T>>& means, const std::optional<In<T>>& known,
+            const In<T>& curvature, const In<std::int64_t>& starts, const In<std::int64_t>& members, PenaltyCode penalty,
             double l1, const std::optional<In<T>>& factors, Out<T>& coefficients,
             OptionCode options) {
   using Geometry = GroupGeometry<Design>;
-  Residual<Design> residual(design, target.data(), pointer(weights), pointer(means));
+  require_columns(design, target, known, design.rows, weights, means, coefficients);
+  require(members, design.columns, "members of the groups");
+  require(curvature, starts.size() - 1, "curvature");
+  require(factors, starts.size() - 1, "weights of the penalty");
+  Residual<Design> residual(design, target.data(), pointer(weights), pointer(means), pointer(known));
   BlockModel<Geometry> model(
       Geometry(std::move(residual), starts.data(), members.data(), starts.shape(0) - 1),
       curvature.data(), penalty_of(penalty, pointer(factors)), T(l1), coefficients.data());
@@ -95,13 +129,18 @@ auto groups(const Design& design, const In<T>& target, const std::optional<In<T>
 
 template <class T, class Design>
 auto tasks(const Design& design, const Rows<const T>& targets, const std::optional<In<T>>& weights,
-           const std::optional<In<T>>& means, const In<T>& curvature, PenaltyCode penalty,
+           const std::optional<In<T>>& means, const std::optional<Rows<const T>>& known,
+           const In<T>& curvature, PenaltyCode penalty,
            const std::optional<In<T>>& factors, Rows<T>& coefficients, OptionCode options) {
   using Geometry = TaskGeometry<Design>;
+  const std::size_t tasks = targets.shape(0);
+  require_columns(design, targets, known, tasks * design.rows, weights, means, coefficients, tasks);
+  require(curvature, design.columns, "curvature");
+  require(factors, design.columns, "weights of the penalty");
   std::vector<Residual<Design>> residuals;
   for (std::size_t k = 0; k < targets.shape(0); ++k)
     residuals.emplace_back(design, targets.data() + k * design.rows, pointer(weights),
-                           pointer(means));
+                           pointer(means), known ? known->data() + k * design.rows : nullptr);
   BlockModel<Geometry> model(Geometry(std::move(residuals), design.columns), curvature.data(),
                              penalty_of(penalty, pointer(factors)), T(0), coefficients.data());
   return run(model, options);
@@ -111,6 +150,9 @@ auto tasks(const Design& design, const Rows<const T>& targets, const std::option
 template <class T, class Design>
 void moments(const Design& design, const std::optional<In<T>>& weights, bool centre,
              Out<T>& means, Out<T>& curvature, int threads) {
+  require(weights, design.rows, "weights of the samples");
+  require(means, design.columns, "means");
+  require(curvature, design.columns, "curvature");
   nb::gil_scoped_release released;
   const T* h = pointer(weights);
   std::vector<T> ones(h ? 0 : design.rows, T(1) / T(design.rows));
@@ -139,60 +181,63 @@ void bind(nb::module_& module) {
 
   module.def(
       "coordinates",
-      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
-         PenaltyCode penalty, Maybe factors, Out<T> w, Trail<T>* trail, OptionCode options) {
-        return coordinates<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, trail,
-                              options);
+      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, Maybe known,
+         const In<T>& curvature, PenaltyCode penalty, Maybe factors, Out<T> w, Trail<T>* trail,
+         OptionCode options) {
+        return coordinates<T>(design_of<T>(x), y, h, means, known, curvature, penalty, factors, w,
+                              trail, options);
       },
-      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg().none(), nb::arg());
+      taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg().none(), nb::arg());
   module.def(
       "coordinates",
       [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         const In<T>& y, Maybe h, Maybe means, const In<T>& curvature, PenaltyCode penalty,
-         Maybe factors, Out<T> w, Trail<T>* trail, OptionCode options) {
+         const In<T>& y, Maybe h, Maybe means, Maybe known, const In<T>& curvature,
+         PenaltyCode penalty, Maybe factors, Out<T> w, Trail<T>* trail, OptionCode options) {
         return coordinates<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means,
-                              curvature, penalty, factors, w, trail, options);
+                              known, curvature, penalty, factors, w, trail, options);
       },
-      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken,
+      taken, taken, taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken,
       nb::arg().none(), nb::arg());
   module.def(
       "groups",
-      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
-         const In<std::int64_t>& group_starts, const In<std::int64_t>& members,
-         PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
-        return groups<T>(design_of<T>(x), y, h, means, curvature, group_starts, members, penalty,
-                         l1, factors, w, options);
+      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, Maybe known,
+         const In<T>& curvature, const In<std::int64_t>& group_starts,
+         const In<std::int64_t>& members, PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
+        return groups<T>(design_of<T>(x), y, h, means, known, curvature, group_starts, members,
+                         penalty, l1, factors, w, options);
       },
-      taken, taken, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe, taken,
+      taken, taken, maybe, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe, taken,
       nb::arg());
   module.def(
       "groups",
       [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         const In<T>& y, Maybe h, Maybe means, const In<T>& curvature,
+         const In<T>& y, Maybe h, Maybe means, Maybe known, const In<T>& curvature,
          const In<std::int64_t>& group_starts, const In<std::int64_t>& members,
          PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
-        return groups<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means, curvature,
-                         group_starts, members, penalty, l1, factors, w, options);
+        return groups<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means, known,
+                         curvature, group_starts, members, penalty, l1, factors, w, options);
       },
-      taken, taken, taken, taken, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe,
+      taken, taken, taken, taken, maybe, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe,
       taken, nb::arg());
   module.def(
       "tasks",
       [](const Columns<T>& x, const Rows<const T>& y, Maybe h, Maybe means,
-         const In<T>& curvature, PenaltyCode penalty, Maybe factors, Rows<T> w,
-         OptionCode options) {
-        return tasks<T>(design_of<T>(x), y, h, means, curvature, penalty, factors, w, options);
+         const std::optional<Rows<const T>>& known, const In<T>& curvature, PenaltyCode penalty,
+         Maybe factors, Rows<T> w, OptionCode options) {
+        return tasks<T>(design_of<T>(x), y, h, means, known, curvature, penalty, factors, w,
+                        options);
       },
-      taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
+      taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
   module.def(
       "tasks",
       [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         const Rows<const T>& y, Maybe h, Maybe means, const In<T>& curvature,
+         const Rows<const T>& y, Maybe h, Maybe means,
+         const std::optional<Rows<const T>>& known, const In<T>& curvature,
          PenaltyCode penalty, Maybe factors, Rows<T> w, OptionCode options) {
-        return tasks<T>(design_of<T>(data, indices, starts, y.shape(1)), y, h, means, curvature,
-                        penalty, factors, w, options);
+        return tasks<T>(design_of<T>(data, indices, starts, y.shape(1)), y, h, means, known,
+                        curvature, penalty, factors, w, options);
       },
-      taken, taken, taken, taken, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
+      taken, taken, taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
   module.def(
       "moments",
       [](const Columns<T>& x, Maybe h, bool centre, Out<T> means, Out<T> curvature, int threads) {
@@ -210,6 +255,9 @@ void bind(nb::module_& module) {
   module.def(
       "prox",
       [](const In<T>& x, const In<T>& steps, PenaltyCode penalty, Maybe factors, Out<T> out) {
+        require(steps, x.size(), "steps");
+        require(factors, x.size(), "weights of the penalty");
+        require(out, x.size(), "result");
         const Penalty<T> p = penalty_of(penalty, pointer(factors));
         for (std::size_t j = 0; j < x.shape(0); ++j)
           out.data()[j] = p.prox(x.data()[j], steps.data()[j], j);

@@ -199,9 +199,6 @@ class TestDegenerateInputs:
     def test_huge_and_tiny_units(self, regression, scale_x, scale_y):
         X, y = regression
         plain = linear.Lasso(0.2, tol=1e-8).fit(X, y)
-        # A larger strength than single numbers can hold is out of reach for any unit.
-        if not 1e-300 < scale_x * scale_y < 1e300:
-            pytest.skip("the strength itself overflows")
         model = linear.Lasso(0.2 * scale_x * scale_y, tol=1e-8).fit(X * scale_x, y * scale_y)
         np.testing.assert_allclose(model.coef_ * (scale_x / scale_y), plain.coef_, atol=1e-5)
 

@@ -12,6 +12,7 @@ from ..core.errors import OptionError
 from . import _linear
 from .penalties import Separable
 from .solvers import Problem, Solver
+from .solvers.conditioning import condition
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def alpha_max(problem: Problem) -> float:
         If no strength does it: an unpenalised coefficient, or an infinite slope at zero.
     """
     zero = np.zeros(problem.coef_shape)
-    gradient = problem.null_gradient.astype(float)
+    gradient = condition(problem).problem.null_gradient.astype(float)
     penalty = problem.penalty
     if isinstance(penalty, Separable):
         pull = np.maximum(-gradient, 0) if penalty.positive else np.abs(gradient)
@@ -110,8 +111,9 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
         One entry per strength, decreasing.
     """
     alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
-    single = problem.design.dtype == np.float32
-    problem.centred.share("trail", _linear.Trail32 if single else _linear.Trail64)
+    restated = condition(problem).problem
+    single = restated.design.dtype == np.float32
+    restated.share("trail", _linear.Trail32 if single else _linear.Trail64)
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:

@@ -30,6 +30,10 @@ class Ball(Penalty):
         if not self.radius > 0:
             raise OptionError(f"radius must be positive, got {self.radius}")
 
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        return None if len(shape) == 1 else "it is defined for a single output"
+
     @abstractmethod
     def atom(self, gradient: np.ndarray) -> np.ndarray:
         """Return the atom with the smallest inner product with `gradient`."""

@@ -50,6 +50,16 @@ class Penalty(ABC):
         """Return which coefficients the penalty leaves free to move: boolean, as `coef`."""
         return coef != 0
 
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            ``(p,)``, or ``(p, outputs)`` for a loss of several outputs.
+        """
+        return None
+
     def scaled(self, factor: float) -> Penalty:
         """Return the same penalty with its strength ``alpha`` multiplied by `factor`."""
         return replace(self, alpha=self.alpha * factor)  # type: ignore[type-var, attr-defined]
@@ -95,6 +105,14 @@ class Separable(Penalty):
             if weights.ndim != 1 or not np.all(weights >= 0):
                 raise OptionError("weights must be a vector without negative entries")
             object.__setattr__(self, "weights", weights)
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        if self.weights is None or self.weights.shape == shape:
+            return None
+        if len(shape) > 1:
+            return "weights are for a single output; use Rows with weights for several"
+        return f"weights has {len(self.weights)} entries for {shape[0]} coefficients"
 
     @property
     def strength(self) -> Any:

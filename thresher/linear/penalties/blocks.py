@@ -116,6 +116,14 @@ class Grouped(_Blocks):
         starts = np.concatenate([[0], np.cumsum(np.bincount(self.groups))])
         return starts.astype(np.int64), order.astype(np.int64)
 
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        if len(shape) > 1:
+            return "groups are for a loss of a single output; use Rows for several"
+        if len(self.groups) != shape[0]:
+            return f"groups has {len(self.groups)} entries for {shape[0]} columns"
+        return self.radial.refusal((int(self.groups.max()) + 1,))
+
     def norms(self, coef: np.ndarray) -> np.ndarray:
         """Return the Euclidean norm of every group."""
         return np.sqrt(np.bincount(self.groups, weights=coef**2))
@@ -150,6 +158,12 @@ class Rows(_Blocks):
 
     radial: Separable
     l1: float = 0.0
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        if len(shape) == 1:
+            return "rows need a loss of several outputs; use Grouped for a single one"
+        return self.radial.refusal(shape[:1])
 
     def norms(self, coef: np.ndarray) -> np.ndarray:
         """Return the Euclidean norm of every row."""

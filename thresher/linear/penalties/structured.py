@@ -25,6 +25,10 @@ class _Scaled(Penalty):
         if not self.alpha >= 0:
             raise OptionError(f"alpha must not be negative, got {self.alpha}")
 
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        return None if len(shape) == 1 else "it is defined for a single output; use Rows"
+
 
 @dataclass(frozen=True)
 class Slope(_Scaled):
@@ -54,11 +58,15 @@ class Slope(_Scaled):
                 raise OptionError("lambdas must be a vector, not negative and not increasing")
             object.__setattr__(self, "lambdas", lambdas)
 
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        if self.lambdas is not None and len(self.lambdas) != shape[0]:
+            return f"lambdas has {len(self.lambdas)} entries for {shape[0]} coefficients"
+        return super().refusal(shape)
+
     def _levels(self, size: int) -> np.ndarray:
         if self.lambdas is None:
             return self.alpha * np.linspace(1.0, 1.0 / size, size)
-        if len(self.lambdas) != size:
-            raise OptionError(f"lambdas has {len(self.lambdas)} entries for {size} coefficients")
         return self.alpha * self.lambdas
 
     def value(self, coef: np.ndarray) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 __all__ = ["Solver"]
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...core.errors import OptionError
+from .conditioning import condition
 from .problem import Problem, Solution
 
 
@@ -65,8 +66,10 @@ class Solver(ABC):
         ------
         OptionError
             If the solver cannot take the pair of datafit and penalty; the message says why.
+        DataError
+            If the squares of a column leave the range of double precision.
         """
-        refusal = self.refusal(problem)
+        refusal = problem.penalty.refusal(problem.coef_shape) or self.refusal(problem)
         if not problem.datafit.smooth and not self.takes_kinks:
             refusal = "the loss has a kink; use StochasticModels"
         if refusal:
@@ -74,20 +77,20 @@ class Solver(ABC):
                 f"{type(self).__name__} cannot solve {type(problem.datafit).__name__} with "
                 f"{type(problem.penalty).__name__}: {refusal}"
             )
+        dtype = problem.design.dtype
         if coef is None:
-            start = np.zeros(problem.coef_shape, dtype=problem.design.dtype)
+            start = np.zeros(problem.coef_shape, dtype=dtype)
         else:
-            start = np.array(coef, dtype=problem.design.dtype, order="C")
+            start = np.array(coef, dtype=dtype, order="C")
         if start.shape != problem.coef_shape:
             raise OptionError(
                 f"coef has shape {start.shape}, the problem needs {problem.coef_shape}"
             )
         if intercept is None:
             intercept = problem.best_constant
-        centred = problem.centred
-        solution = self.run(centred, start, np.asarray(intercept, dtype=float) - problem.centre)
-        return replace(
-            solution,
-            intercept=solution.intercept + problem.centre,
-            stalled=not solution.converged and solution.n_iter < self.max_iter,
+        restated = condition(problem)
+        solution = self.run(
+            restated.problem, *restated.start(start, np.asarray(intercept, dtype=float))
         )
+        stalled = not solution.converged and solution.n_iter < self.max_iter
+        return replace(restated.finish(solution, dtype), stalled=stalled)

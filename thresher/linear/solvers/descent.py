@@ -173,14 +173,10 @@ class GroupDescent(Descent):
         penalty = problem.penalty
         if not isinstance(penalty, Grouped | Rows):
             return "the penalty has no groups; use CoordinateDescent or ProximalGradient"
-        if isinstance(penalty, Rows) != problem.datafit.multiple_outputs:
-            return "Rows needs a loss of several outputs, Grouped one of a single output"
         if penalty.radial.kind is None:
             return "the penalty has no compiled prox; use ProximalGradient"
         if isinstance(penalty, Rows) and penalty.l1:
             return "Rows with an l1 term is not compiled; use ProximalGradient"
-        if isinstance(penalty, Grouped) and len(penalty.groups) != problem.design.shape[1]:
-            return f"groups has {len(penalty.groups)} entries for {problem.design.shape[1]} columns"
         endless = not np.all(np.isfinite(np.asarray(penalty.radial.slope_at_zero)))
         if endless and not problem.datafit.quadratic:
             return "a penalty of infinite slope at zero has no Newton steps for groups"

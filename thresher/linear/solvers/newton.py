@@ -56,11 +56,11 @@ def minimise_by_newton(
     scale = _scale(problem, gap_known)
     floor = 8 * float(np.finfo(problem.design.dtype).eps)
     tolerance = max(solver.tol, floor)
-    point = Point(problem, coef, Fit(problem, problem.predict(coef, intercept)))
+    point = Point(problem, coef, Fit(problem, problem.predict(coef, intercept), intercept))
     stalled = 0
     for rounds in range(solver.max_iter + 1):
         if problem.intercept:
-            point, intercept = _with_best_intercept(point, intercept)
+            point = _with_best_intercept(point)
         distance = _violations(point)
         violation = float(np.max(distance, initial=0.0))
         if stalled and not penalty.convex:
@@ -73,11 +73,11 @@ def minimise_by_newton(
             break
         before = point.coef
         blocks = _working_set(solver, penalty, before, distance)
-        point, intercept = _solve_on(solver, point, blocks, intercept, violation)
+        point = _solve_on(solver, point, blocks, violation)
         stalled = stalled + 1 if np.array_equal(before, point.coef) else 0
     relative = criterion / scale if scale > 0 else 0.0
     kind = "duality gap" if gap_known else "optimality violation"
-    return Solution(point.coef, intercept, relative, kind, rounds, bool(converged))
+    return Solution(point.coef, point.fit.intercept, relative, kind, rounds, bool(converged))
 
 
 def _has_conjugate(datafit: Datafit) -> bool:
@@ -91,10 +91,12 @@ def _scale(problem: Problem, gap_known: bool) -> float:
     return float(np.max(np.abs(problem.null_gradient), initial=0.0))
 
 
-def _with_best_intercept(point: Point, intercept: np.ndarray) -> tuple[Point, np.ndarray]:
-    offset = point.fit.prediction - intercept
-    moved = point.problem.best_intercept(offset, intercept)
-    return Point(point.problem, point.coef, Fit(point.problem, offset + moved)), moved
+def _with_best_intercept(point: Point) -> Point:
+    offset = point.fit.prediction - point.fit.intercept
+    moved = point.problem.best_intercept(offset, point.fit.intercept)
+    if np.array_equal(moved, point.fit.intercept):
+        return point
+    return Point(point.problem, point.coef, Fit(point.problem, offset + moved, moved))
 
 
 def _violations(point: Point) -> np.ndarray:
@@ -123,7 +125,8 @@ def _duality_gap(solver: Descent, point: Point) -> float:
     shrink, price = feasible_dual(pull, radial.strength, np.asarray(radial.code[2]))
     conjugate = problem.datafit.conjugate(problem.y, point.fit.slope / shrink, problem.weight)
     assert conjugate is not None  # otherwise the gap is not asked for
-    return point.objective + conjugate + float(price)
+    # Never negative but by rounding, and then wrong by as much.
+    return abs(point.objective + conjugate + float(price))
 
 
 def _working_set(
@@ -142,9 +145,7 @@ def _working_set(
     return np.sort(np.argpartition(-priority, size - 1)[:size]) if size else np.arange(0)
 
 
-def _solve_on(
-    solver: Descent, whole: Point, blocks: np.ndarray, intercept: np.ndarray, violation: float
-) -> tuple[Point, np.ndarray]:
+def _solve_on(solver: Descent, whole: Point, blocks: np.ndarray, violation: float) -> Point:
     """Take Newton steps on some blocks until their violation is a tenth of `violation`."""
     problem, columns = whole.problem, blocks
     if isinstance(problem.penalty, Grouped):
@@ -165,16 +166,11 @@ def _solve_on(
         drift = float(np.max(np.abs(point.fit.slope.sum(axis=0)))) if problem.intercept else 0.0
         if max(float(np.max(left, initial=0.0)), drift) <= 0.1 * violation:
             break
-    if inside is whole and not problem.intercept:
-        return point, intercept
+    if inside is whole:
+        return point
     coef = whole.coef.copy()
     coef[columns] = point.coef
-    fit = point.fit
-    if problem.intercept:
-        offset = point.problem.design.predict(point.coef).astype(float)  # the support lies inside
-        intercept = problem.weight @ (fit.prediction - offset)
-        fit = Fit(problem, offset + intercept)
-    return Point(problem, coef, fit), intercept
+    return Point(problem, coef, point.fit)
 
 
 def _restricted(point: Point, columns: np.ndarray) -> Point:
@@ -192,26 +188,29 @@ def _step(solver: Descent, point: Point, damping: float, tolerance: float) -> Po
     problem, fit = point.problem, point.fit
     # Samples that are fitted to saturation have none; a little keeps the model bounded.
     curvature = np.maximum(fit.curvature, 1e-8 * max(float(fit.curvature.max()), 1e-300)) * damping
-    shaped = curvature if fit.slope.ndim == 1 else curvature[:, None]
-    target = fit.prediction - fit.slope / shaped
-    model = Quadratic.weighted(problem.design, target, curvature, problem.intercept)
+    model = Quadratic.of_residual(problem.design, -fit.slope, curvature, problem.intercept)
     proposal = point.coef.copy()
     solver.descend(model, problem.penalty, proposal, tolerance, verify=False)
-    toward = problem.design.predict(proposal).astype(float)
+    # The difference alone is predicted: in single precision the rounding of a whole prediction
+    # would drown what the last steps gain.
+    change = problem.design.predict(proposal - point.coef).astype(float)
+    shift = np.zeros_like(fit.intercept)
     if problem.intercept:
-        toward += curvature @ (target - toward) / curvature.sum()
-    return _search(point, proposal, toward)
+        shift = -(fit.slope.sum(axis=0) + curvature @ change) / curvature.sum()
+    return _search(point, proposal, change + shift, shift)
 
 
-def _search(point: Point, proposal: np.ndarray, toward: np.ndarray) -> Point | None:
+def _search(
+    point: Point, proposal: np.ndarray, change: np.ndarray, shift: np.ndarray
+) -> Point | None:
     """Halve the step towards the proposal until the objective falls; None if it never does."""
-    coef, prediction, current = point.coef, point.fit.prediction, point.objective
+    coef, fit, current = point.coef, point.fit, point.objective
     step = 1.0
     # At the end of the digits the objective cannot tell progress; the violation still can.
     slack = 4 * np.finfo(float).eps * max(abs(current), 1e-300)
     for _ in range(30 if point.problem.penalty.convex else 1):
         trial = proposal if step == 1 else coef + coef.dtype.type(step) * (proposal - coef)
-        reached = Fit(point.fit.problem, prediction + step * (toward - prediction))
+        reached = Fit(fit.problem, fit.prediction + step * change, fit.intercept + step * shift)
         found = Point(point.problem, trial, reached)
         if found.objective < current or (step == 1 and found.objective <= current + slack):
             return found

@@ -22,10 +22,13 @@ class Fit:
         Whose loss, target and sample weights are meant.
     prediction : array of shape (n,) or (n, outputs)
         ``X w + intercept``, in double precision.
+    intercept : array of shape () or (outputs,)
+        The constant in it.
     """
 
     problem: Problem
     prediction: np.ndarray
+    intercept: np.ndarray
 
     @cached_property
     def loss(self) -> float:
@@ -54,7 +57,7 @@ class Point:
     coef : array of shape (p,) or (p, outputs)
         Coefficients.
     fit : Fit
-        What they predict, with the intercept.
+        What they predict.
     """
 
     problem: Problem
@@ -68,8 +71,8 @@ class Point:
 
     @cached_property
     def objective(self) -> float:
-        """Loss plus penalty."""
-        return self.fit.loss + self.problem.penalty.value(self.coef)
+        """Loss plus penalty, summed in double precision so that the last steps show."""
+        return self.fit.loss + self.problem.penalty.value(self.coef.astype(float, copy=False))
 
     @cached_property
     def distance(self) -> np.ndarray:

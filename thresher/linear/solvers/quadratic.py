@@ -21,13 +21,16 @@ class Quadratic:
     design : Design
         Features of shape (n, p).
     target : array of shape (n,) or (n, outputs)
-        What is fitted.
+        What is fitted; not read where the residual is given.
     weight : array of shape (n,) or None
         None means ``1 / n`` each.
     means : array of shape (p,) or None
         Weighted column means; None without an intercept.
     curvature : array of shape (p,)
         Weighted (centred) second moment of every column.
+    residual : array of the shape of the target, optional
+        ``weight (target - X w)`` at the coefficients that a descent starts from. Newton steps
+        know it, and it has digits that their targets, large where the weight is small, lack.
     """
 
     design: Design
@@ -35,6 +38,7 @@ class Quadratic:
     weight: np.ndarray | None
     means: np.ndarray | None
     curvature: np.ndarray
+    residual: np.ndarray | None = None
 
     @classmethod
     def weighted(
@@ -43,14 +47,21 @@ class Quadratic:
         """Compute the moments under the weights."""
         return cls(design, target, weight, *design.moments(weight, centre))
 
+    @classmethod
+    def of_residual(
+        cls, design: Design, residual: np.ndarray, weight: np.ndarray, centre: bool
+    ) -> Quadratic:
+        """Compute the moments under the weights."""
+        return cls(design, residual, weight, *design.moments(weight, centre), residual)
+
     def arguments(self) -> tuple:
         """Return the leading arguments of every kernel."""
-        target = self.target if self.target.ndim == 1 else self.target.T
         return (
             *self.design.arguments,
-            self.design.cast(target),
+            self.design.cast(self.target.T),
             self.design.cast(self.weight),
             self.means,
+            None if self.residual is None else self.design.cast(self.residual.T),
         )
 
 

@@ -1,9 +1,9 @@
-"""Run the kernel tests on a build of the kernels with sanitizers.
+"""Run the tests of compiled code on a build of it with sanitizers.
 
-    python tests/run/sanitized.py FOLDER
+    python tests/sanitized.py FOLDER
 
-FOLDER holds the sanitized extension module, which takes the place of the installed one. The
-process is started anew with the sanitizer's runtime loaded first, as it must be.
+FOLDER is the build, whose extension modules take the place of the installed ones. The process is
+started anew with the sanitizer's runtime loaded first, as it must be.
 """
 
 import importlib.util
@@ -12,24 +12,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+MODULES = {"thresher.run._run": "cpp/run", "thresher.linear._linear": "cpp/linear"}
 TESTS = [
-    "test_layouts.py",
-    "test_convolution.py",
-    "test_int8.py",
-    "test_sparse_linear.py",
-    "test_sparse_convolution.py",
+    "run/test_layouts.py",
+    "run/test_convolution.py",
+    "run/test_int8.py",
+    "run/test_sparse_linear.py",
+    "run/test_sparse_convolution.py",
+    "linear/test_paths.py",
+    "linear/test_precision.py",
+    "linear/test_prox.py",
+    "linear/test_refusals.py",
 ]
 
 
 def run_tests(folder: Path) -> int:
-    """Put the sanitized module in place of the installed one, then run the tests."""
+    """Put the sanitized modules in place of the installed ones, then run the tests."""
     import pytest
 
-    (library,) = folder.glob("_run*.so")
-    spec = importlib.util.spec_from_file_location("thresher.run._run", library)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules["thresher.run._run"] = module
+    for name, place in MODULES.items():
+        (library,) = (folder / place).glob(f"{name.rpartition('.')[2]}*.so")
+        spec = importlib.util.spec_from_file_location(name, library)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module
     tests = Path(__file__).parent
     # Without -s a report that ends the process would be lost with the captured output.
     return pytest.main(
