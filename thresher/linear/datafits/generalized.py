@@ -59,6 +59,8 @@ class Logistic(Datafit):
 class Poisson(Datafit):
     """Weighted mean of ``exp(z) - y z``: counts with a log link."""
 
+    bounded_curvature: ClassVar[bool] = False
+
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError if a count is negative."""
         _require_counts(y)
@@ -102,6 +104,7 @@ class PoissonIdentity(Datafit):
         Known mean count `b` beside the prediction, positive; it keeps the logarithm finite.
     """
 
+    bounded_curvature: ClassVar[bool] = False
     background: float = 1e-10
 
     def __post_init__(self) -> None:
@@ -189,33 +192,40 @@ class Cox(Datafit):
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted sum over the events of ``log(risk) - prediction``."""
-        shifted, at_risk, _ = self._risk(y, prediction, weight)
+        at_risk, _ = self._logarithms(y, prediction, weight)
         events = (y > 0) & (weight > 0)
-        terms = np.log(at_risk[events]) - shifted[events]
-        return float(weight[events] @ terms)
+        return float(weight[events] @ (at_risk - prediction)[events])
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the derivative: expected less observed events."""
-        shifted, _, hazard = self._risk(y, prediction, weight)
-        return weight * np.exp(shifted) * hazard - weight * (y > 0)
+        return self.curvature(y, prediction, weight) - weight * (y > 0)
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return the positive part of the diagonal, an upper bound of the whole Hessian."""
-        shifted, _, hazard = self._risk(y, prediction, weight)
-        return weight * np.exp(shifted) * hazard
+        """Return the expected events, the positive part of the diagonal of the Hessian.
 
-    def _risk(
+        They bound the whole Hessian.
+        """
+        _, hazard = self._logarithms(y, prediction, weight)
+        return weight * np.exp(prediction + hazard)
+
+    def _logarithms(
         self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return shifted predictions, total risk at each time, and cumulative hazard."""
-        shifted = prediction - np.max(prediction)
-        times = np.abs(y)
-        _, level = np.unique(times, return_inverse=True)
-        risk = np.bincount(level, weights=weight * np.exp(shifted))
-        at_risk = np.cumsum(risk[::-1])[::-1]
-        deaths = np.bincount(level, weights=weight * (y > 0))
-        hazard = np.cumsum(np.divide(deaths, at_risk, out=np.zeros_like(deaths), where=deaths > 0))
-        return shifted, at_risk[level], hazard[level]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logarithms of the total risk and of the cumulative hazard at each time.
+
+        Of logarithms, as a risk that is nothing beside the largest still counts once that has
+        left.
+        """
+        _, level = np.unique(np.abs(y), return_inverse=True)
+        shape = level.max() + 1
+        with np.errstate(divide="ignore"):
+            risk = np.full(shape, -np.inf)
+            np.logaddexp.at(risk, level, prediction + np.log(weight))
+            deaths = np.log(np.bincount(level, weights=weight * (y > 0)))
+        at_risk = np.logaddexp.accumulate(risk[::-1])[::-1]
+        none = np.full(shape, -np.inf)
+        hazard = np.subtract(deaths, at_risk, out=none, where=deaths > -np.inf)
+        return at_risk[level], np.logaddexp.accumulate(hazard)[level]
 
 
 def _require_counts(y: np.ndarray) -> None:

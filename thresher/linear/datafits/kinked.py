@@ -21,6 +21,7 @@ class Kinked(Datafit):
     """Weighted mean of ``|c(z) - y|`` for a smooth inner function `c` of the prediction."""
 
     smooth: ClassVar[bool] = False
+    bounded_curvature: ClassVar[bool] = False
 
     @abstractmethod
     def inner(self, prediction: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Solver"]
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np

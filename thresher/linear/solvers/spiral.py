@@ -57,6 +57,8 @@ class Spiral(Catalogued, Solver):
             return "the penalty allows negative intensities; give it positive=True"
         if problem.intercept:
             return "a constant intensity is the background of the loss; set intercept to False"
+        if problem.design.matrix.min() < 0:
+            return "a feature has negative entries, which no intensity has; use CoordinateDescent"
         return None
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
