@@ -179,22 +179,27 @@ class Problem:
                 axis=0
             )
         loss = self.datafit.value(self.y, offset + intercept, self.weight)
-        for _ in range(50):
+        flat, least = False, np.inf
+        for _ in range(100):
             arguments = (self.y, offset + intercept, self.weight)
             slope = self.datafit.gradient(*arguments).sum(axis=0)
+            size = float(np.max(np.abs(slope)))
+            if flat and size >= least:
+                break  # neither the loss nor its slope tells a better constant
+            least = size
             step = slope / max(float(self.datafit.curvature(*arguments).sum()), 1e-300)
+            slack = 4 * np.finfo(float).eps * abs(loss)
             for _ in range(60):
                 trial = self.datafit.value(self.y, offset + intercept - step, self.weight)
-                if trial <= loss:
+                if trial <= loss + slack:
                     break
                 step = step / 2
             else:
-                return intercept
+                break
             intercept = intercept - step
-            settled = np.max(np.abs(step)) <= 1e-14 * max(1.0, float(np.max(np.abs(intercept))))
-            if settled or trial == loss:
-                return intercept
-            loss = trial
+            if np.max(np.abs(step)) <= 1e-14 * max(1.0, float(np.max(np.abs(intercept)))):
+                break
+            flat, loss = trial >= loss - slack, min(loss, trial)
         return intercept
 
     def violation(self, coef: np.ndarray, prediction: np.ndarray) -> float:
