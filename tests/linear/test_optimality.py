@@ -38,7 +38,12 @@ TOLERANCES = {
 }
 # Pairs on which the steps of a solver are known not to suffice: the boundary of the counts is as
 # steep as 10^4, which gradient steps feel.
-SLOW = {("proximal-gradient", "poisson-identity"), ("frank-wolfe", "poisson-identity")}
+SLOW = {
+    ("proximal-gradient", "poisson-identity"),
+    ("frank-wolfe", "poisson-identity"),
+    # Once its few classes are separated, a penalty with a flat top has no minimum.
+    ("proximal-gradient", "multinomial", "rows-mcp"),
+}
 
 
 def features(solver: str, rng_seed: int, name: str, mean: float):
@@ -151,7 +156,8 @@ def test_solvers_reach_a_stationary_point(
     X = sparse.csc_array(X) if layout == "csc" else X
     penalty, tol = PENALTIES[key], TOLERANCES[solver]
     problem = Problem.build(X, y, problems.DATAFITS[name], penalty, weight, intercept)
-    rounds = {"max_iter": 1000} if (solver, name) in SLOW else {}
+    slow = bool({(solver, name), (solver, name, key)} & SLOW)
+    rounds = {"max_iter": 1000} if slow else {}
     descent = problems.SOLVERS[solver](tol=tol, **rounds)
     assume(refusal(problem, descent) is None)  # SPIRAL fits no intercept
     problem = problem.with_penalty(penalty.scaled(strength(problem, share)))
@@ -160,7 +166,7 @@ def test_solvers_reach_a_stationary_point(
     scale = float(np.max(np.abs(problem.null_gradient)))
     violation = problem.violation(solution.coef, prediction)
     if not solution.converged:
-        assert (solver, name) in SLOW
+        assert slow
         # What is stated in the warning is what was left.
         assert violation <= 1.001 * solution.criterion * scale
     elif solver == "frank-wolfe":
@@ -391,4 +397,4 @@ def test_a_constant_target_needs_no_coefficient(datafit, rows, level):
     penalty = penalties.Rows(penalties.L1(0.1)) if datafit.multiple_outputs else penalties.L1(0.1)
     model = SparseGLM(datafit, penalty).fit(X, np.full(shape, level))
     assert not np.any(model.coef_)
-    np.testing.assert_allclose(model.predict(X), level, atol=0.1)
+    np.testing.assert_allclose(model.predict(X), level, atol=0.15)  # the width of a quantile

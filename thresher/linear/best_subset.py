@@ -218,6 +218,8 @@ class BestSubset(GreedyRegressor):
         Constant.
     support_ : array of int
         Chosen columns.
+    n_iter_ : int
+        How many were chosen, one at least.
 
     Raises
     ------

@@ -312,6 +312,8 @@ class SparseLogisticCV(_CrossValidated, SparseLogistic):
 
     Attributes
     ----------
+    classes_ : array of shape (n_classes,)
+        Class labels.
     alpha_ : float
         The strength of lowest mean held-out loss.
     alphas_ : array of shape (n_alphas,)

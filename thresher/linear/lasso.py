@@ -249,6 +249,10 @@ class MultiTaskLasso(SparseRegressor):
         Coefficients; a feature has all or none.
     intercept_ : array of shape (n_targets,)
         Constants.
+    criterion_ : float
+        Relative violation of optimality at the end.
+    n_iter_ : int
+        Rounds of working sets.
 
     References
     ----------

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_X_y
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
@@ -107,12 +108,14 @@ class TaskSelection(Catalogued, BaseEstimator):
 
         Raises
         ------
+        ValueError
+            If an entry of `X` or `y` is NaN or infinite, or their lengths differ.
         DataError
             If a source returns another number of samples than asked for.
         """
         if self.relevance not in ("l1", "l2", "uniform"):
             raise OptionError(f"relevance must be 'l1', 'l2' or 'uniform', got {self.relevance!r}")
-        X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+        X, y = check_X_y(X, y, dtype=np.float64, y_numeric=True)
         if not (1 <= self.rank <= X.shape[1] and self.rounds >= 1 and 0 < self.floor <= 1):
             raise OptionError(
                 f"rank {self.rank} must lie between 1 and {X.shape[1]}, rounds {self.rounds} be "
