@@ -188,7 +188,7 @@ class Problem:
                 break  # neither the loss nor its slope tells a better constant
             least = size
             step = slope / max(float(self.datafit.curvature(*arguments).sum()), 1e-300)
-            slack = 4 * np.finfo(float).eps * abs(loss)
+            slack = 4 * np.finfo(float).eps * abs(loss) if np.isfinite(loss) else 0.0
             for _ in range(60):
                 trial = self.datafit.value(self.y, offset + intercept - step, self.weight)
                 if trial <= loss + slack:

@@ -65,6 +65,8 @@ class ProximalGradient(Solver):
                 converged = violation <= self.tol * scale
                 if converged:
                     break
+        if not converged:  # what is reported belongs to the point that is returned
+            violation = problem.violation(point[0], state.predict(point))
         coef, constant = point
         return Solution(
             coef.astype(problem.design.dtype, copy=False),
