@@ -143,7 +143,11 @@ class PoissonIdentity(Datafit):
 
 @dataclass(frozen=True)
 class Multinomial(Datafit):
-    """Weighted mean cross-entropy of the softmax; `y` holds one indicator column per class."""
+    """Weighted mean cross-entropy of the softmax; `y` holds one indicator column per class.
+
+    Where classes can be separated the loss falls along growing coefficients without end, and with
+    a penalty that does not grow (L0, MCP, SCAD) there is no minimum to converge to.
+    """
 
     multiple_outputs: ClassVar[bool] = True
 

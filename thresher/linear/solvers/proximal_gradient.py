@@ -20,6 +20,10 @@ class ProximalGradient(Solver):
     penalties that couple all coefficients, and every datafit. Where coordinate or group
     descent applies it is the faster choice.
 
+    Under a concave penalty the end is a fixed point of a step of the length that the curvature of
+    the whole loss allows: from it no small move leads down, but a move of a single coefficient,
+    whose own curvature is smaller, still may.
+
     Parameters
     ----------
     max_iter : int, default 10000
