@@ -19,9 +19,11 @@ TESTS = [
     "run/test_int8.py",
     "run/test_sparse_linear.py",
     "run/test_sparse_convolution.py",
+    "linear/test_lars.py",
     "linear/test_paths.py",
     "linear/test_precision.py",
     "linear/test_prox.py",
+    "linear/test_recovery.py",
     "linear/test_refusals.py",
 ]
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "parallel.hpp"
+#include "triangle.hpp"
 #include "vector.hpp"
 
 namespace thresher {
@@ -29,8 +30,8 @@ class BatchPursuit {
         limit_(limit),
         tolerance_(tolerance),
         correlation_(atoms),
-        factor_(limit * limit),
-        forward_(limit) {}
+        forward_(limit),
+        factor_(limit) {}
 
   // Chooses atoms for one signal, given its correlations with all atoms and its squared norm.
   // Writes the chosen atoms and their coefficients, and returns how many there are.
@@ -39,13 +40,15 @@ class BatchPursuit {
     std::copy(start, start + atoms_, correlation_.begin());
     std::size_t count = 0;
     T left = square;
+    factor_.clear();
     while (count < limit_ && left > std::max(tolerance_, smallest * square)) {
       const std::size_t best = largest_entry(correlation_.data(), atoms_);
       if (correlation_[best] * correlation_[best] <= smallest * smallest * square) break;
-      if (!extend(best, chosen, count, start[best])) break;
+      if (!extend(best, chosen, start[best])) break;
       chosen[count++] = static_cast<std::int32_t>(best);
       left -= forward_[count - 1] * forward_[count - 1];
-      solve(count, coefficients);
+      std::copy(forward_.begin(), forward_.begin() + std::ptrdiff_t(count), coefficients);
+      factor_.solve_transposed(coefficients);
       if (count == limit_) break;
       std::copy(start, start + atoms_, correlation_.begin());
       for (std::size_t k = 0; k < count; ++k)
@@ -56,12 +59,13 @@ class BatchPursuit {
 
  private:
   // Appends an atom to the Cholesky factor; false if the chosen atoms already span it.
-  bool extend(std::size_t atom, const std::int32_t* chosen, std::size_t count, T product) {
-    T* row = factor_.data() + count * limit_;
+  bool extend(std::size_t atom, const std::int32_t* chosen, T product) {
+    const std::size_t count = factor_.size();
+    T* row = factor_.next();
     const T* column = gram_ + atom * atoms_;
     T diagonal = column[atom], value = product;
     for (std::size_t k = 0; k < count; ++k) {
-      const T* other = factor_.data() + k * limit_;
+      const T* other = factor_.row(k);
       T entry = column[chosen[k]];
       for (std::size_t m = 0; m < k; ++m) entry -= other[m] * row[m];
       row[k] = entry / other[k];
@@ -71,22 +75,15 @@ class BatchPursuit {
     if (diagonal <= 64 * std::numeric_limits<T>::epsilon()) return false;
     row[count] = std::sqrt(diagonal);
     forward_[count] = value / row[count];
+    factor_.grow();
     return true;
-  }
-
-  void solve(std::size_t count, T* coefficients) const {
-    for (std::size_t k = count; k-- > 0;) {
-      T value = forward_[k];
-      for (std::size_t m = k + 1; m < count; ++m)
-        value -= factor_[m * limit_ + k] * coefficients[m];
-      coefficients[k] = value / factor_[k * limit_ + k];
-    }
   }
 
   const T* gram_;
   std::size_t atoms_, limit_;
   T tolerance_;
-  std::vector<T> correlation_, factor_, forward_;
+  std::vector<T> correlation_, forward_;
+  Triangle<T> factor_;
 };
 
 // All signals: row s of `correlations` holds those of signal s. Unused places keep atom -1.

@@ -2,11 +2,13 @@
 
 namespace thresher {
 void bind_descents(nanobind::module_& module);
+void bind_pursuits(nanobind::module_& module);
 void bind_signals(nanobind::module_& module);
 }
 
 NB_MODULE(_linear, module) {
   module.doc() = "Compiled kernels of thresher.linear";
   thresher::bind_descents(module);
+  thresher::bind_pursuits(module);
   thresher::bind_signals(module);
 }

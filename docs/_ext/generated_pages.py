@@ -167,6 +167,7 @@ def evidence_section(name: str, result: dict[str, Any] | None) -> str:
         f":Claim: {escape(result['claim'])}",
         f":Baseline: {escape(result['baseline'])}",
         f":Verdict: **{outcome}**, margin {margin}",
+        *_rule(result.get("slacks", {})),
         f":Seeds: {escape(str(result['seeds']))}",
         f":Versions: {escape(versions)}",
         "",
@@ -181,6 +182,12 @@ def evidence_section(name: str, result: dict[str, Any] | None) -> str:
         parts.append(_table([escape(str(column).replace("_", " ")) for column in columns], rows))
     parts.append(f"``thresher evidence {name}`` reruns it.\n")
     return "\n".join(parts)
+
+
+def _rule(slacks: dict[str, float | None]) -> list[str]:
+    """Return the field that lists the parts of the rule, if there are several."""
+    parts = [f"{part} ({_cell(slack)})" for part, slack in slacks.items()]
+    return [f":Rule, slack: {escape('; '.join(parts))}"] if len(parts) > 1 else []
 
 
 def verdict(data: dict[str, Any]) -> str:

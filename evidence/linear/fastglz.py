@@ -20,6 +20,8 @@ from .._plots import lines
 _ROWS, _COLUMNS, _PROBLEMS = 200, 5000, 500
 _GAP = 1e-6  # relative duality gap that every solver must reach
 _SPEEDUP, _AGREEMENT = 2.0, 1e-4
+_RIVALS = ("own loop", "scikit-learn loop")
+_SOLVERS = ("at once", *_RIVALS)
 _LOSSES: dict[str, datafits.Datafit] = {
     "logistic": datafits.Logistic(),
     "squares": datafits.Squares(),
@@ -136,39 +138,49 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 
 def _verdict(table: list[dict[str, Any]], columns: int) -> Outcome:
-    cells = {(row["loss"], row["solver"]): row for row in table}
-    rivals = ("own loop", "scikit-learn loop")
-
-    def speedup(loss: str, rival: str) -> float:
-        return float(cells[loss, rival]["ms_per_path"] / cells[loss, "at once"]["ms_per_path"])
-
-    least = min(speedup("logistic", rival) for rival in rivals)
-    difference = cells["logistic", "at once"]["difference"]
-    margin = min(least / _SPEEDUP - 1, 1 - difference / _AGREEMENT)
-    count, strengths = (cells["logistic", "at once"][key] for key in ("problems", "strengths"))
+    times = {(row["loss"], row["solver"]): float(row["ms_per_path"]) for row in table}
+    ratios = {
+        loss: {rival: times[loss, rival] / times[loss, "at once"] for rival in _RIVALS}
+        for loss in _LOSSES
+    }
+    ours = next(row for row in table if row["loss"] == "logistic")
+    agreement = 1 - ours["difference"] / _AGREEMENT
+    slacks = {
+        f"{rival}: its time over {_SPEEDUP:g} times ours, less one": ratio / _SPEEDUP - 1
+        for rival, ratio in ratios["logistic"].items()
+    } | {"coefficients: one less the difference over its limit": agreement}
     summary = (
-        f"{count} label permutations, {strengths} strengths, {_ROWS} samples, {columns} features. "
-        "Processor milliseconds per path at a relative gap of "
-        f"{_GAP:g}, at once, own loop, scikit-learn loop: "
+        f"{ours['problems']} label permutations, {ours['strengths']} strengths, {_ROWS} samples, "
+        f"{columns} features. Processor milliseconds per path at a relative gap of {_GAP:g}, "
+        f"{', '.join(_SOLVERS)}: "
         + "; ".join(
-            f"{loss} "
-            + ", ".join(f"{cells[loss, name]['ms_per_path']:.1f}" for name in ("at once", *rivals))
+            f"{loss} " + ", ".join(f"{times[loss, name]:.1f}" for name in _SOLVERS)
             for loss in _LOSSES
         )
-        + f". Solved to the last digits, coefficients differ by {difference:.1e} at most. Required "
-        f"for the logistic loss: {_SPEEDUP:g} times faster than either loop and a difference below "
-        f"{_AGREEMENT:g}; the margin is the smaller slack of the two. Squares are shown beside: "
-        "there a loop over compiled paths "
-        + ("is slower too." if min(speedup("squares", r) for r in rivals) > 1 else "is faster.")
+        + f". Solved to the last digits, coefficients differ by {ours['difference']:.1e} at most. "
+        f"Required for the logistic loss: {_SPEEDUP:g} times faster than either loop and a "
+        f"difference below {_AGREEMENT:g}; the margin is the least of the slacks. Squares are "
+        "shown beside: there a loop over compiled paths "
+        + ("is slower too." if min(ratios["squares"].values()) > 1 else "is faster.")
     )
-    solvers = ("at once", *rivals)
+    if agreement > 0 and 1 < min(ratios["logistic"].values()) < _SPEEDUP:
+        summary += _reason(ratios["logistic"])
     figure = lines(
-        list(_LOSSES),
-        {name: [cells[loss, name]["ms_per_path"] for loss in _LOSSES] for name in solvers},
-        title=f"Time per path of {strengths} strengths", x_title="loss",
+        list(_LOSSES), {name: [times[loss, name] for loss in _LOSSES] for name in _SOLVERS},
+        title=f"Time per path of {ours['strengths']} strengths", x_title="loss",
         y_title="processor time (ms)", log_y=True,
     )  # fmt: skip
-    return Outcome(margin > 0, margin, summary, table, figure)
+    return Outcome.judged(slacks, summary, table, figure)
+
+
+def _reason(ratios: dict[str, float]) -> str:
+    """Say why a lead is smaller than required."""
+    return (
+        " At once is "
+        + " and ".join(f"{ratio:.1f} times faster than the {m}" for m, ratio in ratios.items())
+        + ". Suspected: the own loop is compiled throughout and shares work between the strengths "
+        "of a path, so that what problems can share among each other is less than half."
+    )
 
 
 experiment = Experiment(

@@ -18,7 +18,7 @@ from .._plots import lines
 from . import _recovery as recovery
 
 _ROWS, _COLUMNS, _SUPPORT, _SNR = 250, 500, 38, 40
-_TOLERANCE = 1.0  # decibels that message passing may lose to exact inversion
+_TOLERANCE = 1.0  # decibels that count as a difference
 
 
 def _independent(rng: np.random.Generator) -> np.ndarray:
@@ -81,21 +81,29 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
                     found = method(A, y)
                     seconds[name] += time.process_time() - start
                     errors[name].append(recovery.decibels(found, x))
-        for name in _METHODS:
-            mean = float(np.mean(errors[name]))
-            table.append(
-                {"design": design, "E-step": name, "error_dB": mean, "cpu_s": seconds[name]}
-            )
+        table += [
+            {"design": design, "E-step": m, "error_dB": np.mean(errors[m]), "cpu_s": seconds[m]}
+            for m in _METHODS
+        ]
     return _verdict(table)
 
 
 def _verdict(table: list[dict[str, Any]]) -> Outcome:
     cells = {(row["design"], row["E-step"]): row for row in table}
-    margin = min(
-        cells[d, "exact"]["error_dB"] + _TOLERANCE - cells[d, "damped"]["error_dB"]
-        for d in _DESIGNS
-    )
+
+    def ahead(rival: str, design: str) -> float:
+        return float(cells[design, rival]["error_dB"] - cells[design, "damped"]["error_dB"])
+
     ratios = [cells[d, "exact"]["cpu_s"] / cells[d, "damped"]["cpu_s"] for d in _DESIGNS]
+    slacks = {
+        f"within {_TOLERANCE:g} dB of exact inversion on every design": min(
+            _TOLERANCE + ahead("exact", d) for d in _DESIGNS
+        ),
+        f"over {_TOLERANCE:g} dB ahead of undamped messages on the two hard designs": min(
+            ahead("undamped", d) - _TOLERANCE for d in list(_DESIGNS)[1:]
+        ),
+        "faster than exact inversion on every design, ratio of times less one": min(ratios) - 1,
+    }
     summary = (
         "Error in dB (0 is the zero vector; 40 stands for divergence), exact, damped, undamped: "
         + "; ".join(
@@ -104,16 +112,15 @@ def _verdict(table: list[dict[str, Any]]) -> Outcome:
         )
         + ". Processor time of exact inversion over damped messages: "
         + ", ".join(f"{ratio:.1f}" for ratio in ratios)
-        + f". The margin is by how many dB damped messages stay within {_TOLERANCE:g} dB of exact "
-        "inversion on the worst design; they must also be faster on every design. The paper's "
-        "comparison with GAMP under other priors is not rerun."
+        + ". The margin is in dB, or the least ratio less one. The paper's comparison with GAMP "
+        "under other priors, and its version for several measurement vectors, are not rerun."
     )
     figure = lines(
         list(_DESIGNS), {m: [cells[d, m]["error_dB"] for d in _DESIGNS] for m in _METHODS},
         title=f"Recovery of {_SUPPORT} of {_COLUMNS} from {_ROWS} measurements",
         x_title="design", y_title="error (dB)",
     )  # fmt: skip
-    return Outcome(margin > 0 and min(ratios) > 1, margin, summary, table, figure)
+    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(

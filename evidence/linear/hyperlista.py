@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from ._recovery import decibels
 _ROWS, _COLUMNS, _LAYERS, _TEST = 100, 200, 16, 200
 # Share of non-zeros and deviation of their entries.
 _DATA = {"as trained": (0.1, 1.0), "15 % non-zeros": (0.15, 1.0), "magnitudes x 10": (0.1, 10.0)}
+_LOWER = 0.7  # a factor of the threshold, tried where denser vectors are not recovered
 _METHODS = ("HyperLISTA", "ALISTA", "FISTA", "ISTA")
 
 
@@ -50,6 +52,7 @@ def _plain(A: np.ndarray, B: np.ndarray, X: np.ndarray, accelerate: bool) -> flo
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     updates = max(5, round(60 * scale))
     errors = np.zeros((len(_METHODS), len(_DATA), len(seeds), _LAYERS))
+    denser = np.zeros((3, len(seeds)))
     for s, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
         A = rng.standard_normal((_ROWS, _COLUMNS))
@@ -73,17 +76,33 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
                 _iterations(A, measured, alphas[1], False),
             ]
             errors[:, d, s] = [[decibels(x, test) for x in layers] for layers in found]
-    return _verdict(errors.mean(axis=2))
+            if d == 1:
+                denser[:, s] = _denser(hyper, measured, test, [found[0][-1], found[1][-1]])
+    return _verdict(errors.mean(axis=2), denser.mean(axis=1))
 
 
-def _verdict(errors: np.ndarray) -> Outcome:
+def _denser(
+    hyper: HyperLISTA, measured: np.ndarray, test: np.ndarray, found: list[np.ndarray]
+) -> list[float]:
+    """Return the median errors, and the error of HyperLISTA with a lower threshold."""
+    pairs = [zip(x, test, strict=True) for x in found]
+    medians = [float(np.median([decibels(*pair) for pair in p if pair[1].any()])) for p in pairs]
+    lower = copy.copy(hyper)
+    lower.factors_ = hyper.factors_ * np.array([_LOWER, 1, 1])
+    return [*medians, decibels(lower.predict(measured), test)]
+
+
+def _verdict(errors: np.ndarray, denser: np.ndarray) -> Outcome:
     last = errors[:, :, -1]
     table = [
         {"data": data} | {name: last[m, d] for m, name in enumerate(_METHODS)}
         for d, data in enumerate(_DATA)
     ]
     lead = last[1] - last[0]
-    margin = float(min(lead[0] + 2, *lead[1:]))
+    slacks = {
+        f"{data}: dB ahead of ALISTA{' plus 2' if d == 0 else ''}": lead[d] + 2 * (d == 0)
+        for d, data in enumerate(_DATA)
+    }
     summary = (
         f"Squared error in decibels after {_LAYERS} layers, {_ROWS} x {_COLUMNS} Gaussian: "
         + "; ".join(
@@ -94,11 +113,18 @@ def _verdict(errors: np.ndarray) -> Outcome:
         "most 2 dB behind ALISTA on data as trained on, and ahead on both shifts; the margin is "
         "the least lead in dB, of the first plus 2."
     )
+    if lead[1] <= 0:
+        summary += (
+            f" Reason: of the vectors with more non-zeros the median error is {denser[0]:.1f} dB, "
+            f"ALISTA's {denser[1]:.1f}; a few that are not recovered make up the mean. The fitted "
+            "threshold is the highest that the training data bear, too high for the densest: with "
+            f"{_LOWER:g} times its factor the mean would be {denser[2]:.1f} dB."
+        )
     figure = lines(
         list(range(1, _LAYERS + 1)), {m: errors[i, 0].tolist() for i, m in enumerate(_METHODS)},
         title="Recovery by layer, on data as trained on", x_title="layer", y_title="error in dB",
     )  # fmt: skip
-    return Outcome(margin > 0, margin, summary, table, figure)
+    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(

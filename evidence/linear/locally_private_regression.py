@@ -15,13 +15,16 @@ from .._plots import lines
 _EPSILON, _NONZEROS, _PUBLIC = 8.0, 3, 5_000
 _PEOPLE = (40_000, 160_000, 640_000)
 _FEATURES = (10, 20, 40)
+_NOISE = 0.2
+# The powers of the paper's bounds; ours are fitted to three sizes and may exceed them by as much.
+_BY_PEOPLE, _BY_FEATURES, _ALLOWED = -0.5, (1.0, 0.5, 0.5), 0.15
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
 
 
 def _private(protocol: str, public: bool) -> Fit:
     def fit(X: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, seed: int) -> Any:
         model = LocallyPrivateRegression(
-            _EPSILON, protocol=protocol, threshold=0.0, k=_NONZEROS, random_state=seed
+            _EPSILON, protocol=protocol, k=_NONZEROS, random_state=seed
         )
         return model.fit(X, y, unlabelled if public else None)
 
@@ -32,7 +35,9 @@ _METHODS: dict[str, Fit] = {
     "non-interactive": _private("non-interactive", public=False),
     "with public rows": _private("non-interactive", public=True),
     "interactive": _private("interactive", public=False),
-    "Lasso, not private": lambda X, y, unlabelled, seed: Lasso(0.01).fit(X, y),
+    "Lasso, not private": lambda X, y, unlabelled, seed: Lasso(
+        _NOISE * np.sqrt(2 * np.log(X.shape[1]) / len(X))
+    ).fit(X, y),
 }
 
 
@@ -41,7 +46,7 @@ def _errors(people: int, features: int, seed: int) -> list[float]:
     X = rng.standard_normal((people, features))
     truth = np.zeros(features)
     truth[:_NONZEROS] = rng.choice([-1, 1], _NONZEROS) / np.sqrt(_NONZEROS)
-    y = X @ truth + 0.2 * rng.standard_normal(people)
+    y = X @ truth + _NOISE * rng.standard_normal(people)
     unlabelled = rng.standard_normal((_PUBLIC, features))
     found = [fit(X, y, unlabelled, seed).coef_ for fit in _METHODS.values()]
     return [float(np.linalg.norm(coef - truth)) for coef in found]
@@ -49,7 +54,7 @@ def _errors(people: int, features: int, seed: int) -> list[float]:
 
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     sizes = [round(n * min(1, scale)) for n in _PEOPLE]
-    repeats = max(1, round(2 * scale))
+    repeats = max(1, round(4 * scale))
     drawn = [1000 * seed + repeat for seed in seeds for repeat in range(repeats)]
     by_people = np.array(
         [np.mean([_errors(n, _FEATURES[0], s) for s in drawn], axis=0) for n in sizes]
@@ -72,28 +77,53 @@ def _verdict(sizes: Sequence[int], by_people: np.ndarray, by_features: np.ndarra
         for i, d in enumerate(_FEATURES)
         if i > 0
     ]
-    slopes = [_slope(sizes, by_people[:, j]) for j in range(3)]
-    growth = [_slope(_FEATURES, by_features[:, j]) for j in range(3)]
-    gain = float(np.min(1 - by_features[:, 1:3].max(axis=1) / by_features[:, 0]))
-    summary = (
-        f"Exponents of the l2 error (the truth has norm 1) in the number of people, theory -0.5, "
-        f"from {sizes[0]} to {sizes[-1]} at epsilon {_EPSILON:g}: "
-        + ", ".join(f"{m} {s:.2f}" for m, s in zip(names, slopes, strict=False))
-        + f"; in the number of features from {_FEATURES[0]} to {_FEATURES[-1]}, theory at most "
-        "1, 0.5 and 0.5: "
-        + ", ".join(f"{m} {g:.2f}" for m, g in zip(names, growth, strict=False))
-        + ". Required: public rows and interaction both lower the error everywhere, and all "
-        "exponents in people at most -0.35. The margin is the smaller relative gain of the two, "
-        "at the worst number of features. The non-interactive estimates are not thresholded here, "
-        "so that rates are not those of truncation; the Lasso without privacy reaches "
-        f"{by_people[-1, 3]:.3f}."
-    )
     figure = lines(
         list(_FEATURES), {m: by_features[:, j].tolist() for j, m in enumerate(names)},
         title=f"{sizes[-1]} people, epsilon {_EPSILON:g}", x_title="features",
         y_title="l2 error", log_y=True,
     )  # fmt: skip
-    return Outcome(gain > 0 and max(slopes) <= -0.35, gain, summary, table, figure)
+    summary = _summary(sizes, by_people, by_features)
+    return Outcome.judged(_slacks(sizes, by_people, by_features), summary, table, figure)
+
+
+def _summary(sizes: Sequence[int], by_people: np.ndarray, by_features: np.ndarray) -> str:
+    names = list(_METHODS)
+    return (
+        f"Powers of the l2 error (the truth has norm 1) in the number of people, from {sizes[0]} "
+        f"to {sizes[-1]} at epsilon {_EPSILON:g} and {_FEATURES[0]} features (the paper's bounds "
+        f"have {_BY_PEOPLE}): "
+        + ", ".join(f"{m} {_slope(sizes, by_people[:, j]):.2f}" for j, m in enumerate(names[:3]))
+        + f"; in the number of features from {_FEATURES[0]} to {_FEATURES[-1]} with {sizes[-1]} "
+        f"people (the bounds have {', '.join(map(str, _BY_FEATURES))}): "
+        + ", ".join(
+            f"{m} {_slope(_FEATURES, by_features[:, j]):.2f}" for j, m in enumerate(names[:3])
+        )
+        + f". Required: no power above that of the bound by more than {_ALLOWED}, and public rows "
+        "and interaction both lower the error for every number of features. The margin is the "
+        "least slack of the powers and of the relative gains. Every method is the class with its "
+        f"defaults, told the {_NONZEROS} non-zeros where it keeps so many. The errors with "
+        f"{_FEATURES[-1]} features and {sizes[-1]} people: "
+        + ", ".join(f"{m} {by_features[-1, j]:.3f}" for j, m in enumerate(names))
+        + "."
+    )
+
+
+def _slacks(
+    sizes: Sequence[int], by_people: np.ndarray, by_features: np.ndarray
+) -> dict[str, float]:
+    """Return by how much the powers stay below their limits, and the gains above zero."""
+    slacks = {}
+    for j, (method, power) in enumerate(zip(_METHODS, _BY_FEATURES, strict=False)):
+        limit = _BY_PEOPLE + _ALLOWED
+        found = _slope(sizes, by_people[:, j])
+        slacks[f"{method}: power of people at most {limit:g}"] = limit - found
+        limit = power + _ALLOWED
+        found = _slope(_FEATURES, by_features[:, j])
+        slacks[f"{method}: power of features at most {limit:g}"] = limit - found
+        if j > 0:
+            gain = float(np.min(1 - by_features[:, j] / by_features[:, 0]))
+            slacks[f"{method}: relative gain over {next(iter(_METHODS))}"] = gain
+    return slacks
 
 
 def _slope(x: Sequence[int], error: np.ndarray) -> float:
@@ -102,8 +132,8 @@ def _slope(x: Sequence[int], error: np.ndarray) -> float:
 
 experiment = Experiment(
     method="locally-private-regression",
-    claim="The error falls as one over the root of the number of people; public unlabelled rows "
-    "and interaction lower it, by more the more features there are.",
+    claim="The error falls as one over the root of the number of people, and grows as the features "
+    "without interaction, as their root with public unlabelled rows or with interaction.",
     baseline="the non-interactive protocol without public rows; the Lasso without privacy",
     run=_run,
 )

@@ -17,12 +17,10 @@ from .._models import paired_margin
 from .._plots import lines
 
 _COLUMNS, _RANK = 40, 3
-_SIZES = (5_000, 20_000, 50_000)
+_UNIT = _RANK**2 * _COLUMNS * np.log(_COLUMNS)  # rows that the theorem asks for, up to a constant
+_MULTIPLES = (4, 16, 40)
+_METHODS = ("one-sided", "alternating on X", "SVD of zero-filled X")
 _PENALTIES = (1e-6, 1e-2, 0.1, 1.0, 10.0)
-
-
-def _one_sided(observed: Observed) -> np.ndarray:
-    return OneSidedCompletion(_RANK).fit_observed(observed).components_
 
 
 def _alternating(observed: Observed) -> np.ndarray:
@@ -68,48 +66,66 @@ def _observe(rng: np.random.Generator, rows: int, truth: np.ndarray) -> Observed
 
 
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    sizes = _SIZES if scale >= 0.5 else _SIZES[:2]
+    sizes = [round(multiple * _UNIT) for multiple in _MULTIPLES[: 3 if scale >= 0.5 else 2]]
     seeds = seeds[: max(1, round(len(seeds) * scale))]
-    names = ("one-sided", "alternating on X", "SVD of zero-filled X")
-    errors = np.zeros((len(names), len(sizes), len(seeds)))
+    errors = np.zeros((len(_METHODS), len(sizes), len(seeds)))
+    gram = np.zeros((len(sizes), len(seeds)))
     for s, seed in enumerate(seeds):
         for r, rows in enumerate(sizes):
             rng = np.random.default_rng((seed, rows))
             truth = np.linalg.qr(rng.standard_normal((_COLUMNS, _RANK)))[0].T
             observed = _observe(rng, rows, truth)
-            found = (
-                _one_sided(observed),
-                _alternating(observed),
-                _singular_vectors(observed),
-            )
+            model = OneSidedCompletion(_RANK).fit_observed(observed)
+            found = model.components_, _alternating(observed), _singular_vectors(observed)
             errors[:, r, s] = [_distance(components, truth) for components in found]
-    margin = paired_margin(errors[1:].min(0).mean(0) - errors[0].mean(0))
+            # The scores are standard normal, so that the truth is that of X^T X / n on average.
+            gram[r, s] = np.linalg.norm(model.gram_ - truth.T @ truth) / np.sqrt(_RANK)
+    return _verdict(errors, gram, sizes)
+
+
+def _verdict(errors: np.ndarray, gram: np.ndarray, sizes: Sequence[int]) -> Outcome:
+    slacks = {
+        f"subspace error below the better rival's with {rows} rows, less one standard error": (
+            paired_margin(errors[1:, r].min(axis=0) - errors[0, r])
+        )
+        for r, rows in enumerate(sizes)
+    }
+    fall = float(gram[-1].mean() / gram[0].mean())
+    slacks["error of X^T X with most rows at most half that with fewest"] = 0.5 - fall
     table: list[dict[str, Any]] = [
         {"method": m, "rows": n, "subspace_error": errors[i, j].mean()}
-        for i, m in enumerate(names)
+        for i, m in enumerate(_METHODS)
         for j, n in enumerate(sizes)
     ]
+    multiples = ", ".join(map(str, _MULTIPLES[: len(sizes)]))
     summary = (
         f"Distance of the found row space of rank {_RANK} from the true one (1 is orthogonal) with "
-        f"{', '.join(map(str, sizes))} rows of two entries each: "
+        f"{', '.join(map(str, sizes))} rows of two entries each, {multiples} times r^2 d log d: "
         + "; ".join(
-            f"{m} " + ", ".join(f"{e:.2f}" for e in errors[i].mean(1)) for i, m in enumerate(names)
+            f"{m} " + ", ".join(f"{e:.2f}" for e in errors[i].mean(1))
+            for i, m in enumerate(_METHODS)
         )
-        + ". The margin is the mean advantage over the better of the others, less one standard "
-        "error; the penalty of alternating minimisation was chosen on hidden entries."
+        + f". Relative error of X^T X {', '.join(f'{e:.2f}' for e in gram.mean(1))}. The margin is "
+        "in such distances, or in shares for the last part; the penalty of alternating "
+        "minimisation was chosen on hidden entries. Genome sequencing is not rerun."
     )
+    if min(list(slacks.values())[: len(sizes)]) <= 0:
+        summary += (
+            " Where completing X itself keeps up, suspected reason: with its penalty chosen well "
+            "it averages over rows too, and needs more of them before its bias shows."
+        )
     figure = lines(
-        list(sizes), {m: errors[i].mean(1).tolist() for i, m in enumerate(names)},
+        list(sizes), {m: errors[i].mean(1).tolist() for i, m in enumerate(_METHODS)},
         title=f"Row space of {_COLUMNS} columns from two entries per row",
         x_title="rows", y_title="subspace error",
     )  # fmt: skip
-    return Outcome(margin > 0, margin, summary, table, figure)
+    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(
     method="one-sided-completion",
-    claim="Two entries per row suffice to recover the right singular vectors by completing "
-    "X^T X, where completing X itself fails.",
+    claim="X^T X is recovered from two entries per row once there are of the order of r^2 d log d "
+    "rows, and its singular vectors beat those of completing or factorising X itself.",
     baseline="alternating minimisation on X with its penalty chosen on hidden entries, and the SVD "
     "of X with zeros at missing entries",
     run=_run,

@@ -10,6 +10,7 @@ import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import ClusteredBayes, SparseBayes
+from thresher.linear.bayes_em import exact_expectation, maximise_evidence
 
 from .._plots import lines
 from . import _recovery as recovery
@@ -34,10 +35,17 @@ def _sparse_bayes(A: np.ndarray, y: np.ndarray) -> Answer:
     return model.coef_, model.variances_ > 0
 
 
+def _expectation_maximisation(A: np.ndarray, y: np.ndarray) -> Answer:
+    """Sparse Bayesian learning that prunes nothing: in the support is what the data determine."""
+    found = maximise_evidence(A, y, exact_expectation(A, y))
+    return found.mean, found.variance < 0.5 * found.prior
+
+
 _METHODS: dict[str, Callable[[np.ndarray, np.ndarray], Answer]] = {
     "Turbo-VBI": _variational(float(_LENGTH)),
     "independent VBI": _variational(1 / (1 - _DENSITY)),
-    "sparse Bayesian learning": _sparse_bayes,
+    "SBL, greedy": _sparse_bayes,
+    "SBL, EM": _expectation_maximisation,
 }
 
 
@@ -55,24 +63,28 @@ def _f1(found: np.ndarray, truth: np.ndarray) -> float:
     return 2 * float(np.sum(found & truth)) / max(float(found.sum() + truth.sum()), 1.0)
 
 
+def _scores(count: int, trials: int, seeds: Sequence[int]) -> dict[str, list[tuple[float, float]]]:
+    """Return F1 of the support and error in dB of every method on every problem."""
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in _METHODS}
+    for seed in seeds:
+        rng = np.random.default_rng((seed, count))
+        for _ in range(trials):
+            A = rng.standard_normal((count, _COLUMNS))
+            coef = _clustered(rng)
+            y = recovery.with_noise(rng, A @ coef, _SNR)
+            for name, method in _METHODS.items():
+                found, support = method(A, y)
+                scores[name].append((_f1(support, coef != 0), recovery.decibels(found, coef)))
+    return scores
+
+
 def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     trials = max(1, round(8 * scale))
     table: list[dict[str, Any]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit that ended early shows in its scores
         for count in _MEASUREMENTS:
-            scores: dict[str, list[tuple[float, float]]] = {name: [] for name in _METHODS}
-            for seed in seeds:
-                rng = np.random.default_rng((seed, count))
-                for _ in range(trials):
-                    A = rng.standard_normal((count, _COLUMNS))
-                    coef = _clustered(rng)
-                    y = recovery.with_noise(rng, A @ coef, _SNR)
-                    for name, method in _METHODS.items():
-                        found, support = method(A, y)
-                        score = _f1(support, coef != 0), recovery.decibels(found, coef)
-                        scores[name].append(score)
-            for name, values in scores.items():
+            for name, values in _scores(count, trials, seeds).items():
                 f1, error = np.mean(values, axis=0)
                 table.append({"measurements": count, "method": name, "f1": f1, "error_dB": error})
     return _verdict(table)
@@ -80,12 +92,13 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
 
 def _verdict(table: list[dict[str, Any]]) -> Outcome:
     cells = {(row["method"], row["measurements"]): row for row in table}
-    rivals = [name for name in _METHODS if name != "Turbo-VBI"]
-    gains = [
-        float(np.mean([cells["Turbo-VBI", n]["f1"] - cells[rival, n]["f1"] for n in _MEASUREMENTS]))
-        for rival in rivals
-    ]
-    margin = min(gains)
+    slacks = {
+        f"mean gain in F1 over {rival}": float(
+            np.mean([cells["Turbo-VBI", n]["f1"] - cells[rival, n]["f1"] for n in _MEASUREMENTS])
+        )
+        for rival in _METHODS
+        if rival != "Turbo-VBI"
+    }
     summary = (
         f"{_RUNS} runs of {_LENGTH} among {_COLUMNS} columns at {_SNR:g} dB; F1 of the support and "
         f"error in dB with {', '.join(map(str, _MEASUREMENTS))} measurements: "
@@ -97,7 +110,7 @@ def _verdict(table: list[dict[str, Any]]) -> Outcome:
             )
             for name in _METHODS
         )
-        + ". The margin is the mean gain in F1 over the better rival. Density and run length are "
+        + ". The margin is the mean gain in F1 over the best rival. Density and run length are "
         "told to the variational methods. Only the regression behind the paper's prior is rerun, "
         "not the compression of networks."
     )
@@ -106,13 +119,14 @@ def _verdict(table: list[dict[str, Any]]) -> Outcome:
         {name: [cells[name, n]["f1"] for n in _MEASUREMENTS] for name in _METHODS},
         title="Support of clustered coefficients", x_title="measurements", y_title="F1",
     )  # fmt: skip
-    return Outcome(margin > 0, margin, summary, table, figure)
+    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(
     method="turbo-vbi",
     claim="A prior with a Markov chain over the support finds clustered supports better than "
     "priors that treat columns as independent.",
-    baseline="the same variational inference with independent supports; sparse Bayesian learning",
+    baseline="the same variational inference with independent supports; sparse Bayesian learning, "
+    "greedy and by expectation-maximisation",
     run=_run,
 )

@@ -89,7 +89,6 @@ def _verdict(errors: np.ndarray, objectives: np.ndarray) -> Outcome:
         "their errors are within a factor 2": np.log10(2)
         - abs(np.log10(errors[1, 1, last] / errors[1, 2, last])),
     }
-    margin = float(min(decades.values()))
     summary = (
         f"Relative error and objective after {_LAYERS} layers: "
         + "; ".join(
@@ -111,7 +110,7 @@ def _verdict(errors: np.ndarray, objectives: np.ndarray) -> Outcome:
         list(range(1, _LAYERS + 1)), series, title="Recovery by layer", x_title="layer",
         y_title="relative squared error", log_y=True,
     )  # fmt: skip
-    return Outcome(margin > 0, margin, summary, table, figure)
+    return Outcome.judged(decades, summary, table, figure)
 
 
 experiment = Experiment(

@@ -16,6 +16,7 @@ from .._plots import lines
 
 _SAMPLES, _TEST, _RANK, _OBSERVED, _NOISE = 400, 2000, 5, 0.7, 0.3
 _FEATURES = (10, 20, 80, 320, 960)  # the root of the number of samples is 20
+_TOLERANCE = 1.5  # on the fall of the bias, drawn with few loadings; fixed beforehand
 _NAMES = ("averaged SGD", "averaged SGD, step 1/sqrt(n)", "tuned ridge", "least squares")
 
 
@@ -67,16 +68,17 @@ def _verdict(sizes: Sequence[int], bias: np.ndarray, risks: np.ndarray) -> Outco
         | {name: risks[k, i] for k, name in enumerate(_NAMES)}
         for i, d in enumerate(sizes)
     ]
-    falls = float(bias[-1] / bias[1])
+    even = float(bias[1] * sizes[1] / sizes[-1])
     ratio = float(risks[0, -1] / risks[2, -1])
     summary = (
         f"With {_OBSERVED:.0%} of the entries observed and rank {_RANK}, the bias of imputation "
         f"falls from {bias[1]:.3f} at {sizes[1]} features, the root of the number of samples, to "
         f"{bias[-1]:.5f} at {sizes[-1]}. Excess risk there (the signal has variance 1): "
         + ", ".join(f"{name} {risks[k, -1]:.4f}" for k, name in enumerate(_NAMES))
-        + ". Required: the bias falls at least as fast as one over the features, and one pass of "
-        "averaged SGD with its default step comes within a factor 2 of tuned ridge; the margin is "
-        "2 less that factor."
+        + f". Required: the bias falls to at most {_TOLERANCE} times what one over the features "
+        f"gives ({even:.5f}), and one pass of averaged SGD with its default step comes within a "
+        "factor 2 of tuned ridge; the margin is the lesser of one less the share of the first "
+        "limit and 2 less the second factor."
     )
     figure = lines(
         list(sizes),
@@ -85,8 +87,12 @@ def _verdict(sizes: Sequence[int], bias: np.ndarray, risks: np.ndarray) -> Outco
         title="Excess risk on zero-imputed rows", x_title="features", y_title="excess risk",
         log_y=True,
     )  # fmt: skip
-    reproduced = falls <= sizes[1] / sizes[-1] * 1.5 and ratio < 2
-    return Outcome(reproduced, 2 - ratio, summary, table, figure)
+    slacks = {
+        f"bias at most {_TOLERANCE} times that of one over the features: one less its share": 1
+        - float(bias[-1]) / (_TOLERANCE * even),
+        "averaged SGD against tuned ridge: 2 less the ratio of risks": 2 - ratio,
+    }
+    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(

@@ -81,6 +81,11 @@ def test_evidence_is_shown_with_its_verdict(pages, reproduced, words):
     assert r"\*magnitude\*" in section
     assert "torch 2.13.0" in section
 
+    assert "Rule" not in section
+    result["slacks"] = {"faster than *dense*": 0.25, "as accurate": 1.5}
+    section = pages.evidence_section("wanda", result)
+    assert r":Rule, slack: faster than \*dense\* \(0.25\)\; as accurate \(1.5\)" in section
+
 
 @needs_sphinx
 def test_a_recorded_figure_is_placed_and_cannot_end_its_script(pages):

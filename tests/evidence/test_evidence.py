@@ -2,6 +2,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from thresher.core import evidence
@@ -27,12 +28,15 @@ KEYS = {
 
 
 def check(record):
-    assert set(record) == KEYS
+    assert set(record) - {"slacks"} == KEYS
     assert record["method"] in catalogue()
     assert isinstance(record["reproduced"], bool)
     assert math.isfinite(record["margin"])
     # The verdict is the margin's sign, never a separate opinion.
     assert record["reproduced"] == (record["margin"] > 0)
+    if "slacks" in record:
+        assert all(record["slacks"])
+        assert record["margin"] == min(record["slacks"].values())
     assert record["claim"].endswith(".")
     assert record["baseline"]
     assert record["summary"]
@@ -99,6 +103,49 @@ def test_a_folder_that_cannot_be_written_is_named(stub, tmp_path):
     with pytest.raises(CheckpointError, match="cannot write"):
         execute("lamp", folder=tmp_path)
     assert not (tmp_path / "lamp.json").exists()
+
+
+def judged(slacks):
+    from plotly.graph_objects import Figure
+
+    return Outcome.judged(slacks, "It ran.", [{"seed": 0}], Figure())
+
+
+@pytest.mark.parametrize(
+    ("slacks", "reproduced", "margin"),
+    [
+        ({"a": 2.0, "b": 0.5}, True, 0.5),
+        ({"a": 2.0, "b": -0.5}, False, -0.5),
+        ({"a": np.float64(2), "b": np.float64(0)}, False, 0.0),
+        ({"a": math.inf, "b": 1}, True, 1.0),
+    ],
+)
+def test_the_verdict_is_the_sign_of_the_least_slack(slacks, reproduced, margin):
+    outcome = judged(slacks)
+    assert (outcome.reproduced, outcome.margin) == (reproduced, margin)
+    assert outcome.slacks == slacks
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_a_part_that_is_not_a_number_did_not_hold(order):
+    slacks = {"a": math.nan, "b": 1.0}
+    outcome = judged({part: slacks[part] for part in order})
+    assert not outcome.reproduced
+    assert math.isnan(outcome.margin)
+
+
+@pytest.mark.parametrize(("reproduced", "margin"), [(False, 2.75), (True, 0.0), (True, math.nan)])
+def test_a_verdict_cannot_disagree_with_the_margin(reproduced, margin):
+    with pytest.raises(ValueError, match="least slack"):
+        Outcome(reproduced, margin, "It ran.", [{"seed": 0}], None)
+
+
+def test_slacks_are_recorded(monkeypatch):
+    experiment = Experiment("lamp", "A claim.", "it", lambda *_: judged({"a": 1 / 3, "b": 2}))
+    monkeypatch.setattr(evidence, "load", lambda name: experiment)
+    record = execute("lamp")
+    assert record["slacks"] == {"a": 0.333333, "b": 2.0}
+    assert record["margin"] == 0.333333
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan")])

@@ -38,8 +38,15 @@ STRUCTURED = {
     "k-support": penalties.KSupport(k=3),
     "total-variation": penalties.TotalVariation(),
     "total-variation-positive": penalties.TotalVariation(positive=True),
+    "haar": penalties.HaarL1(),
+    "haar-positive": penalties.HaarL1(positive=True),
+    "partition": penalties.DyadicPartition(),
 }
-BALLS = {"l1-ball": penalties.L1Ball(), "simplex": penalties.Simplex()}
+BALLS = {
+    "l1-ball": penalties.L1Ball(),
+    "simplex": penalties.Simplex(),
+    "nuclear": penalties.NuclearBall(),
+}
 ROWS = {
     "rows": penalties.Rows(penalties.L1()),
     "rows-elastic-net": penalties.Rows(penalties.L1L2(ridge=0.5)),
@@ -52,6 +59,7 @@ SOLVERS = {
     "proximal-gradient": solvers.ProximalGradient,
     "accelerated-concave": solvers.AcceleratedConcave,
     "frank-wolfe": solvers.FrankWolfe,
+    "local-search": solvers.LocalSearch,
     "greedy-blocks": solvers.GreedyBlocks,
     "spiral": solvers.Spiral,
     "stochastic-models": solvers.StochasticModels,

@@ -101,3 +101,30 @@ class TestOneSidedCompletion:
     def test_single_entries_are_not_enough(self):
         with pytest.raises(DataError, match="no row observes two columns"):
             OneSidedCompletion().fit(np.where(np.eye(4) > 0, 1.0, np.nan))
+
+    @pytest.mark.parametrize("unit", [1e-150, 1e150])
+    def test_any_unit_gives_the_same_vectors(self, unit, planted):
+        _, holes = planted
+        plain = OneSidedCompletion(2).fit(holes)
+        scaled = OneSidedCompletion(2).fit(unit * holes)
+        np.testing.assert_allclose(scaled.components_, plain.components_, atol=1e-5)
+        np.testing.assert_allclose(
+            scaled.singular_values_, unit * plain.singular_values_, rtol=1e-5
+        )
+
+    def test_squares_out_of_range_are_named(self, planted):
+        with pytest.raises(DataError, match="whose squares leave the range of numbers; rescale X"):
+            OneSidedCompletion(2).fit(1e160 * planted[1])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"rank": 0}, "rank must be a whole number of at least 1, got 0"),
+            ({"rank": 1.5}, "rank must be a whole number"),
+            ({"max_iter": 0}, "max_iter must be a whole number"),
+            ({"tol": 0}, "tol must be above 0"),
+        ],
+    )
+    def test_options_out_of_range(self, options, message):
+        with pytest.raises(OptionError, match=message):
+            OneSidedCompletion(**options).fit(np.eye(3))

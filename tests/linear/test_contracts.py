@@ -185,6 +185,7 @@ CASES = [
             linear.LassoMixtureOfExperts(starts=1, random_state=0),
             linear.LocallyPrivateRegression(random_state=0), linear.ProjectedLasso(2),
             linear.SketchedRegression(random_state=0), linear.SyntheticControl(0.1),
+            linear.LARS(3), linear.SparseGLMCV(n_alphas=5, cv=2),
             linear.ThresholdingWithFeedback(3), linear.ZeroImputedRegression(),
         ]
     ),
@@ -224,6 +225,7 @@ CASES = [
     solved(solvers.AcceleratedConcave, None, penalties.MCP(0.05)),
     solved(solvers.FrankWolfe, None, penalties.L1Ball(1.0)),
     solved(solvers.GreedyBlocks, None, L1),
+    solved(solvers.LocalSearch, None, penalties.L0(0.05)),
     solved(solvers.StochasticModels, datafits.AbsoluteError(), L1),
     solved(
         solvers.Spiral, datafits.PoissonIdentity(0.1), penalties.L1(0.01, positive=True),
@@ -376,7 +378,8 @@ def test_single_precision_is_taken(case):
 
 @every_case
 def test_fitted_attributes_are_documented(case):
-    text = case.subject.__doc__
+    # What a base class documents, its subclasses refer to.
+    text = "".join(base.__doc__ or "" for base in case.subject.__mro__)
     if issubclass(case.subject, solvers.Solver) or case.make in (Explained, Minimised):
         return  # a solver returns what it found; its class holds options alone
     missing = [name for name in attributes(fitted(case)) if name not in text]

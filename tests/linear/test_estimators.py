@@ -23,11 +23,14 @@ ESTIMATORS = [
     linear.SparseLogistic(),
     linear.OrthogonalMatchingPursuit(),
     linear.BestSubset(),
+    linear.LARS(),
+    linear.LARS(method="lasso"),
     linear.SparseBayes(),
     # Weighted and repeated samples agree to the tolerance of the check only at convergence.
     linear.LassoCV(n_alphas=5, cv=2, tol=1e-12),
     linear.ElasticNetCV(n_alphas=5, cv=2),
     linear.GroupLassoCV(n_alphas=5, cv=2),
+    linear.SparseGLMCV(penalty=linear.penalties.MCP(), n_alphas=5, cv=2),
     linear.SparseLogisticCV(n_alphas=3, eps=0.1, cv=2, tol=1e-5),
 ]
 
@@ -151,6 +154,22 @@ def test_a_path_names_the_features_that_peak_highest():
     path = linear.Path(np.array([1.0, 0.5, 0.1]), coefs, *np.zeros((3, 3)))
     legend = linear.PathDisplay(path).plot(labels=2).ax_.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["x0", "x2"]
+
+
+def test_several_outputs_are_drawn_as_norms_or_one_at_a_time():
+    pytest.importorskip("matplotlib").use("agg")
+    coefs = np.zeros((2, 3, 2))
+    coefs[1, 2] = [3.0, -4.0]
+    display = linear.PathDisplay(linear.Path(np.array([1.0, 0.5]), coefs, *np.zeros((3, 2))))
+    for output, height, said in (
+        (None, 5.0, "norm of the coefficients of 2 outputs"),
+        (1, -4.0, "coefficient of output 1"),
+    ):
+        ax = display.plot(output=output).ax_
+        assert ax.lines[0].get_ydata()[1] == height
+        assert ax.get_ylabel() == said
+    with pytest.raises(OptionError, match="there is no output 2; the path has 2"):
+        display.plot(output=2)
 
 
 def test_unmet_tolerance_is_announced_with_the_gap(regression):

@@ -6,8 +6,9 @@ from scipy.stats import norm
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import OptionError
+from thresher.core.prox import soft
 from thresher.linear import LocallyPrivateRegression
-from thresher.linear.private import gaussian_deviation
+from thresher.linear.private import _least_risk, gaussian_deviation
 
 
 @parametrize_with_checks(
@@ -69,5 +70,57 @@ def test_bad_options(people):
         LocallyPrivateRegression(-1).fit(X, y)
     with pytest.raises(OptionError, match="protocol must be"):
         LocallyPrivateRegression(protocol="central").fit(X, y)
-    with pytest.raises(OptionError, match="k must lie between 1 and 12"):
+    with pytest.raises(OptionError, match="k must not exceed the 12 features, got 13"):
         LocallyPrivateRegression(protocol="interactive", k=13).fit(X, y)
+    with pytest.raises(OptionError, match=r"k must be a whole number of at least 1, got 2\.5"):
+        LocallyPrivateRegression(protocol="interactive", k=2.5).fit(X, y)
+    with pytest.raises(OptionError, match="rounds must be a whole number"):
+        LocallyPrivateRegression(protocol="interactive", rounds=0).fit(X, y)
+    with pytest.raises(OptionError, match="threshold must not be negative, got -1"):
+        LocallyPrivateRegression(threshold=-1).fit(X, y)
+    with pytest.raises(OptionError, match="step must be positive, got 0"):
+        LocallyPrivateRegression(protocol="interactive", step=0).fit(X, y)
+
+
+def test_the_interactive_protocol_refuses_public_rows(people):
+    X, y, _ = people
+    with pytest.raises(OptionError, match="no use for X_public"):
+        LocallyPrivateRegression(protocol="interactive").fit(X, y, X[:100])
+
+
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize("features", [10, 40])
+def test_the_default_threshold_beats_none(features, public):
+    errors = []
+    for seed in range(3):
+        rng = np.random.default_rng((seed, features))
+        X, truth = rng.standard_normal((160_000, features)), np.zeros(features)
+        truth[:3] = rng.choice([-1, 1], 3) / np.sqrt(3)
+        y = X @ truth + 0.2 * rng.standard_normal(len(X))
+        rows = rng.standard_normal((5000, features)) if public else None
+        models = [LocallyPrivateRegression(8.0, threshold=t, random_state=seed) for t in (None, 0)]
+        errors.append([np.linalg.norm(m.fit(X, y, rows).coef_ - truth) for m in models])
+    default, none = np.mean(errors, axis=0)
+    assert default < none
+
+
+def test_least_risk_is_steins_estimate():
+    rng = np.random.default_rng(0)
+    deviation = rng.uniform(0.5, 2, 50)
+    truth = np.where(np.arange(50) < 5, 8.0, 0.0)
+    estimate = truth + deviation * rng.standard_normal(50)
+
+    def risk(multiple):
+        """Return n's variance plus squared change plus twice the covariance with the noise."""
+        changed = soft(estimate, multiple * deviation)
+        slope = np.abs(estimate) > multiple * deviation
+        change = np.sum((changed - estimate) ** 2)
+        return change + np.sum((2 * slope - 1) * deviation**2)
+
+    found = _least_risk(estimate, deviation)
+    assert 0 < found <= np.sqrt(2 * np.log(50))
+    assert risk(found) <= min(map(risk, np.linspace(0, np.sqrt(2 * np.log(50)), 400))) + 1e-9
+
+
+def test_entries_far_above_the_noise_are_not_shrunk():
+    assert _least_risk(np.full(20, 100.0), np.ones(20)) == 0

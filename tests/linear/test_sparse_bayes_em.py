@@ -5,7 +5,12 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, NumericalError, OptionError
-from thresher.linear import GAMPBayes, KroneckerBayes
+from thresher.linear import (
+    GAMPBayes,
+    KroneckerBayes,
+    OrthogonalMatchingPursuit,
+    kronecker_omp,
+)
 from thresher.linear.bayes_em import GAMPExpectation, exact_expectation, maximise_evidence
 from thresher.linear.kronecker_bayes import _best_product, _nearest_product
 
@@ -66,9 +71,18 @@ class TestGAMPBayes:
         with pytest.raises(NumericalError, match="diverged with damping 1"):
             GAMPBayes(damping=1.0, fit_intercept=False).fit(X, X[:, 0] - X[:, 3])
 
-    def test_damping_out_of_range(self):
-        with pytest.raises(OptionError, match=r"damping must lie in \(0, 1\]"):
-            GAMPBayes(damping=0.0).fit(np.eye(3), np.ones(3))
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"damping": 0.0}, r"damping must lie in \(0, 1\]"),
+            ({"passes": 0}, "passes must be a whole number of at least 1, got 0"),
+            ({"max_iter": 0}, "max_iter must be a whole number of at least 1, got 0"),
+            ({"tol": -1.0}, "tol must not be negative, got -1"),
+        ],
+    )
+    def test_options_out_of_range(self, options, message):
+        with pytest.raises(OptionError, match=message):
+            GAMPBayes(**options).fit(np.eye(3), np.ones(3))
 
 
 class TestKroneckerBayes:
@@ -110,3 +124,47 @@ class TestKroneckerBayes:
     def test_shapes_that_do_not_fit(self):
         with pytest.raises(DataError, match="need a y of 4 entries"):
             KroneckerBayes().fit([np.eye(2), np.eye(2)], np.ones(3))
+
+    @pytest.mark.parametrize(
+        ("factors", "y", "message"),
+        [
+            ([], np.ones(3), "factors is empty"),
+            ([np.ones(3)], np.ones(3), r"must be matrices with rows and columns, got .*\(3,\)"),
+            ([np.eye(2)], [1.0, np.nan], "NaN or infinite"),
+            ([np.eye(2)], ["a", "b"], "y numbers"),
+            ([np.eye(2)], np.zeros(2), "y is all zero"),
+        ],
+    )
+    def test_data_that_cannot_be_used(self, factors, y, message):
+        with pytest.raises(DataError, match=message):
+            KroneckerBayes().fit(factors, y)
+
+    def test_rounds_are_a_whole_number(self):
+        with pytest.raises(OptionError, match="max_iter must be a whole number"):
+            KroneckerBayes(max_iter=0).fit([np.eye(2)], np.ones(2))
+
+
+class TestKroneckerOMP:
+    @pytest.mark.parametrize("shapes", [[(14, 16), (14, 18)], [(7, 8), (7, 8), (7, 8)]])
+    def test_recovers_kronecker_support_in_any_scale(self, shapes):
+        rng = np.random.default_rng(2)
+        factors = [rng.standard_normal(s) * rng.uniform(0.1, 10, s[1]) for s in shapes]
+        x, dictionary = np.ones(1), np.ones((1, 1))
+        for factor in factors:
+            x = np.kron(x, rng.permutation(np.arange(factor.shape[1]) < 2))
+            dictionary = np.kron(dictionary, factor)
+        scale = np.linalg.norm(dictionary, axis=0)
+        x = x * rng.choice([-1, 1], x.size) * rng.uniform(1, 2, x.size) / scale
+        found = kronecker_omp(factors, dictionary @ x, [2] * len(shapes))
+        np.testing.assert_allclose(found, x, atol=1e-9)
+
+    def test_one_factor_is_orthogonal_matching_pursuit(self):
+        rng = np.random.default_rng(0)
+        A, y = rng.standard_normal((20, 40)), rng.standard_normal(20)
+        plain = OrthogonalMatchingPursuit(6, fit_intercept=False).fit(A, y)
+        np.testing.assert_allclose(kronecker_omp([A], y, [6]), plain.coef_, atol=1e-10)
+
+    def test_counts_out_of_range(self):
+        for counts in ([1], [0, 1], [3, 1]):
+            with pytest.raises(OptionError, match=r"must lie between 1 and \[2, 2\]"):
+                kronecker_omp([np.eye(2), np.eye(2)], np.ones(4), counts)

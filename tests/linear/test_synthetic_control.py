@@ -43,5 +43,5 @@ def test_spreads_weights_where_units_are_alike():
 
 
 def test_options_out_of_range():
-    with pytest.raises(OptionError, match="l1_ratio must lie between 0 and 1"):
+    with pytest.raises(OptionError, match="l1_ratio must be a number from 0 to 1"):
         SyntheticControl(1.0, 2.0).fit(np.eye(3), np.ones(3))

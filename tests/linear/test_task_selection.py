@@ -52,3 +52,25 @@ def test_bad_input():
         TaskSelection(16).fit(sample, X, y, 20)
     with pytest.raises(DataError, match="task 0 returned"):
         TaskSelection(3).fit(lambda counts: sample(counts + 1), X, y, 20)
+    with pytest.raises(DataError, match="sample returned 20 tasks, n_tasks is 19"):
+        TaskSelection(3).fit(lambda counts: sample(np.append(counts, 1)), X, y, 19)
+    with pytest.raises(DataError, match="task 0 returned NaN"):
+        TaskSelection(3).fit(lambda counts: [(F * np.nan, t) for F, t in sample(counts)], X, y, 20)
+    with pytest.raises(ValueError, match="NaN"):
+        TaskSelection(3).fit(sample, X * np.nan, y, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_tasks", "message"),
+    [
+        ({}, 0, "n_tasks must be a whole number of at least 1, got 0"),
+        ({"rounds": 0}, 20, "rounds must be a whole number"),
+        ({"budget": 10.5}, 20, "budget must be a whole number"),
+        ({"floor": 0}, 20, r"floor must lie in \(0, 1\], got 0"),
+        ({"alpha": -1}, 20, r"alpha must lie in \(0, 1\), got -1"),
+    ],
+)
+def test_options_out_of_range(options, n_tasks, message):
+    sample, X, y, _ = problem(2)
+    with pytest.raises(OptionError, match=message):
+        TaskSelection(3, **options).fit(sample, X, y, n_tasks)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from thresher.core import prox
-from thresher.core.errors import DataError, OptionError
+from thresher.core.errors import DataError, NumericalError, OptionError
 from thresher.linear import HyperLISTA
 from thresher.linear.hyper_lista import _shrink, analytic_weight
 from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
@@ -74,13 +74,53 @@ class TestHyperLISTA:
         A, X, B = sparse_data(samples=5)
         with pytest.raises(DataError, match="do not match"):
             HyperLISTA().fit(A, X, B[:4])
-        with pytest.raises(OptionError, match="n_layers must be 1 or more"):
+        with pytest.raises(
+            OptionError, match="n_layers must be a whole number of at least 1, got 0"
+        ):
             HyperLISTA(0).fit(A, X)
         with pytest.raises(DataError, match="B has 39 columns, the matrix 40 rows"):
             HyperLISTA(1, max_evaluations=1).fit(A, X).predict(B[:, 1:])
+        with pytest.raises(OptionError, match=r"max_evaluations must be a whole number.*2\.5"):
+            HyperLISTA(1, max_evaluations=2.5).fit(A, X)
+
+    def test_matrices_without_full_row_rank_are_refused(self):
+        with pytest.raises(DataError, match="column 0 of A is zero"):
+            HyperLISTA().fit(np.zeros((4, 6)), np.ones((3, 6)))
+        A, X, _ = sparse_data(samples=5)
+        with pytest.raises(DataError, match="A has 41 rows but rank 40"):
+            HyperLISTA().fit(np.vstack([A, A[0] + A[1]]), X)
+        with pytest.raises(DataError, match="only zeros"):
+            HyperLISTA().fit(A, 0 * X)
+
+
+@pytest.mark.parametrize("network", [UnfoldedThresholding, CompoundGaussianNetwork])
+class TestTraining:
+    def test_divergence_is_an_error(self, network):
+        A, X, B = sparse_data(samples=20)
+        with pytest.raises(NumericalError, match=r"diverged.*learning_rate, which is 1000\.0"):
+            network(learning_rate=1000.0).fit(A, B, X)
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("updates", -1), ("batch_size", 0), ("batch_size", 2.5)]
+    )
+    def test_counts_are_whole_numbers(self, network, option, value):
+        A, X, B = sparse_data(samples=5)
+        with pytest.raises(OptionError, match=f"{option} must be a whole number of.*{value}"):
+            network(**{option: value}).fit(A, B, X)
+
+    @pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
+    def test_rates_are_positive(self, network, rate):
+        A, X, B = sparse_data(samples=5)
+        with pytest.raises(OptionError, match="learning_rate must be positive"):
+            network(learning_rate=rate).fit(A, B, X)
 
 
 class TestUnfoldedThresholding:
+    def test_divergence_of_the_objective_is_an_error(self):
+        A, _, B = sparse_data(samples=20)
+        with pytest.raises(NumericalError, match="training diverged"):
+            UnfoldedThresholding(loss="unsupervised", learning_rate=100.0).fit(A, B)
+
     @pytest.mark.parametrize(("penalty", "operator"), [("l1", prox.soft), ("l0", prox.hard)])
     def test_untrained_it_is_the_plain_iteration(self, penalty, operator):
         A, _, B = sparse_data(samples=20)
@@ -192,7 +232,7 @@ class TestCompoundGaussianNetwork:
         A, X, B = bumps(samples=5)
         with pytest.raises(OptionError, match=r"shape \(5, 9\) must .* hold 48 entries"):
             CompoundGaussianNetwork(shape=(5, 9)).fit(A, B, X)
-        with pytest.raises(OptionError, match="steps must be 1 or more, got 0"):
+        with pytest.raises(OptionError, match="steps must be a whole number of at least 1, got 0"):
             CompoundGaussianNetwork(steps=0).fit(A, B, X)
         with pytest.raises(OptionError, match="alpha must be positive"):
             CompoundGaussianNetwork(alpha=0).fit(A, B, X)

@@ -5,7 +5,7 @@ import pytest
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import ZerothOrderFrankWolfe
-from thresher.linear.penalties import L1Ball, Simplex
+from thresher.linear.penalties import L1Ball, NuclearBall, Simplex
 
 TRUTH = np.zeros(30)
 TRUTH[[3, 11]] = [0.6, -0.4]
@@ -33,6 +33,14 @@ def test_same_seed_same_result_and_simplex():
     np.testing.assert_array_equal(point, solver.minimise(loss, start))
     assert point.min() >= 0
     assert point.sum() == pytest.approx(1)
+
+
+def test_a_nuclear_ball_gives_a_matrix_of_low_rank():
+    solver = ZerothOrderFrankWolfe(NuclearBall(1.0), max_iter=3000)
+    truth = np.outer([0.6, 0.0, 0.8], [0.0, 1.0, 0.0, 0.0])
+    found = solver.minimise(lambda point, rng: float(np.sum((point - truth) ** 2)), 0 * truth)
+    assert np.linalg.norm(found, "nuc") <= 1 + 1e-9
+    assert np.sum((found - truth) ** 2) < 0.05
 
 
 def test_slope_is_the_gradient_on_average():

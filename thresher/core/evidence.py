@@ -11,12 +11,13 @@ import math
 import pkgutil
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .card import area_of, find
@@ -34,13 +35,16 @@ _VERSIONED = ("thresher", "torch", "transformers", "numpy", "scikit-learn")
 class Outcome:
     """What an experiment found.
 
+    A rule of several parts is judged by :meth:`judged`, from the slack of each part. The
+    verdict is never a separate opinion: it is the sign of the margin.
+
     Parameters
     ----------
     reproduced : bool
         Whether the claim held, by a rule that the experiment fixed beforehand.
     margin : float
         By how much, in the unit that `summary` names: positive when the claim held and
-        negative by what it missed.
+        negative by what it missed; the least slack of the rule's parts.
     summary : str
         The finding in a sentence or two, with its figures; for a claim that did not hold,
         the reason known or suspected.
@@ -48,6 +52,14 @@ class Outcome:
         Rows of one table, all with the same keys.
     figure : plotly.graph_objects.Figure
         The finding as a picture.
+    slacks : dict of str to float, optional
+        What each part of the rule asks, in a few words, and by how much it held: positive
+        when it held.
+
+    Raises
+    ------
+    ValueError
+        If the verdict is not the sign of the margin: the experiment is wrong.
     """
 
     reproduced: bool
@@ -55,6 +67,41 @@ class Outcome:
     summary: str
     table: list[dict[str, Any]]
     figure: Figure
+    slacks: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.reproduced) != bool(self.margin > 0):
+            raise ValueError(
+                f"verdict {self.reproduced} with margin {self.margin}: the margin must be the "
+                "least slack of the rule's parts; use Outcome.judged"
+            )
+
+    @classmethod
+    def judged(
+        cls,
+        slacks: Mapping[str, float],
+        summary: str,
+        table: list[dict[str, Any]],
+        figure: Figure,
+    ) -> Outcome:
+        """Return the outcome of a rule whose every part must hold.
+
+        Parameters
+        ----------
+        slacks : dict of str to float
+            Parts of the rule; see the class. A NaN is a part that did not hold.
+        summary, table, figure
+            See the class.
+
+        Returns
+        -------
+        Outcome
+            Its margin is the least slack, and the claim is reproduced if that is positive.
+        """
+        plain = {part: float(slack) for part, slack in slacks.items()}
+        # Unlike min(), lets a NaN through wherever it stands.
+        margin = float(np.min(list(plain.values())))
+        return cls(margin > 0, margin, summary, table, figure, plain)
 
 
 @dataclass(frozen=True)
@@ -145,8 +192,10 @@ def execute(
     Returns
     -------
     dict
-        ``method``, ``claim``, ``baseline``, ``reproduced``, ``margin``, ``summary``,
-        ``table``, ``seeds``, ``scale``, ``seconds`` and ``versions``; ready for JSON.
+        Ready for JSON, with the keys ``method``, ``claim``, ``baseline``, ``reproduced``,
+        ``margin``, ``slacks`` (of a rule judged by parts: each part and by how much it held;
+        the margin is the least), ``summary``, ``table``, ``seeds``, ``scale``, ``seconds``
+        and ``versions``. Numbers have six digits; NaN and infinities are None.
 
     Raises
     ------
@@ -171,6 +220,7 @@ def execute(
         "baseline": experiment.baseline,
         "reproduced": bool(outcome.reproduced),
         "margin": _plain(outcome.margin),
+        **_parts(outcome),
         "summary": outcome.summary,
         "table": [{key: _plain(value) for key, value in row.items()} for row in outcome.table],
         "seeds": chosen,
@@ -199,6 +249,12 @@ def _write(record: dict[str, Any], figure: Figure, folder: Path) -> None:
     write_text(folder / f"{name}.html", page)
     # Last, so that a record on disk means that its picture is there too.
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _parts(outcome: Outcome) -> dict[str, Any]:
+    """Return the entry on the rule's parts, if it was judged by them."""
+    slacks = {part: _plain(slack) for part, slack in outcome.slacks.items()}
+    return {"slacks": slacks} if slacks else {}
 
 
 def _plain(value: Any) -> Any:

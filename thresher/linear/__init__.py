@@ -6,12 +6,21 @@ from .bayes import SparseBayes
 from .best_subset import BestSubset
 from .clustered_bayes import ClusteredBayes
 from .compound_gaussian import CompoundGaussian
-from .cross_validation import ElasticNetCV, GroupLassoCV, LassoCV, SparseLogisticCV
+from .cross_validation import (
+    ElasticNetCV,
+    GroupLassoCV,
+    LassoCV,
+    SparseGLMCV,
+    SparseLogisticCV,
+)
 from .display import CVDisplay, PathDisplay
+from .feedback import ThresholdingWithFeedback
 from .gamp_bayes import GAMPBayes
 from .glm import SparseGLM, SparseLogistic
 from .hyper_lista import HyperLISTA
 from .kronecker_bayes import KroneckerBayes
+from .kronecker_pursuit import kronecker_omp
+from .lars import LARS, lars_path
 from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
 from .list_decodable import ListDecodableRegression
 from .loss_omp import LossOMP
@@ -30,11 +39,12 @@ from .simultaneous import SimultaneousGLM
 from .sketching import SketchedRegression
 from .synthetic_control import SyntheticControl
 from .task_selection import TaskSelection
-from .thresholding import ThresholdingWithFeedback
+from .thresholding import amp, cosamp, hard_thresholding_pursuit, iht
 from .zero_imputation import ZeroImputedRegression
 from .zeroth_order import ZerothOrderFrankWolfe
 
 __all__ = [
+    "LARS",
     "AlternatingCompletion",
     "BestSubset",
     "CVDisplay",
@@ -67,6 +77,7 @@ __all__ = [
     "SketchedRegression",
     "SparseBayes",
     "SparseGLM",
+    "SparseGLMCV",
     "SparseLogistic",
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
@@ -75,8 +86,14 @@ __all__ = [
     "ThresholdingWithFeedback",
     "ZeroImputedRegression",
     "ZerothOrderFrankWolfe",
+    "amp",
     "batch_omp",
+    "cosamp",
     "datafits",
+    "hard_thresholding_pursuit",
+    "iht",
+    "kronecker_omp",
+    "lars_path",
     "penalties",
     "solvers",
 ]

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 __all__ = ["SparseBayes"]
 
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..core.errors import OptionError
+from ..core.options import check_whole
 from .standardised import Standardised
+
+# First noise variances, as shares of the target's. From a large one alone, targets made of
+# many features end in a model of a few features and much noise.
+_STARTS = (0.1, 0.01, 0.001)
 
 
 class SparseBayes(RegressorMixin, BaseEstimator):
     """Bayesian linear regression that learns the prior variance of every coefficient.
 
     Maximises the evidence of ``y = X w + b + noise`` with ``w_j ~ N(0, variance_j)``, from
-    the empty model, by the single addition, change or deletion that raises it most. Every
-    coefficient is in the model with prior probability ``1 / n_features``: evidence alone
-    does not count how many features were tried, and with more features than samples it
-    would grow without bound by fitting the noise.
+    the empty model, by the single addition, change or deletion that raises it most; the noise
+    variance is estimated anew whenever no change is left. That is done from several first
+    noise variances, and the model of most evidence is kept. Every coefficient is in the model
+    with prior probability ``1 / n_features``: evidence alone does not count how many features
+    were tried, and with more features than samples it would grow without bound by fitting
+    the noise.
 
     Parameters
     ----------
@@ -30,7 +41,7 @@ class SparseBayes(RegressorMixin, BaseEstimator):
     tol : float, default 1e-4
         Stop when no change raises twice the log evidence by more than this.
     max_iter : int, default 2000
-        Most changes.
+        Most changes from each first noise variance.
 
     Attributes
     ----------
@@ -47,7 +58,17 @@ class SparseBayes(RegressorMixin, BaseEstimator):
     covariance_ : array of shape (n_support, n_support)
         Posterior covariance of their coefficients.
     n_iter_ : int
-        Changes made.
+        Changes made on the way to the model that is kept.
+
+    Raises
+    ------
+    OptionError
+        If `tol` is negative or `max_iter` not a whole number of at least one.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` ended the search for the model that is kept.
 
     References
     ----------
@@ -81,21 +102,35 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         self
             With the posterior in the attributes.
         """
+        check_whole("max_iter", self.max_iter)
+        if not self.tol >= 0:
+            raise OptionError(f"tol must not be negative, got {self.tol}")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         data = Standardised.of(X, y, self.fit_intercept)
-        posterior = _maximise_evidence(data.X, data.y, self.tol, self.max_iter)
-        kept, mean, covariance, variances, noise, self.n_iter_ = posterior
-        factor = data.factor[kept]
-        self.support_ = kept
-        self.coef_ = np.zeros(X.shape[1])
-        self.coef_[kept] = mean * factor
-        self.variances_ = np.zeros(X.shape[1])
-        self.variances_[kept] = variances * factor**2
-        self.covariance_ = covariance * np.outer(factor, factor)
-        self.noise_variance_ = float(noise * data.unit**2)
+        climb = _Climb(data.X, data.y, self.tol, self.max_iter)
+        power = max(float(data.y @ data.y) / len(y), 1e-300)
+        ends = [climb.run(share * power) for share in _STARTS]
+        found, self.n_iter_, converged = max(ends, key=lambda end: end[0].value)
+        if not converged:
+            warnings.warn(
+                f"the evidence still rises after {self.n_iter_} changes; raise max_iter or tol",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._keep(found, data)
+        return self
+
+    def _keep(self, found: _Posterior, data: Standardised) -> None:
+        factor = data.factor[found.kept]
+        self.support_ = found.kept
+        self.coef_ = np.zeros(data.X.shape[1])
+        self.coef_[found.kept] = found.mean * factor
+        self.variances_ = np.zeros(data.X.shape[1])
+        self.variances_[found.kept] = found.variances * factor**2
+        self.covariance_ = found.covariance * np.outer(factor, factor)
+        self.noise_variance_ = float(found.noise * data.unit**2)
         self._means = data.means
         self.intercept_ = data.intercept(self.coef_)
-        return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
@@ -124,37 +159,90 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         return mean, np.sqrt(variance + self.noise_variance_)
 
 
-def _maximise_evidence(
-    X: np.ndarray, y: np.ndarray, tol: float, max_iter: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, int]:
-    """Add, re-estimate or delete the one coefficient that raises the evidence most, repeatedly."""
-    n, p = X.shape
-    variances = np.zeros(p)
-    noise = 0.1 * max(float(y @ y) / n, 1e-300)
-    correlations = X.T @ y
-    squares = np.einsum("ij,ij->j", X, X)
-    entry_cost = 2 * np.log(max(p - 1, 1))  # twice the prior log odds against being in
-    rounds = 0
-    while rounds < max_iter:
-        rounds += 1
-        kept = np.flatnonzero(variances)
-        mean, covariance = _posterior(X[:, kept], y, variances[kept], noise)
-        cross = X.T @ X[:, kept]
-        spread = squares / noise - np.einsum("ij,jk,ik->i", cross, covariance, cross) / noise**2
-        pull = correlations / noise - cross @ mean / noise
-        following, gains = _best_variances(spread, pull, variances, entry_cost)
-        best = int(np.argmax(gains))
-        determined = np.sum(1 - np.diag(covariance) / variances[kept])
-        residual = y - X[:, kept] @ mean
-        updated = max(float(residual @ residual) / max(n - determined, 1e-3 * n), 1e-10)
-        if gains[best] <= tol and abs(np.log(updated / noise)) <= tol:
-            break
-        if gains[best] > tol:
+@dataclass(frozen=True)
+class _Posterior:
+    """A model at one noise variance.
+
+    `value` is twice the log evidence less the entry costs, up to a constant.
+    """
+
+    kept: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+    variances: np.ndarray
+    noise: float
+    value: float
+
+
+class _Climb:
+    """The ascent of the evidence, from the empty model and a given noise variance."""
+
+    def __init__(self, X: np.ndarray, y: np.ndarray, tol: float, max_iter: int) -> None:
+        self.X, self.y, self.tol, self.max_iter = X, y, tol, max_iter
+        # Twice the prior log odds against being in.
+        self.entry_cost = 2 * np.log(max(X.shape[1] - 1, 1))
+        self.correlations = X.T @ y
+        self.squares = np.einsum("ij,ij->j", X, X)
+        self._products: dict[int, np.ndarray] = {}
+
+    def run(self, noise: float) -> tuple[_Posterior, int, bool]:
+        """Return the best model seen, the changes made, and whether the ascent ended.
+
+        The noise is held while the model changes. Were it estimated after every change, the
+        first features would have to pay their way against nearly all of the signal as noise,
+        and most would never enter.
+        """
+        n = len(self.y)
+        variances, rounds = np.zeros(self.X.shape[1]), 0
+        best: _Posterior | None = None
+        while True:
+            rounds, model = self._settle(variances, noise, rounds)
+            if best is None or model.value > best.value:
+                best = model
+            if rounds >= self.max_iter:
+                return best, rounds, False
+            determined = np.sum(1 - np.diag(model.covariance) / model.variances)
+            residual = self.y - self.X[:, model.kept] @ model.mean
+            noise = max(float(residual @ residual) / max(n - determined, 1e-3 * n), 1e-10)
+            if abs(np.log(noise / model.noise)) <= self.tol:
+                return best, rounds, True
+
+    def _settle(self, variances: np.ndarray, noise: float, rounds: int) -> tuple[int, _Posterior]:
+        """Make the best change until none is left, in place, at a noise that is held."""
+        while True:
+            rounds += 1
+            model, cross = self._posterior(variances, noise)
+            shared = np.einsum("ij,ij->i", cross @ model.covariance, cross)
+            spread = self.squares / noise - shared / noise**2
+            pull = (self.correlations - cross @ model.mean) / noise
+            following, gains = _best_variances(spread, pull, variances, self.entry_cost)
+            best = int(np.argmax(gains))
+            if gains[best] <= self.tol or rounds >= self.max_iter:
+                return rounds, model
             variances[best] = following[best]
-        noise = updated
-    kept = np.flatnonzero(variances)
-    mean, covariance = _posterior(X[:, kept], y, variances[kept], noise)
-    return kept, mean, covariance, variances[kept], noise, rounds
+
+    def _posterior(self, variances: np.ndarray, noise: float) -> tuple[_Posterior, np.ndarray]:
+        """Return the model with the given prior, and ``X.T @ X`` at its columns."""
+        kept = np.flatnonzero(variances)
+        cross = np.empty((self.X.shape[1], len(kept)))
+        for k, j in enumerate(kept.tolist()):
+            if j not in self._products:
+                self._products[j] = self.X.T @ self.X[:, j]
+            cross[:, k] = self._products[j]
+        prior = variances[kept]
+        if len(kept) == 0:
+            mean, covariance, logarithms = np.zeros(0), np.zeros((0, 0)), 0.0
+        else:
+            factor = cho_factor(cross[kept] / noise + np.diag(1 / prior))
+            covariance = cho_solve(factor, np.eye(len(kept)))
+            mean = covariance @ self.correlations[kept] / noise
+            logarithms = 2 * float(np.sum(np.log(np.diag(factor[0])))) + float(
+                np.sum(np.log(prior))
+            )
+        residual = self.y - self.X[:, kept] @ mean
+        misfit = float(residual @ residual) / noise + float(np.sum(mean**2 / prior))
+        value = -len(self.y) * np.log(noise) - logarithms - misfit - self.entry_cost * len(kept)
+        return _Posterior(kept, mean, covariance, prior, noise, float(value)), cross
 
 
 def _best_variances(
@@ -176,14 +264,3 @@ def _best_variances(
 
     following = np.where(worth(following) > 0, following, 0.0)
     return following, worth(following) - worth(variances)
-
-
-def _posterior(
-    X: np.ndarray, y: np.ndarray, variances: np.ndarray, noise: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return posterior mean and covariance of the coefficients in the model."""
-    if X.shape[1] == 0:
-        return np.zeros(0), np.zeros((0, 0))
-    system = X.T @ X / noise + np.diag(1 / variances)
-    covariance = cho_solve(cho_factor(system), np.eye(X.shape[1]))
-    return covariance @ (X.T @ y) / noise, covariance

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Design", "thread_count"]
+__all__ = ["Design", "kernel_threads", "thread_count"]
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from . import _linear
+
+# What kernel_threads set, in the thread that set it; zero for no limit.
+_limit: ContextVar[int] = ContextVar("kernel threads", default=0)
 
 
 class Design:
@@ -84,8 +90,23 @@ class Design:
         return None if array is None else np.ascontiguousarray(array, dtype=self.dtype)
 
 
+@contextmanager
+def kernel_threads(count: int) -> Iterator[None]:
+    """Let the kernels use `count` threads while the context lasts, in the calling thread alone."""
+    before = _limit.set(count)
+    try:
+        yield
+    finally:
+        _limit.reset(before)
+
+
 def thread_count() -> int:
-    """Return how many threads the kernels use: ``OMP_NUM_THREADS``, or the usable cores."""
+    """Return how many threads the kernels use.
+
+    That is what :func:`kernel_threads` says, or ``OMP_NUM_THREADS``, or the usable cores.
+    """
+    if _limit.get():
+        return _limit.get()
     limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if limit.isdigit() and int(limit) > 0:
         return int(limit)

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from ..core.errors import OptionError
 from .path import Path
 
 
@@ -50,7 +51,7 @@ class PathDisplay:
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         **options
-            Passed to ``estimator.path``.
+            Passed to ``estimator.path``; `labels` and `output` to :meth:`plot`.
 
         Returns
         -------
@@ -58,9 +59,10 @@ class PathDisplay:
             The display, drawn.
         """
         names = list(X.columns) if hasattr(X, "columns") else None
-        return cls(estimator.path(X, y, **options), names).plot(ax=ax)
+        drawn = {name: options.pop(name) for name in ("labels", "output") if name in options}
+        return cls(estimator.path(X, y, **options), names).plot(ax=ax, **drawn)
 
-    def plot(self, ax: Any = None, *, labels: int = 10) -> PathDisplay:
+    def plot(self, ax: Any = None, *, labels: int = 10, output: int | None = None) -> PathDisplay:
         """Draw the path.
 
         Parameters
@@ -70,6 +72,14 @@ class PathDisplay:
         labels : int, default 10
             How many features are named in the legend, those whose coefficients grow largest
             anywhere on the path.
+        output : int, optional
+            Which of several outputs is drawn; by default the Euclidean norm of every feature's
+            coefficients over all of them.
+
+        Raises
+        ------
+        OptionError
+            If there is no such output.
 
         Returns
         -------
@@ -81,7 +91,7 @@ class PathDisplay:
 
         if ax is None:
             _, ax = plt.subplots()
-        coefs = self.path.coefs.reshape(len(self.path.alphas), self.path.coefs.shape[1], -1)[..., 0]
+        coefs, meaning = self._of_output(output)
         used = np.flatnonzero(np.any(coefs != 0, axis=0))
         peaks = np.abs(coefs[:, used]).max(axis=0)
         largest = set(used[np.argsort(-peaks, kind="stable")][:labels])
@@ -90,11 +100,23 @@ class PathDisplay:
             style = {"label": name} if j in largest else {"color": "0.7", "linewidth": 0.8}
             ax.plot(self.path.alphas, coefs[:, j], **style)
         _alpha_axis(ax)
-        ax.set_ylabel("coefficient")
+        ax.set_ylabel(meaning)
         if largest:
             ax.legend(fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    def _of_output(self, output: int | None) -> tuple[np.ndarray, str]:
+        """Return what is drawn, of shape (n_alphas, p), and what it is."""
+        coefs = self.path.coefs
+        outputs = coefs.shape[2] if coefs.ndim == 3 else 1
+        if output is not None and not 0 <= output < outputs:
+            raise OptionError(f"there is no output {output}; the path has {outputs}, from 0 on")
+        if coefs.ndim == 2:
+            return coefs, "coefficient"
+        if output is None:
+            return np.linalg.norm(coefs, axis=2), f"norm of the coefficients of {outputs} outputs"
+        return coefs[..., output], f"coefficient of output {output}"
 
 
 class CVDisplay:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.card import Card, Catalogued
 from ..core.errors import NumericalError, OptionError
+from ..core.options import check_whole
 from .bayes_em import EMRegressor, EMResult, GAMPExpectation, maximise_evidence
 from .standardised import Standardised
 
@@ -17,7 +18,9 @@ class GAMPBayes(Catalogued, EMRegressor):
 
     Learns the prior variance of every coefficient and that of the noise. The posterior, for
     which :class:`~thresher.linear.bayes.SparseBayes` inverts matrices, comes from damped Gaussian
-    approximate message passing: products with ``X`` and ``X.T`` only.
+    approximate message passing: products with ``X`` and ``X.T`` only. The paper's second
+    algorithm, GGAMP-TSBL, for several measurement vectors whose supports agree and whose values
+    are correlated in time, is not part of this class.
 
     Parameters
     ----------
@@ -50,7 +53,8 @@ class GAMPBayes(Catalogued, EMRegressor):
     Raises
     ------
     OptionError
-        If `damping` is out of range.
+        If `damping` is out of range, `passes` or `max_iter` not a whole number of at least one,
+        or `tol` negative.
     NumericalError
         If the messages diverge; lower `damping`.
     """
@@ -82,6 +86,8 @@ class GAMPBayes(Catalogued, EMRegressor):
     _remedy = "raise max_iter or lower damping"
 
     def _check_options(self) -> None:
+        super()._check_options()
+        check_whole("passes", self.passes)
         if not 0 < self.damping <= 1:
             raise OptionError(f"damping must lie in (0, 1], got {self.damping}")
 

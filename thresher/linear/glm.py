@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SparseGLM", "SparseLogistic"]
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,83 +13,20 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from ..core.errors import DataError, OptionError
-from .datafits import Datafit, Logistic, Multinomial, Poisson, Squares
+from ..core.errors import DataError
+from .datafits import Cox, Datafit, Logistic, Multinomial, Poisson, Squares
+from .explained import concordance, explained_deviance
 from .model import PenalizedModel, SparseRegressor
 from .penalties import L1, L1L2, Penalty, Rows
 from .solvers import Problem, Solver
 
 
-class SparseGLM(SparseRegressor):
-    """Any datafit with any penalty.
+class GLMModel(SparseRegressor):
+    """Any datafit with any penalty, the strength left open."""
 
-    Parameters
-    ----------
-    datafit : Datafit, optional
-        The loss, from :mod:`thresher.linear.datafits`; least squares by default.
-    penalty : Penalty, optional
-        The regulariser, from :mod:`thresher.linear.penalties`; the L1 norm by default.
-    alpha : float, default 1
-        Factor of the penalty.
-    solver : Solver, optional
-        From :mod:`thresher.linear.solvers`; by default the fastest that takes the pair.
-    fit_intercept : bool, default True
-        Whether to fit a constant.
-    tol : float, default 1e-6
-        Duality gap to reach where it is known, else violation of optimality; relative to
-        its scale. Not used when `solver` is given.
-    max_iter : int, default 1000
-        Rounds of the solver. Not used when `solver` is given.
-    warm_start : bool, default False
-        Whether a refit starts from the last coefficients.
-
-    Attributes
-    ----------
-    coef_ : array of shape (n_features,) or (n_outputs, n_features)
-        Coefficients.
-    intercept_ : float or array of shape (n_outputs,)
-        Constant.
-    criterion_ : float
-        Relative duality gap or violation at the end.
-    n_iter_ : int
-        Rounds of the solver.
-
-    Raises
-    ------
-    OptionError
-        If the given solver cannot take the pair.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from thresher.linear import SparseGLM, datafits, penalties
-    >>> X = np.random.default_rng(0).standard_normal((100, 20))
-    >>> y = 3 * X[:, 0]
-    >>> model = SparseGLM(datafits.Huber(), penalties.MCP(0.2)).fit(X, y)
-    >>> np.flatnonzero(model.coef_)
-    array([0])
-    """
-
-    def __init__(
-        self,
-        datafit: Datafit | None = None,
-        penalty: Penalty | None = None,
-        alpha: float = 1.0,
-        *,
-        solver: Solver | None = None,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 1000,
-        warm_start: bool = False,
-    ) -> None:
-        self.datafit = datafit
-        self.penalty = penalty
-        self.alpha = alpha
-        self.solver = solver
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+    datafit: Datafit | None
+    penalty: Penalty | None
+    solver: Solver | None
 
     def _datafit(self) -> Datafit:
         return Squares() if self.datafit is None else self.datafit
@@ -96,8 +34,8 @@ class SparseGLM(SparseRegressor):
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         return (L1() if self.penalty is None else self.penalty).scaled(alpha)
 
-    def _solver(self, penalty: Penalty, datafit: Datafit) -> Solver:
-        return super()._solver(penalty, datafit) if self.solver is None else self.solver
+    def _solver(self, problem: Problem) -> Solver:
+        return super()._solver(problem) if self.solver is None else self.solver
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the mean of the target (counts for a log link, else the linear predictor).
@@ -115,67 +53,88 @@ class SparseGLM(SparseRegressor):
         linear = self._linear_prediction(X)
         return np.exp(linear) if isinstance(self._datafit(), Poisson) else linear
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of the deviance that is explained; for Cox the concordance.
 
-class SparseLogistic(ClassifierMixin, PenalizedModel):
-    """Logistic regression with a sparse penalty, for two or more classes.
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+            Features.
+        y : array of shape (n_samples,) or (n_samples, n_outputs)
+            Target, as for :meth:`fit`.
+        sample_weight : array of shape (n_samples,), optional
+            Relative weights.
 
-    Minimises the mean logistic loss (softmax cross-entropy) plus
-    ``alpha (l1_ratio ||w||_1 + (1 - l1_ratio) ||w||^2 / 2)``.
+        Returns
+        -------
+        float
+            :func:`~thresher.linear.explained.explained_deviance`, which is R squared for
+            squares and what scikit-learn's generalised linear models return; for the Cox
+            datafit :func:`~thresher.linear.explained.concordance`, as survival packages do.
+        """
+        datafit, linear = self._datafit(), self._linear_prediction(X)
+        target = np.asarray(y, dtype=float).reshape(linear.shape)
+        if isinstance(datafit, Cox):
+            return concordance(target, linear, sample_weight)
+        return explained_deviance(datafit, target, linear, sample_weight)
+
+
+@dataclass(eq=False, repr=False)
+class SparseGLM(GLMModel):
+    """Any datafit with any penalty.
 
     Parameters
     ----------
-    alpha : float, default 0.01
-        Strength. scikit-learn's ``C`` is ``1 / (n_samples * alpha)``.
-    l1_ratio : float, default 1
-        Share of the L1 norm.
+    datafit : Datafit, optional
+        The loss, from :mod:`thresher.linear.datafits`; least squares by default.
     penalty : Penalty, optional
-        Another penalty, scaled by `alpha`; `l1_ratio` is then not used.
-    share_features : bool, default False
-        With more than two classes, whether a feature is used by all classes or by none.
-    fit_intercept : bool, default True
-        Whether to fit constants.
-    tol : float, default 1e-6
-        Duality gap (violation of optimality for more than two classes) to reach, relative
-        to its scale.
-    max_iter : int, default 1000
-        Rounds of working sets.
+        The regulariser, from :mod:`thresher.linear.penalties`; the L1 norm by default.
+    alpha : float, default 1
+        Factor of the penalty.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    solver : Solver, optional
+        From :mod:`thresher.linear.solvers`; its own ``tol`` and ``max_iter`` are then used. By
+        default the fastest that takes the pair: local search for the L0 penalty, coordinate
+        or group descent, proximal gradient steps. Losses with a kink need ``StochasticModels``.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
 
-    Attributes
-    ----------
-    classes_ : array of shape (n_classes,)
-        Class labels.
-    coef_ : array of shape (1, n_features) or (n_classes, n_features)
-        Coefficients.
-    intercept_ : array of shape (1,) or (n_classes,)
-        Constants.
-    criterion_ : float
-        Relative duality gap or violation at the end.
-    n_iter_ : int
-        Rounds of working sets.
+    Raises
+    ------
+    OptionError
+        If the given solver cannot take the pair.
+
+    Notes
+    -----
+    Parameters of the parts can be set and searched, as in
+    ``GridSearchCV(SparseGLM(penalty=MCP()), {"penalty__gamma": [2, 3]})``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from thresher.linear import SparseGLM, datafits, penalties
+    >>> X = np.random.default_rng(0).standard_normal((100, 20))
+    >>> y = 3 * X[:, 0]
+    >>> model = SparseGLM(datafits.Huber(), penalties.MCP(0.2)).fit(X, y)
+    >>> np.flatnonzero(model.coef_)
+    array([0])
     """
 
-    def __init__(
-        self,
-        alpha: float = 0.01,
-        l1_ratio: float = 1.0,
-        *,
-        penalty: Penalty | None = None,
-        share_features: bool = False,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 1000,
-        warm_start: bool = False,
-    ) -> None:
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.penalty = penalty
-        self.share_features = share_features
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+    datafit: Datafit | None = None
+    penalty: Penalty | None = None
+    alpha: float = 1.0
+    _: KW_ONLY
+    solver: Solver | None = None
+    warm_start: bool = False
+
+
+class LogisticModel(ClassifierMixin, PenalizedModel):
+    """Sparse logistic regression, its strength left open."""
+
+    l1_ratio: float
+    penalty: Penalty | None
+    share_features: bool
 
     def _datafit(self) -> Datafit:
         return Logistic() if len(self.classes_) == 2 else Multinomial()
@@ -183,8 +142,6 @@ class SparseLogistic(ClassifierMixin, PenalizedModel):
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         if self.penalty is not None:
             return self.penalty.scaled(alpha)
-        if not 0 <= self.l1_ratio <= 1:
-            raise OptionError(f"l1_ratio must lie between 0 and 1, got {self.l1_ratio}")
         ridge = alpha * (1 - self.l1_ratio)
         if self.share_features and len(self.classes_) > 2:
             return Rows(L1L2(alpha * self.l1_ratio, ridge=ridge))
@@ -246,3 +203,40 @@ class SparseLogistic(ClassifierMixin, PenalizedModel):
         scores = self.decision_function(X)
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[codes]
+
+
+@dataclass(eq=False, repr=False)
+class SparseLogistic(LogisticModel):
+    """Logistic regression with a sparse penalty, for two or more classes.
+
+    Minimises the mean logistic loss (softmax cross-entropy) plus
+    ``alpha (l1_ratio ||w||_1 + (1 - l1_ratio) ||w||^2 / 2)``. Two classes have one row of
+    coefficients, more have one each.
+
+    Parameters
+    ----------
+    alpha : float, default 0.01
+        Strength. scikit-learn's ``C`` is ``1 / (n_samples * alpha)``.
+    l1_ratio : float, default 1
+        Share of the L1 norm.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    penalty : Penalty, optional
+        Another penalty, scaled by `alpha`; `l1_ratio` is then not used.
+    share_features : bool, default False
+        With more than two classes, whether a feature is used by all classes or by none.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+        Class labels.
+    """
+
+    alpha: float = 0.01
+    l1_ratio: float = 1.0
+    _: KW_ONLY
+    penalty: Penalty | None = None
+    share_features: bool = False
+    warm_start: bool = False

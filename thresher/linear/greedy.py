@@ -12,6 +12,8 @@ from ..core.errors import OptionError
 
 # Given the residual, how much the objective falls if each column enters.
 Gain = Callable[[np.ndarray], np.ndarray]
+# How much it falls if each of the chosen columns leaves.
+Removal = Callable[["Columns"], np.ndarray]
 
 
 class Columns:
@@ -27,9 +29,13 @@ class Columns:
 
     def __init__(self, X: np.ndarray, y: np.ndarray) -> None:
         self.X = X
-        self.residual = np.array(y, dtype=float)
+        self.target = y
+        self._start()
+
+    def _start(self) -> None:
+        self.residual = np.array(self.target, dtype=float)
         self.chosen: list[int] = []
-        self._basis = np.empty((len(y), 0))
+        self._basis = np.empty((len(self.residual), 0))
         self._triangle = np.empty((0, 0))
         self._products: list[float] = []
 
@@ -60,12 +66,25 @@ class Columns:
         self.chosen.append(j)
         return True
 
+    def remove(self, j: int) -> None:
+        """Remove the chosen column `j`; the others are fitted anew."""
+        others = [k for k in self.chosen if k != j]
+        self._start()
+        for k in others:
+            self.add(k)
+
     def coefficients(self) -> np.ndarray:
         """Return the least squares coefficients of the chosen columns."""
         return np.linalg.solve(self._triangle, np.array(self._products))
 
 
-def greedy_support(columns: Columns, count: int, gain: Gain, tolerance: float = 0.0) -> Columns:
+def greedy_support(
+    columns: Columns,
+    count: int,
+    gain: Gain,
+    tolerance: float = 0.0,
+    removal: Removal | None = None,
+) -> Columns:
     """Choose columns one after another, each time refitting.
 
     Parameters
@@ -78,7 +97,11 @@ def greedy_support(columns: Columns, count: int, gain: Gain, tolerance: float = 
         ``gain(residual)``: the worth of each column; the largest enters, and none if it is
         not positive.
     tolerance : float, default 0
-        Stop when the norm of the residual is at most this.
+        Add no more when the norm of the residual is at most this.
+    removal : callable, optional
+        ``removal(columns)``: the worth of removing each chosen column. The largest leaves where
+        that is positive and worth more than any entry; both must then be falls of one
+        objective, so that no choice comes back.
 
     Returns
     -------
@@ -95,10 +118,21 @@ def greedy_support(columns: Columns, count: int, gain: Gain, tolerance: float = 
         raise OptionError(f"cannot choose {count} of {available} columns; ask for 0 to {available}")
     floor = max(tolerance, 1e-12 * float(np.linalg.norm(columns.residual)))
     barred = np.zeros(available, dtype=bool)
-    while len(columns.chosen) < count and np.linalg.norm(columns.residual) > floor:
-        worth = np.where(barred, -np.inf, gain(columns.residual))
-        best = int(np.argmax(worth))
-        if not worth[best] > 0:
+    while True:
+        entry, best = 0.0, 0
+        if len(columns.chosen) < count and np.linalg.norm(columns.residual) > floor:
+            worth = np.where(barred, -np.inf, gain(columns.residual))
+            best = int(np.argmax(worth))
+            entry = float(worth[best])
+        if removal is not None and columns.chosen:
+            worth = removal(columns)
+            least = int(np.argmax(worth))
+            if worth[least] > max(entry, 0.0):
+                columns.remove(columns.chosen[least])
+                barred[:] = False  # what the old basis spanned may be new to this one
+                barred[columns.chosen] = True
+                continue
+        if not entry > 0:
             break
         barred[best] = True  # in the basis now, or spanned by it
         columns.add(best)

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..core import prox
 from ..core.card import Card, Catalogued
-from ..core.errors import DataError, OptionError
+from ..core.errors import DataError
+from ..core.options import check_whole
 
 
 def analytic_weight(A: np.ndarray) -> np.ndarray:
@@ -34,11 +35,24 @@ def analytic_weight(A: np.ndarray) -> np.ndarray:
     array of shape (m, n)
         The companion.
 
+    Raises
+    ------
+    DataError
+        If a column is zero, or rows depend on each other.
+
     References
     ----------
     Liu, Chen, Wang and Yin, ALISTA: analytic weights are as good as learned weights in LISTA
     (2019), equation 16 without its bound on entries.
     """
+    zero = np.flatnonzero(~np.any(A, axis=0))
+    if len(zero):
+        raise DataError(f"column {zero[0]} of A is zero; drop it, nothing measures its entry")
+    rank = int(np.linalg.matrix_rank(A))
+    if rank < len(A):
+        raise DataError(
+            f"A has {len(A)} rows but rank {rank}; drop rows that others, or fewer of them, give"
+        )
     weight = np.linalg.pinv(A).T
     return weight / np.sum(weight * A, axis=0)
 
@@ -72,9 +86,10 @@ class HyperLISTA(Catalogued, BaseEstimator):
     Raises
     ------
     OptionError
-        If `n_layers` is below 1.
+        If `n_layers` or `max_evaluations` is not a whole number of at least 1.
     DataError
-        If the shapes of matrix and vectors do not match.
+        If the shapes of matrix and vectors do not match, the matrix has a zero column or not
+        full row rank, or all vectors are zero.
 
     Notes
     -----
@@ -113,14 +128,16 @@ class HyperLISTA(Catalogued, BaseEstimator):
         self
             Fitted.
         """
-        if self.n_layers < 1:
-            raise OptionError(f"n_layers must be 1 or more, got {self.n_layers}")
+        check_whole("n_layers", self.n_layers)
+        check_whole("max_evaluations", self.max_evaluations)
         A, X = check_array(A, dtype=np.float64), check_array(X, dtype=np.float64)
         B = X @ A.T if B is None else check_array(B, dtype=np.float64)
         if X.shape[1] != A.shape[1] or B.shape != (len(X), len(A)):
             raise DataError(
                 f"A {A.shape}, X {X.shape} and B {B.shape} do not match; B must be as X A^T"
             )
+        if not X.any():
+            raise DataError("X holds only zeros; give sparse vectors as those to be recovered")
         self.matrix_, self.weight_ = A, analytic_weight(A)
         self.inverse_ = np.linalg.pinv(A)
         products = np.abs(self.weight_.T @ A)

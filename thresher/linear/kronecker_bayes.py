@@ -15,7 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
 from .bayes_em import exact_expectation, maximise_evidence
+from .kronecker_pursuit import checked_factors
 
 
 class KroneckerBayes(Catalogued, BaseEstimator):
@@ -31,7 +33,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         How the M-step finds the vectors. ``"alternating"`` minimises its objective
         ``sum(log g + d / g)`` over one vector after the other, and the evidence never
         falls. ``"svd"`` takes the nearest rank-one tensor to ``d``, the unconstrained
-        minimiser: an approximation, and faster.
+        minimiser: an approximation, and faster; its evidence measures what that costs.
     tol : float, default 1e-4
         Stop when the coefficients change by less than this, relative to their norm.
     max_iter : int, default 300
@@ -51,9 +53,10 @@ class KroneckerBayes(Catalogued, BaseEstimator):
     Raises
     ------
     OptionError
-        If `update` is unknown.
+        If `update` is unknown or `max_iter` not a whole number of at least one.
     DataError
-        If the shapes do not fit, or values are NaN or infinite.
+        If there is no factor, the shapes do not fit, `y` is all zero, or values are NaN or
+        infinite.
     """
 
     card = Card(
@@ -95,16 +98,11 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         """
         if self.update not in ("svd", "alternating"):
             raise OptionError(f"update must be 'svd' or 'alternating', got {self.update!r}")
-        matrices = [np.asarray(factor, dtype=float) for factor in factors]
+        check_whole("max_iter", self.max_iter)
+        matrices, y = checked_factors(factors, y)
+        if not np.any(y):
+            raise DataError("y is all zero; there is nothing to recover")
         dictionary = functools.reduce(np.kron, matrices)
-        y = np.asarray(y, dtype=float)
-        if dictionary.ndim != 2 or y.shape != dictionary.shape[:1] or not np.any(y):
-            raise DataError(
-                f"factors of shapes {[m.shape for m in matrices]} need a y of "
-                f"{np.prod([len(m) for m in matrices])} entries, not all zero; got {y.shape}"
-            )
-        if not (np.all(np.isfinite(dictionary)) and np.all(np.isfinite(y))):
-            raise DataError("factors or y hold NaN or infinite values; remove them")
         shape = [m.shape[1] for m in matrices]
         vectors = [np.ones(size) for size in shape]
 

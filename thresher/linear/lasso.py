@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ElasticNet", "GroupLasso", "Lasso", "MultiTaskLasso"]
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,50 @@ from .model import SparseRegressor
 from .penalties import L1, L1L2, Penalty, Rows, sparse_group_lasso
 
 
-class ElasticNet(SparseRegressor):
+class ElasticNetModel(SparseRegressor):
+    """The elastic net, its strength left open."""
+
+    l1_ratio: float
+    weights: Any
+    positive: bool
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        _check_weights(self.weights, n_features)
+        ridge = alpha * (1 - self.l1_ratio)
+        return L1L2(alpha * self.l1_ratio, self.weights, self.positive, ridge)
+
+
+class LassoModel(SparseRegressor):
+    """The Lasso, its strength left open."""
+
+    weights: Any
+    positive: bool
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        _check_weights(self.weights, n_features)
+        return L1(alpha, self.weights, self.positive)
+
+
+class GroupLassoModel(SparseRegressor):
+    """The (sparse) group Lasso, its strength left open."""
+
+    groups: Any
+    l1_ratio: float
+
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        groups = np.arange(n_features) if self.groups is None else np.asarray(self.groups)
+        if groups.shape != (n_features,):
+            raise OptionError(f"groups has shape {groups.shape}, X has {n_features} features")
+        if groups.dtype.kind not in "iu":
+            raise OptionError(
+                f"groups must be whole numbers, got {groups.dtype}; "
+                "np.unique(groups, return_inverse=True)[1] numbers them"
+            )
+        return sparse_group_lasso(groups, alpha, self.l1_ratio)
+
+
+@dataclass(eq=False, repr=False)
+class ElasticNet(ElasticNetModel):
     """Least squares with a mixture of the L1 norm and the squared norm.
 
     Minimises ``||y - X w - b||^2 / (2 n) + alpha l1_ratio ||w||_1
@@ -26,29 +70,14 @@ class ElasticNet(SparseRegressor):
         Strength.
     l1_ratio : float, default 0.5
         Share of the L1 norm, from 0 (ridge) to 1 (Lasso).
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
     weights : array of shape (n_features,), optional
         Factor of the L1 norm of each coefficient (adaptive Lasso); zero leaves it free.
     positive : bool, default False
         Whether coefficients are kept from falling below zero.
-    fit_intercept : bool, default True
-        Whether to fit a constant.
-    tol : float, default 1e-6
-        Duality gap to reach, relative to the objective with all coefficients zero.
-    max_iter : int, default 1000
-        Rounds of working sets.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
-
-    Attributes
-    ----------
-    coef_ : array of shape (n_features,)
-        Coefficients.
-    intercept_ : float
-        Constant.
-    criterion_ : float
-        Relative duality gap at the end.
-    n_iter_ : int
-        Rounds of working sets.
 
     References
     ----------
@@ -63,36 +92,16 @@ class ElasticNet(SparseRegressor):
     array([0.667, 0.   , 0.   , 1.5  ])
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        l1_ratio: float = 0.5,
-        *,
-        weights: Any = None,
-        positive: bool = False,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 1000,
-        warm_start: bool = False,
-    ) -> None:
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.weights = weights
-        self.positive = positive
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-
-    def _penalty(self, n_features: int, alpha: float) -> Penalty:
-        if not 0 <= self.l1_ratio <= 1:
-            raise OptionError(f"l1_ratio must lie between 0 and 1, got {self.l1_ratio}")
-        _check_weights(self.weights, n_features)
-        ridge = alpha * (1 - self.l1_ratio)
-        return L1L2(alpha * self.l1_ratio, self.weights, self.positive, ridge)
+    alpha: float = 1.0
+    l1_ratio: float = 0.5
+    _: KW_ONLY
+    weights: Any = None
+    positive: bool = False
+    warm_start: bool = False
 
 
-class Lasso(SparseRegressor):
+@dataclass(eq=False, repr=False)
+class Lasso(LassoModel):
     """Least squares with the L1 norm.
 
     Minimises ``||y - X w - b||^2 / (2 n) + alpha ||w||_1``, as scikit-learn does.
@@ -101,29 +110,10 @@ class Lasso(SparseRegressor):
     ----------
     alpha : float, default 1
         Strength.
-    weights : array of shape (n_features,), optional
-        Factor of `alpha` for each coefficient (adaptive Lasso); zero leaves it free.
-    positive : bool, default False
-        Whether coefficients are kept from falling below zero.
-    fit_intercept : bool, default True
-        Whether to fit a constant.
-    tol : float, default 1e-6
-        Duality gap to reach, relative to the objective with all coefficients zero.
-    max_iter : int, default 1000
-        Rounds of working sets.
-    warm_start : bool, default False
-        Whether a refit starts from the last coefficients.
-
-    Attributes
-    ----------
-    coef_ : array of shape (n_features,)
-        Coefficients.
-    intercept_ : float
-        Constant.
-    criterion_ : float
-        Relative duality gap at the end.
-    n_iter_ : int
-        Rounds of working sets.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    weights, positive, warm_start
+        See :class:`ElasticNet`.
 
     References
     ----------
@@ -137,35 +127,20 @@ class Lasso(SparseRegressor):
     array([0.6, 0. , 0. , 1.6])
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        *,
-        weights: Any = None,
-        positive: bool = False,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 1000,
-        warm_start: bool = False,
-    ) -> None:
-        self.alpha = alpha
-        self.weights = weights
-        self.positive = positive
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-
-    def _penalty(self, n_features: int, alpha: float) -> Penalty:
-        _check_weights(self.weights, n_features)
-        return L1(alpha, self.weights, self.positive)
+    alpha: float = 1.0
+    _: KW_ONLY
+    weights: Any = None
+    positive: bool = False
+    warm_start: bool = False
 
 
-class GroupLasso(SparseRegressor):
+@dataclass(eq=False, repr=False)
+class GroupLasso(GroupLassoModel):
     """Least squares with groups of coefficients kept or dropped together.
 
     Minimises ``||y - X w - b||^2 / (2 n) + alpha (l1_ratio ||w||_1
-    + (1 - l1_ratio) sum_g sqrt(size_g) ||w_g||_2)``.
+    + (1 - l1_ratio) sum_g sqrt(size_g) ||w_g||_2)``. With an L1 part the criterion is the
+    violation of optimality, not the duality gap.
 
     Parameters
     ----------
@@ -175,25 +150,10 @@ class GroupLasso(SparseRegressor):
         Strength.
     l1_ratio : float, default 0
         Share of the L1 norm; above zero this is the sparse group Lasso.
-    fit_intercept : bool, default True
-        Whether to fit a constant.
-    tol : float, default 1e-6
-        Duality gap to reach (violation of optimality with an L1 part), relative to its scale.
-    max_iter : int, default 1000
-        Rounds of working sets.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
-
-    Attributes
-    ----------
-    coef_ : array of shape (n_features,)
-        Coefficients.
-    intercept_ : float
-        Constant.
-    criterion_ : float
-        Relative duality gap or violation at the end.
-    n_iter_ : int
-        Rounds of working sets.
 
     References
     ----------
@@ -201,34 +161,16 @@ class GroupLasso(SparseRegressor):
     Simon, Friedman, Hastie and Tibshirani, A sparse-group lasso (2013).
     """
 
-    def __init__(
-        self,
-        groups: Any = None,
-        alpha: float = 1.0,
-        l1_ratio: float = 0.0,
-        *,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 1000,
-        warm_start: bool = False,
-    ) -> None:
-        self.groups = groups
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-
-    def _penalty(self, n_features: int, alpha: float) -> Penalty:
-        groups = np.arange(n_features) if self.groups is None else np.asarray(self.groups)
-        if groups.shape != (n_features,):
-            raise OptionError(f"groups has shape {groups.shape}, X has {n_features} features")
-        return sparse_group_lasso(groups, alpha, self.l1_ratio)
+    groups: Any = None
+    alpha: float = 1.0
+    l1_ratio: float = 0.0
+    _: KW_ONLY
+    warm_start: bool = False
 
 
+@dataclass(eq=False, repr=False)
 class MultiTaskLasso(SparseRegressor):
-    """Least squares for several targets that share their features.
+    """Least squares for several targets that share their features: each has all or none.
 
     Minimises ``||Y - X W - b||^2 / (2 n) + alpha sum_j ||W_j||_2``, as scikit-learn does.
 
@@ -236,23 +178,10 @@ class MultiTaskLasso(SparseRegressor):
     ----------
     alpha : float, default 1
         Strength.
-    fit_intercept : bool, default True
-        Whether to fit constants.
-    tol : float, default 1e-6
-        Duality gap to reach, relative to the objective with all coefficients zero.
-    max_iter : int, default 1000
-        Rounds of working sets.
-
-    Attributes
-    ----------
-    coef_ : array of shape (n_targets, n_features)
-        Coefficients; a feature has all or none.
-    intercept_ : array of shape (n_targets,)
-        Constants.
-    criterion_ : float
-        Relative violation of optimality at the end.
-    n_iter_ : int
-        Rounds of working sets.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.model.PenalizedModel`, also for the attributes.
+    warm_start : bool, default False
+        Whether a refit starts from the last coefficients.
 
     References
     ----------
@@ -260,18 +189,9 @@ class MultiTaskLasso(SparseRegressor):
     multiple classification problems (2010).
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        *,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 1000,
-    ) -> None:
-        self.alpha = alpha
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
+    alpha: float = 1.0
+    _: KW_ONLY
+    warm_start: bool = False
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

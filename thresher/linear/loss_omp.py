@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LossOMP"]
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.optimize import linprog
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError, nearest
+from ..core.options import check_whole
 from .greedy import Columns, greedy_support
 from .pursuit import GreedyRegressor
 
@@ -19,7 +21,8 @@ class LossOMP(Catalogued, GreedyRegressor):
     """Greedy regression guided by the LASSO, the square-root LASSO or the LAD-LASSO.
 
     Each step adds the column whose single coefficient would lower the regularised loss
-    most, then refits the data term alone on the chosen columns. Columns have unit norm
+    most, then refits the data term alone on the chosen columns. With the L0 norm a step may
+    also remove a column, where that lowers the regularised loss more. Columns have unit norm
     inside, so that `alpha` and `weights` act on coefficients of unit columns.
 
     Parameters
@@ -30,13 +33,12 @@ class LossOMP(Catalogued, GreedyRegressor):
         ``||r||^2``, ``||r||_2`` (its best `alpha` does not depend on the noise) or
         ``||r||_1`` (not disturbed by gross errors in a few samples), plus the penalty.
     alpha : float, default 0.0
-        Strength of the penalty; no column enters that gains less. Zero ranks by the loss
-        alone.
+        Strength of the penalty, not negative; no column enters that gains less. Zero ranks
+        by the loss alone.
     weights : array of shape (n_features,), optional
-        Weight of each coefficient in the penalty: small for those believed in.
+        Weight of each coefficient in the penalty, not negative: small for those believed in.
     norm : {"l1", "l0"}, default "l1"
-        Whether the penalty is ``alpha sum w |z|`` or ``alpha^2 sum w^2 [z != 0]``
-        ("lasso" only for "l0").
+        Whether the penalty is ``alpha sum w |z|`` or ``alpha sum w^2 [z != 0]``.
     fit_intercept : bool, default True
         Whether to fit a constant (the mean, also for the absolute loss).
 
@@ -55,6 +57,10 @@ class LossOMP(Catalogued, GreedyRegressor):
     ------
     OptionError
         If an option is out of range, or weights have another length.
+
+    References
+    ----------
+    Mohammad-Taheri and Brugiapaglia, The greedy side of the LASSO (2023), for the gains.
     """
 
     card = Card(
@@ -63,7 +69,7 @@ class LossOMP(Catalogued, GreedyRegressor):
             "The greedy side of the LASSO: New algorithms for weighted sparse recovery via "
             "loss function-based orthogonal matching pursuit"
         ),
-        authors="Mohammad-Taheri, Brugiapaglia",
+        authors="Sina Mohammad-Taheri, Simone Brugiapaglia",
         year=2023,
         arxiv="2303.00844",
         summary="OMP that adds the column lowering a (square-root, LAD-)LASSO loss the most",
@@ -87,30 +93,68 @@ class LossOMP(Catalogued, GreedyRegressor):
         self.fit_intercept = fit_intercept
 
     def _select(self, X: np.ndarray, y: np.ndarray) -> Columns:
-        rules = {"lasso": _lasso_gain, "square-root": _square_root_gain, "absolute": _absolute_gain}
-        if self.loss not in rules:
-            raise OptionError(f"there is no loss {self.loss!r}; {nearest(self.loss, rules)}")
-        if self.norm not in ("l1", "l0") or (self.norm == "l0" and self.loss != "lasso"):
-            raise OptionError(f"norm {self.norm!r} does not go with loss {self.loss!r}; use 'l1'")
-        weights = np.ones(X.shape[1]) if self.weights is None else np.asarray(self.weights, float)
-        if weights.shape != (X.shape[1],):
-            raise OptionError(f"weights has shape {weights.shape}, X has {X.shape[1]} features")
-        cost = self.alpha * weights
-        rule = _counting_gain if self.norm == "l0" else rules[self.loss]
+        weights = self._checked_weights(X.shape[1])
         columns = (_AbsoluteColumns if self.loss == "absolute" else Columns)(X, y)
         count = min(self.n_nonzero_coefs, *X.shape)
-        return greedy_support(columns, count, lambda residual: rule(X, residual, cost))
+        rule, loss = _GAINS[self.loss], _LOSSES[self.loss]
+        if self.norm == "l1":
+            cost = self.alpha * weights
+            return greedy_support(columns, count, lambda rest: rule(X, rest, cost))
+        cost = self.alpha * weights**2
+        return greedy_support(
+            columns,
+            count,
+            lambda rest: _counting_gain(rule(X, rest, np.zeros_like(cost)), cost),
+            removal=lambda fitted: _removal_gain(fitted, loss, cost),
+        )
+
+    def _checked_weights(self, columns: int) -> np.ndarray:
+        """Return the weights, or raise for the first option that is out of range."""
+        check_whole("n_nonzero_coefs", self.n_nonzero_coefs)
+        for name, value, known in (("loss", self.loss, _GAINS), ("norm", self.norm, ("l1", "l0"))):
+            if value not in known:
+                raise OptionError(f"there is no {name} {value!r}; {nearest(str(value), known)}")
+        if not 0 <= self.alpha < np.inf:
+            raise OptionError(f"alpha must be finite and not negative, got {self.alpha}")
+        weights = np.ones(columns) if self.weights is None else np.asarray(self.weights, float)
+        if weights.shape != (columns,):
+            raise OptionError(f"weights has shape {weights.shape}, X has {columns} features")
+        if not np.all((weights >= 0) & (weights < np.inf)):
+            worst = int(np.argmin((weights >= 0) & (weights < np.inf)))
+            raise OptionError(
+                f"weights must be finite and not negative, got {weights[worst]} at {worst}"
+            )
+        return weights
+
+
+def _counting_gain(fall: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Return the gain under the L0 norm: the whole fall of the loss less the cost of entry."""
+    return np.maximum(fall - cost, 0)
+
+
+def _removal_gain(
+    columns: Columns, loss: Callable[[np.ndarray], np.ndarray], cost: np.ndarray
+) -> np.ndarray:
+    """Return what each chosen column saves if it leaves while the others stay as they are.
+
+    With least squares the residual is orthogonal to column j, so that for the lasso this is the
+    cost less the squared coefficient.
+    """
+    parts = columns.X[:, columns.chosen] * columns.coefficients()
+    rest = columns.residual[:, None]
+    saved = cost[columns.chosen]
+    gain = saved - (loss(rest + parts) - loss(rest))
+    # What rounding alone makes worth removing would enter again.
+    return np.where(gain > 1e-10 * saved, gain, 0.0)
 
 
 def _lasso_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Return ``(|c| - cost / 2)^2`` for the correlation c, or 0."""
     return np.maximum(np.abs(X.T @ residual) - cost / 2, 0) ** 2
 
 
-def _counting_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    return np.maximum((X.T @ residual) ** 2 - cost**2, 0)
-
-
 def _square_root_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Return ``||r|| - cost |c| - sqrt((1 - cost^2) (||r||^2 - c^2))``, or 0."""
     norm = np.linalg.norm(residual)
     size = np.minimum(np.abs(X.T @ residual), norm)
     outside = np.sqrt(np.maximum(1 - cost**2, 0)) * np.sqrt(norm**2 - size**2)
@@ -131,26 +175,43 @@ def _absolute_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.
     return np.maximum(np.abs(residual).sum() - reached, 0)
 
 
+# What the best coefficient of one column gains under the L1 norm.
+_GAINS = {"lasso": _lasso_gain, "square-root": _square_root_gain, "absolute": _absolute_gain}
+# The loss of every column of residuals.
+_LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "lasso": lambda residuals: np.sum(residuals**2, axis=0),
+    "square-root": lambda residuals: np.linalg.norm(residuals, axis=0),
+    "absolute": lambda residuals: np.abs(residuals).sum(axis=0),
+}
+
+
 class _AbsoluteColumns(Columns):
     """Chosen columns fitted by least absolute deviations, as a linear programme."""
 
     def __init__(self, X: np.ndarray, y: np.ndarray) -> None:
         super().__init__(X, y)
-        self._target = np.array(y, dtype=float)
         self._fitted = np.zeros(0)
 
     def add(self, j: int) -> bool:
         """Add column `j` and refit."""
         self.chosen.append(j)
+        self._refit()
+        return True
+
+    def remove(self, j: int) -> None:
+        """Remove the chosen column `j` and refit."""
+        self.chosen.remove(j)
+        self._refit()
+
+    def _refit(self) -> None:
         chosen = self.X[:, self.chosen]
         rows, size = chosen.shape
         # Residual = above - below, both non-negative; the sum of both is minimised.
         goal = np.concatenate([np.zeros(size), np.ones(2 * rows)])
         equal = np.hstack([chosen, np.eye(rows), -np.eye(rows)])
         bounds = [(None, None)] * size + [(0, None)] * (2 * rows)
-        self._fitted = linprog(goal, A_eq=equal, b_eq=self._target, bounds=bounds).x[:size]
-        self.residual = self._target - chosen @ self._fitted
-        return True
+        self._fitted = linprog(goal, A_eq=equal, b_eq=self.target, bounds=bounds).x[:size]
+        self.residual = self.target - chosen @ self._fitted
 
     def coefficients(self) -> np.ndarray:
         """Return the coefficients of the last refit."""

@@ -5,29 +5,85 @@ from __future__ import annotations
 __all__ = ["PenalizedModel", "SparseRegressor"]
 
 from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from ..core.errors import OptionError, nearest
 from .datafits import Datafit, Squares
-from .path import Path, alpha_grid, solve_path
-from .penalties import Grouped, Penalty, Rows, Separable
-from .solvers import CoordinateDescent, GroupDescent, Problem, ProximalGradient, Solution, Solver
+from .parameters import check_parameters
+from .path import Path, alpha_grid, given_alphas, solve_path, warn_of_unmet_tolerance
+from .penalties import Penalty
+from .solvers import (
+    CoordinateDescent,
+    GroupDescent,
+    LocalSearch,
+    Problem,
+    ProximalGradient,
+    Solution,
+    Solver,
+)
 
 
+@dataclass(eq=False, repr=False)
 class PenalizedModel(BaseEstimator):
     """A linear model fitted by minimising a datafit plus a penalty.
 
-    Subclasses say which datafit and penalty; parameters called ``fit_intercept``, ``tol``,
-    ``max_iter`` and ``warm_start`` are read if they have them.
+    Subclasses say which datafit and penalty; parameters called ``alpha`` and ``warm_start``
+    are read if they have them.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default True
+        Whether to fit a constant, one per output.
+    tol : float, default 1e-6
+        Duality gap to reach where it is known, else violation of optimality; relative to
+        the objective, or the violation, with all coefficients zero.
+    max_iter : int, default 1000
+        Rounds of the solver.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features,) or (n_outputs, n_features)
+        Coefficients.
+    intercept_ : float or array of shape (n_outputs,)
+        Constant.
+    criterion_ : float
+        Relative duality gap or violation at the end.
+    n_iter_ : int
+        Rounds of the solver.
     """
+
+    _: KW_ONLY
+    fit_intercept: bool = True
+    tol: float = 1e-6
+    max_iter: int = 1000
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, also those of parts, such as ``penalty__gamma``."""
+        params = super().get_params(deep=deep)
+        return params | _nested(params) if deep else params
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters, also those of parts, such as ``penalty__gamma``; return self."""
+        outer = {name: value for name, value in params.items() if "__" not in name}
+        super().set_params(**outer)
+        for name, value in params.items():
+            part, _, inner = name.partition("__")
+            if not inner:
+                continue
+            if part not in self.get_params(deep=False):
+                super().set_params(**{name: value})  # raises
+            setattr(self, part, _with(getattr(self, part), part, inner, value))
+        return self
 
     def _datafit(self) -> Datafit:
         return Squares()
@@ -36,17 +92,12 @@ class PenalizedModel(BaseEstimator):
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         """Return the penalty of strength `alpha` for a design of so many columns."""
 
-    def _solver(self, penalty: Penalty, datafit: Datafit) -> Solver:
-        options = {"tol": self.tol, "max_iter": self.max_iter}
-        if (
-            isinstance(penalty, Separable)
-            and penalty.kind is not None
-            and not datafit.multiple_outputs
-        ):
-            return CoordinateDescent(**options)
-        compiled = isinstance(penalty, Grouped | Rows) and penalty.radial.kind is not None
-        if compiled and not (isinstance(penalty, Rows) and penalty.l1):
-            return GroupDescent(**options)
+    def _solver(self, problem: Problem) -> Solver:
+        """Return the fastest solver that takes the problem."""
+        for kind in (LocalSearch, CoordinateDescent, GroupDescent):
+            solver = kind(tol=self.tol, max_iter=self.max_iter)
+            if solver.refusal(problem) is None:
+                return solver
         return ProximalGradient(tol=self.tol, max_iter=10 * self.max_iter)
 
     def _validated(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
@@ -66,6 +117,7 @@ class PenalizedModel(BaseEstimator):
         return y
 
     def _problem(self, X: Any, y: Any, sample_weight: Any, alpha: float) -> Problem:
+        check_parameters(self)
         X, y = self._validated(X, y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=float)
@@ -100,16 +152,21 @@ class PenalizedModel(BaseEstimator):
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``criterion_`` (the relative
             duality gap, or the relative violation of optimality).
 
+        Raises
+        ------
+        OptionError
+            If a parameter has a wrong type or lies outside its range.
+
         Warns
         -----
         ConvergenceWarning
             If the tolerance was not met; the message states what was reached.
         """
-        problem = self._problem(X, y, sample_weight, self.alpha)
+        problem = self._problem(X, y, sample_weight, getattr(self, "alpha", 1.0))
         start: tuple = (None, None)
         if getattr(self, "warm_start", False) and hasattr(self, "coef_"):
             start = self._start(problem)
-        solver = self._solver(problem.penalty, problem.datafit)
+        solver = self._solver(problem)
         self._keep(solver.solve(problem, *start).warn_unless_converged(solver.tol))
         return self
 
@@ -145,10 +202,23 @@ class PenalizedModel(BaseEstimator):
         -------
         Path
             Strengths, coefficients, intercepts and convergence of each.
+
+        Raises
+        ------
+        OptionError
+            If no strength makes all coefficients zero, and no `alphas` are given.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the tolerance was not met everywhere; the message states how often, and the worst.
         """
         problem = self._problem(X, y, sample_weight, 1.0)
-        grid = alpha_grid(problem, n_alphas, eps) if alphas is None else np.asarray(alphas, float)
-        return solve_path(problem, grid, self._solver(problem.penalty, problem.datafit))
+        grid = alpha_grid(problem, n_alphas, eps) if alphas is None else given_alphas(alphas)
+        solver = self._solver(problem)
+        path = solve_path(problem, grid, solver)
+        warn_of_unmet_tolerance([path], solver.tol, "fits of the path")
+        return path
 
     def _linear_prediction(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -175,3 +245,27 @@ class SparseRegressor(RegressorMixin, PenalizedModel):
             Predictions.
         """
         return self._linear_prediction(X)
+
+
+def _nested(parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of parts, and of their parts, under names with double underscores."""
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        if is_dataclass(part) and not isinstance(part, type):
+            inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
+            found |= {f"{name}__{key}": value for key, value in (inner | _nested(inner)).items()}
+    return found
+
+
+def _with(part: Any, name: str, inner: str, value: Any) -> Any:
+    """Return a part with one of its fields, or a field of one of its parts, replaced."""
+    if not is_dataclass(part) or isinstance(part, type):
+        raise OptionError(f"{name} is {part!r}, which has no parameter {inner!r}; set {name} first")
+    key, _, rest = inner.partition("__")
+    known = [f.name for f in fields(part) if f.init]
+    if key not in known:
+        kind = type(part).__name__
+        raise OptionError(f"{kind} has no parameter {key!r}; {nearest(key, known)}")
+    if rest:
+        value = _with(getattr(part, key), f"{name}__{key}", rest, value)
+    return replace(part, **{key: value})

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
 from .completion import Observed
 
 
@@ -47,9 +48,9 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `rank` is not positive.
+        If `rank` or `max_iter` is not a whole number of at least one, or `tol` not positive.
     DataError
-        If no row observes two columns.
+        If no row observes two columns, or the entries' squares cannot be represented.
     """
 
     card = Card(
@@ -102,17 +103,26 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         self
             Fitted.
         """
-        if self.rank < 1:
-            raise OptionError(f"rank must be positive, got {self.rank}")
-        values, seen = observed.values, observed.values.copy()
+        check_whole("rank", self.rank)
+        check_whole("max_iter", self.max_iter)
+        if not self.tol > 0:
+            raise OptionError(f"tol must be above 0, got {self.tol}")
+        seen = observed.values.copy()
         seen.data = np.ones_like(seen.data)
+        # In a unit in which products neither overflow nor vanish.
+        unit = float(np.abs(observed.values.data).max()) or 1.0
+        if not 1e-152 <= unit <= 1e152:
+            raise DataError(
+                f"entries reach {unit:.3g}, whose squares leave the range of numbers; rescale X"
+            )
+        values = observed.values / unit
         counts = (seen.T @ seen).toarray()
         sums = (values.T @ values).toarray()
         pairs = counts.sum() - np.trace(counts)
         if len(counts) > 1 and pairs == 0:
             raise DataError("no row observes two columns; products of columns are all unknown")
         means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-        factor = self._factor(means, counts / counts.sum())
+        factor = unit * self._factor(means, counts / counts.sum())
         left, singular, _ = np.linalg.svd(factor, full_matrices=False)
         # The sign of a singular vector is free; the largest entry is made positive.
         largest = left[np.argmax(np.abs(left), axis=0), np.arange(left.shape[1])]

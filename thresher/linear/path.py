@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["Path", "alpha_grid", "alpha_max", "solve_path"]
+__all__ = [
+    "Path",
+    "alpha_grid",
+    "alpha_max",
+    "given_alphas",
+    "solve_path",
+    "warn_of_unmet_tolerance",
+]
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from ..core.errors import OptionError
+from ..core.options import check_whole
 from . import _linear
-from .penalties import Separable
+from .penalties import Penalty, Separable
 from .solvers import Problem, Solver
 from .solvers.conditioning import condition
 
@@ -40,6 +52,37 @@ class Path:
     converged: np.ndarray
 
 
+def warn_of_unmet_tolerance(paths: Sequence[Path], tolerance: float, fits: str) -> None:
+    """Emit one ConvergenceWarning that says how many fits missed the tolerance, and the worst.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        What was fitted.
+    tolerance : float
+        What was asked for.
+    fits : str
+        What the fits are called.
+    """
+    missed = [np.flatnonzero(~path.converged) for path in paths]
+    count = sum(map(len, missed))
+    if not count:
+        return
+    worst, alpha = max(
+        (path.criteria[k], path.alphas[k])
+        for path, places in zip(paths, missed, strict=True)
+        for k in places
+    )
+    total = sum(len(path.alphas) for path in paths)
+    warnings.warn(
+        f"{count} of {total} {fits} missed the tolerance {tolerance:.2e}; the worst reached "
+        f"{worst:.2e} of its scale, at alpha {alpha:.3g}; raise max_iter or the strengths, "
+        "or scale the features",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+
+
 def alpha_max(problem: Problem) -> float:
     """Return the smallest factor of the penalty at which all coefficients are zero.
 
@@ -51,43 +94,88 @@ def alpha_max(problem: Problem) -> float:
     Raises
     ------
     OptionError
-        If no strength does it: an unpenalised coefficient, or an infinite slope at zero.
+        If no strength does it: a penalty without a slope at zero, or with an infinite one, or
+        combinations of coefficients that cost nothing.
     """
-    zero = np.zeros(problem.coef_shape)
     gradient = condition(problem).problem.null_gradient.astype(float)
     penalty = problem.penalty
     if isinstance(penalty, Separable):
-        pull = np.maximum(-gradient, 0) if penalty.positive else np.abs(gradient)
-        slope = np.broadcast_to(np.asarray(penalty.slope_at_zero, dtype=float), pull.shape)
-        if not np.all(np.isfinite(slope)):
-            raise OptionError(
-                f"{type(penalty).__name__} has an infinite slope at zero, so that its path has no "
-                "natural start; give alphas"
-            )
-        return float(np.max(pull / np.where(slope > 0, slope, np.inf), initial=0.0))
+        return _separable_alpha_max(penalty, gradient)
+    largest = float(np.max(np.abs(gradient), initial=0.0))
+    _require_slope(penalty, gradient)
+    zero = np.zeros(problem.coef_shape)
 
     def leaves_zero(factor: float) -> bool:
         distance = penalty.scaled(factor).subdifferential_distance(zero, gradient)
-        return bool(np.max(distance, initial=0.0) > 1e-12 * np.max(np.abs(gradient)))
+        return bool(np.max(distance, initial=0.0) > 1e-12 * largest)
 
     if not leaves_zero(0.0):
         return 0.0
-    high = 1.0
+    # Strengths have the unit of the gradient where the norm is one of coefficients.
+    low, high = 0.0, largest
     while leaves_zero(high):
-        high *= 2
-        if high > 1e100:
-            raise OptionError(f"no strength of {type(penalty).__name__} makes zero optimal")
-    low = 0.0
+        low, high = high, 2 * high
+        if high > 1e9 * largest:
+            raise _no_start(penalty, "leaves some combinations of coefficients free")
+    while low == 0 and high > 1e-9 * largest and not leaves_zero(high / 2):
+        high /= 2
     while high - low > 1e-10 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if leaves_zero(middle) else (low, middle)
     return high
 
 
+def _separable_alpha_max(penalty: Separable, gradient: np.ndarray) -> float:
+    pull = np.maximum(-gradient, 0) if penalty.positive else np.abs(gradient)
+    slope = np.broadcast_to(np.asarray(penalty.slope_at_zero, dtype=float), pull.shape)
+    if not np.all(np.isfinite(slope)):
+        raise _no_start(penalty, "has an infinite slope at zero")
+    if not np.any(slope > 0):
+        raise _no_start(penalty, "has no slope at zero (l1_ratio 0, or no strength)")
+    return float(np.max(pull / np.where(slope > 0, slope, np.inf), initial=0.0))
+
+
+def _require_slope(penalty: Penalty, gradient: np.ndarray) -> None:
+    """Raise if the penalty grows like a square around zero, so that it never holds zero."""
+    largest = float(np.max(np.abs(gradient), initial=0.0))
+    if largest == 0:
+        return
+    value, near = penalty.value(gradient / largest), penalty.value(1e-6 * gradient / largest)
+    if np.isfinite(value) and near < 1e-9 * value:
+        raise _no_start(penalty, "has no slope at zero")
+
+
+def _no_start(penalty: Penalty, reason: str) -> OptionError:
+    return OptionError(
+        f"{type(penalty).__name__} {reason}, so that no strength gives zeros alone and the path "
+        "has no natural start; give alphas"
+    )
+
+
+def given_alphas(alphas: Any) -> np.ndarray:
+    """Check strengths that were given, and return them decreasing.
+
+    Raises
+    ------
+    OptionError
+        Unless they are a non-empty vector of finite numbers, none negative.
+    """
+    try:
+        values = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.ndim != 1 or not values.size or not np.all((values >= 0) & np.isfinite(values)):
+        raise OptionError(
+            f"alphas must be a vector of finite numbers of at least 0, got {alphas!r}"
+        )
+    return np.sort(values)[::-1]
+
+
 def alpha_grid(problem: Problem, count: int, ratio: float) -> np.ndarray:
     """Return strengths falling geometrically from :func:`alpha_max` to `ratio` times it."""
-    if count < 1 or not 0 < ratio < 1:
-        raise OptionError(f"need n_alphas of 1 or more and 0 < eps < 1, got {count} and {ratio}")
+    check_whole("n_alphas", count)
+    if not 0 < ratio < 1:
+        raise OptionError(f"eps must lie between 0 and 1, got {ratio!r}")
     top = alpha_max(problem)
     # A target without any signal has no path; any strength gives zeros.
     return (top if top > 0 else 1.0) * np.geomspace(1.0, ratio, count)

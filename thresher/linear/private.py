@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
+from ..core.options import check_whole
 from ..core.prox import soft, top_k
 
 
@@ -85,8 +86,11 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
     protocol : {"non-interactive", "interactive"}, default "non-interactive"
         How people are asked.
     threshold : float, optional
-        Soft threshold (non-interactive). By default the noise that remains in a coefficient:
-        its deviation over people times ``sqrt(2 log d)``.
+        Soft threshold (non-interactive). By default a multiple of the noise that remains in
+        each coefficient, from none to ``sqrt(2 log d)`` times its deviation: the one with the
+        least risk by Stein's unbiased estimate. The deviations follow from the options, so
+        that this costs no privacy. From the paper's bound follows only the order, that of
+        the noise; the largest multiple takes more than it saves where non-zeros are not few.
     k : int, optional
         Entries kept (interactive); a tenth of the features, one at least, by default.
     rounds : int, default 10
@@ -114,6 +118,11 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
     ------
     OptionError
         If an option is out of range.
+
+    References
+    ----------
+    Donoho and Johnstone, Adapting to unknown smoothness via wavelet shrinkage (1995): the
+    default threshold.
     """
 
     card = Card(
@@ -166,12 +175,14 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         -------
         self
             Fitted.
+
+        Raises
+        ------
+        OptionError
+            If an option is out of range, or the interactive protocol is given `X_public`.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        if self.protocol not in ("non-interactive", "interactive"):
-            raise OptionError(
-                f"protocol must be 'non-interactive' or 'interactive', got {self.protocol!r}"
-            )
+        self._check_options(X.shape[1], X_public)
         self._bound = np.sqrt(X.shape[1]) if self.bound_x is None else self.bound_x
         if not (self._bound > 0 and self.bound_y > 0):
             raise OptionError(f"bounds must be positive, got {self._bound} and {self.bound_y}")
@@ -187,6 +198,26 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
             public = validate_data(self, X_public, dtype=np.float64, reset=False)
             self.coef_ = self._with_public(X, y, _clipped(public, self._bound), rng)
         return self
+
+    def _check_options(self, features: int, X_public: Any) -> None:
+        if self.protocol not in ("non-interactive", "interactive"):
+            raise OptionError(
+                f"protocol must be 'non-interactive' or 'interactive', got {self.protocol!r}"
+            )
+        if self.protocol == "interactive" and X_public is not None:
+            raise OptionError(
+                "the interactive protocol has no use for X_public; leave it out, or take "
+                "protocol='non-interactive'"
+            )
+        if self.threshold is not None and not self.threshold >= 0:
+            raise OptionError(f"threshold must not be negative, got {self.threshold}")
+        check_whole("rounds", self.rounds)
+        if self.k is not None:
+            check_whole("k", self.k)
+            if self.k > features:
+                raise OptionError(f"k must not exceed the {features} features, got {self.k}")
+        if not self.step > 0:
+            raise OptionError(f"step must be positive, got {self.step}")
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the target of every row of `X`, of shape (n_samples,)."""
@@ -211,32 +242,37 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         values, vectors = np.linalg.eigh(covariance)
         floor = self.noise_deviation_ * np.sqrt(2 * d / len(X))
         inverse = (vectors / np.maximum(values, min(floor, values[-1]))) @ vectors.T
-        return self._thresholded(inverse, mean[len(rows) :], len(X))
+        coef = inverse @ mean[len(rows) :]
+        # The noise of the covariance, a symmetric matrix with half the variance off the
+        # diagonal, enters as its product with the coefficients.
+        spread = np.eye(d) + (coef @ coef * np.eye(d) + np.outer(coef, coef)) / 2
+        return self._thresholded(coef, inverse, spread, len(X))
 
     def _with_public(
         self, X: np.ndarray, y: np.ndarray, public: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
         size = self._bound * self.bound_y
         mean = self._randomised(X.T @ y / len(X), size, rng, len(X))
-        return self._thresholded(np.linalg.pinv(public.T @ public / len(public)), mean, len(X))
+        inverse = np.linalg.pinv(public.T @ public / len(public))
+        return self._thresholded(inverse @ mean, inverse, np.eye(len(mean)), len(X))
 
-    def _thresholded(self, inverse: np.ndarray, cross: np.ndarray, people: int) -> np.ndarray:
-        """Return the soft-thresholded solution of the mean equations."""
-        threshold: Any = self.threshold
-        if threshold is None:
-            deviation = self.noise_deviation_ / np.sqrt(people)
-            threshold = (
-                deviation * np.linalg.norm(inverse, axis=1) * np.sqrt(2 * np.log(len(cross) + 1))
-            )
-        return soft(inverse @ cross, threshold)
+    def _thresholded(
+        self, coef: np.ndarray, inverse: np.ndarray, spread: np.ndarray, people: int
+    ) -> np.ndarray:
+        """Return the soft-thresholded solution of the mean equations.
+
+        `spread` is the covariance of the noise in the equations, relative to the variance of
+        one number.
+        """
+        if self.threshold is not None:
+            return soft(coef, self.threshold)
+        relative = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", inverse, spread, inverse), 0))
+        deviation = self.noise_deviation_ / np.sqrt(people) * relative
+        return soft(coef, _least_risk(coef, deviation) * deviation)
 
     def _interactive(self, X: np.ndarray, y: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         d = X.shape[1]
         k = max(1, d // 10) if self.k is None else self.k
-        if not 1 <= k <= d or self.rounds < 1:
-            raise OptionError(
-                f"k must lie between 1 and {d} and rounds be positive, got {k} and {self.rounds}"
-            )
         size = self._bound * self.bound_y
         coef = np.zeros(d)
         # Nobody answers twice, so that a person's loss is that of a single report.
@@ -256,6 +292,22 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         """
         self.noise_deviation_ = gaussian_deviation(self.epsilon, self.delta, 2 * size)
         return mean + self.noise_deviation_ / np.sqrt(people) * rng.standard_normal(mean.shape)
+
+
+def _least_risk(estimate: np.ndarray, deviation: np.ndarray) -> float:
+    """Return the multiple of the deviations that is the soft threshold of least risk.
+
+    Stein's unbiased estimate of the squared error, which needs the variance of every entry
+    only, as each is thresholded by itself; it falls between the entries' sizes and has its
+    minimum at one of them.
+    """
+    size = np.abs(estimate) / np.maximum(deviation, 1e-300)
+    largest = np.sqrt(2 * np.log(len(size)))
+    multiples = np.concatenate([[0.0, largest], size[size < largest]])
+    kept = size > multiples[:, None]
+    variance = deviation**2
+    shrinkage = np.minimum(size, multiples[:, None]) ** 2 @ variance
+    return float(multiples[np.argmin(shrinkage + 2 * kept @ variance)])
 
 
 def _clipped(rows: np.ndarray, bound: float) -> np.ndarray:

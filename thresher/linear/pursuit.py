@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["GreedyRegressor", "OrthogonalMatchingPursuit", "batch_omp"]
+__all__ = [
+    "GreedyRegressor",
+    "OrthogonalMatchingPursuit",
+    "WeightedGreedyRegressor",
+    "batch_omp",
+    "positive_weights",
+]
 
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..core.errors import DataError, OptionError
+from ..core.options import check_count, check_number, check_whole
 from . import _linear
 from .design import thread_count
-from .greedy import Columns, greedy_support
+from .greedy import Columns
+from .weighted_columns import WeightedColumns
 
 
 def batch_omp(
@@ -59,7 +67,8 @@ def batch_omp(
     dtype = np.result_type(dictionary, signals, np.float32)
     atoms = dictionary.astype(dtype, copy=False)
     signals = signals.astype(dtype, copy=False)
-    if not 1 <= n_nonzero <= min(atoms.shape):
+    check_whole("n_nonzero", n_nonzero)
+    if n_nonzero > min(atoms.shape):
         raise OptionError(
             f"cannot choose {n_nonzero} of {atoms.shape[0]} atoms with {atoms.shape[1]} features; "
             f"ask for 1 to {min(atoms.shape)}"
@@ -89,16 +98,67 @@ def batch_omp(
     return sparse.csr_array((values, columns, starts), shape=(len(signals), len(atoms)))
 
 
+def positive_weights(
+    X: Any, y: np.ndarray, sample_weight: Any
+) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Check sample weights, and leave out the samples that weigh nothing.
+
+    Parameters
+    ----------
+    X : array or sparse matrix of shape (n, p)
+        Features.
+    y : array of shape (n,)
+        Target.
+    sample_weight : array of shape (n,) or float, optional
+        Relative weights.
+
+    Returns
+    -------
+    X, y, weight
+        Of the samples that count; no weights if none were given.
+
+    Raises
+    ------
+    DataError
+        If weights are negative, not finite, or all zero.
+    """
+    if sample_weight is None:
+        return X, y.astype(float), None
+    weight = _check_sample_weight(sample_weight, X, dtype=float)
+    if not (np.all(weight >= 0) and np.any(weight > 0)):
+        raise DataError("sample_weight must not be negative, nor all zero")
+    counts = weight > 0
+    if not counts.all():
+        X, y, weight = X[counts], y[counts], weight[counts]
+    return X, y.astype(float), weight
+
+
 class GreedyRegressor(RegressorMixin, BaseEstimator):
-    """What the greedy estimators share: centring, unit columns, and the refit."""
+    """What the greedy estimators share: centring, unit columns, and the refit.
+
+    Subclasses override ``_choose``, or ``_select`` where they need a dense array.
+    """
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
 
-    def _select(self, X: Any, y: np.ndarray) -> Columns:
+    def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Return the chosen columns, in the order of choice, and their coefficients."""
+        found = self._select(columns.dense(), y)
+        return found.chosen, found.coefficients()
+
+    def _select(self, X: np.ndarray, y: np.ndarray) -> Columns:
         raise NotImplementedError
+
+    def _validated(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Any, np.ndarray, np.ndarray | None]:
+        X, y = validate_data(
+            self, X, y, accept_sparse="csc", dtype=[np.float64, np.float32], y_numeric=True
+        )
+        return positive_weights(X, y, sample_weight)
 
     def fit(self, X: Any, y: Any) -> GreedyRegressor:
         """Choose columns and fit their coefficients.
@@ -106,7 +166,7 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            Features.
+            Features; computed with in double precision.
         y : array of shape (n_samples,)
             Target.
 
@@ -116,41 +176,55 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
             choice.
         """
-        X, y = validate_data(
-            self, X, y, accept_sparse="csc", dtype=np.float64, order="F", y_numeric=True
-        )
-        y = y.astype(float)
-        dense = X.toarray(order="F") if sparse.issparse(X) else X
-        means = dense.mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])
-        offset = float(y.mean()) if self.fit_intercept else 0.0
-        centred = dense - means  # the one copy; what follows works in place
-        largest = _largest_magnitudes(centred)
-        # A constant column is not a choice; dividing by the largest entry first avoids overflow.
-        varies = largest > 1e-14 * _largest_magnitudes(dense)
-        centred *= np.where(varies, 1 / np.where(varies, largest, 1), 0)
-        norms = np.sqrt(np.einsum("ij,ij->j", centred, centred))
-        centred /= np.where(varies, norms, 1)
-        columns = self._select(centred, y - offset)
-        self.coef_ = np.zeros(X.shape[1])
-        self.support_ = np.array(columns.chosen, dtype=int)
-        scale = (norms * largest)[self.support_]
-        self.coef_[self.support_] = columns.coefficients() / scale
-        self.intercept_ = offset - float(means @ self.coef_)
-        self.n_iter_ = max(len(columns.chosen), 1)
+        return self._fit(X, y, None)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> GreedyRegressor:
+        X, y, weight = self._validated(X, y, sample_weight)
+        columns = WeightedColumns(X, weight, self.fit_intercept)
+        target, mean = columns.target(y)
+        chosen, coefficients = self._choose(columns, target)
+        self.support_ = np.array(chosen, dtype=int)
+        coef = np.zeros(X.shape[1])
+        coef[self.support_] = coefficients / columns.scale[self.support_]
+        self.coef_ = coef.astype(X.dtype)
+        self.intercept_ = mean - float(columns.averages @ coef)
+        self.n_iter_ = max(len(self.support_), 1)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the target of every row of `X`, of shape (n_samples,)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False)
+        X = validate_data(
+            self, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=False
+        )
         return np.asarray(X @ self.coef_) + self.intercept_
 
 
-def _largest_magnitudes(X: np.ndarray) -> np.ndarray:
-    return np.maximum(X.max(axis=0), -X.min(axis=0))
+class WeightedGreedyRegressor(GreedyRegressor):
+    """A greedy estimator of squared losses, which sample weights may scale."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> WeightedGreedyRegressor:
+        """Choose columns and fit their coefficients.
+
+        Parameters
+        ----------
+        X, y
+            As without weights: features of shape (n_samples, n_features), dense or sparse, and
+            the target of shape (n_samples,).
+        sample_weight : array of shape (n_samples,), optional
+            Weights, not negative: a sample of weight two counts as two samples.
+
+        Returns
+        -------
+        self
+            With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
+            choice.
+        """
+        self._fit(X, y, sample_weight)
+        return self
 
 
-class OrthogonalMatchingPursuit(GreedyRegressor):
+class OrthogonalMatchingPursuit(WeightedGreedyRegressor):
     """Least squares on columns chosen one at a time by their correlation with the residual.
 
     Parameters
@@ -159,7 +233,7 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         How many columns at most; a tenth of them (one at least) by default, as in
         scikit-learn, and never more than samples.
     tol : float, default 0
-        Stop when the norm of the residual is at most this.
+        Stop when the (weighted) norm of the residual is at most this.
     fit_intercept : bool, default True
         Whether to fit a constant.
 
@@ -177,7 +251,7 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
     Raises
     ------
     OptionError
-        If more columns are asked for than there are.
+        If more columns are asked for than there are, or `tol` is negative.
 
     References
     ----------
@@ -191,8 +265,17 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         self.tol = tol
         self.fit_intercept = fit_intercept
 
-    def _select(self, X: Any, y: np.ndarray) -> Columns:
+    def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
+        rows, available = columns.shape
         count = self.n_nonzero_coefs
         if count is None:
-            count = min(max(X.shape[1] // 10, 1), X.shape[0])
-        return greedy_support(Columns(X, y), count, lambda rest: (X.T @ rest) ** 2, self.tol)
+            count = max(available // 10, 1)
+        check_count("n_nonzero_coefs", count, available)
+        check_number("tol", self.tol, least=0.0)
+        chosen = np.empty(min(count, rows), dtype=np.int64)
+        coefficients = np.empty(len(chosen))
+        floor = max(self.tol, 1e-12 * float(np.linalg.norm(y)))
+        used = _linear.orthogonal_pursuit(
+            *columns.arguments, y.copy(), floor, chosen, coefficients, thread_count()
+        )
+        return chosen[:used], coefficients[:used]

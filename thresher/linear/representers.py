@@ -7,6 +7,8 @@ __all__ = ["Representers"]
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..core.card import Card, Catalogued
@@ -27,12 +29,14 @@ class Representers(Catalogued):
 
     Parameters
     ----------
-    model : fitted Lasso or two-class SparseLogistic
-        Fitted on exactly the data given here.
-    X : array of shape (n_samples, n_features)
+    model : fitted Lasso, LassoCV, two-class SparseLogistic or SparseGLM
+        With the L1 penalty, fitted on exactly the data given here.
+    X : array, data frame or sparse matrix of shape (n_samples, n_features)
         The training features.
     y : array of shape (n_samples,)
         The training target.
+    sample_weight : array of shape (n_samples,), optional
+        The weights that the model was fitted with.
 
     Attributes
     ----------
@@ -42,14 +46,27 @@ class Representers(Catalogued):
     Raises
     ------
     OptionError
-        If the model's penalty is not the L1 norm.
+        If the model's penalty is not the L1 norm alone.
     DataError
         If the model is not optimal for the data, so that the decomposition does not hold.
 
     Notes
     -----
     The intercept is not explained: terms sum to the prediction less the intercept. With
-    an intercept the pulls sum to zero, so that means of features do not matter.
+    an intercept the pulls sum to zero, so that means of features do not matter. The paper's
+    representers of low-rank models (nuclear norm, collaborative filtering) are not part of
+    this class.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from thresher.linear import Lasso, Representers
+    >>> X = np.array([[1.0, 0.0], [2.0, 1.0], [3.0, 0.0], [4.0, 1.0]])
+    >>> y = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> model = Lasso(0.1, tol=1e-12).fit(X, y)
+    >>> shares = Representers(model, X, y).explain([5.0, 0.0])
+    >>> bool(np.isclose(shares.sum(), model.coef_ @ [5.0, 0.0]))
+    True
     """
 
     card = Card(
@@ -61,49 +78,79 @@ class Representers(Catalogued):
         summary="decompose a sparse model's prediction exactly over its training samples",
     )
 
-    def __init__(self, model: PenalizedModel, X: Any, y: Any) -> None:
+    def __init__(self, model: PenalizedModel, X: Any, y: Any, sample_weight: Any = None) -> None:
+        if not isinstance(model, PenalizedModel):
+            raise OptionError(
+                f"representers explain models fitted with the L1 penalty, got "
+                f"{type(model).__name__}; fit a Lasso or SparseLogistic of thresher.linear"
+            )
         check_is_fitted(model)
-        problem = model._problem(X, y, None, model.alpha)  # type: ignore[attr-defined]
+        problem = _refounded(model, X, y, sample_weight)
         penalty = problem.penalty
-        plain = isinstance(penalty, L1) or (isinstance(penalty, L1L2) and penalty.ridge == 0)
-        if not plain or problem.y.ndim == 2:
+        if not isinstance(penalty, L1 | L1L2) or problem.y.ndim == 2:
             raise OptionError("representers need the L1 penalty and a single output")
-        self._coef = np.ravel(model.coef_).astype(float)
-        self._X = check_array(X, dtype=np.float64)
-        if problem.penalty.positive:  # type: ignore[attr-defined]
+        if isinstance(penalty, L1L2) and penalty.ridge != 0:
+            raise OptionError("representers need the L1 penalty alone, without a ridge")
+        if penalty.positive:
             raise OptionError("representers of sign-constrained models are not defined")
-        slope = self._slope(problem, float(np.ravel(model.intercept_)[0]))
-        strength = np.broadcast_to(np.asarray(penalty.strength), self._coef.shape)  # type: ignore[attr-defined]
-        used = self._coef != 0
-        if np.any(strength[used] == 0):
+        coef = np.ravel(model.coef_).astype(float)
+        strength = np.broadcast_to(np.asarray(penalty.strength, dtype=float), coef.shape)
+        self._features = len(coef)
+        self._used = np.flatnonzero(coef)
+        if np.any(strength[self._used] == 0):
             raise OptionError("representers need every selected feature to be penalised")
+        prediction = problem.predict(coef, np.asarray(float(np.ravel(model.intercept_)[0])))
+        slope = problem.datafit.gradient(problem.y, prediction, problem.weight)
         # Weighted by its strength, the sign of a coefficient is minus the loss gradient.
-        missed = self._X.T @ slope + strength * np.sign(self._coef)
-        if np.any(np.abs(missed[used]) > 0.05 * strength[used]):
+        missed = problem.design.correlate(slope) + strength * np.sign(coef)
+        if np.any(np.abs(missed[self._used]) > 0.05 * strength[self._used]):
             raise DataError(
-                "the model is not optimal for this data; pass exactly what it was fitted on, "
-                "or fit it with a smaller tol"
+                "the model is not optimal for this data; pass exactly what it was fitted on, its "
+                "sample_weight included, or fit it with a smaller tol"
             )
         self.pull_ = -slope
-        self._kernel = np.where(used, np.abs(self._coef) / np.where(used, strength, 1), 0)
-
-    def _slope(self, problem: Problem, intercept: float) -> np.ndarray:
-        prediction = problem.predict(self._coef, np.asarray(intercept))
-        return problem.datafit.gradient(problem.y, prediction, problem.weight)
+        self._kernel = np.abs(coef[self._used]) / strength[self._used]
+        self._selected = _dense(_matrix(X), self._used)
 
     def explain(self, X: Any) -> np.ndarray:
         """Return the share of every training sample in predictions.
 
         Parameters
         ----------
-        X : array of shape (n_queries, n_features)
-            What is predicted.
+        X : array, data frame or sparse matrix of shape (n_queries, n_features), or (n_features,)
+            What is predicted; one sample may be given as a vector.
 
         Returns
         -------
-        array of shape (n_queries, n_samples)
+        array of shape (n_queries, n_samples), or (n_samples,)
             Rows sum to the linear prediction less the intercept, as accurately as the
-            model is optimal.
+            model is optimal. A vector for one sample given as a vector.
+
+        Raises
+        ------
+        DataError
+            If the samples do not have the model's number of features.
         """
-        X = check_array(X, dtype=np.float64)
-        return (X * self._kernel) @ self._X.T * self.pull_
+        single = not sparse.issparse(X) and np.ndim(X) == 1
+        queries = _matrix(np.reshape(X, (1, -1)) if single else X)
+        if queries.shape[1] != self._features:
+            raise DataError(
+                f"the model has {self._features} features, what to explain has {queries.shape[1]}"
+            )
+        shares = (_dense(queries, self._used) * self._kernel) @ self._selected.T * self.pull_
+        return shares[0] if single else shares
+
+
+def _refounded(model: PenalizedModel, X: Any, y: Any, sample_weight: Any) -> Problem:
+    """Return the problem that the model solved, without touching the model."""
+    alpha = model.alpha_ if hasattr(model, "alpha_") else model.alpha  # type: ignore[attr-defined]
+    return clone(model)._problem(X, y, sample_weight, alpha)
+
+
+def _matrix(X: Any) -> Any:
+    return check_array(X, accept_sparse="csc", dtype=np.float64)
+
+
+def _dense(X: Any, columns: np.ndarray) -> np.ndarray:
+    selected = X[:, columns]
+    return np.asarray(selected.toarray() if sparse.issparse(selected) else selected)

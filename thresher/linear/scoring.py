@@ -4,16 +4,22 @@ from __future__ import annotations
 
 __all__ = ["ScoringSystem"]
 
+import time
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
+from .scoring_program import Limits, Patterns, Program, totals
 
 
 class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
@@ -21,7 +27,8 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
 
     Minimises the share of wrong training samples plus `sparsity` times the number of
     features used, over whole-number points, as a mixed-integer programme (HiGHS). A sample
-    is of the second class if its points sum to more than zero.
+    is of the second class if its points sum to more than zero. Samples that agree in every
+    feature are merged first, which changes nothing but the time.
 
     Parameters
     ----------
@@ -35,6 +42,21 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         Most features used.
     signs : array of shape (n_features,), optional
         1 or -1 where points must not have the other sign, 0 where both may be.
+    requires : sequence of (int, int), optional
+        Pairs of columns: the first may be used only if the second is used too.
+    class_weight : dict or "balanced", optional
+        Weights of errors per class, as elsewhere in scikit-learn; the weights of all samples
+        are then brought to a sum of one.
+    min_sensitivity : float, optional
+        Least share of the second class's training samples that must be found, in [0, 1].
+    max_false_positive_rate : float, optional
+        Largest share of the first class's training samples that may be taken for the second,
+        in [0, 1].
+    data_reduction : bool, default False
+        Whether to look, when the search does not end at its first node, for samples whose
+        class is the same in every system as good as the best one found there, and to fix
+        it. The optimum stays; one linear programme per sample is solved. Worth its time
+        where errors are few and `max_points` and `max_offset` are small.
     time_limit : float, default 60
         Seconds; the best found by then is kept, with ``gap_`` stating how far it may be
         from optimal. What is found by then depends on the machine and its load.
@@ -46,18 +68,50 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
     points_ : array of int of shape (n_features,)
         Points per unit of each feature.
     offset_ : int
-        The constant.
+        The constant; coprime with the points.
     objective_ : float
-        What was minimised.
+        Weighted share of wrong training samples plus `sparsity` per feature used, counted
+        from the points.
     gap_ : float
-        Difference between the objective and its proven lower bound.
+        By how much at most a better system may lie below the objective.
+    n_patterns_ : int
+        Distinct rows of the training data.
+    n_decided_ : int
+        Those whose class data reduction fixed.
     classes_ : array of shape (2,)
         Class labels.
 
     Raises
     ------
+    OptionError
+        If an option is out of range.
     DataError
-        If there are not two classes, or no model was found within the time.
+        If there are not two classes, or no model was found within the limits.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the solver states less than its points give (``objective_`` and ``gap_`` are those
+        of the points), or if a feature is too small to move any total. Both come from
+        features in units that do not suit whole points.
+
+    Notes
+    -----
+    Totals within about 1e-7 of the largest that a sample can have are not told from zero in
+    the search: where whole numbers run into millions, give such features in larger units.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from thresher.linear import ScoringSystem
+    >>> X = pd.DataFrame({"fever": [0, 0, 1, 1, 1, 0], "cough": [0, 1, 0, 1, 1, 0],
+    ...                   "tall": [1, 0, 0, 1, 0, 0]})
+    >>> y = ["healthy", "healthy", "healthy", "sick", "sick", "healthy"]
+    >>> model = ScoringSystem(max_points=3, max_offset=5).fit(X, y)
+    >>> print(model.card_text())
+    Predict sick if the total exceeds 1:
+      fever  +1 points per unit
+      cough  +1 points per unit
     """
 
     card = Card(
@@ -77,6 +131,11 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         max_offset: int = 100,
         max_features: int | None = None,
         signs: Any = None,
+        requires: Sequence[tuple[int, int]] | None = None,
+        class_weight: Any = None,
+        min_sensitivity: float | None = None,
+        max_false_positive_rate: float | None = None,
+        data_reduction: bool = False,
         time_limit: float = 60.0,
         node_limit: int | None = None,
     ) -> None:
@@ -85,6 +144,11 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         self.max_offset = max_offset
         self.max_features = max_features
         self.signs = signs
+        self.requires = requires
+        self.class_weight = class_weight
+        self.min_sensitivity = min_sensitivity
+        self.max_false_positive_rate = max_false_positive_rate
+        self.data_reduction = data_reduction
         self.time_limit = time_limit
         self.node_limit = node_limit
 
@@ -108,11 +172,7 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         self
             With the points in ``points_``.
         """
-        if not 0 < self.sparsity < 1 or self.max_points < 1:
-            raise OptionError(
-                f"need 0 < sparsity < 1 and max_points of 1 or more, got {self.sparsity} and "
-                f"{self.max_points}"
-            )
+        self._check_options()
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -122,62 +182,111 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
             )
         if len(self.classes_) < 2:
             raise DataError("a scoring system needs samples of two classes, got one class")
-        solution = self._solve(X, 2.0 * codes - 1.0)
-        if solution.x is None:
+        limits = self._limits(X.shape[1])
+        weight = compute_sample_weight(self.class_weight, y)
+        if not weight.sum() > 0 or weight.min() < 0:
+            raise OptionError(f"class_weight must not be negative or all zero: {self.class_weight}")
+        program = Program(
+            Patterns.of(X, codes, weight / weight.sum()), float(self.sparsity), limits
+        )
+        faint = program.faint()
+        if len(faint):
+            warnings.warn(
+                f"columns {faint.tolist()} are too small for any points to move a total; give "
+                "them in smaller units",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._keep(program, self._search(program))
+        return self
+
+    def _check_options(self) -> None:
+        check_whole("max_points", self.max_points)
+        check_whole("max_offset", self.max_offset, least=0)
+        for name in ("max_features", "node_limit"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
+        if not 0 < self.sparsity < 1:
+            raise OptionError(f"sparsity must lie in (0, 1), got {self.sparsity}")
+        if not self.time_limit > 0:
+            raise OptionError(f"time_limit must be above 0 seconds, got {self.time_limit}")
+        for name in ("min_sensitivity", "max_false_positive_rate"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise OptionError(f"{name} must lie in [0, 1], got {share}")
+
+    def _limits(self, n_features: int) -> Limits:
+        """Return the constraints, for data of so many features."""
+        signs = np.zeros(n_features) if self.signs is None else np.asarray(self.signs)
+        if signs.shape != (n_features,):
+            raise OptionError(f"signs has shape {signs.shape}, X has {n_features} features")
+        if not np.all(np.isin(signs, (-1, 0, 1))):
+            raise OptionError(f"signs must be -1, 0 or 1 for every feature, got {self.signs}")
+        requires = [] if self.requires is None else list(self.requires)
+        for pair in requires:
+            if np.shape(pair) != (2,) or not all(j in range(n_features) for j in pair):
+                raise OptionError(
+                    f"requires holds {pair}; it takes pairs of columns from 0 to {n_features - 1}"
+                )
+        return Limits(
+            np.where(signs > 0, 0, -self.max_points),
+            np.where(signs < 0, 0, self.max_points),
+            self.max_offset,
+            self.max_features,
+            requires,
+            self.min_sensitivity,
+            self.max_false_positive_rate,
+        )
+
+    def _search(self, program: Program) -> Any:
+        """Return the solver's result, with data reduction between two searches if asked for."""
+        end = time.monotonic() + self.time_limit
+        known = np.zeros(len(program.patterns.X), dtype=int)
+        self.n_patterns_, self.n_decided_ = len(known), 0
+        if self.data_reduction:
+            first = program.solve(self.time_limit, 1, known)
+            if first.x is not None and first.status != 0:
+                offset, points = _rounded(first.x, program)
+                upper, broken = program.judge(offset, points)
+                if not broken:
+                    upper += program.tie * float(np.abs(points).sum())
+                    known = program.decided(upper, end - 0.5 * self.time_limit)
+                self.n_decided_ = int(np.count_nonzero(known))
+        found = program.solve(max(end - time.monotonic(), 0.01), self.node_limit, known)
+        if found.x is None:
             raise DataError(
-                f"no scoring system was found within {self.time_limit} s"
+                "no points satisfy the limits"
+                if found.status == 2
+                else f"no scoring system was found within {self.time_limit} s"
                 + ("" if self.node_limit is None else f" and {self.node_limit} nodes")
                 + "; raise the limit, or give fewer samples or features"
             )
-        values = np.round(solution.x[: X.shape[1] + 1]).astype(int)
-        self.offset_, self.points_ = int(values[0]), values[1:]
-        self.objective_ = float(solution.fun)
-        self.gap_ = float(solution.fun - solution.mip_dual_bound)
-        return self
+        return found
 
-    def _solve(self, X: np.ndarray, y: np.ndarray) -> Any:
-        """Variables: offset, points, wrong samples, used features, sizes of the points."""
-        n, p = X.shape
-        # The second class needs a sum above zero, for whole numbers one or more; the first
-        # class is right at zero too.
-        above = 1.0 if np.array_equal(X, np.round(X)) else 1e-3 * max(np.abs(X).max(), 1e-300)
-        margin = np.where(y > 0, above, 0.0)
-        tie = 0.5 * min(1 / n, self.sparsity) / (p * self.max_points)
-        goal = np.concatenate([[0], np.zeros(p), np.full(n, 1 / n), np.full(p, self.sparsity)])
-        goal = np.concatenate([goal, np.full(p, tie)])  # small points among equals: coprime
-        signed = y[:, None] * np.column_stack([np.ones(n), X])
-        worst = margin + self.max_offset + self.max_points * np.abs(X).sum(axis=1)
-        eye, none = np.eye(p), np.zeros((p, 1))
-        wide = np.zeros((p, n))
-        rows = [
-            np.hstack([signed, np.diag(worst), np.zeros((n, 2 * p))]),
-            np.hstack([none, -eye, wide, self.max_points * eye, 0 * eye]),
-            np.hstack([none, eye, wide, self.max_points * eye, 0 * eye]),
-            np.hstack([none, -eye, wide, 0 * eye, eye]),
-            np.hstack([none, eye, wide, 0 * eye, eye]),
-        ]
-        limits = [LinearConstraint(np.vstack(rows), np.r_[margin, np.zeros(4 * p)])]
-        if self.max_features is not None:
-            used = np.r_[np.zeros(1 + p + n), np.ones(p), np.zeros(p)]
-            limits.append(LinearConstraint(used[None], -np.inf, self.max_features))
-        signs = np.zeros(p) if self.signs is None else np.asarray(self.signs)
-        if signs.shape != (p,):
-            raise OptionError(f"signs has shape {signs.shape}, X has {p} features")
-        low = np.where(signs > 0, 0, -self.max_points)
-        high = np.where(signs < 0, 0, self.max_points)
-        bounds = Bounds(
-            np.r_[-self.max_offset, low, np.zeros(n + 2 * p)],
-            np.r_[self.max_offset, high, np.ones(n + p), np.full(p, self.max_points)],
-        )
-        whole = np.r_[np.ones(1 + p + n + p), np.zeros(p)]
-        options = {"time_limit": self.time_limit, "node_limit": self.node_limit}
-        return milp(goal, integrality=whole, bounds=bounds, constraints=limits, options=options)
+    def _keep(self, program: Program, found: Any) -> None:
+        """Round the points, and judge them by what they do rather than by the solver's word."""
+        self.offset_, self.points_ = _rounded(found.x, program)
+        self.objective_, broken = program.judge(self.offset_, self.points_)
+        reached = self.objective_ + program.tie * float(np.abs(self.points_).sum())
+        bound = found.mip_dual_bound
+        bound = -np.inf if bound is None else bound + program.constant
+        self.gap_ = max(float(reached - bound), 0.0)
+        claimed = found.fun + program.constant
+        if reached > claimed + 1e-6 or broken:
+            warnings.warn(
+                f"the solver states an objective of {claimed:.6g}, its points give {reached:.6g}"
+                f"{'' if not broken else ' and break ' + broken}: features reach "
+                f"{np.abs(program.patterns.X).max():.3g}, too far for whole points; divide the "
+                "largest",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the sum of the points of every sample, of shape (n_samples,)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.points_ + self.offset_
+        return totals(X, self.offset_, self.points_)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of every sample: the second where the points exceed zero."""
@@ -189,10 +298,17 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         names = [f"x{j}" for j in range(len(self.points_))] if names is None else list(names)
-        lines = [f"Predict {self.classes_[1]!r} if the total exceeds {-self.offset_}:"]
+        lines = [f"Predict {self.classes_[1]} if the total exceeds {-self.offset_}:"]
         width = max((len(names[j]) for j in np.flatnonzero(self.points_)), default=0)
         lines += [
             f"  {names[j]:<{width}}  {self.points_[j]:+d} points per unit"
             for j in np.flatnonzero(self.points_)
         ]
         return "\n".join(lines)
+
+
+def _rounded(solution: np.ndarray, program: Program) -> tuple[int, np.ndarray]:
+    """Return offset and points as coprime whole numbers, which keeps the sign of every total."""
+    values = np.round(solution[: program.patterns.X.shape[1] + 1]).astype(int)
+    values //= max(int(np.gcd.reduce(values)), 1)
+    return int(values[0]), values[1:]

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
 from .datafits import Datafit, Logistic, Poisson, Squares
 from .solvers.together import Batch, State
 
@@ -77,9 +78,9 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
     lemma on a Gram matrix that the problems share. Here Newton systems are small, as they
     are restricted to working sets, and coordinate descent solves them. Where the loss is
     quadratic and weights are equal, their Gram matrices are parts of one. The gain is in
-    losses that need Newton steps; a single
-    :class:`~thresher.linear.lasso.Lasso` path is compiled throughout, and a loop over such
-    paths is no slower.
+    losses that need Newton steps: 500 permutations of a logistic problem took about three
+    quarters of the time of a loop over this package's paths. With squares, for which a path
+    is compiled throughout, such a loop is faster.
 
     References
     ----------
@@ -161,6 +162,8 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
             )
         if not 0 < self.l1_ratio <= 1:
             raise OptionError(f"l1_ratio must lie in (0, 1], got {self.l1_ratio}")
+        check_whole("n_alphas", self.n_alphas)
+        check_whole("max_iter", self.max_iter)
         X = validate_data(self, X, dtype=np.float64)
         targets, weights = _problems(len(X), Y, sample_weight)
         for target in targets:
@@ -183,10 +186,8 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
             if alphas.ndim != 1 or not len(alphas) or not alphas[-1] > 0:
                 raise OptionError("alphas must be a vector of positive numbers")
             return np.repeat(alphas[:, None], count, axis=1)
-        if self.n_alphas < 1 or not 0 < self.eps < 1:
-            raise OptionError(
-                f"need n_alphas of 1 or more and 0 < eps < 1, got {self.n_alphas} and {self.eps}"
-            )
+        if not 0 < self.eps < 1:
+            raise OptionError(f"eps must lie between 0 and 1, got {self.eps}")
         pull = np.max(np.abs(batch.gradients(state, np.arange(count))), axis=1)
         # A target without any signal has no path; any strength gives zeros.
         top = np.where(pull > 0, pull, 1.0) / self.l1_ratio

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_X_y
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
 from .lasso import Lasso
 
 # Given the number of samples wanted of each source task, their features and targets.
@@ -108,19 +109,14 @@ class TaskSelection(Catalogued, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            If an entry of `X` or `y` is NaN or infinite, or their lengths differ.
         DataError
-            If a source returns another number of samples than asked for.
+            If the sampler returns another number of tasks, samples or features than asked for.
         """
-        if self.relevance not in ("l1", "l2", "uniform"):
-            raise OptionError(f"relevance must be 'l1', 'l2' or 'uniform', got {self.relevance!r}")
+        self._check_options()
+        check_whole("n_tasks", n_tasks)
         X, y = check_X_y(X, y, dtype=np.float64, y_numeric=True)
-        if not (1 <= self.rank <= X.shape[1] and self.rounds >= 1 and 0 < self.floor <= 1):
-            raise OptionError(
-                f"rank {self.rank} must lie between 1 and {X.shape[1]}, rounds {self.rounds} be "
-                f"positive and floor {self.floor} lie in (0, 1]"
-            )
+        if self.rank > X.shape[1]:
+            raise OptionError(f"rank {self.rank} must lie between 1 and {X.shape[1]}, the features")
         moments = np.zeros((n_tasks, X.shape[1], X.shape[1]))
         cross = np.zeros((n_tasks, X.shape[1]))
         self.sample_counts_ = np.zeros(n_tasks, dtype=int)
@@ -129,11 +125,7 @@ class TaskSelection(Catalogued, BaseEstimator):
         for size in self.budget * sizes / sizes.sum():
             shares = (1 - self.floor) * self.relevance_ + self.floor / n_tasks
             counts = np.maximum(np.round(size * shares).astype(int), 1)
-            for task, (features, target) in enumerate(sample(counts)):
-                if len(features) != counts[task]:
-                    raise DataError(
-                        f"task {task} returned {len(features)} samples of {counts[task]}"
-                    )
+            for task, (features, target) in enumerate(_drawn(sample, counts, X.shape[1])):
                 moments[task] += features.T @ features
                 cross[task] += features.T @ target
             self.sample_counts_ += counts
@@ -142,6 +134,16 @@ class TaskSelection(Catalogued, BaseEstimator):
             self.relevance_ = self._shares(heads, target_head)
         self.coef_ = self.representation_ @ target_head
         return self
+
+    def _check_options(self) -> None:
+        for name in ("rank", "budget", "rounds"):
+            check_whole(name, getattr(self, name))
+        if self.relevance not in ("l1", "l2", "uniform"):
+            raise OptionError(f"relevance must be 'l1', 'l2' or 'uniform', got {self.relevance!r}")
+        if not 0 < self.floor <= 1:
+            raise OptionError(f"floor must lie in (0, 1], got {self.floor}")
+        if not 0 < self.alpha < 1:
+            raise OptionError(f"alpha must lie in (0, 1), got {self.alpha}")
 
     def _heads(self, moments: np.ndarray, cross: np.ndarray) -> np.ndarray:
         """Fit the representation and return the heads of the source tasks in it, as columns.
@@ -173,3 +175,23 @@ class TaskSelection(Catalogued, BaseEstimator):
             weights = np.abs(lasso.fit(heads, target).coef_)
         total = float(weights.sum())
         return weights / total if total > 0 else np.full(count, 1 / count)
+
+
+def _drawn(sample: Sampler, counts: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return what the sampler draws, checked against what was asked for."""
+    drawn = list(sample(counts))
+    if len(drawn) != len(counts):
+        raise DataError(f"sample returned {len(drawn)} tasks, n_tasks is {len(counts)}")
+    checked = []
+    for task, (features, target) in enumerate(drawn):
+        features, target = np.asarray(features, dtype=float), np.asarray(target, dtype=float)
+        wanted = (counts[task], size), (counts[task],)
+        if (features.shape, target.shape) != wanted:
+            raise DataError(
+                f"task {task} returned features of shape {features.shape} and targets of shape "
+                f"{target.shape}, need {wanted[0]} and {wanted[1]}"
+            )
+        if not (np.all(np.isfinite(features)) and np.all(np.isfinite(target))):
+            raise DataError(f"task {task} returned NaN or infinite values")
+        checked.append((features, target))
+    return checked

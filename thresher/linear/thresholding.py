@@ -1,22 +1,22 @@
-"""Recovery of k-sparse vectors by hard thresholding, in its classical variants."""
+"""Recovery of sparse vectors from few measurements by thresholding, in its classical variants."""
 
 from __future__ import annotations
 
-__all__ = ["Recovery", "ThresholdingWithFeedback", "cosamp", "hard_thresholding_pursuit", "iht"]
+__all__ = ["Recovery", "amp", "cosamp", "hard_thresholding_pursuit", "iht"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy import sparse
+from scipy.optimize import minimize_scalar
+from scipy.special import ndtr
 
-from ..core.card import Card, Catalogued
-from ..core.errors import OptionError
-from ..core.prox import top_k
+from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
+from ..core.prox import soft, top_k
 from ..core.top_k import top_k_mask
-from .greedy import Columns
-from .pursuit import GreedyRegressor
 
 # From the current vector to the next one.
 Step = Callable[[np.ndarray], np.ndarray]
@@ -29,7 +29,7 @@ class Recovery:
     Parameters
     ----------
     coef : array of shape (p,)
-        The vector, k-sparse.
+        The vector.
     n_iter : int
         Steps taken.
     residual : float
@@ -41,42 +41,97 @@ class Recovery:
     residual: float
 
 
-def _iterate(
-    A: np.ndarray, y: np.ndarray, k: int, step: Step, tolerance: float, max_iter: int
-) -> Recovery:
-    """Step until the residual is small or nothing changes; every method shares this loop."""
-    if not 1 <= k <= A.shape[1]:
-        raise OptionError(f"cannot keep {k} of {A.shape[1]} entries; keep 1 to {A.shape[1]}")
-    coef = np.zeros(A.shape[1])
-    goal = tolerance * float(np.linalg.norm(y))
-    count = 0
-    while count < max_iter:
-        count += 1
-        following = step(coef)
-        settled = np.linalg.norm(following - coef) <= 1e-12 * np.linalg.norm(following)
-        coef = following
-        if settled or np.linalg.norm(y - A @ coef) <= goal:
-            break
-    coef = top_k(coef, k)
-    return Recovery(coef, count, float(np.linalg.norm(y - A @ coef)))
+def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return measurements as arrays of doubles.
+
+    Parameters
+    ----------
+    A : array-like or sparse matrix of shape (n, p)
+        Measurements.
+    y : array-like of shape (n,)
+        What was measured.
+
+    Raises
+    ------
+    DataError
+        If shapes do not match, or values are NaN or infinite.
+    """
+    A = np.asarray(A.toarray() if sparse.issparse(A) else A, dtype=float)
+    y = np.asarray(y, dtype=float)
+    if A.ndim != 2 or y.shape != A.shape[:1] or A.size == 0:
+        raise DataError(
+            f"A {A.shape} and y {y.shape} do not match; A must be a matrix that is not empty, and "
+            "y a vector with one value for each of its rows"
+        )
+    for name, values in (("A", A), ("y", y)):
+        if not np.all(np.isfinite(values)):
+            raise DataError(f"{name} holds NaN or infinite values; leave out those measurements")
+    return A, y
 
 
-def _least_squares(A: np.ndarray, y: np.ndarray, support: np.ndarray) -> np.ndarray:
-    coef = np.zeros(A.shape[1])
-    coef[support] = np.linalg.lstsq(A[:, support], y, rcond=None)[0]
-    return coef
+def check_sparsity(k: int, columns: int) -> None:
+    """Raise OptionError unless `k` of `columns` entries can be kept."""
+    check_whole("k", k)
+    if k > columns:
+        raise OptionError(f"cannot keep {k} of {columns} entries; keep 1 to {columns}")
 
 
-def iht(
-    A: np.ndarray, y: np.ndarray, k: int, tolerance: float = 1e-8, max_iter: int = 1000
-) -> Recovery:
-    """Recover by normalised iterative hard thresholding.
+def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter: int) -> Recovery:
+    """Step from zero until the residual is small or nothing changes; every method's loop.
 
     Parameters
     ----------
     A : array of shape (n, p)
         Measurements.
     y : array of shape (n,)
+        What was measured.
+    step : callable
+        From the current vector to the next one.
+    tolerance : float
+        Stop at this norm of the residual, relative to that of `y`.
+    max_iter : int
+        Most steps.
+
+    Returns
+    -------
+    Recovery
+        The last vector, or the best if the residual grew a thousandfold.
+    """
+    check_whole("max_iter", max_iter)
+    if not tolerance >= 0:
+        raise OptionError(f"tolerance must not be negative, got {tolerance}")
+    coef = best = np.zeros(A.shape[1])
+    residual = least = first = float(np.linalg.norm(y))
+    count = 0
+    while count < max_iter and residual <= 1000 * first:
+        count += 1
+        following = step(coef)
+        settled = np.linalg.norm(following - coef) <= 1e-12 * np.linalg.norm(following)
+        coef = following
+        residual = float(np.linalg.norm(y - A @ coef))
+        if residual <= least:
+            best, least = coef, residual
+        if settled or residual <= tolerance * first:
+            return Recovery(coef, count, residual)
+    diverged = residual > 1000 * first
+    return Recovery(best if diverged else coef, count, least if diverged else residual)
+
+
+def least_squares(A: np.ndarray, y: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Return the vector on a support (boolean) whose measurements are nearest to `y`."""
+    coef = np.zeros(A.shape[1])
+    coef[support] = np.linalg.lstsq(A[:, support], y, rcond=None)[0]
+    return coef
+
+
+def iht(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -> Recovery:
+    """Recover by normalised iterative hard thresholding.
+
+    Parameters
+    ----------
+    A : array-like or sparse matrix of shape (n, p)
+        Measurements.
+    y : array-like of shape (n,)
         What was measured.
     k : int
         Non-zeros.
@@ -88,13 +143,22 @@ def iht(
     Returns
     -------
     Recovery
-        The vector and how it was reached.
+        The vector, k-sparse, and how it was reached.
+
+    Raises
+    ------
+    DataError
+        If shapes do not match, or values are NaN or infinite.
+    OptionError
+        If `k` or another option is out of range.
 
     References
     ----------
     Blumensath and Davies, Normalized iterative hard thresholding: guaranteed stability and
     performance (2010).
     """
+    A, y = check_measurements(A, y)
+    check_sparsity(k, A.shape[1])
 
     def step(coef: np.ndarray) -> np.ndarray:
         gradient = A.T @ (y - A @ coef)
@@ -113,168 +177,124 @@ def iht(
             following = top_k(coef + size * gradient, k)
         return following
 
-    return _iterate(A, y, k, step, tolerance, max_iter)
+    return iterate(A, y, step, tolerance, max_iter)
 
 
 def hard_thresholding_pursuit(
-    A: np.ndarray, y: np.ndarray, k: int, tolerance: float = 1e-8, max_iter: int = 1000
+    A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000
 ) -> Recovery:
     """Recover by hard thresholding pursuit: a gradient step, the top k, least squares.
 
-    Parameters and result as for :func:`iht`.
+    Parameters, result and errors as for :func:`iht`.
 
     References
     ----------
     Foucart, Hard thresholding pursuit: an algorithm for compressive sensing (2011).
     """
+    A, y = check_measurements(A, y)
+    check_sparsity(k, A.shape[1])
     size = 1 / np.linalg.norm(A, 2) ** 2 * A.shape[1] / A.shape[0]
 
     def step(coef: np.ndarray) -> np.ndarray:
         moved = coef + size * (A.T @ (y - A @ coef))
-        return _least_squares(A, y, top_k_mask(np.abs(moved), k))
+        return least_squares(A, y, top_k_mask(np.abs(moved), k))
 
-    return _iterate(A, y, k, step, tolerance, max_iter)
+    return iterate(A, y, step, tolerance, max_iter)
 
 
-def cosamp(
-    A: np.ndarray, y: np.ndarray, k: int, tolerance: float = 1e-8, max_iter: int = 1000
-) -> Recovery:
+def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -> Recovery:
     """Recover by compressive sampling matching pursuit.
 
-    Parameters and result as for :func:`iht`.
+    Parameters, result and errors as for :func:`iht`.
 
     References
     ----------
     Needell and Tropp, CoSaMP: iterative signal recovery from incomplete and inaccurate
     samples (2009).
     """
+    A, y = check_measurements(A, y)
+    check_sparsity(k, A.shape[1])
     wide = min(2 * k, A.shape[1])
 
     def step(coef: np.ndarray) -> np.ndarray:
         found = top_k_mask(np.abs(A.T @ (y - A @ coef)), wide)
-        return top_k(_least_squares(A, y, found | (coef != 0)), k)
+        return top_k(least_squares(A, y, found | (coef != 0)), k)
 
-    return _iterate(A, y, k, step, tolerance, max_iter)
+    return iterate(A, y, step, tolerance, max_iter)
 
 
-class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
-    """Null-space tuning with hard thresholding and feedback (NST+HT+FB).
+def amp(
+    A: Any,
+    y: Any,
+    threshold: float | None = None,
+    tolerance: float = 1e-8,
+    max_iter: int = 1000,
+) -> Recovery:
+    """Recover by approximate message passing, which needs no number of non-zeros.
 
-    Alternates between the solutions of ``A x = y`` and the k-sparse vectors. The entries
-    that thresholding cuts are not lost: their part of the measurements is fed back to the
-    kept ones by least squares before the return to the solutions.
+    A step thresholds softly what the residual suggests. The residual keeps the Onsager term, its
+    own last value times the share of entries that passed per measurement: it cancels what the
+    thresholding feeds back, so that the noise stays Gaussian, for large `A` of independent
+    entries. For other matrices the steps may diverge; the best vector is returned then.
 
     Parameters
     ----------
-    k : int, default 1
-        Non-zeros; where `adaptive`, the most that are tried.
-    adaptive : bool, default False
-        Whether to find the number: step i keeps i entries until the residual vanishes.
-    fit_intercept : bool, default True
-        Whether to fit a constant.
-    tol : float, default 1e-8
-        Stop at this norm of the residual, relative to that of the target.
-    max_iter : int, default 500
+    A : array-like or sparse matrix of shape (n, p)
+        Measurements; columns are scaled to unit norm inside.
+    y : array-like of shape (n,)
+        What was measured.
+    threshold : float, optional
+        In units of the noise of a step, above 0. By default the one that recovers the most
+        non-zeros for n of p measurements, whatever their sizes.
+    tolerance : float, default 1e-8
+        Stop at this norm of the residual, relative to that of `y`.
+    max_iter : int, default 1000
         Most steps.
 
-    Attributes
-    ----------
-    coef_ : array of shape (n_features,)
-        Coefficients.
-    intercept_ : float
-        Constant.
-    support_ : array of int
-        The kept columns.
-    recovery_ : Recovery
-        The vector for unit columns, and the number of steps.
-    n_iter_ : int
-        Steps.
+    Returns
+    -------
+    Recovery
+        The vector and how it was reached.
 
     Raises
     ------
+    DataError
+        If shapes do not match, or values are NaN or infinite.
     OptionError
-        If `k` exceeds the number of columns.
+        If an option is out of range.
+
+    References
+    ----------
+    Donoho, Maleki and Montanari, Message-passing algorithms for compressed sensing (2009),
+    equations 1 and 2; the default threshold is the one of their phase transition.
     """
+    A, y = check_measurements(A, y)
+    rows, columns = A.shape
+    if threshold is None:
+        threshold = _best_threshold(rows / columns)
+    if not 0 < threshold < np.inf:
+        raise OptionError(f"threshold must be positive and finite, got {threshold}")
+    norms = np.linalg.norm(A, axis=0)
+    unit = A / np.where(norms > 0, norms, 1)
+    message = np.zeros(rows)
 
-    card = Card(
-        name="thresholding-with-feedback",
-        title="The finite steps of convergence of the fast thresholding algorithms with feedbacks",
-        authors="Ningning Han, Shidong Li, Zhanjie Song",
-        year=2017,
-        arxiv="1711.02359",
-        summary="alternate between solutions and k-sparse vectors, feeding back what is cut",
-    )
+    def step(coef: np.ndarray) -> np.ndarray:
+        nonlocal message
+        message = y - unit @ coef + np.count_nonzero(coef) / rows * message
+        noise = np.linalg.norm(message) / np.sqrt(rows)
+        return soft(coef + unit.T @ message, threshold * noise)
 
-    def __init__(
-        self,
-        k: int = 1,
-        *,
-        adaptive: bool = False,
-        fit_intercept: bool = True,
-        tol: float = 1e-8,
-        max_iter: int = 500,
-    ) -> None:
-        self.k = k
-        self.adaptive = adaptive
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
+    found = iterate(unit, y, step, tolerance, max_iter)
+    return Recovery(found.coef / np.where(norms > 0, norms, 1), found.n_iter, found.residual)
 
-    def recover(self, A: np.ndarray, y: np.ndarray) -> Recovery:
-        """Recover a vector from measurements ``y = A x``, without centring or scaling.
 
-        Parameters
-        ----------
-        A : array of shape (n, p)
-            Measurements.
-        y : array of shape (n,)
-            What was measured.
+def _best_threshold(share: float) -> float:
+    """Return the threshold that allows the most non-zeros per measurement, by state evolution."""
 
-        Returns
-        -------
-        Recovery
-            The vector and the number of steps.
-        """
-        gram = A @ A.T
-        gram[np.diag_indices_from(gram)] += 1e-12 * max(float(np.trace(gram)), 1e-300) / len(y)
-        factor = cho_factor(gram)
-        solution = A.T @ cho_solve(factor, y)  # the current point; _iterate holds the sparse one
-        kept = 0
+    def fewer(z: float) -> float:
+        density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+        passed = (1 + z**2) * ndtr(-z) - z * density
+        return float(-(1 - 2 / share * passed) / (1 + z**2 - 2 * passed))
 
-        def step(coef: np.ndarray) -> np.ndarray:
-            nonlocal solution, kept
-            kept = min(kept + 1, self.k) if self.adaptive else self.k
-            support = top_k_mask(np.abs(solution), kept)
-            # Feeding back the cut part is the least squares fit of y minus what solution misses,
-            # and solution misses nothing: it solves A x = y.
-            sparse = _least_squares(A, y, support)
-            solution = sparse + A.T @ cho_solve(factor, y - A @ sparse)
-            return sparse
-
-        return _iterate(A, y, self.k, step, self.tol, self.max_iter)
-
-    def _select(self, X: np.ndarray, y: np.ndarray) -> Columns:
-        self.recovery_ = self.recover(X, y)
-        columns = Columns(X, y)
-        for j in np.flatnonzero(self.recovery_.coef):
-            columns.add(int(j))
-        return columns
-
-    def fit(self, X: Any, y: Any) -> ThresholdingWithFeedback:
-        """Find the support and fit its coefficients.
-
-        Parameters
-        ----------
-        X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            Features.
-        y : array of shape (n_samples,)
-            Target.
-
-        Returns
-        -------
-        self
-            Fitted.
-        """
-        super().fit(X, y)
-        self.n_iter_ = self.recovery_.n_iter
-        return self
+    share = min(share, 0.99)  # with as many measurements as entries there is no threshold
+    return float(minimize_scalar(fewer, bounds=(0.0, 10.0), method="bounded").x)

@@ -29,7 +29,8 @@ class ZerothOrderFrankWolfe(Catalogued):
     Parameters
     ----------
     ball : Ball
-        Where to minimise, such as :class:`~thresher.linear.penalties.balls.L1Ball`.
+        Where to minimise, such as :class:`~thresher.linear.penalties.balls.L1Ball`, or
+        :class:`~thresher.linear.penalties.balls.NuclearBall` for matrices of low rank.
     max_iter : int, default 1000
         Steps; each takes two values per direction.
     directions : int, default 1
@@ -69,15 +70,15 @@ class ZerothOrderFrankWolfe(Catalogued):
         Parameters
         ----------
         loss : callable
-            ``loss(point, generator)``: the value at a point of shape (d,), on the sample
-            that the generator draws. Two calls of one difference get generators in the same
-            state.
-        start : array of shape (d,)
+            ``loss(point, generator)``: the value at a point of the shape of `start`, on the
+            sample that the generator draws. Two calls of one difference get generators in
+            the same state.
+        start : array of shape (d,), or (d, outputs)
             A point of the ball.
 
         Returns
         -------
-        array of shape (d,)
+        array of the shape of `start`
             The last point.
 
         Raises

@@ -113,6 +113,8 @@ def print_evidence(result: dict[str, Any]) -> None:
         for row in rows:
             table.add_row(*(_cell(row.get(column)) for column in rows[0]))
         _console.print(table)
+    for part, slack in result.get("slacks", {}).items():
+        _console.print(f"[bold]slack[/bold]     {_cell(slack)}: {part}")
     verdict = "reproduced" if result["reproduced"] else "not reproduced"
     margin = _cell(result["margin"])
     _console.print(f"[bold]{verdict}[/bold] (margin {margin}): {result['summary']}")

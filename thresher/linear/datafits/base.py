@@ -49,6 +49,10 @@ class Datafit(ABC):
         Shape (n,); for several outputs a bound that holds for all of them.
         """
 
+    def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Return the smallest loss that any predictions reach, from which a deviance counts."""
+        return 0.0
+
     def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float | None:
         """Return the convex conjugate at `dual`, or None where it is not available.
 

@@ -70,6 +70,10 @@ class Poisson(Datafit):
         with np.errstate(over="ignore"):
             return float(weight @ (np.exp(prediction) - y * prediction))
 
+    def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Return the loss where every mean is its count."""
+        return float(weight @ (y - xlogy(y, y)))
+
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weighted excess of the mean over the count."""
         return weight * (np.exp(prediction) - y)
@@ -123,6 +127,10 @@ class PoissonIdentity(Datafit):
         below = np.where(y > 0, 0.0, np.minimum(mean, 0))
         logs = xlogy(y, np.where(y > 0, mean, 1.0))
         return float(weight @ (mean - logs + _STIFFNESS / 2 * below**2))
+
+    def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Return the loss where every mean is its count."""
+        return float(weight @ (y - xlogy(y, y)))
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return ``weight (1 - y / mean)``, and what a mean below zero is charged."""

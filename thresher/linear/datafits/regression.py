@@ -137,6 +137,10 @@ class SmoothQuantile(Datafit):
         rounded = np.where(size < self.width, (self.width + size**2 / self.width) / 2, size)
         return float(weight @ (rounded / 2 + (self.quantile - 0.5) * residual))
 
+    def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Return the loss at the bottom of the parabola."""
+        return self.width * self.quantile * (1 - self.quantile) * float(weight.sum())
+
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the derivative, a line between ``quantile - 1`` and ``quantile``, negated."""
         residual = np.clip((y - prediction) / self.width, -1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Penalty", "Separable"]
+__all__ = ["Coupled", "Penalty", "Separable"]
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.errors import OptionError
+from .equality import ComparedByValue
 
 
-class Penalty(ABC):
+class Penalty(ComparedByValue, ABC):
     """A regulariser of coefficients.
 
     A subclass needs :meth:`value` and :meth:`prox`; the rest has defaults. Any such penalty
@@ -174,3 +175,29 @@ class Separable(Penalty):
             f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "weights"
         )
         return f"{type(self).__name__}({shown})"
+
+
+@dataclass(frozen=True)
+class Coupled(Penalty):
+    """A penalty that couples the coefficients of a single output.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Strength, not negative.
+
+    Raises
+    ------
+    OptionError
+        If `alpha` is negative.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why coefficients of a shape are not taken; None if they are."""
+        return None if len(shape) == 1 else "it is defined for a single output; use Rows"

@@ -12,26 +12,11 @@ import numpy as np
 from ...core import prox, prox_norms
 from ...core.errors import OptionError
 from .. import _linear
-from .base import Penalty
+from .base import Coupled
 
 
 @dataclass(frozen=True)
-class _Scaled(Penalty):
-    """Shared check of the strength."""
-
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
-
-    def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Say why coefficients of a shape are not taken; None if they are."""
-        return None if len(shape) == 1 else "it is defined for a single output; use Rows"
-
-
-@dataclass(frozen=True)
-class Slope(_Scaled):
+class Slope(Coupled):
     """Sorted L1 norm ``alpha * sum_i lambdas_i |w|_(i)``, largest magnitudes first.
 
     Parameters
@@ -79,7 +64,7 @@ class Slope(_Scaled):
 
 
 @dataclass(frozen=True)
-class LInf(_Scaled):
+class LInf(Coupled):
     """``alpha * max_j |w_j|``: spreads the weight evenly instead of concentrating it."""
 
     def value(self, coef: np.ndarray) -> float:
@@ -92,7 +77,7 @@ class LInf(_Scaled):
 
 
 @dataclass(frozen=True)
-class L1LInf(_Scaled):
+class L1LInf(Coupled):
     """``alpha * (l1_ratio * ||w||_1 + (1 - l1_ratio) * max|w|)``.
 
     Parameters
@@ -132,7 +117,7 @@ class L1LInf(_Scaled):
 
 
 @dataclass(frozen=True)
-class KSupport(_Scaled):
+class KSupport(Coupled):
     """``alpha / 2`` times the squared k-support norm, the convex envelope of "k-sparse".
 
     Parameters
@@ -166,7 +151,7 @@ class KSupport(_Scaled):
 
 
 @dataclass(frozen=True)
-class TotalVariation(_Scaled):
+class TotalVariation(Coupled):
     """``alpha * sum_j |w_{j+1} - w_j|``: piecewise constant coefficients.
 
     Parameters

@@ -4,6 +4,7 @@ from .base import Solver
 from .descent import CoordinateDescent, GroupDescent
 from .frank_wolfe import FrankWolfe
 from .greedy_blocks import GreedyBlocks
+from .local_search import LocalSearch
 from .nonconvex_acceleration import AcceleratedConcave
 from .problem import Problem, Solution
 from .proximal_gradient import ProximalGradient
@@ -16,6 +17,7 @@ __all__ = [
     "FrankWolfe",
     "GreedyBlocks",
     "GroupDescent",
+    "LocalSearch",
     "Problem",
     "ProximalGradient",
     "Solution",

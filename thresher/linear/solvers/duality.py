@@ -32,6 +32,8 @@ def feasible_dual(
         at this price: what the conjugate of the penalty adds to the gap.
     """
     shrink = np.where(ridge > 0, 1.0, np.max(pull / strength, axis=-1, initial=1.0))
+    if not np.any(ridge):
+        return shrink, np.zeros_like(shrink)
     excess = np.maximum(pull - strength, 0)
     return shrink, np.sum(excess**2, axis=-1) / np.where(ridge > 0, 2 * ridge, np.inf)
 

@@ -28,6 +28,8 @@ class ProximalGradient(Solver):
     ----------
     max_iter : int, default 10000
         Gradient steps.
+    momentum : bool, default True
+        Whether steps are accelerated; without momentum this is ISTA.
 
     References
     ----------
@@ -37,6 +39,7 @@ class ProximalGradient(Solver):
     """
 
     max_iter: int = 10_000
+    momentum: bool = True
 
     def refusal(self, problem: Problem) -> str | None:
         """Return None: every pair is taken."""
@@ -58,7 +61,7 @@ class ProximalGradient(Solver):
             if reached > value and momentum > 1:  # the momentum overshot: restart from here
                 extrapolated, momentum = point, 1.0
                 continue
-            grown = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+            grown = (1 + np.sqrt(1 + 4 * momentum**2)) / 2 if self.momentum else 1.0
             weight = (momentum - 1) / grown
             extrapolated = tuple(
                 a + weight * (a - b) for a, b in zip(following, point, strict=True)

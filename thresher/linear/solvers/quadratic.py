@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Quadratic", "block_curvature"]
+__all__ = ["Quadratic", "block_curvature", "grams"]
 
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ def block_curvature(quadratic: Quadratic, penalty: Grouped) -> np.ndarray:
         # A few groups at a time keeps the copy of their columns small.
         for some in np.array_split(blocks, -(-len(blocks) * size // 1000)):
             columns = members[starts[some][:, None] + np.arange(size)]
-            result[some] = np.linalg.eigvalsh(_grams(quadratic, columns))[:, -1]
+            result[some] = np.linalg.eigvalsh(grams(quadratic, columns))[:, -1]
     # Rounding must not turn the bound into an underestimate, nor a zero block into noise.
     bound = np.add.reduceat(quadratic.curvature[members], starts[:-1])
     noise = 1e-12 if result.dtype == np.float64 else 1e-5
@@ -100,7 +100,21 @@ def block_curvature(quadratic: Quadratic, penalty: Grouped) -> np.ndarray:
     )
 
 
-def _grams(quadratic: Quadratic, columns: np.ndarray) -> np.ndarray:
+def grams(quadratic: Quadratic, columns: np.ndarray) -> np.ndarray:
+    """Return the weighted (centred) Gram matrix of blocks of equal size.
+
+    Parameters
+    ----------
+    quadratic : Quadratic
+        The least squares problem.
+    columns : array of int of shape (blocks, size)
+        The columns of each block.
+
+    Returns
+    -------
+    array of shape (blocks, size, size)
+        In the precision of the design.
+    """
     count, size = columns.shape
     index, matrix = columns.ravel(), quadratic.design.matrix
     # Columns as rows: whole columns are copied as they lie in memory.
@@ -110,5 +124,5 @@ def _grams(quadratic: Quadratic, columns: np.ndarray) -> np.ndarray:
     if quadratic.weight is not None:
         block = block * np.sqrt(quadratic.weight).astype(block.dtype)
     stacked = block.reshape(count, size, -1)
-    grams = stacked @ stacked.transpose(0, 2, 1)
-    return grams / block.dtype.type(block.shape[1]) if quadratic.weight is None else grams
+    products = stacked @ stacked.transpose(0, 2, 1)
+    return products / block.dtype.type(block.shape[1]) if quadratic.weight is None else products

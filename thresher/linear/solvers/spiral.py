@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.card import Card, Catalogued
+from ...core.options import check_whole
 from ..datafits import PoissonIdentity
 from .base import Solver
 from .problem import Problem, Solution
@@ -22,7 +23,7 @@ class Spiral(Catalogued, Solver):
     Every step minimises a separable quadratic with the Barzilai-Borwein curvature plus the
     penalty, and is accepted if the objective falls below the largest of the last few; else
     the curvature is doubled. Penalties need a prox that keeps coefficients non-negative:
-    ``L1(positive=True)`` or ``TotalVariation(positive=True)``.
+    ``L1``, ``HaarL1``, ``TotalVariation`` or ``DyadicPartition`` with ``positive=True``.
 
     Parameters
     ----------
@@ -32,6 +33,11 @@ class Spiral(Catalogued, Solver):
         Steps.
     memory : int, default 10
         How many past objectives the acceptance looks at; 1 makes the descent monotone.
+
+    Raises
+    ------
+    OptionError
+        If `memory` or `max_iter` is not a whole number in range.
     """
 
     card = Card(
@@ -51,6 +57,8 @@ class Spiral(Catalogued, Solver):
 
     def refusal(self, problem: Problem) -> str | None:
         """Say why the pair cannot be solved; None if it can."""
+        check_whole("memory", self.memory)
+        check_whole("max_iter", self.max_iter, least=0)
         if not isinstance(problem.datafit, PoissonIdentity):
             return "the loss is not PoissonIdentity; use ProximalGradient or CoordinateDescent"
         if not getattr(problem.penalty, "positive", False):
@@ -62,20 +70,16 @@ class Spiral(Catalogued, Solver):
         return None
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
-        """Minimise from the given start; zeros are replaced by a flat intensity."""
+        """Minimise from the given start; zeros are replaced by the back-projected counts."""
         coef = coef.astype(float)
         if not np.any(coef):
-            response = problem.predict(np.ones_like(coef), intercept)
-            level = float(problem.weight @ problem.y) / max(
-                float(problem.weight @ response), 1e-300
-            )
-            coef = np.full_like(coef, max(level, 1e-10))
+            coef = self._start(problem)
         prediction = problem.predict(coef, intercept)
         gradient = problem.gradient(prediction).astype(float)
         value = problem.objective(coef, prediction)
         recent = deque([value], maxlen=self.memory)
         bend = self._bend(problem, prediction, np.ones_like(coef))
-        scale = self._violation(problem, coef, gradient)
+        scale = self._violation(problem, coef, gradient, bend)
         violation, count = scale, 0
         while violation > self.tol * scale and count < self.max_iter:
             count += 1
@@ -92,7 +96,7 @@ class Spiral(Catalogued, Solver):
             coef, prediction = moved, reached
             gradient = problem.gradient(prediction).astype(float)
             bend = self._bend(problem, prediction, change)
-            violation = self._violation(problem, coef, gradient)
+            violation = self._violation(problem, coef, gradient, bend)
         return Solution(
             coef.astype(problem.design.dtype, copy=False),
             np.asarray(intercept),
@@ -101,6 +105,19 @@ class Spiral(Catalogued, Solver):
             count,
             bool(violation <= self.tol * scale),
         )
+
+    def _start(self, problem: Problem) -> np.ndarray:
+        """Return the back-projection of the counts, scaled to predict as many in total.
+
+        Unlike a flat intensity it has detail, which penalties that are not convex keep only where
+        they find it.
+        """
+        back = np.maximum(problem.design.correlate(problem.weight * problem.y), 0).astype(float)
+        if not np.any(back):
+            back = np.ones(problem.coef_shape)
+        response = float(problem.weight @ problem.predict(back, np.zeros(())))
+        level = float(problem.weight @ problem.y) / max(response, 1e-300)
+        return np.maximum(back * level, 1e-10)
 
     def _bend(self, problem: Problem, prediction: np.ndarray, change: np.ndarray) -> float:
         """Return the curvature of the loss along the last change."""
@@ -111,6 +128,16 @@ class Spiral(Catalogued, Solver):
         bend = float(curvature @ along**2) / max(float(change @ change), 1e-300)
         return float(np.clip(bend, 1e-12, 1e30))
 
-    def _violation(self, problem: Problem, coef: np.ndarray, gradient: np.ndarray) -> float:
-        distance = problem.penalty.subdifferential_distance(coef, gradient)
+    def _violation(
+        self, problem: Problem, coef: np.ndarray, gradient: np.ndarray, bend: float
+    ) -> float:
+        """Return the violation of optimality; where it depends on a step, that of this curvature.
+
+        A short step finds any partition optimal, as its saving cannot pay for another piece.
+        """
+        if problem.penalty.convex:
+            distance = problem.penalty.subdifferential_distance(coef, gradient)
+        else:
+            moved = problem.penalty.prox(coef - gradient / bend, 1 / bend)
+            distance = bend * np.abs(coef - moved)
         return float(np.max(distance, initial=0.0))

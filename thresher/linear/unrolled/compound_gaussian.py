@@ -13,6 +13,7 @@ from torch import nn
 
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError
+from ...core.options import check_whole
 from .network import UnrolledNetwork
 
 
@@ -59,6 +60,8 @@ class CompoundGaussianNetwork(Catalogued, UnrolledNetwork):
         If an option is out of range or `shape` does not hold the entries.
     DataError
         If shapes of the data do not match.
+    NumericalError
+        If training diverged.
 
     References
     ----------
@@ -140,10 +143,9 @@ class CompoundGaussianNetwork(Catalogued, UnrolledNetwork):
         return self
 
     def _check_options(self, grid: tuple[int, ...], size: int) -> None:
-        counts = {"n_layers": self.n_layers, "steps": self.steps, "channels": self.channels}
-        for name, value in counts.items():
-            if value < 1:
-                raise OptionError(f"{name} must be 1 or more, got {value}")
+        for name in ("n_layers", "steps", "channels"):
+            check_whole(name, getattr(self, name))
+        self._check_training()
         if not self.alpha > 0:
             raise OptionError(f"alpha must be positive, got {self.alpha}")
         if len(grid) not in (1, 2) or int(np.prod(grid)) != size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["UnrolledNetwork"]
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ...core.errors import DataError
+from ...core.errors import DataError, NumericalError, OptionError
+from ...core.options import check_whole
 
 
 class UnrolledNetwork(BaseEstimator, ABC):
@@ -51,14 +53,36 @@ class UnrolledNetwork(BaseEstimator, ABC):
         loss: Callable[..., torch.Tensor],
         batches: torch.Generator,
     ) -> None:
-        """Take `updates` steps of Adam on the loss of random rows of the data."""
+        """Take `updates` steps of Adam on the loss of random rows of the data.
+
+        Raises
+        ------
+        NumericalError
+            If the loss became infinite or NaN.
+        """
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate)
-        for _ in range(self.updates):
-            rows = torch.randint(len(data[0]), (self.batch_size,), generator=batches)
-            value = loss(*(part[rows] for part in data))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
+        try:
+            for _ in range(self.updates):
+                rows = torch.randint(len(data[0]), (self.batch_size,), generator=batches)
+                value = loss(*(part[rows] for part in data))
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+            with torch.no_grad():
+                reached = float(loss(*(part[: self.batch_size] for part in data)))
+        except torch.linalg.LinAlgError:  # an infinite system inside the network
+            reached = math.nan
+        if not math.isfinite(reached):
+            raise NumericalError(
+                f"training diverged, the loss became {reached}; lower learning_rate, which is "
+                f"{self.learning_rate}"
+            )
+
+    def _check_training(self) -> None:
+        check_whole("updates", self.updates, least=0)
+        check_whole("batch_size", self.batch_size)
+        if not 0 < self.learning_rate < math.inf:
+            raise OptionError(f"learning_rate must be positive, got {self.learning_rate}")
 
     def layers(self, B: Any) -> list[np.ndarray]:
         """Return what every layer puts out for measurements `B`, each of shape (n_samples, n)."""

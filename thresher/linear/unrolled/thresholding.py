@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ...core import prox
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError, nearest
+from ...core.options import check_whole
 from ..hyper_lista import analytic_weight
 from .network import UnrolledNetwork
 
@@ -64,6 +65,8 @@ class UnfoldedThresholding(Catalogued, UnrolledNetwork):
         If an option is unknown or out of range.
     DataError
         If shapes do not match, or the true vectors are missing for the supervised loss.
+    NumericalError
+        If training diverged.
 
     References
     ----------
@@ -148,8 +151,10 @@ class UnfoldedThresholding(Catalogued, UnrolledNetwork):
         for value, known in ((self.penalty, _PENALTIES), (self.loss, _LOSSES)):
             if value not in known:
                 raise OptionError(f"there is no {value!r} here; {nearest(value, known)}")
-        if self.n_layers < 1 or not self.alpha > 0:
-            raise OptionError(f"n_layers {self.n_layers} and alpha {self.alpha} must be positive")
+        check_whole("n_layers", self.n_layers)
+        if not self.alpha > 0:
+            raise OptionError(f"alpha must be positive, got {self.alpha}")
+        self._check_training()
 
     def _supervised(self, measured: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         *_, found = self._layers(measured)
