@@ -126,8 +126,8 @@ class Centred:
     def lipschitz_bound(self) -> float:
         """Return a bound of the Lipschitz constant for losses of bounded curvature.
 
-        The curvature at the null prediction bounds that of squares, Huber and logistic
-        losses (balanced) everywhere.
+        That of squares, Huber, quantile and logistic losses is largest at a residual or a
+        prediction of zero.
         """
         problem = self.problem
         matrix = problem.design.matrix
@@ -141,7 +141,10 @@ class Centred:
         problem = self.problem
         at_zero = problem.datafit.curvature(problem.y, np.zeros_like(problem.y), problem.weight)
         at_null = problem.datafit.curvature(problem.y, problem.null_prediction, problem.weight)
-        return np.maximum(at_zero, at_null)
+        peak = np.maximum(at_zero, at_null)
+        if problem.datafit.shift_equivariant:  # the curvature of residuals is largest at zero
+            peak = np.maximum(peak, problem.datafit.curvature(problem.y, problem.y, problem.weight))
+        return peak
 
     def first_lipschitz(self) -> float:
         """Return a lower guess, the largest column's curvature; backtracking raises it."""
