@@ -113,6 +113,18 @@ def test_degenerate_columns_and_targets():
     assert models.intercepts_[-1, 1] == pytest.approx(0.1)
 
 
+def test_a_large_mean_of_the_target_changes_the_intercept_alone():
+    X, Y, _ = related("squares")
+    far = Y + 1e9
+    one, other = (
+        SimultaneousGLM(n_alphas=5, tol=1e-10).fit(X, target) for target in (far - 1e9, far)
+    )
+    for a, b in zip(one.coefs_, other.coefs_, strict=True):
+        np.testing.assert_allclose(a.toarray(), b.toarray(), atol=1e-6)
+    np.testing.assert_allclose(other.intercepts_ - 1e9, one.intercepts_, atol=1e-5)
+    assert np.all(np.abs(other.gaps_) <= 1e-10)
+
+
 def test_missed_tolerance_is_reported():
     X, Y, _ = related("logistic")
     with pytest.warns(ConvergenceWarning, match="fits did not reach the tolerance"):

@@ -123,6 +123,8 @@ class BestSubset(WeightedGreedyRegressor):
         Constant.
     support_ : array of int
         Chosen columns.
+    n_iter_ : int
+        How many were chosen, one at least.
 
     Raises
     ------

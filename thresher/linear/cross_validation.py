@@ -116,6 +116,11 @@ class SparseLogisticCV(CrossValidated, LogisticModel):
         See :class:`~thresher.linear.cross_validated.CrossValidated`, also for attributes.
     l1_ratio, penalty, share_features
         See :class:`~thresher.linear.glm.SparseLogistic`.
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+        Class labels.
     """
 
     _: KW_ONLY

@@ -46,6 +46,8 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
         The kept columns.
     recovery_ : Recovery
         The vector for unit columns, and the number of steps.
+    n_iter_ : int
+        Steps.
 
     Raises
     ------

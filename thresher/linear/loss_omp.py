@@ -50,6 +50,8 @@ class LossOMP(Catalogued, GreedyRegressor):
         Constant.
     support_ : array of int
         Chosen columns, in the order of choice.
+    n_iter_ : int
+        How many were chosen, one at least.
 
     Raises
     ------

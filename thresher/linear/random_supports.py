@@ -143,6 +143,8 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
         Constant.
     alpha_ : float
         Strength, for projected columns of unit variance.
+    n_iter_ : int
+        Rounds of working sets of the fit at that strength.
 
     Raises
     ------

@@ -13,6 +13,8 @@ from scipy.special import logsumexp, softmax, xlogy
 from ...core.errors import DataError, OptionError
 from .base import Datafit
 
+_STIFFNESS = 1e4  # curvature with which a mean count below zero is charged
+
 
 @dataclass(frozen=True)
 class Logistic(Datafit):
@@ -57,6 +59,8 @@ class Logistic(Datafit):
 class Poisson(Datafit):
     """Weighted mean of ``exp(z) - y z``: counts with a log link."""
 
+    bounded_curvature: ClassVar[bool] = False
+
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError if a count is negative."""
         _require_counts(y)
@@ -92,12 +96,19 @@ class Poisson(Datafit):
 class PoissonIdentity(Datafit):
     """Weighted mean of ``z + b - y log(z + b)``: counts with an identity link.
 
+    Where something was counted the logarithm keeps the mean ``m = z + b`` above zero. Where
+    nothing was, the loss is linear and nothing does: a mean below zero is charged
+    ``10^4 m^2 / 2`` on top, so that the few means that the penalty or a negative feature pulls
+    to the boundary end about ``10^-4`` below it instead of at it. Non-negative features under a
+    penalty with ``positive=True`` do not meet the boundary.
+
     Parameters
     ----------
     background : float, default 1e-10
         Known mean count `b` beside the prediction, positive; it keeps the logarithm finite.
     """
 
+    bounded_curvature: ClassVar[bool] = False
     background: float = 1e-10
 
     def __post_init__(self) -> None:
@@ -109,28 +120,42 @@ class PoissonIdentity(Datafit):
         _require_counts(y)
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
-        """Return the weighted mean loss; infinite where a mean count is not positive."""
+        """Return the weighted mean loss; infinite where something was counted at no mean."""
         mean = prediction + self.background
-        if np.any(mean[weight > 0] <= 0):
+        if np.any(mean[(weight > 0) & (y > 0)] <= 0):
             return np.inf
-        return float(weight @ (mean - xlogy(y, np.maximum(mean, self.background))))
+        below = np.where(y > 0, 0.0, np.minimum(mean, 0))
+        logs = xlogy(y, np.where(y > 0, mean, 1.0))
+        return float(weight @ (mean - logs + _STIFFNESS / 2 * below**2))
 
     def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
         """Return the loss where every mean is its count."""
         return float(weight @ (y - xlogy(y, y)))
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return ``weight (1 - y / mean)``."""
-        return weight * (1 - y / (prediction + self.background))
+        """Return ``weight (1 - y / mean)``, and what a mean below zero is charged."""
+        mean = prediction + self.background
+        counted = weight * (1 - y / np.where(y > 0, mean, 1.0))
+        return np.where(y > 0, counted, weight * (1 + _STIFFNESS * np.minimum(mean, 0)))
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return ``weight y / mean^2``."""
-        return weight * y / (prediction + self.background) ** 2
+        """Return ``weight y / mean^2``; where nothing was counted, an upper bound.
+
+        The bound is the information to be expected, ``weight / mean``: a step of the quadratic
+        model then slows down as it nears a mean of zero.
+        """
+        mean = prediction + self.background
+        expected = 1 / np.maximum(mean, 1 / _STIFFNESS)
+        return weight * np.where(y > 0, y / np.where(y > 0, mean, 1.0) ** 2, expected)
 
 
 @dataclass(frozen=True)
 class Multinomial(Datafit):
-    """Weighted mean cross-entropy of the softmax; `y` holds one indicator column per class."""
+    """Weighted mean cross-entropy of the softmax; `y` holds one indicator column per class.
+
+    Where classes can be separated the loss falls along growing coefficients without end, and with
+    a penalty that does not grow (L0, MCP, SCAD) there is no minimum to converge to.
+    """
 
     multiple_outputs: ClassVar[bool] = True
 
@@ -148,13 +173,13 @@ class Multinomial(Datafit):
         return weight[:, None] * (softmax(prediction, axis=1) - y)
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return half the weights, Böhning's bound.
+        """Return a bound of the largest eigenvalue of the Hessian of every sample.
 
-        References
-        ----------
-        Böhning, Multinomial logistic regression algorithm (1992).
+        Twice the largest variance of a class, by Gershgorin's theorem: where Böhning's bound
+        (1992), half the weight, holds everywhere, this falls with the loss.
         """
-        return weight / 2
+        share = softmax(prediction, axis=1)
+        return 2 * weight * np.max(share * (1 - share), axis=1)
 
 
 @dataclass(frozen=True)
@@ -179,33 +204,40 @@ class Cox(Datafit):
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted sum over the events of ``log(risk) - prediction``."""
-        shifted, at_risk, _ = self._risk(y, prediction, weight)
+        at_risk, _ = self._logarithms(y, prediction, weight)
         events = (y > 0) & (weight > 0)
-        terms = np.log(at_risk[events]) - shifted[events]
-        return float(weight[events] @ terms)
+        return float(weight[events] @ (at_risk - prediction)[events])
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the derivative: expected less observed events."""
-        shifted, _, hazard = self._risk(y, prediction, weight)
-        return weight * np.exp(shifted) * hazard - weight * (y > 0)
+        return self.curvature(y, prediction, weight) - weight * (y > 0)
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return the positive part of the diagonal, an upper bound of the whole Hessian."""
-        shifted, _, hazard = self._risk(y, prediction, weight)
-        return weight * np.exp(shifted) * hazard
+        """Return the expected events, the positive part of the diagonal of the Hessian.
 
-    def _risk(
+        They bound the whole Hessian.
+        """
+        _, hazard = self._logarithms(y, prediction, weight)
+        return weight * np.exp(prediction + hazard)
+
+    def _logarithms(
         self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return shifted predictions, total risk at each time, and cumulative hazard."""
-        shifted = prediction - np.max(prediction)
-        times = np.abs(y)
-        _, level = np.unique(times, return_inverse=True)
-        risk = np.bincount(level, weights=weight * np.exp(shifted))
-        at_risk = np.cumsum(risk[::-1])[::-1]
-        deaths = np.bincount(level, weights=weight * (y > 0))
-        hazard = np.cumsum(np.divide(deaths, at_risk, out=np.zeros_like(deaths), where=deaths > 0))
-        return shifted, at_risk[level], hazard[level]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logarithms of the total risk and of the cumulative hazard at each time.
+
+        Of logarithms, as a risk that is nothing beside the largest still counts once that has
+        left.
+        """
+        _, level = np.unique(np.abs(y), return_inverse=True)
+        shape = level.max() + 1
+        with np.errstate(divide="ignore"):
+            risk = np.full(shape, -np.inf)
+            np.logaddexp.at(risk, level, prediction + np.log(weight))
+            deaths = np.log(np.bincount(level, weights=weight * (y > 0)))
+        at_risk = np.logaddexp.accumulate(risk[::-1])[::-1]
+        none = np.full(shape, -np.inf)
+        hazard = np.subtract(deaths, at_risk, out=none, where=deaths > -np.inf)
+        return at_risk[level], np.logaddexp.accumulate(hazard)[level]
 
 
 def _require_counts(y: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["AbsoluteError", "IntensityError", "Kinked"]
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ class Kinked(Datafit):
     """Weighted mean of ``|c(z) - y|`` for a smooth inner function `c` of the prediction."""
 
     smooth: ClassVar[bool] = False
+    bounded_curvature: ClassVar[bool] = False
 
     @abstractmethod
     def inner(self, prediction: np.ndarray) -> np.ndarray:
@@ -47,6 +49,7 @@ class Kinked(Datafit):
         return np.full_like(prediction, np.inf, dtype=float)
 
 
+@dataclass(frozen=True)
 class AbsoluteError(Kinked):
     """Weighted mean of ``|z - y|``: least absolute deviations."""
 
@@ -65,6 +68,7 @@ class AbsoluteError(Kinked):
         return prediction - np.clip(prediction - target, -length, length)
 
 
+@dataclass(frozen=True)
 class IntensityError(Kinked):
     """Weighted mean of ``|z^2 - y|``: robust phase retrieval.
 

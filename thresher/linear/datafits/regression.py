@@ -167,6 +167,7 @@ class SquareRoot(Datafit):
     conic programming (2011).
     """
 
+    bounded_curvature: ClassVar[bool] = False
     shift_equivariant: ClassVar[bool] = True
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:

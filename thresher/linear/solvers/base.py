@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Solver"]
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -92,4 +92,5 @@ class Solver(ABC):
         solution = self.run(
             restated.problem, *restated.start(start, np.asarray(intercept, dtype=float))
         )
-        return restated.finish(solution, dtype)
+        stalled = not solution.converged and solution.n_iter < self.max_iter
+        return replace(restated.finish(solution, dtype), stalled=stalled)

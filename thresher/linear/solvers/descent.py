@@ -120,6 +120,10 @@ class CoordinateDescent(Descent):
     the duality gap as stopping rule. Losses that are not quadratic are minimised by
     proximal Newton steps on the working set.
 
+    Under a concave penalty the end is a stationary point. Where the slope at zero is infinite (L0,
+    Lq), moreover, no coefficient leaves zero by a step on the quadratic model of the loss; that
+    model is an upper bound, so that for losses other than squares a long move still may pay.
+
     References
     ----------
     Bertrand, Klopfenstein, Bannier, Gidel and Massias, Beyond L1: faster and better sparse

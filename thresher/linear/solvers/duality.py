@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["feasible_dual"]
+__all__ = ["duality_gap", "feasible_dual"]
 
 import numpy as np
+
+from ..datafits import Datafit
 
 
 def feasible_dual(
@@ -34,3 +36,33 @@ def feasible_dual(
         return shrink, np.zeros_like(shrink)
     excess = np.maximum(pull - strength, 0)
     return shrink, np.sum(excess**2, axis=-1) / np.where(ridge > 0, 2 * ridge, np.inf)
+
+
+def duality_gap(
+    datafit: Datafit,
+    y: np.ndarray,
+    slope: np.ndarray,
+    weight: np.ndarray,
+    objective: float,
+    shrink: np.ndarray,
+    price: np.ndarray,
+) -> float:
+    """Return the gap at the dual point that the slope of the loss gives, made feasible.
+
+    Parameters
+    ----------
+    datafit : Datafit
+        A loss with a conjugate.
+    y, weight : arrays of shape (n,)
+        Target and sample weights.
+    slope : array of shape (n,) or (n, outputs)
+        Derivative of the loss with respect to each prediction.
+    objective : float
+        Loss plus penalty.
+    shrink, price
+        From :func:`feasible_dual`, for this problem.
+    """
+    conjugate = datafit.conjugate(y, slope / shrink, weight)
+    assert conjugate is not None  # otherwise the gap is not asked for
+    # Never negative but by rounding, and then wrong by as much.
+    return abs(objective + conjugate + float(price))

@@ -12,7 +12,7 @@ import numpy as np
 from .. import _linear
 from ..datafits import Datafit
 from ..penalties import Grouped, Penalty, Separable
-from .duality import feasible_dual
+from .duality import duality_gap, feasible_dual
 from .point import Fit, Point
 from .problem import Problem, Solution
 from .quadratic import Quadratic
@@ -123,10 +123,9 @@ def _duality_gap(solver: Descent, point: Point) -> float:
     if not isinstance(problem.penalty, Separable):
         pull = problem.penalty.norms(gradient)  # type: ignore[attr-defined]
     shrink, price = feasible_dual(pull, radial.strength, np.asarray(radial.code[2]))
-    conjugate = problem.datafit.conjugate(problem.y, point.fit.slope / shrink, problem.weight)
-    assert conjugate is not None  # otherwise the gap is not asked for
-    # Never negative but by rounding, and then wrong by as much.
-    return abs(point.objective + conjugate + float(price))
+    return duality_gap(
+        problem.datafit, problem.y, point.fit.slope, problem.weight, point.objective, shrink, price
+    )
 
 
 def _working_set(

@@ -55,6 +55,8 @@ class AcceleratedConcave(Catalogued, Solver):
             return "the penalty is not SCAD or MCP without a sign constraint; use ProximalGradient"
         if problem.datafit.multiple_outputs:
             return "several outputs are not taken; use ProximalGradient"
+        if not problem.datafit.bounded_curvature:
+            return "the steps need a loss of bounded curvature; use CoordinateDescent"
         return None
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:

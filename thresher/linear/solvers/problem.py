@@ -179,22 +179,27 @@ class Problem:
                 axis=0
             )
         loss = self.datafit.value(self.y, offset + intercept, self.weight)
-        for _ in range(50):
+        flat, least = False, np.inf
+        for _ in range(100):
             arguments = (self.y, offset + intercept, self.weight)
             slope = self.datafit.gradient(*arguments).sum(axis=0)
+            size = float(np.max(np.abs(slope)))
+            if flat and size >= least:
+                break  # neither the loss nor its slope tells a better constant
+            least = size
             step = slope / max(float(self.datafit.curvature(*arguments).sum()), 1e-300)
+            slack = 4 * np.finfo(float).eps * abs(loss) if np.isfinite(loss) else 0.0
             for _ in range(60):
                 trial = self.datafit.value(self.y, offset + intercept - step, self.weight)
-                if trial <= loss:
+                if trial <= loss + slack:
                     break
                 step = step / 2
             else:
-                return intercept
+                break
             intercept = intercept - step
-            settled = np.max(np.abs(step)) <= 1e-14 * max(1.0, float(np.max(np.abs(intercept))))
-            if settled or trial == loss:
-                return intercept
-            loss = trial
+            if np.max(np.abs(step)) <= 1e-14 * max(1.0, float(np.max(np.abs(intercept)))):
+                break
+            flat, loss = trial >= loss - slack, min(loss, trial)
         return intercept
 
     def violation(self, coef: np.ndarray, prediction: np.ndarray) -> float:
@@ -225,6 +230,8 @@ class Solution:
         Rounds of the outer loop.
     converged : bool
         Whether the tolerance was met.
+    stalled : bool, default False
+        Whether the solver gave up before its last round, as no step led on.
     """
 
     coef: np.ndarray
@@ -233,14 +240,18 @@ class Solution:
     kind: str
     n_iter: int
     converged: bool
+    stalled: bool = False
 
     def warn_unless_converged(self, tolerance: float) -> Solution:
         """Emit a ConvergenceWarning that states what was reached; return the solution."""
         if not self.converged:
+            end, remedy = "after", "max_iter or alpha"
+            if self.stalled:  # more rounds would not help
+                end, remedy = "and stalled after", "alpha"
             warnings.warn(
-                f"the {self.kind} is {self.criterion:.2e} of its scale after {self.n_iter} "
-                f"iterations, above the tolerance {tolerance:.2e}; raise max_iter or alpha, "
-                "or scale the features",
+                f"the {self.kind} is {self.criterion:.2e} of its scale {end} {self.n_iter} "
+                f"iterations, above the tolerance {tolerance:.2e}; raise {remedy}, or scale the "
+                "features",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -20,6 +20,10 @@ class ProximalGradient(Solver):
     penalties that couple all coefficients, and every datafit. Where coordinate or group
     descent applies it is the faster choice.
 
+    Under a concave penalty the end is a fixed point of a step of the length that the curvature of
+    the whole loss allows: from it no small move leads down, but a move of a single coefficient,
+    whose own curvature is smaller, still may.
+
     Parameters
     ----------
     max_iter : int, default 10000
@@ -68,6 +72,8 @@ class ProximalGradient(Solver):
                 converged = violation <= self.tol * scale
                 if converged:
                     break
+        if not converged:  # what is reported belongs to the point that is returned
+            violation = problem.violation(point[0], state.predict(point))
         coef, constant = point
         return Solution(
             coef.astype(problem.design.dtype, copy=False),
@@ -120,8 +126,8 @@ class Centred:
     def lipschitz_bound(self) -> float:
         """Return a bound of the Lipschitz constant for losses of bounded curvature.
 
-        The curvature at the null prediction bounds that of squares, Huber and logistic
-        losses (balanced) everywhere.
+        That of squares, Huber, quantile and logistic losses is largest at a residual or a
+        prediction of zero.
         """
         problem = self.problem
         matrix = problem.design.matrix
@@ -135,7 +141,10 @@ class Centred:
         problem = self.problem
         at_zero = problem.datafit.curvature(problem.y, np.zeros_like(problem.y), problem.weight)
         at_null = problem.datafit.curvature(problem.y, problem.null_prediction, problem.weight)
-        return np.maximum(at_zero, at_null)
+        peak = np.maximum(at_zero, at_null)
+        if problem.datafit.shift_equivariant:  # the curvature of residuals is largest at zero
+            peak = np.maximum(peak, problem.datafit.curvature(problem.y, problem.y, problem.weight))
+        return peak
 
     def first_lipschitz(self) -> float:
         """Return a lower guess, the largest column's curvature; backtracking raises it."""

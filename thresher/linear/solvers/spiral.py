@@ -65,6 +65,8 @@ class Spiral(Catalogued, Solver):
             return "the penalty allows negative intensities; give it positive=True"
         if problem.intercept:
             return "a constant intensity is the background of the loss; set intercept to False"
+        if problem.design.matrix.min() < 0:
+            return "a feature has negative entries, which no intensity has; use CoordinateDescent"
         return None
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
@@ -120,7 +122,9 @@ class Spiral(Catalogued, Solver):
     def _bend(self, problem: Problem, prediction: np.ndarray, change: np.ndarray) -> float:
         """Return the curvature of the loss along the last change."""
         along = problem.predict(change, np.zeros(()))
-        curvature = problem.datafit.curvature(problem.y, prediction, problem.weight)
+        assert isinstance(problem.datafit, PoissonIdentity)
+        mean = prediction + problem.datafit.background
+        curvature = problem.weight * problem.y / mean**2  # itself, not a bound of it
         bend = float(curvature @ along**2) / max(float(change @ change), 1e-300)
         return float(np.clip(bend, 1e-12, 1e30))
 
