@@ -53,10 +53,12 @@ def duality_gap(
     ----------
     datafit : Datafit
         A loss with a conjugate.
-    y, weight : arrays of shape (n,)
-        Target and sample weights.
-    slope : array of shape (n,) or (n, outputs)
+    y : array of shape (n,) or (n, outputs)
+        Target.
+    slope : array of the shape of `y`
         Derivative of the loss with respect to each prediction.
+    weight : array of shape (n,)
+        Sample weights.
     objective : float
         Loss plus penalty.
     shrink, price
