@@ -25,16 +25,6 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.fixture(scope="module")
-def sensing():
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((80, 200))
-    A /= np.linalg.norm(A, axis=0)
-    x = np.zeros(200)
-    x[rng.choice(200, 8, replace=False)] = rng.choice([-1, 1], 8) * rng.uniform(1, 2, 8)
-    return A, x
-
-
 class TestGains:
     GRID = np.concatenate([np.linspace(-5, 5, 20_001), [0.0]])
 
