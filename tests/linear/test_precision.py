@@ -15,6 +15,7 @@ from thresher.linear import (
     ElasticNet,
     GroupLasso,
     Lasso,
+    LassoCV,
     MultiTaskLasso,
     SparseGLM,
     SparseLogistic,
@@ -153,3 +154,10 @@ def test_only_what_needs_it_is_restated():
     for design, restated in ((X, False), (X + 10, False), (X + 1e5, True)):
         problem = Problem.build(design, y, datafits.Squares(), penalties.L1(0.1))
         assert (condition(problem).problem.design is not problem.design) == restated
+
+
+def test_single_precision_meets_the_default_tolerance_in_every_fold():
+    X, y = load_wine(return_X_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LassoCV(cv=5).fit(X.astype("float32"), y.astype(float))

@@ -96,7 +96,7 @@ class Descent(Solver):
         epsilon = float(np.finfo(problem.design.dtype).eps)
         rounding = epsilon * float(np.max(np.abs(problem.y), initial=0.0))
         floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
-        tolerance = max(self.tol * scale, 8 * epsilon * scale, floor)
+        tolerance = max(self.tol * scale, 32 * epsilon * scale, floor)
         criterion, rounds, converged = self.descend(
             quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, problem.shared("trail")
         )
