@@ -2,6 +2,7 @@
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 
@@ -195,6 +196,26 @@ def test_a_model_whose_embedding_is_all_it_has(book, tmp_path):
         code=1,
     )
     assert "no list of blocks" in output or "no layer to prune" in output
+
+
+def test_an_interruption_reported_as_an_error_is_an_interruption(monkeypatch, tmp_path):
+    """As safetensors does that is interrupted while it reads a tensor."""
+
+    def interrupted(model: str, **options: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape of object type") from None
+
+    monkeypatch.setattr("thresher.workflow.PruneJob", interrupted)
+    # A shell that runs the tests in the background has them ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        arguments = ("prune", tmp_path, "--density", 0.5, "--out", tmp_path / "out")
+        assert "goes on where it stopped" in run(*arguments, code=130)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_importing_is_quick_and_loads_no_torch():

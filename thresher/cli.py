@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -15,17 +20,48 @@ _FOLDER = click.Path(path_type=Path)
 _DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
 
 
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Note each Ctrl-C, as compiled code may report one as an error of its own.
+
+    safetensors, interrupted while it reads a tensor, raises ``ValueError``.
+    """
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    # Whoever ignores the signal, or runs the command off the main thread, keeps it so.
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class _Command(click.Group):
     """Turns errors about the user's input into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ThresherError as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted; the same command again goes on where it stopped", err=True)
-            sys.exit(130)
+        with _interruptions() as interruptions:
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt) as error:
+                if interruptions or isinstance(error, KeyboardInterrupt):
+                    click.echo(
+                        "\ninterrupted; the same command again goes on where it stopped", err=True
+                    )
+                    sys.exit(130)
+                if isinstance(error, ThresherError):
+                    raise click.ClickException(str(error)) from error
+                raise
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
