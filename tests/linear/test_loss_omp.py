@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import OptionError
@@ -37,9 +39,9 @@ class TestGains:
         X /= np.linalg.norm(X, axis=0)
         r, cost = rng.standard_normal(20), rng.uniform(0.0, 0.6, 5)
         rule = _GAINS[loss]
-        found = rule(X, r, cost)
+        found = rule(Columns(X, r), cost)
         if norm == "l0":
-            found = _counting_gain(rule(X, r, np.zeros(5)), cost)
+            found = _counting_gain(rule(Columns(X, r), np.zeros(5)), cost)
         assert np.count_nonzero(found) > 0
         for j in range(5):
             values = _LOSSES[loss](r[:, None] - np.outer(X[:, j], self.GRID))
@@ -72,11 +74,11 @@ class TestGains:
     def test_square_root_and_counting_by_hand(self):
         # ||r|| = 5, c = 3: the loss falls to 4, less a cost of 0.25.
         X, r = np.array([[1.0], [0.0]]), np.array([3.0, 4.0])
-        fall = _GAINS["square-root"](X, r, np.zeros(1))
+        fall = _GAINS["square-root"](Columns(X, r), np.zeros(1))
         np.testing.assert_allclose(_counting_gain(fall, np.array([0.25])), 0.75)
         np.testing.assert_allclose(_counting_gain(fall, np.array([1.5])), 0.0)
         # Squares: 9 less the cost.
-        fall = _GAINS["lasso"](X, r, np.zeros(1))
+        fall = _GAINS["lasso"](Columns(X, r), np.zeros(1))
         np.testing.assert_allclose(_counting_gain(fall, np.array([0.25])), 8.75)
 
 
@@ -143,6 +145,30 @@ class TestLossOMP:
         np.testing.assert_allclose(robust.coef_, x, atol=1e-8)
         assert np.linalg.norm(plain.coef_ - x) > 1
 
+    @EACH
+    @pytest.mark.parametrize("norm", ["l1", "l0"])
+    def test_a_sparse_matrix_gives_what_a_dense_one_does(self, loss, norm):
+        X = sparse.random_array((60, 30), density=0.2, rng=3, format="csc")
+        rng = np.random.default_rng(3)
+        y = X @ np.where(np.arange(30) < 4, 2.0, 0.0) + 1 + 0.1 * rng.standard_normal(60)
+        weight = rng.integers(0, 4, 60)
+        model = LossOMP(6, loss=loss, norm=norm, alpha=0.01)
+        expected = clone(model).fit(X.toarray(), y, weight)
+        found = model.fit(X, y, weight)
+        np.testing.assert_array_equal(found.support_, expected.support_)
+        np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-10)
+        np.testing.assert_allclose(found.intercept_, expected.intercept_, atol=1e-10)
+
+    @EACH
+    def test_a_weight_of_two_is_two_samples(self, loss, sensing):
+        A, x = sensing
+        rng = np.random.default_rng(4)
+        y, weight = A @ x + 0.1 * rng.standard_normal(80), rng.integers(0, 3, 80)
+        weighted = LossOMP(8, loss=loss).fit(A, y, weight)
+        repeated = LossOMP(8, loss=loss).fit(np.repeat(A, weight, axis=0), np.repeat(y, weight))
+        np.testing.assert_array_equal(weighted.support_, repeated.support_)
+        np.testing.assert_allclose(weighted.coef_, repeated.coef_, atol=1e-8)
+
     def test_small_weights_lead_the_choice(self, sensing):
         A, x = sensing
         weights = np.where(x != 0, 0.1, 2.0)
@@ -163,6 +189,7 @@ class TestLossOMP:
             ({"weights": np.r_[np.nan, np.ones(199)]}, "got nan at 0"),
             ({"n_nonzero_coefs": 2.5}, "n_nonzero_coefs must be a whole number"),
             ({"n_nonzero_coefs": 0}, "n_nonzero_coefs must be a whole number"),
+            ({"n_nonzero_coefs": 201}, "cannot choose 201 of 200 columns; ask for 1 to 200"),
         ],
     )
     def test_bad_options_are_refused(self, options, message, sensing):

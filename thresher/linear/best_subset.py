@@ -9,7 +9,7 @@ import numpy as np
 from ..core.options import check_count, check_whole
 from ..core.top_k import top_k_mask
 from .greedy import Columns
-from .pursuit import WeightedGreedyRegressor
+from .pursuit import GreedyRegressor
 from .support_fit import SupportFit, inverse_gram
 from .weighted_columns import WeightedColumns
 
@@ -98,7 +98,7 @@ def _refit(
     return coefficients, coefficients**2 / np.diag(inverse), y - chosen @ coefficients
 
 
-class BestSubset(WeightedGreedyRegressor):
+class BestSubset(GreedyRegressor):
     """Least squares on the best `k` columns.
 
     Starts from the columns most correlated with the target and from hard thresholding pursuit,

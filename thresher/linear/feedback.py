@@ -14,6 +14,7 @@ from ..core.top_k import top_k_mask
 from .greedy import Columns
 from .pursuit import GreedyRegressor
 from .thresholding import Recovery, check_measurements, check_sparsity, iterate, least_squares
+from .weighted_columns import WeightedColumns
 
 
 class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
@@ -122,28 +123,30 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
 
         return iterate(A, y, step, self.tol, self.max_iter)
 
-    def _select(self, X: np.ndarray, y: np.ndarray) -> Columns:
-        self.recovery_ = self.recover(X, y)
-        columns = Columns(X, y)
+    def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
+        self.recovery_ = self.recover(columns.dense(), y)
+        fitted = Columns(columns, y)
         for j in np.flatnonzero(self.recovery_.coef):
-            columns.add(int(j))
-        return columns
+            fitted.add(int(j))
+        return fitted.chosen, fitted.coefficients()
 
-    def fit(self, X: Any, y: Any) -> ThresholdingWithFeedback:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ThresholdingWithFeedback:
         """Find the support and fit its coefficients.
 
         Parameters
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            Features.
+            Features; a sparse matrix is made dense.
         y : array of shape (n_samples,)
             Target.
+        sample_weight : array of shape (n_samples,), optional
+            Weights, not negative: a sample of weight two counts as two samples.
 
         Returns
         -------
         self
             Fitted.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         self.n_iter_ = self.recovery_.n_iter
         return self

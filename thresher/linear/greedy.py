@@ -9,11 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.errors import OptionError
+from .weighted_columns import WeightedColumns
 
-# Given the residual, how much the objective falls if each column enters.
-Gain = Callable[[np.ndarray], np.ndarray]
-# How much it falls if each of the chosen columns leaves.
-Removal = Callable[["Columns"], np.ndarray]
+# How much the objective falls if each of all columns enters, or each of the chosen ones leaves.
+Gain = Callable[["Columns"], np.ndarray]
 
 
 class Columns:
@@ -21,13 +20,13 @@ class Columns:
 
     Parameters
     ----------
-    X : array or sparse matrix of shape (n, p)
+    X : array of shape (n, p), or WeightedColumns
         The columns, of unit norm.
     y : array of shape (n,)
         What they approximate.
     """
 
-    def __init__(self, X: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, X: np.ndarray | WeightedColumns, y: np.ndarray) -> None:
         self.X = X
         self.target = y
         self._start()
@@ -39,11 +38,21 @@ class Columns:
         self._triangle = np.empty((0, 0))
         self._products: list[float] = []
 
+    def take(self, index: list[int] | slice) -> np.ndarray:
+        """Return some columns, of shape (n, k), as a dense array."""
+        if isinstance(self.X, WeightedColumns):
+            return self.X.take(index)
+        return np.asarray(self.X[:, index], dtype=float)
+
+    def correlate(self) -> np.ndarray:
+        """Return the products of all columns with the residual, of shape (p,)."""
+        if isinstance(self.X, WeightedColumns):
+            return self.X.correlate(self.residual)
+        return self.X.T @ self.residual
+
     def add(self, j: int) -> bool:
         """Add column `j`; return False if the chosen ones already span it."""
-        column = self.X[:, [j]]
-        column = np.asarray(column.toarray() if hasattr(column, "toarray") else column)[:, 0]
-        rest = column.astype(float)
+        rest = column = self.take([j])[:, 0]
         shares = np.zeros(len(self.chosen))
         for _ in range(2):  # twice is enough to be orthogonal to working precision
             share = self._basis.T @ rest
@@ -83,7 +92,7 @@ def greedy_support(
     count: int,
     gain: Gain,
     tolerance: float = 0.0,
-    removal: Removal | None = None,
+    removal: Gain | None = None,
 ) -> Columns:
     """Choose columns one after another, each time refitting.
 
@@ -94,7 +103,7 @@ def greedy_support(
     count : int
         Largest number of columns.
     gain : callable
-        ``gain(residual)``: the worth of each column; the largest enters, and none if it is
+        ``gain(columns)``: the worth of each column; the largest enters, and none if it is
         not positive.
     tolerance : float, default 0
         Add no more when the norm of the residual is at most this.
@@ -121,7 +130,7 @@ def greedy_support(
     while True:
         entry, best = 0.0, 0
         if len(columns.chosen) < count and np.linalg.norm(columns.residual) > floor:
-            worth = np.where(barred, -np.inf, gain(columns.residual))
+            worth = np.where(barred, -np.inf, gain(columns))
             best = int(np.argmax(worth))
             entry = float(worth[best])
         if removal is not None and columns.chosen:

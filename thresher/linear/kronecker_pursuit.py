@@ -87,11 +87,12 @@ def kronecker_omp(factors: Sequence[Any], y: Any, counts: Sequence[int]) -> np.n
         raise OptionError(f"counts {list(counts)} must lie between 1 and {shape}, one per factor")
     norms = [np.linalg.norm(matrix, axis=0) for matrix in matrices]
     unit = [m / np.where(norm > 0, norm, 1) for m, norm in zip(matrices, norms, strict=True)]
-    columns = Columns(functools.reduce(np.kron, unit), y)
+    dictionary: np.ndarray = functools.reduce(np.kron, unit)
+    columns = Columns(dictionary, y)
     sets: list[list[int]] = [[] for _ in shape]
     floor = 1e-12 * float(np.linalg.norm(y))
     while np.linalg.norm(columns.residual) > floor:
-        worth = np.abs(columns.X.T @ columns.residual).reshape(shape)
+        worth = np.abs(columns.correlate()).reshape(shape)
         for axis, (chosen, count) in enumerate(zip(sets, counts, strict=True)):
             if len(chosen) == count:  # a full set takes no other index
                 worth = _only(worth, axis, chosen)

@@ -16,7 +16,7 @@ from ..core.options import check_count, check_number
 from . import _linear
 from .design import thread_count
 from .path import Path
-from .pursuit import WeightedGreedyRegressor, positive_weights
+from .pursuit import GreedyRegressor, positive_weights
 from .weighted_columns import WeightedColumns
 
 # Rounding of correlations, relative to the largest at the start.
@@ -131,7 +131,7 @@ def _check_options(method: str, count: int | None, alpha_min: float, available: 
         check_count("n_nonzero_coefs", count, available)
 
 
-class LARS(WeightedGreedyRegressor):
+class LARS(GreedyRegressor):
     """Least angle regression: columns enter one by one, and share the angle to the residual.
 
     Where matching pursuit gives all to the column that correlates most, the coefficients of

@@ -12,9 +12,9 @@ from scipy.optimize import linprog
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError, nearest
-from ..core.options import check_whole
 from .greedy import Columns, greedy_support
-from .pursuit import GreedyRegressor
+from .pursuit import GreedyRegressor, checked_count
+from .weighted_columns import WeightedColumns
 
 
 class LossOMP(Catalogued, GreedyRegressor):
@@ -27,8 +27,9 @@ class LossOMP(Catalogued, GreedyRegressor):
 
     Parameters
     ----------
-    n_nonzero_coefs : int, default 10
-        How many columns at most, and never more than there are.
+    n_nonzero_coefs : int, optional
+        How many columns at most; a tenth of them (one at least) by default, as in
+        scikit-learn, and never more than samples.
     loss : {"lasso", "square-root", "absolute"}, default "lasso"
         ``||r||^2``, ``||r||_2`` (its best `alpha` does not depend on the noise) or
         ``||r||_1`` (not disturbed by gross errors in a few samples), plus the penalty.
@@ -56,7 +57,8 @@ class LossOMP(Catalogued, GreedyRegressor):
     Raises
     ------
     OptionError
-        If an option is out of range, or weights have another length.
+        If an option is out of range, weights have another length, or more columns are asked
+        for than there are.
 
     References
     ----------
@@ -77,7 +79,7 @@ class LossOMP(Catalogued, GreedyRegressor):
 
     def __init__(
         self,
-        n_nonzero_coefs: int = 10,
+        n_nonzero_coefs: int | None = None,
         *,
         loss: str = "lasso",
         alpha: float = 0.0,
@@ -92,25 +94,34 @@ class LossOMP(Catalogued, GreedyRegressor):
         self.norm = norm
         self.fit_intercept = fit_intercept
 
-    def _select(self, X: np.ndarray, y: np.ndarray) -> Columns:
-        weights = self._checked_weights(X.shape[1])
-        columns = (_AbsoluteColumns if self.loss == "absolute" else Columns)(X, y)
-        count = min(self.n_nonzero_coefs, *X.shape)
-        rule, loss = _GAINS[self.loss], _LOSSES[self.loss]
+    def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
+        rows, available = columns.shape
+        weights = self._checked_weights(available)
+        count = min(checked_count(self.n_nonzero_coefs, available), rows)
+        fitted = self._columns(columns, y)
+        gain, loss = _GAINS[self.loss], _LOSSES[self.loss]
         if self.norm == "l1":
             cost = self.alpha * weights
-            return greedy_support(columns, count, lambda rest: rule(X, rest, cost))
-        cost = self.alpha * weights**2
-        return greedy_support(
-            columns,
-            count,
-            lambda rest: _counting_gain(rule(X, rest, np.zeros_like(cost)), cost),
-            removal=lambda fitted: _removal_gain(fitted, loss, cost),
-        )
+            found = greedy_support(fitted, count, lambda now: gain(now, cost))
+        else:
+            cost, free = self.alpha * weights**2, np.zeros(available)
+            found = greedy_support(
+                fitted,
+                count,
+                lambda now: _counting_gain(gain(now, free), cost),
+                removal=lambda now: _removal_gain(now, loss, cost),
+            )
+        return found.chosen, found.coefficients()
+
+    def _columns(self, columns: WeightedColumns, y: np.ndarray) -> Columns:
+        if self.loss != "absolute":
+            return Columns(columns, y)
+        # The rows hold the roots of the weights already, enough for squares.
+        roots = columns.roots
+        return _AbsoluteColumns(columns.dense() * roots[:, None], y * roots)
 
     def _checked_weights(self, columns: int) -> np.ndarray:
         """Return the weights, or raise for the first option that is out of range."""
-        check_whole("n_nonzero_coefs", self.n_nonzero_coefs)
         for name, value, known in (("loss", self.loss, _GAINS), ("norm", self.norm, ("l1", "l0"))):
             if value not in known:
                 raise OptionError(f"there is no {name} {value!r}; {nearest(str(value), known)}")
@@ -140,7 +151,7 @@ def _removal_gain(
     With least squares the residual is orthogonal to column j, so that for the lasso this is the
     cost less the squared coefficient.
     """
-    parts = columns.X[:, columns.chosen] * columns.coefficients()
+    parts = columns.take(columns.chosen) * columns.coefficients()
     rest = columns.residual[:, None]
     saved = cost[columns.chosen]
     gain = saved - (loss(rest + parts) - loss(rest))
@@ -148,29 +159,30 @@ def _removal_gain(
     return np.where(gain > 1e-10 * saved, gain, 0.0)
 
 
-def _lasso_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.ndarray:
+def _lasso_gain(columns: Columns, cost: np.ndarray) -> np.ndarray:
     """Return ``(|c| - cost / 2)^2`` for the correlation c, or 0."""
-    return np.maximum(np.abs(X.T @ residual) - cost / 2, 0) ** 2
+    return np.maximum(np.abs(columns.correlate()) - cost / 2, 0) ** 2
 
 
-def _square_root_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.ndarray:
+def _square_root_gain(columns: Columns, cost: np.ndarray) -> np.ndarray:
     """Return ``||r|| - cost |c| - sqrt((1 - cost^2) (||r||^2 - c^2))``, or 0."""
-    norm = np.linalg.norm(residual)
-    size = np.minimum(np.abs(X.T @ residual), norm)
+    norm = np.linalg.norm(columns.residual)
+    size = np.minimum(np.abs(columns.correlate()), norm)
     outside = np.sqrt(np.maximum(1 - cost**2, 0)) * np.sqrt(norm**2 - size**2)
     return np.where(size > cost * norm, norm - cost * size - outside, 0)
 
 
-def _absolute_gain(X: np.ndarray, residual: np.ndarray, cost: np.ndarray) -> np.ndarray:
+def _absolute_gain(columns: Columns, cost: np.ndarray) -> np.ndarray:
     """Return the gain of the best single coefficient: a weighted median for each column."""
-    rows, columns = X.shape
+    X, residual = columns.take(slice(None)), columns.residual
+    rows, size = X.shape
     slopes = np.vstack([np.abs(X), cost])
-    kinks = np.zeros((rows + 1, columns))
+    kinks = np.zeros((rows + 1, size))
     np.divide(residual[:, None], X, out=kinks[:rows], where=X != 0)
     order = np.argsort(kinks, axis=0)
     passed = np.cumsum(np.take_along_axis(slopes, order, axis=0), axis=0)
     middle = np.argmax(passed >= passed[-1] / 2, axis=0)
-    best = np.take_along_axis(kinks, order, axis=0)[middle, np.arange(columns)]
+    best = np.take_along_axis(kinks, order, axis=0)[middle, np.arange(size)]
     reached = np.abs(residual[:, None] - X * best).sum(axis=0) + cost * np.abs(best)
     return np.maximum(np.abs(residual).sum() - reached, 0)
 
@@ -204,7 +216,7 @@ class _AbsoluteColumns(Columns):
         self._refit()
 
     def _refit(self) -> None:
-        chosen = self.X[:, self.chosen]
+        chosen = self.take(self.chosen)
         rows, size = chosen.shape
         # Residual = above - below, both non-negative; the sum of both is minimised.
         goal = np.concatenate([np.zeros(size), np.ones(2 * rows)])

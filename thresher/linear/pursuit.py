@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = [
     "GreedyRegressor",
     "OrthogonalMatchingPursuit",
-    "WeightedGreedyRegressor",
     "batch_omp",
+    "checked_count",
     "positive_weights",
 ]
 
@@ -21,7 +21,6 @@ from ..core.errors import DataError, OptionError
 from ..core.options import check_count, check_number, check_whole
 from . import _linear
 from .design import thread_count
-from .greedy import Columns
 from .weighted_columns import WeightedColumns
 
 
@@ -133,10 +132,32 @@ def positive_weights(
     return X, y.astype(float), weight
 
 
-class GreedyRegressor(RegressorMixin, BaseEstimator):
-    """What the greedy estimators share: centring, unit columns, and the refit.
+def checked_count(asked: int | None, available: int) -> int:
+    """Return how many columns may be chosen.
 
-    Subclasses override ``_choose``, or ``_select`` where they need a dense array.
+    Parameters
+    ----------
+    asked : int, optional
+        What the user asked for; a tenth of the columns (one at least) by default, as in
+        scikit-learn.
+    available : int
+        How many columns there are.
+
+    Raises
+    ------
+    OptionError
+        Unless a whole number from 1 to `available` is asked for.
+    """
+    if asked is None:
+        return max(available // 10, 1)
+    check_count("n_nonzero_coefs", asked, available)
+    return asked
+
+
+class GreedyRegressor(RegressorMixin, BaseEstimator):
+    """What the greedy estimators share: weights, centring, unit columns, and the refit.
+
+    Subclasses override ``_choose``.
     """
 
     def __sklearn_tags__(self) -> Any:
@@ -146,10 +167,6 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
 
     def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
         """Return the chosen columns, in the order of choice, and their coefficients."""
-        found = self._select(columns.dense(), y)
-        return found.chosen, found.coefficients()
-
-    def _select(self, X: np.ndarray, y: np.ndarray) -> Columns:
         raise NotImplementedError
 
     def _validated(
@@ -160,7 +177,7 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         )
         return positive_weights(X, y, sample_weight)
 
-    def fit(self, X: Any, y: Any) -> GreedyRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> GreedyRegressor:
         """Choose columns and fit their coefficients.
 
         Parameters
@@ -169,6 +186,8 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
             Features; computed with in double precision.
         y : array of shape (n_samples,)
             Target.
+        sample_weight : array of shape (n_samples,), optional
+            Weights, not negative: a sample of weight two counts as two samples.
 
         Returns
         -------
@@ -176,9 +195,6 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
             choice.
         """
-        return self._fit(X, y, None)
-
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> GreedyRegressor:
         X, y, weight = self._validated(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept)
         target, mean = columns.target(y)
@@ -200,31 +216,7 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         return np.asarray(X @ self.coef_) + self.intercept_
 
 
-class WeightedGreedyRegressor(GreedyRegressor):
-    """A greedy estimator of squared losses, which sample weights may scale."""
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> WeightedGreedyRegressor:
-        """Choose columns and fit their coefficients.
-
-        Parameters
-        ----------
-        X, y
-            As without weights: features of shape (n_samples, n_features), dense or sparse, and
-            the target of shape (n_samples,).
-        sample_weight : array of shape (n_samples,), optional
-            Weights, not negative: a sample of weight two counts as two samples.
-
-        Returns
-        -------
-        self
-            With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
-            choice.
-        """
-        self._fit(X, y, sample_weight)
-        return self
-
-
-class OrthogonalMatchingPursuit(WeightedGreedyRegressor):
+class OrthogonalMatchingPursuit(GreedyRegressor):
     """Least squares on columns chosen one at a time by their correlation with the residual.
 
     Parameters
@@ -267,10 +259,7 @@ class OrthogonalMatchingPursuit(WeightedGreedyRegressor):
 
     def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
         rows, available = columns.shape
-        count = self.n_nonzero_coefs
-        if count is None:
-            count = max(available // 10, 1)
-        check_count("n_nonzero_coefs", count, available)
+        count = checked_count(self.n_nonzero_coefs, available)
         check_number("tol", self.tol, least=0.0)
         chosen = np.empty(min(count, rows), dtype=np.int64)
         coefficients = np.empty(len(chosen))

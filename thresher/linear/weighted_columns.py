@@ -33,6 +33,8 @@ class WeightedColumns:
 
     Attributes
     ----------
+    roots : array of shape (n,)
+        Roots of the sample weights, by which the rows are multiplied.
     averages : array of shape (p,)
         What was taken from the columns as given; zero if they were not centred.
     scale : array of shape (p,)
@@ -42,13 +44,13 @@ class WeightedColumns:
     def __init__(
         self, X: Any, weight: np.ndarray | None = None, centre: bool = True, unit: bool = True
     ) -> None:
-        self._roots = np.ones(X.shape[0]) if weight is None else np.sqrt(weight)
+        self.roots = np.ones(X.shape[0]) if weight is None else np.sqrt(weight)
         self._weighted = weight is not None
-        self._total = float(self._roots @ self._roots)
+        self._total = float(self.roots @ self.roots)
         self.centred = centre
         self.averages = np.zeros(X.shape[1])
         if centre:
-            self.averages = np.asarray(X.T @ (self._roots**2 / self._total), dtype=float)
+            self.averages = np.asarray(X.T @ (self.roots**2 / self._total), dtype=float)
         prepare = self._sparse if sparse.issparse(X) else self._dense
         self._matrix, self._shift, self.scale = prepare(X, unit)
         self.shape: tuple[int, int] = X.shape
@@ -66,7 +68,7 @@ class WeightedColumns:
         else:  # the squares of some columns would leave the range of numbers
             matrix *= np.where(varies, 1 / scale, 0)
         if self._weighted:
-            matrix *= self._roots[:, None]
+            matrix *= self.roots[:, None]
         if unit:
             norms = np.sqrt(np.einsum("ij,ij->j", matrix, matrix))
             # Where only samples of little weight differ, a column is constant too.
@@ -84,12 +86,12 @@ class WeightedColumns:
         scale = _common(largest, unit)
         matrix.data /= scale[column]
         shift = self.averages / scale
-        weight = (self._roots**2)[matrix.indices]
+        weight = (self.roots**2)[matrix.indices]
         kept = np.bincount(column, weight, X.shape[1])
         square = np.bincount(column, weight * (matrix.data - shift[column]) ** 2, X.shape[1])
         norms = np.sqrt(square + np.maximum(self._total - kept, 0) * shift**2)
         varies = norms > (_CONSTANT * largest / scale * np.sqrt(self._total) if self.centred else 0)
-        matrix.data *= self._roots[matrix.indices]
+        matrix.data *= self.roots[matrix.indices]
         factor = np.where(varies, 1 / np.where(varies & unit, norms, 1), 0)
         matrix.data *= factor[column]
         scale = np.where(varies & unit, scale * norms, scale)
@@ -98,19 +100,19 @@ class WeightedColumns:
     @property
     def arguments(self) -> tuple:
         """What the compiled kernels take: the design, then what is taken from its columns."""
-        roots = None if self._shift is None else self._roots
+        roots = None if self._shift is None else self.roots
         return (*Design(self._matrix).arguments, roots, self._shift)
 
     def target(self, y: np.ndarray) -> tuple[np.ndarray, float]:
         """Return a target treated as the columns are, and its weighted mean."""
-        mean = float(self._roots**2 @ y) / self._total if self.centred else 0.0
-        return self._roots * (y - mean), mean
+        mean = float(self.roots**2 @ y) / self._total if self.centred else 0.0
+        return self.roots * (y - mean), mean
 
     def correlate(self, vectors: np.ndarray) -> np.ndarray:
         """Return the products of all columns with vectors of shape (n,) or (n, k)."""
         products = np.asarray(self._matrix.T @ vectors)
         if self._shift is not None:
-            products -= np.multiply.outer(self._shift, self._roots @ vectors)
+            products -= np.multiply.outer(self._shift, self.roots @ vectors)
         return products
 
     def take(self, index: Any) -> np.ndarray:
@@ -119,7 +121,7 @@ class WeightedColumns:
         if not sparse.issparse(chosen):
             return np.asarray(chosen)
         dense = chosen.toarray()
-        return dense if self._shift is None else dense - np.outer(self._roots, self._shift[index])
+        return dense if self._shift is None else dense - np.outer(self.roots, self._shift[index])
 
     def dense(self) -> np.ndarray:
         """Return all columns as a dense array."""
