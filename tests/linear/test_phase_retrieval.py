@@ -55,7 +55,7 @@ def test_unrecoverable_warns_or_stays_sparse():
 
 def test_bad_input(measured):
     A, _, y = measured
-    with pytest.raises(OptionError, match="cannot keep 201 of 200"):
+    with pytest.raises(OptionError, match="cannot choose 201 of 200"):
         SparsePhaseRetrieval(201).fit(A, y)
     with pytest.raises(DataError, match="must not be negative"):
         SparsePhaseRetrieval(6).fit(A, -y)

@@ -70,7 +70,7 @@ def test_bad_options(people):
         LocallyPrivateRegression(-1).fit(X, y)
     with pytest.raises(OptionError, match="protocol must be"):
         LocallyPrivateRegression(protocol="central").fit(X, y)
-    with pytest.raises(OptionError, match="k must not exceed the 12 features, got 13"):
+    with pytest.raises(OptionError, match="cannot choose 13 of 12 features"):
         LocallyPrivateRegression(protocol="interactive", k=13).fit(X, y)
     with pytest.raises(OptionError, match=r"k must be a whole number of at least 1, got 2\.5"):
         LocallyPrivateRegression(protocol="interactive", k=2.5).fit(X, y)

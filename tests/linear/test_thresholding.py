@@ -80,7 +80,7 @@ class TestEveryMethod:
     @pytest.mark.parametrize(
         ("k", "message"),
         [
-            (201, "cannot keep 201 of 200"),
+            (201, "cannot choose 201 of 200"),
             (0, "k must be a whole number of at least 1, got 0"),
             (2.5, "k must be a whole number of at least 1, got 2.5"),
         ],

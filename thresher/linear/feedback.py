@@ -10,10 +10,11 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from ..core.card import Card, Catalogued
+from ..core.options import check_count
 from ..core.top_k import top_k_mask
 from .greedy import Columns
 from .pursuit import GreedyRegressor
-from .thresholding import Recovery, check_measurements, check_sparsity, iterate, least_squares
+from .thresholding import Recovery, check_measurements, iterate, least_squares
 from .weighted_columns import WeightedColumns
 
 
@@ -104,7 +105,7 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
             If an option is out of range.
         """
         A, y = check_measurements(A, y)
-        check_sparsity(self.k, A.shape[1])
+        check_count("k", self.k, A.shape[1], "entries")
         gram = A @ A.T
         gram[np.diag_indices_from(gram)] += 1e-12 * max(float(np.trace(gram)), 1e-300) / len(y)
         factor = cho_factor(gram)

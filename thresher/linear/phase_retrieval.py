@@ -14,7 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_X_y
 
 from ..core.card import Card, Catalogued
-from ..core.errors import DataError, OptionError
+from ..core.errors import DataError
+from ..core.options import check_count
 from ..core.prox import top_k
 from ..core.top_k import top_k_mask
 
@@ -103,8 +104,7 @@ class SparsePhaseRetrieval(Catalogued, BaseEstimator):
             If the vector did not settle.
         """
         A, y = check_X_y(A, y, dtype=np.float64, y_numeric=True)
-        if not 1 <= self.k <= A.shape[1]:
-            raise OptionError(f"cannot keep {self.k} of {A.shape[1]} entries; keep 1 or more")
+        check_count("k", self.k, A.shape[1], "entries")
         if y.min() < 0 or not np.any(y):
             raise DataError(f"magnitudes must not be negative nor all zero; least {y.min()}")
         # The step and the start are made for entries of unit variance.

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
-from ..core.options import check_whole
+from ..core.options import check_count, check_whole
 from ..core.prox import soft, top_k
 
 
@@ -213,9 +213,7 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
             raise OptionError(f"threshold must not be negative, got {self.threshold}")
         check_whole("rounds", self.rounds)
         if self.k is not None:
-            check_whole("k", self.k)
-            if self.k > features:
-                raise OptionError(f"k must not exceed the {features} features, got {self.k}")
+            check_count("k", self.k, features, "features")
         if not self.step > 0:
             raise OptionError(f"step must be positive, got {self.step}")
 

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
 from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.options import check_count, check_whole
 from ..core.prox import soft, top_k
 from ..core.top_k import top_k_mask
 
@@ -67,13 +67,6 @@ def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         if not np.all(np.isfinite(values)):
             raise DataError(f"{name} holds NaN or infinite values; leave out those measurements")
     return A, y
-
-
-def check_sparsity(k: int, columns: int) -> None:
-    """Raise OptionError unless `k` of `columns` entries can be kept."""
-    check_whole("k", k)
-    if k > columns:
-        raise OptionError(f"cannot keep {k} of {columns} entries; keep 1 to {columns}")
 
 
 def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter: int) -> Recovery:
@@ -158,7 +151,7 @@ def iht(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -
     performance (2010).
     """
     A, y = check_measurements(A, y)
-    check_sparsity(k, A.shape[1])
+    check_count("k", k, A.shape[1], "entries")
 
     def step(coef: np.ndarray) -> np.ndarray:
         gradient = A.T @ (y - A @ coef)
@@ -192,7 +185,7 @@ def hard_thresholding_pursuit(
     Foucart, Hard thresholding pursuit: an algorithm for compressive sensing (2011).
     """
     A, y = check_measurements(A, y)
-    check_sparsity(k, A.shape[1])
+    check_count("k", k, A.shape[1], "entries")
     size = 1 / np.linalg.norm(A, 2) ** 2 * A.shape[1] / A.shape[0]
 
     def step(coef: np.ndarray) -> np.ndarray:
@@ -213,7 +206,7 @@ def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000
     samples (2009).
     """
     A, y = check_measurements(A, y)
-    check_sparsity(k, A.shape[1])
+    check_count("k", k, A.shape[1], "entries")
     wide = min(2 * k, A.shape[1])
 
     def step(coef: np.ndarray) -> np.ndarray:
