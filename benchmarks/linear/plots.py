@@ -13,6 +13,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 COLOURS = {
     "thresher": "#d62728", "celer": "#1f77b4", "skglm": "#2ca02c", "adelie": "#ff7f0e",
@@ -59,7 +60,17 @@ def suboptimality_plot(problems):
         panel.set_title(item["problem"], fontsize=8)
         panel.legend(fontsize=7)
         panel.set(xlabel="seconds, warm", ylabel="suboptimality")
+        label_times(panel.xaxis)
     return figure
+
+
+def label_times(axis):
+    """Number a logarithmic axis so that labels don't overlap where it is short."""
+    least, most = axis.get_view_interval()
+    steps = (1, 2, 5) if most < 40 * least else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def main(source, folder):
