@@ -65,7 +65,7 @@ def suboptimality_plot(problems):
 
 
 def label_times(axis):
-    """Number a logarithmic axis so that labels don't overlap where it is short."""
+    """Choose the ticks of a logarithmic axis so that labels don't overlap where it is short."""
     least, most = axis.get_view_interval()
     steps = (1, 2, 5) if most < 40 * least else (1,)
     axis.set_major_locator(LogLocator(subs=steps))

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
+from thresher.linear import datafits
 from thresher.linear.datafits import Datafit
 
 from . import problems
@@ -123,3 +125,20 @@ def test_bounded_curvature_is_bounded(name):
     for size in (0.0, 1.0, 1e3):
         bend = problems.DATAFITS[name].curvature(y, size * prediction, weight)
         assert np.all(bend * min(width, 1.0) <= 10 * np.max(weight))
+
+
+def test_the_logistic_loss_is_exact_far_from_the_boundary():
+    margin = np.array([-800.0, -40.0, -1e-12, 0.0, 0.3, 40.0, 800.0])
+    y = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
+    loss = datafits.Logistic()
+    for k, (target, prediction) in enumerate(zip(y, y * margin, strict=True)):
+        one = (np.array([target]), np.array([prediction]), np.ones(1))
+        assert loss.value(*one) == pytest.approx(np.logaddexp(0, -margin[k]), rel=1e-14)
+        slope = -target * special.expit(-margin[k])
+        assert loss.gradient(*one) == pytest.approx(slope, rel=1e-14)
+        share = special.expit(-margin[k])
+        assert loss.curvature(*one) == pytest.approx(share * special.expit(margin[k]), rel=1e-14)
+        entropy = special.xlogy(share, share) + special.xlog1py(1 - share, -share)
+        assert loss.conjugate(one[0], loss.gradient(*one), one[2]) == pytest.approx(
+            entropy, rel=1e-12, abs=1e-15
+        )

@@ -1,23 +1,19 @@
 """Optimality conditions after every fit, for every pair of datafit and penalty."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
-from scipy import optimize, sparse, special
-from sklearn.exceptions import ConvergenceWarning
+from scipy import sparse
 
 from thresher.core.errors import OptionError
-from thresher.linear import SparseGLM, datafits, penalties
+from thresher.linear import datafits, penalties
 from thresher.linear.path import alpha_max
 from thresher.linear.solvers import (
     CoordinateDescent,
     GroupDescent,
     Problem,
     ProximalGradient,
-    Solution,
     Solver,
 )
 
@@ -255,155 +251,3 @@ def test_a_pair_that_cannot_be_solved_says_why():
     groups = np.arange(5)
     with pytest.raises(OptionError, match="5 entries for 12 columns"):
         GroupDescent().solve(problem.with_penalty(penalties.group_lasso(groups)))
-
-
-def test_same_fit_twice_is_identical():
-    X, y = problems.problem("logistic", 0)
-    problem = Problem.build(X, y, datafits.Logistic(), penalties.L1(0.05))
-    first, second = (CoordinateDescent().solve(problem) for _ in range(2))
-    assert np.array_equal(first.coef, second.coef)
-
-
-def wide(rows: int, columns: int, correlation: float, seed: int = 0):
-    """Return neighbours of the given correlation, and a target of a few of them."""
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((rows, columns))
-    for j in range(1, columns):
-        X[:, j] = correlation * X[:, j - 1] + np.sqrt(1 - correlation**2) * X[:, j]
-    return X, X[:, :: columns // 10].sum(axis=1) + 0.5 * rng.standard_normal(rows)
-
-
-@pytest.mark.parametrize("layout", ["dense", "csc"])
-@pytest.mark.parametrize("penalty", [penalties.L1(), penalties.L1L2(ridge=0.1), penalties.MCP()])
-def test_working_sets_within_the_nearest_tenth_miss_nothing(penalty, layout):
-    X, y = wide(60, 4000, 0.3)
-    X = sparse.csc_array(X) if layout == "csc" else X
-    problem = Problem.build(X, y, datafits.Squares(), penalty)
-    scale = float(np.max(np.abs(problem.null_gradient)))
-    problem = problem.with_penalty(penalty.scaled(alpha_max(problem) / 20))
-    solution = CoordinateDescent(tol=1e-9).solve(problem)
-    assert solution.converged
-    violation = problem.violation(solution.coef, problem.predict(solution.coef, solution.intercept))
-    assert violation <= 1e-4 * scale
-
-
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("positive", [True, False])
-def test_nearly_dependent_columns_reach_a_tight_gap(positive, weighted, intercept):
-    X, y = wide(80, 200, 0.995)
-    weight = np.random.default_rng(1).random(len(y)) + 0.1 if weighted else None
-    penalty = penalties.L1(positive=positive)
-    problem = Problem.build(X + 2, y, datafits.Squares(), penalty, weight, intercept)
-    problem = problem.with_penalty(penalty.scaled(alpha_max(problem) / 1000))
-    solution = CoordinateDescent(tol=1e-10).solve(problem)
-    assert solution.converged
-    assert solution.criterion <= 1e-10
-
-
-def test_the_logistic_loss_is_exact_far_from_the_boundary():
-    margin = np.array([-800.0, -40.0, -1e-12, 0.0, 0.3, 40.0, 800.0])
-    y = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
-    loss = datafits.Logistic()
-    for k, (target, prediction) in enumerate(zip(y, y * margin, strict=True)):
-        one = (np.array([target]), np.array([prediction]), np.ones(1))
-        assert loss.value(*one) == pytest.approx(np.logaddexp(0, -margin[k]), rel=1e-14)
-        slope = -target * special.expit(-margin[k])
-        assert loss.gradient(*one) == pytest.approx(slope, rel=1e-14)
-        share = special.expit(-margin[k])
-        assert loss.curvature(*one) == pytest.approx(share * special.expit(margin[k]), rel=1e-14)
-        entropy = special.xlogy(share, share) + special.xlog1py(1 - share, -share)
-        assert loss.conjugate(one[0], loss.gradient(*one), one[2]) == pytest.approx(
-            entropy, rel=1e-12, abs=1e-15
-        )
-
-
-@pytest.mark.parametrize("offset", [1e7, -1e7])
-def test_a_target_far_from_zero_is_centred_before_the_gap_is_measured(offset):
-    X, y = problems.problem("squares", 8, columns=COLUMNS)
-    far = Problem.build(X, y + offset, datafits.Squares(), penalties.L1())
-    far = far.with_penalty(far.penalty.scaled(0.1 * alpha_max(far)))
-    near = Problem.build(X, y, datafits.Squares(), far.penalty)
-    one, other = (CoordinateDescent(tol=1e-12, max_iter=50).solve(each) for each in (near, far))
-    # The gap is a difference of terms as large as the squared target: of `offset` itself they
-    # would leave no digit of it.
-    assert one.converged
-    assert other.converged
-    np.testing.assert_allclose(other.coef, one.coef, atol=1e-7)
-    assert other.intercept == pytest.approx(one.intercept + offset, abs=1e-6)
-
-
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_counts_of_zero_do_not_stop_the_descent_at_the_boundary(seed, share, intercept):
-    rng = np.random.default_rng(seed)
-    X = np.abs(rng.standard_normal((60, 20)))
-    y = share * rng.poisson(X[:, :3] @ [1.0, 0.5, 0.3] + 0.1).round()
-    problem = Problem.build(
-        X, y, datafits.PoissonIdentity(0.1), penalties.L1(0.01), intercept=intercept
-    )
-    solution = CoordinateDescent().solve(problem)
-    assert solution.converged
-    reached = problem.predict(solution.coef, solution.intercept)
-    assert reached.min() > -0.1 - 2e-3
-    assert problem.objective(solution.coef, reached) <= _by_programming(problem) + 1e-6
-
-
-def _by_programming(problem):
-    """Return the least objective over means that are not negative, by a general solver."""
-    X, y, strength = problem.design.matrix, problem.y, problem.penalty.alpha
-    n, p = X.shape
-    split = np.hstack([X, -X, np.ones((n, 1)) if problem.intercept else np.zeros((n, 1))])
-    background, price = problem.datafit.background, strength * (np.arange(2 * p + 1) < 2 * p)
-
-    def objective(point):
-        mean = np.maximum(split @ point + background, 1e-12)
-        slope = split.T @ (1 - y / mean) / n
-        return np.mean(mean - special.xlogy(y, mean)) + price @ point, slope + price
-
-    start = np.append(np.full(p, 0.1), np.zeros(p + 1))
-    inside = {"type": "ineq", "fun": lambda v: split @ v + background, "jac": lambda v: split}
-    bounds = [(0, None)] * (2 * p) + [(None, None)]
-    return optimize.minimize(
-        objective, start, jac=True, method="SLSQP", bounds=bounds, constraints=inside,
-        options={"maxiter": 500, "ftol": 1e-12},
-    ).fun  # fmt: skip
-
-
-def test_a_stall_is_told_from_too_few_rounds():
-    stalled = Solution(np.zeros(1), np.zeros(()), 0.1, "duality gap", 3, False, stalled=True)
-    with pytest.warns(ConvergenceWarning, match=r"stalled after 3 iterations.*; raise alpha"):
-        stalled.warn_unless_converged(1e-6)
-    short = replace(stalled, stalled=False)
-    with pytest.warns(ConvergenceWarning, match=r"scale after 3 iterations.*; raise max_iter"):
-        short.warn_unless_converged(1e-6)
-
-
-SHIFTED = [d for d in problems.DATAFITS.values() if d.shift_equivariant and d.smooth]
-
-
-@pytest.mark.parametrize("datafit", SHIFTED, ids=lambda datafit: type(datafit).__name__)
-@pytest.mark.parametrize("shift", [1e9, 1e11])
-def test_a_large_mean_of_the_target_changes_the_intercept_alone(datafit, shift):
-    X, y = problems.problem("tasks" if datafit.multiple_outputs else "squares", 0)
-    penalty = penalties.Rows(penalties.L1(0.1)) if datafit.multiple_outputs else penalties.L1(0.1)
-    far = y + shift
-    one, other = (
-        SparseGLM(datafit, penalty, tol=1e-10).fit(X, target) for target in (far - shift, far)
-    )
-    assert np.count_nonzero(one.coef_)
-    assert other.criterion_ >= 0
-    np.testing.assert_allclose(other.coef_, one.coef_, atol=1e-6)
-    np.testing.assert_allclose(other.intercept_ - shift, one.intercept_, atol=1e-15 * shift + 1e-6)
-
-
-@pytest.mark.parametrize("datafit", SHIFTED, ids=lambda datafit: type(datafit).__name__)
-@pytest.mark.parametrize(("rows", "level"), [(50, 0.0), (50, 1e11 + 0.1), (1, 3.0)])
-def test_a_constant_target_needs_no_coefficient(datafit, rows, level):
-    X = np.random.default_rng(0).standard_normal((rows, 4))
-    shape = (rows, 2) if datafit.multiple_outputs else (rows,)
-    penalty = penalties.Rows(penalties.L1(0.1)) if datafit.multiple_outputs else penalties.L1(0.1)
-    model = SparseGLM(datafit, penalty).fit(X, np.full(shape, level))
-    assert not np.any(model.coef_)
-    np.testing.assert_allclose(model.predict(X), level, atol=0.15)  # the width of a quantile

@@ -22,8 +22,11 @@ from thresher.linear import (
     datafits,
     penalties,
 )
+from thresher.linear.path import alpha_max
+from thresher.linear.solvers import CoordinateDescent, Problem
 from thresher.linear.solvers.conditioning import condition
-from thresher.linear.solvers.problem import Problem
+
+from . import problems
 
 
 def regression(seed=0):
@@ -161,3 +164,47 @@ def test_single_precision_meets_the_default_tolerance_in_every_fold():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LassoCV(cv=5).fit(X.astype("float32"), y.astype(float))
+
+
+@pytest.mark.parametrize("offset", [1e7, -1e7])
+def test_a_target_far_from_zero_is_centred_before_the_gap_is_measured(offset):
+    X, y = problems.problem("squares", 8, columns=9)
+    far = Problem.build(X, y + offset, datafits.Squares(), penalties.L1())
+    far = far.with_penalty(far.penalty.scaled(0.1 * alpha_max(far)))
+    near = Problem.build(X, y, datafits.Squares(), far.penalty)
+    one, other = (CoordinateDescent(tol=1e-12, max_iter=50).solve(each) for each in (near, far))
+    # The gap is a difference of terms as large as the squared target: of `offset` itself they
+    # would leave no digit of it.
+    assert one.converged
+    assert other.converged
+    np.testing.assert_allclose(other.coef, one.coef, atol=1e-7)
+    assert other.intercept == pytest.approx(one.intercept + offset, abs=1e-6)
+
+
+SHIFTED = [d for d in problems.DATAFITS.values() if d.shift_equivariant and d.smooth]
+
+
+@pytest.mark.parametrize("datafit", SHIFTED, ids=lambda datafit: type(datafit).__name__)
+@pytest.mark.parametrize("shift", [1e9, 1e11])
+def test_a_large_mean_of_the_target_changes_the_intercept_alone(datafit, shift):
+    X, y = problems.problem("tasks" if datafit.multiple_outputs else "squares", 0)
+    penalty = penalties.Rows(penalties.L1(0.1)) if datafit.multiple_outputs else penalties.L1(0.1)
+    far = y + shift
+    one, other = (
+        SparseGLM(datafit, penalty, tol=1e-10).fit(X, target) for target in (far - shift, far)
+    )
+    assert np.count_nonzero(one.coef_)
+    assert other.criterion_ >= 0
+    np.testing.assert_allclose(other.coef_, one.coef_, atol=1e-6)
+    np.testing.assert_allclose(other.intercept_ - shift, one.intercept_, atol=1e-15 * shift + 1e-6)
+
+
+@pytest.mark.parametrize("datafit", SHIFTED, ids=lambda datafit: type(datafit).__name__)
+@pytest.mark.parametrize(("rows", "level"), [(50, 0.0), (50, 1e11 + 0.1), (1, 3.0)])
+def test_a_constant_target_needs_no_coefficient(datafit, rows, level):
+    X = np.random.default_rng(0).standard_normal((rows, 4))
+    shape = (rows, 2) if datafit.multiple_outputs else (rows,)
+    penalty = penalties.Rows(penalties.L1(0.1)) if datafit.multiple_outputs else penalties.L1(0.1)
+    model = SparseGLM(datafit, penalty).fit(X, np.full(shape, level))
+    assert not np.any(model.coef_)
+    np.testing.assert_allclose(model.predict(X), level, atol=0.15)  # the width of a quantile
