@@ -16,8 +16,9 @@ from thresher.run.convolution import Geometry, as_matrix
 from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layout import named_layout
 from thresher.run.layouts import RowGroups
-from thresher.run.pack import Packing, choose_layouts
+from thresher.run.pack import choose_layouts
 from thresher.run.packed_conv import PackedConv2d
+from thresher.run.packing import Packing
 
 DENSE = "dense fp32"
 LAST = "dense fp32 channels-last"

@@ -205,8 +205,11 @@ def export(model: Path, out: Path) -> None:
 )
 @click.option("--tokens", default=32, show_default=True, help="Tokens to generate per run.")
 @click.option("--repeats", default=3, show_default=True, help="Interleaved runs of each model.")
-def bench(model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int) -> None:
+@click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+def bench(
+    model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool
+) -> None:
     """Pack sparse MODEL for this machine, and time it beside the dense original."""
     from .workflow import bench_folder
 
-    bench_folder(model, dense, batch, tokens, repeats)
+    bench_folder(model, dense, batch, tokens, repeats, layers)

@@ -255,18 +255,22 @@ def run_evidence(name: str | None, scale: float, seeds: int | None, out: Path) -
         _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
 
 
-def bench_folder(model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int) -> None:
+def bench_folder(
+    model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool
+) -> None:
     """``thresher bench``: choose layouts by measurement, then generate with both models.
 
     A folder that was saved packed keeps the layouts that it has.
     """
     from .run.bench import bench
-    from .run.pack import pack
+    from .run.pack import choose_layouts
     from .run.stored import describe_layouts
 
     packed = load_model(resolve(model), torch.bfloat16)
     if not describe_layouts(packed):
-        packed = pack(packed, batch=batch)
+        packing = choose_layouts(packed, batch)
+        packing.apply(packed)
+        packing.show(every_layer=layers)
     rival = load_model(resolve(dense), torch.bfloat16)
     _console.print(bench(rival, packed, new_tokens=tokens, repeats=repeats).table())
 

@@ -18,8 +18,9 @@ from thresher.run import _run, pack
 from thresher.run.convolution import Geometry, as_matrix, as_weight
 from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layouts import Bitmask, Csr, RowGroups
-from thresher.run.pack import DENSE, choose_layouts
+from thresher.run.pack import choose_layouts
 from thresher.run.packed_conv import PackedConv2d
+from thresher.run.packing import DENSE
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

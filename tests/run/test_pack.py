@@ -13,8 +13,9 @@ from torch import nn
 from thresher.core.errors import LayerError, OptionError
 from thresher.run import timing
 from thresher.run.layouts import Bitmask, Csr
-from thresher.run.pack import DENSE, choose_layouts, pack
+from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed_linear import PackedLinear
+from thresher.run.packing import DENSE, LayerChoice, Packing
 from thresher.run.timing import Comparison, compare
 
 
@@ -53,6 +54,36 @@ def test_nothing_wins_against_an_unreachable_gain():
     packing = choose_layouts(sparse_model(), batch=(1,), repeats=1, gain=1e9)
     assert {layer.layout for layer in packing.layers} == {DENSE}
     assert packing.layers[0].reason.startswith("best was")
+
+
+def test_the_table_has_a_row_for_each_kind_of_layer():
+    def layer(name, milliseconds, reason="", layout="csr"):
+        seconds = {DENSE: {1: milliseconds / 1e3}, "csr": {1: 1e-3}}
+        return LayerChoice(
+            name, (8, 4), torch.bfloat16, 0.5, "unstructured", layout, 2_000_000, 1_000_000,
+            seconds, reason=reason,
+        )  # fmt: skip
+
+    packing = Packing(
+        [
+            layer("blocks.0.up", 2.0),
+            layer("blocks.1.up", 4.0),
+            layer("blocks.0.down", 2.0, "best was csr, 1.01x", DENSE),
+            layer("blocks.1.down", 2.0, "best was csr, 1.01x", DENSE),
+            layer("blocks.2.down", 2.0, "no layout is smaller", DENSE),
+        ],
+        (1,),
+        "2 threads",
+    )
+    rows = list(zip(*(column.cells for column in packing.table().columns), strict=True))
+    assert rows == [
+        ("blocks.*.up", "2", "8 x 4", "0.500", "unstructured", "csr", "4.00", "2.00",
+         "6.000", "2.000", "3.00x"),
+        ("blocks.*.down", "3", "8 x 4", "0.500", "unstructured",
+         "dense (mostly: best was csr, 1.01x)", "6.00", "3.00", "6.000", "6.000", "1.00x"),
+    ]  # fmt: skip
+    names = list(packing.table(every_layer=True).columns[0].cells)
+    assert names == [layer.name for layer in packing.layers]
 
 
 def test_patterns_are_named():

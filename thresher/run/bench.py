@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["BenchResult", "bench"]
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from torch import nn
 
 from thresher.core.errors import OptionError
 
+from .packable import kind_of
 from .packed_linear import PackedLinear
 from .timing import Comparison, compare
 
@@ -176,7 +176,7 @@ def _layer_times(model: nn.Module) -> Iterator[dict[str, float]]:
         started.append(time.perf_counter())
 
     for name, module in _linear_layers(model):
-        kind = re.sub(r"\d+", "*", name)
+        kind = kind_of(name)
 
         def after(module: nn.Module, inputs: Any, output: Any, kind: str = kind) -> None:
             seconds[kind] += time.perf_counter() - started.pop()

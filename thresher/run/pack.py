@@ -2,153 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["LayerChoice", "Packing", "choose_layouts", "pack"]
+__all__ = ["choose_layouts", "pack"]
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
 
 from .layout import Layout, known_layouts, named_layout
 from .layouts import GroupedNofM, NofM
-from .packable import Packable, packable, packable_layers
+from .packable import Packable, packable_layers
 from .packed_linear import PackedLayer
-from .stored import record_layouts
+from .packing import DENSE, LayerChoice, Packing
 from .timing import Comparison, compare
-
-DENSE = "dense"
-
-
-@dataclass(frozen=True)
-class LayerChoice:
-    """What was measured for one layer, and the layout it gets.
-
-    Parameters
-    ----------
-    name : str
-        Name of the layer in the model.
-    shape : (int, int)
-        Of the weight's matrix: outputs, and inputs of each.
-    dtype : torch.dtype
-        Of the weight.
-    density : float
-        Fraction of weights that are not zero.
-    pattern : str
-        ``"2:4"``, ``"2:4/outputs"``, ``"blocks"``, ``"rows/columns"``, ``"shared rows"``,
-        ``"unstructured"`` or ``"none"``.
-    layout : str
-        Name of the fastest layout, or ``"dense"``.
-    dense_bytes, packed_bytes : int
-        Bytes of the weight before and after.
-    seconds : dict of str to dict of int to float
-        Least time per product, by layout and batch size.
-    noise : float
-        Of the noisiest of the layer's measurements; see :class:`thresher.run.timing.Comparison`.
-    reason : str
-        Why the layer stays dense; empty when it does not.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    dtype: torch.dtype
-    density: float
-    pattern: str
-    layout: str
-    dense_bytes: int
-    packed_bytes: int
-    seconds: dict[str, dict[int, float]] = field(default_factory=dict)
-    noise: float = 0.0
-    reason: str = ""
-
-    def ratio(self, batch: int) -> float:
-        """Return dense time over the chosen layout's time at a batch size."""
-        if self.layout == DENSE:
-            return 1.0
-        return self.seconds[DENSE][batch] / self.seconds[self.layout][batch]
-
-
-@dataclass(frozen=True)
-class Packing:
-    """The layouts chosen for a model.
-
-    Parameters
-    ----------
-    layers : list of LayerChoice
-        One for every linear layer and convolution, in the order of the model.
-    batch : tuple of int
-        Batch sizes measured.
-    machine : str
-        What the products ran on: ``"2 threads"``, or the names of the CUDA devices.
-    """
-
-    layers: list[LayerChoice]
-    batch: tuple[int, ...]
-    machine: str
-
-    @property
-    def noisy(self) -> bool:
-        """Whether the machine was too busy for the ratios to be trusted."""
-        noises = sorted(layer.noise for layer in self.layers if layer.seconds)
-        return bool(noises) and noises[len(noises) // 2] > 0.1
-
-    def table(self) -> Table:
-        """Return the table that :func:`pack` prints."""
-        title = f"Packed on {self.machine}; times are the least of interleaved repeats"
-        table = Table(title=title)
-        for heading in ("layer", "shape", "density", "pattern", "layout", "MB dense", "MB"):
-            table.add_column(heading, justify="left" if heading == "layer" else "right")
-        for size in self.batch:
-            table.add_column(f"batch {size}: dense ms", justify="right")
-            table.add_column("ms", justify="right")
-            table.add_column("ratio", justify="right")
-        for layer in self.layers:
-            table.add_row(*self._cells(layer))
-        if self.noisy:
-            table.caption = (
-                "The machine was busy: the same product took different times in one run, so the "
-                "ratios are not reliable. Close other programs and pack again."
-            )
-        return table
-
-    def _cells(self, layer: LayerChoice) -> list[str]:
-        cells = [
-            layer.name,
-            f"{layer.shape[0]} x {layer.shape[1]}",
-            f"{layer.density:.3f}",
-            layer.pattern,
-            layer.layout if not layer.reason else f"{DENSE} ({layer.reason})",
-            f"{layer.dense_bytes / 1e6:.2f}",
-            f"{layer.packed_bytes / 1e6:.2f}",
-        ]
-        for size in self.batch:
-            if not layer.seconds:
-                cells += ["", "", ""]
-                continue
-            cells += [
-                f"{layer.seconds[DENSE][size] * 1e3:.3f}",
-                f"{layer.seconds[layer.layout][size] * 1e3:.3f}",
-                f"{layer.ratio(size):.2f}x",
-            ]
-        return cells
-
-    def apply(self, model: nn.Module) -> None:
-        """Replace the layers of `model` that have a layout, in place."""
-        for layer in self.layers:
-            if layer.layout == DENSE:
-                continue
-            if not layer.name:
-                raise OptionError("the model is itself a single layer; wrap it in a module")
-            dense = model.get_submodule(layer.name)
-            packed = packable(dense).packed(named_layout(layer.layout))
-            model.set_submodule(layer.name, packed.train(dense.training))
-        record_layouts(model)
 
 
 def choose_layouts(
@@ -239,7 +109,7 @@ def pack(
     gain : float, default 1.05
         How many times faster than dense a layout must be, on that average, to be kept.
     show : bool, default True
-        Whether to print the table.
+        Whether to print the table, with a row for each kind of layer.
     example : Tensor, optional
         An input of the model. Convolutions are timed on images of the size that reaches them when
         the model runs on it; without it they stay dense.
@@ -259,7 +129,7 @@ def pack(
     packing = choose_layouts(model, batch, candidates, repeats, gain, example)
     packing.apply(model)
     if show:
-        Console(width=200, emoji=False).print(packing.table())
+        packing.show()
     return model
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Packable", "packable", "packable_layers"]
+__all__ = ["Packable", "kind_of", "packable", "packable_layers"]
 
 import abc
+import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -19,6 +20,17 @@ from .layouts.convolving import ConvolvingLayout
 from .layouts.indexed import too_dense
 from .packed_conv import PackedConv2d
 from .packed_linear import PackedLayer, PackedLinear
+
+
+def kind_of(name: str) -> str:
+    """Return a layer's name with a star for every number, as in ``"layers.*.mlp.up_proj"``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer in its model.
+    """
+    return re.sub(r"\d+", "*", name)
 
 
 class Packable(abc.ABC):
