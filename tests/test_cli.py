@@ -91,7 +91,7 @@ def test_the_catalogue(tmp_path):
     assert "Massive Language Models Can Be Accurately Pruned" in output.replace("\n", " ")
 
 
-def test_a_method_from_a_users_own_file(llama_folder, tmp_path):
+def test_a_method_from_a_users_own_file(llama_folder, book, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         """
@@ -117,7 +117,7 @@ class Root(Recipe, Catalogued):
     out = tmp_path / "out"
     arguments = ("prune", llama_folder, "--method", "root", "--density", "0.5", "--out", out)
     ran = subprocess.run(
-        [*command, *map(str, arguments), "--no-evaluate", "--length", "64"],
+        [*command, *map(str, arguments), "--no-evaluate", "--calibration", str(book)],
         capture_output=True,
         text=True,
     )

@@ -69,13 +69,18 @@ def test_transformers_loads_it_after_importing_thresher(sparse_folder):
     assert not any(p.is_meta for p in model.parameters())
 
 
-def test_import_order_does_not_matter(sparse_folder):
-    for lines in (
+@pytest.mark.parametrize(
+    "lines",
+    [
         "import thresher; from transformers import AutoModelForCausalLM as A",
         "from transformers import AutoModelForCausalLM as A; import thresher",
-    ):
-        code = f"{lines}; A.from_pretrained({str(sparse_folder)!r})"
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    ],
+)
+def test_import_order_does_not_matter(llama_folder, tmp_path, lines):
+    recipe = as_recipe("magnitude").with_options(None, "2:4")
+    prune_folder(llama_folder, tmp_path / "sparse", recipe, None)
+    code = f"{lines}; A.from_pretrained({str(tmp_path / 'sparse')!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_export_loads_without_thresher(sparse_folder, tmp_path):
