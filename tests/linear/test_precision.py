@@ -116,6 +116,33 @@ def test_the_units_do_not_matter(features, target):
     )
 
 
+# Norms; the others' strength goes with another power of the unit.
+NORMS = sorted(set(problems.STRUCTURED) - {"k-support", "partition"})
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize(
+    ("features", "target"), [(1e-150, 1), (1e-5, 1), (1e5, 1), (1e150, 1), (1e-20, 1e100)]
+)
+def test_the_units_do_not_matter_to_structured_penalties(name, features, target):
+    X, y = regression()
+    one, other = (
+        SparseGLM(penalty=problems.STRUCTURED[name], alpha=0.05 * a * b).fit(X * a, y * b)
+        for a, b in ((1, 1), (features, target))
+    )
+    assert np.any(one.coef_)
+    np.testing.assert_allclose(other.coef_ * (features / target), one.coef_, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", problems.STRUCTURED)
+@pytest.mark.filterwarnings("error")
+def test_features_of_zero_need_no_step(name):
+    X, y = regression()
+    model = SparseGLM(penalty=problems.STRUCTURED[name], alpha=0.05).fit(X * 0, y)
+    assert not np.any(model.coef_)
+    assert model.intercept_ == pytest.approx(y.mean())
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 @pytest.mark.parametrize(
     "datafit", [datafits.Squares(), datafits.Huber()], ids=["squares", "huber"]

@@ -27,6 +27,8 @@ class Datafit(ABC):
     smooth: ClassVar[bool] = True
     #: Whether a number bounds the curvature at all predictions, so that steps of fixed length work.
     bounded_curvature: ClassVar[bool] = True
+    #: Whether the loss is finite at all predictions.
+    finite: ClassVar[bool] = True
     #: Whether the loss depends on target less prediction alone. With an intercept the target is
     #: then measured from its median, so that a large mean costs no digits.
     shift_equivariant: ClassVar[bool] = False

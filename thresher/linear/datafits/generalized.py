@@ -109,6 +109,7 @@ class PoissonIdentity(Datafit):
     """
 
     bounded_curvature: ClassVar[bool] = False
+    finite: ClassVar[bool] = False
     background: float = 1e-10
 
     def __post_init__(self) -> None:

@@ -32,11 +32,13 @@ class Penalty(ComparedByValue, ABC):
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return ``argmin_z 0.5 * ||z - x||^2 + step * value(z)``."""
 
-    def subdifferential_distance(self, coef: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def subdifferential_distance(
+        self, coef: np.ndarray, gradient: np.ndarray, curvature: float = 1.0
+    ) -> np.ndarray:
         """Return how far `coef` is from optimal, per coefficient or per block.
 
-        Where the subdifferential has no simple form, the default is the length of a unit
-        proximal gradient step, which vanishes at the same points.
+        Where the subdifferential has no simple form, the default is the length of a proximal
+        gradient step over its factor ``1 / curvature``, which vanishes at the same points.
 
         Parameters
         ----------
@@ -44,8 +46,12 @@ class Penalty(ComparedByValue, ABC):
             The coefficients.
         gradient : array of the same shape
             Gradient of the datafit at `coef`.
+        curvature : float, default 1
+            About that of the datafit along a coefficient. Without it a step would be long or
+            short beside the coefficients by nothing but the units of the features.
         """
-        return np.abs(coef - self.prox(coef - gradient, 1.0))
+        step = 1 / curvature if curvature > 0 else 1.0
+        return np.abs(coef - self.prox(coef - step * gradient, step)) / step
 
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return which coefficients the penalty leaves free to move: boolean, as `coef`."""
@@ -147,7 +153,9 @@ class Separable(Penalty):
         """Return the proximal point of every entry of `x`."""
         return self.threshold(np.maximum(x, 0) if self.positive else x, step)
 
-    def subdifferential_distance(self, coef: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def subdifferential_distance(
+        self, coef: np.ndarray, gradient: np.ndarray, curvature: float = 1.0
+    ) -> np.ndarray:
         """Return the distance of ``-gradient`` from the subdifferential, per coefficient."""
         pull = -gradient if self.positive else np.abs(gradient)
         at_zero = np.maximum(pull - self.slope_at_zero, 0)

@@ -51,7 +51,9 @@ class _Blocks(Penalty):
         scale = self.radial.prox(norms, step) / np.where(norms > 0, norms, 1.0)
         return shrunk * self.spread(scale)
 
-    def subdifferential_distance(self, coef: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def subdifferential_distance(
+        self, coef: np.ndarray, gradient: np.ndarray, curvature: float = 1.0
+    ) -> np.ndarray:
         """Return the distance of ``-gradient`` from the subdifferential, per block."""
         norms = self.norms(coef)
         slope = self.radial.derivatives(np.where(norms > 0, norms, 1.0))

@@ -81,7 +81,8 @@ class Solver(ABC):
         if coef is None:
             start = np.zeros(problem.coef_shape, dtype=dtype)
         else:
-            start = np.array(coef, dtype=dtype, order="C")
+            with np.errstate(over="ignore"):  # what overflows is not started from
+                start = np.array(coef, dtype=dtype, order="C")
         if start.shape != problem.coef_shape:
             raise OptionError(
                 f"coef has shape {start.shape}, the problem needs {problem.coef_shape}"
@@ -89,8 +90,42 @@ class Solver(ABC):
         if intercept is None:
             intercept = problem.best_constant
         restated = condition(problem)
-        solution = self.run(
-            restated.problem, *restated.start(start, np.asarray(intercept, dtype=float))
-        )
+        point = restated.start(start, np.asarray(intercept, dtype=float))
+        if coef is not None:
+            point = _finite_start(restated.problem, *point)
+        solution = self.run(restated.problem, *point)
+        solution = _judged(restated.problem, solution)
         stalled = not solution.converged and solution.n_iter < self.max_iter
         return replace(restated.finish(solution, dtype), stalled=stalled)
+
+
+def _finite_start(
+    problem: Problem, coef: np.ndarray, intercept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the start, or one where the objective is finite: elsewhere no gap is a bound.
+
+    A warm start may come from a problem without the constraints of this one, or from data in
+    units that its precision does not hold.
+    """
+    penalty = problem.penalty
+    if np.isfinite(penalty.value(coef)) and _loss_is_finite(problem, coef, intercept):
+        return coef, intercept
+    with np.errstate(all="ignore"):
+        nearest = penalty.prox(coef.astype(float), 0.0).astype(coef.dtype)
+    if np.isfinite(penalty.value(nearest)) and _loss_is_finite(problem, nearest, intercept):
+        return nearest, intercept
+    return np.zeros_like(coef), problem.best_constant
+
+
+def _loss_is_finite(problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> bool:
+    if problem.datafit.finite:  # what nearly all losses are costs no look at the design
+        return True
+    prediction = problem.predict(coef, intercept)
+    return bool(np.isfinite(problem.datafit.value(problem.y, prediction, problem.weight)))
+
+
+def _judged(problem: Problem, solution: Solution) -> Solution:
+    """Return the solution, not converged where its loss is infinite."""
+    if _loss_is_finite(problem, solution.coef, solution.intercept):
+        return solution
+    return replace(solution, criterion=np.inf, converged=False)

@@ -179,6 +179,10 @@ class Problem:
                 axis=0
             )
         loss = self.datafit.value(self.y, offset + intercept, self.weight)
+        if not self.datafit.finite and not np.isfinite(loss):
+            # At the constant that fits without coefficients the loss is finite, and above it.
+            intercept = self.best_constant - offset.min(axis=0)
+            loss = self.datafit.value(self.y, offset + intercept, self.weight)
         flat, least = False, np.inf
         for _ in range(100):
             arguments = (self.y, offset + intercept, self.weight)
@@ -203,12 +207,18 @@ class Problem:
         return intercept
 
     def violation(self, coef: np.ndarray, prediction: np.ndarray) -> float:
-        """Return the largest violation of the optimality conditions."""
+        """Return the largest violation of the optimality conditions.
+
+        The slope along the intercept counts as that along a column of ones in the unit of the
+        most varied column, so that the units of the features scale the whole.
+        """
         slope = self.datafit.gradient(self.y, prediction, self.weight)
-        distance = self.penalty.subdifferential_distance(coef, self.design.correlate(slope))
+        largest = float(np.max(self.moments[1], initial=0.0))
+        gradient = self.design.correlate(slope)
+        distance = self.penalty.subdifferential_distance(coef, gradient, largest)
         worst = float(np.max(distance, initial=0.0))
         if self.intercept:
-            worst = max(worst, float(np.max(np.abs(slope.sum(axis=0)))))
+            worst = max(worst, float(np.max(np.abs(slope.sum(axis=0)))) * largest**0.5)
         return worst
 
 

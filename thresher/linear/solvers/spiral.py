@@ -135,9 +135,5 @@ class Spiral(Catalogued, Solver):
 
         A short step finds any partition optimal, as its saving cannot pay for another piece.
         """
-        if problem.penalty.convex:
-            distance = problem.penalty.subdifferential_distance(coef, gradient)
-        else:
-            moved = problem.penalty.prox(coef - gradient / bend, 1 / bend)
-            distance = bend * np.abs(coef - moved)
+        distance = problem.penalty.subdifferential_distance(coef, gradient, bend)
         return float(np.max(distance, initial=0.0))
