@@ -116,6 +116,33 @@ def test_the_units_do_not_matter(features, target):
     )
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("model", "unit", "dtype"),
+    [
+        (Lasso(1e-300), 1.0, "float64"),
+        (Lasso(1e-12), 1.0, "float64"),
+        (Lasso(1.0), 1e150, "float64"),
+        (Lasso(1e-6), 1.0, "float32"),
+        (GroupLasso(np.arange(20) // 4, 1e-15), 1.0, "float64"),
+        (SparseGLM(datafits.SquareRoot(), alpha=1e-15), 1.0, "float64"),
+    ],
+)
+def test_a_strength_that_rounding_drowns_is_as_none(model, unit, dtype):
+    X, y = regression()
+    expected = np.linalg.lstsq(X - X.mean(axis=0), y - y.mean())[0]
+    model.fit((X * unit).astype(dtype), y)
+    np.testing.assert_allclose(model.coef_ * unit, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", [Lasso(0.1), SparseLogistic(0.02)])
+def test_weights_whose_sum_overflows_count_as_equal(estimator):
+    X, y = regression()
+    target = (y > 0).astype(float)
+    found = estimator.fit(X, target, sample_weight=np.full(60, 1e308)).coef_.copy()
+    np.testing.assert_allclose(found, estimator.fit(X, target).coef_, atol=1e-12)
+
+
 # Norms; the others' strength goes with another power of the unit.
 NORMS = sorted(set(problems.STRUCTURED) - {"k-support", "partition"})
 

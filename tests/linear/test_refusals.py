@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from thresher.core.errors import OptionError
-from thresher.linear import SparseGLM, datafits, penalties, solvers
+from thresher.core.errors import OptionError, ThresherError
+from thresher.linear import SparseGLM, SparseGLMCV, datafits, penalties, solvers
 
 from . import problems
 
@@ -64,3 +64,28 @@ def test_several_outputs_name_the_penalty_that_takes_them():
     for penalty in (penalties.Slope(), penalties.L1(weights=np.ones(COLUMNS))):
         with pytest.raises(OptionError, match="use Rows"):
             SparseGLM(datafits.MultiTaskSquares(), penalty).fit(X, X[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda X, y: penalties.L1(weights=[1.0, np.inf, 2.0]), "got inf at 1; leave out a column"),
+        (lambda X, y: penalties.L1(np.inf), "alpha must be finite"),
+        (lambda X, y: penalties.Slope(np.inf), "alpha must be finite"),
+        (lambda X, y: SparseGLM(penalty=penalties.L1Ball(), alpha=0.0).fit(X, y), "got 0"),
+        (lambda X, y: SparseGLM(penalty=penalties.L1Ball()).path(X, y), "give alphas"),
+        (lambda X, y: SparseGLMCV(penalty=penalties.Simplex()).fit(X, y), "give alphas"),
+        (lambda X, y: SparseGLM().fit(X, y).score(X, y * np.nan), "y holds NaN"),
+        (lambda X, y: SparseGLM().fit(X, y).score(X, y[:5]), r"but y has \(5,\)"),
+        (
+            lambda X, y: solvers.Problem.build(
+                X, y, datafits.Squares(), penalties.L1(), y * np.nan
+            ),
+            "finite",
+        ),
+    ],
+)
+def test_what_cannot_be_computed_with_is_refused_by_name(use, message):
+    X, y = problems.problem("squares", 0)
+    with pytest.raises(ThresherError, match=message):
+        use(X, y)

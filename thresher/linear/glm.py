@@ -73,7 +73,10 @@ class GLMModel(SparseRegressor):
             datafit :func:`~thresher.linear.explained.concordance`, as survival packages do.
         """
         datafit, linear = self._datafit(), self._linear_prediction(X)
-        target = np.asarray(y, dtype=float).reshape(linear.shape)
+        target = np.asarray(y, dtype=float)
+        if target.size != linear.size:
+            raise DataError(f"predictions have shape {linear.shape} but y has {target.shape}")
+        target = target.reshape(linear.shape)
         if isinstance(datafit, Cox):
             return concordance(target, linear, sample_weight)
         return explained_deviance(datafit, target, linear, sample_weight)

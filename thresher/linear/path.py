@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..core.errors import OptionError
 from ..core.options import check_whole
 from . import _linear
-from .penalties import Penalty, Separable
+from .penalties import Ball, Penalty, Separable
 from .solvers import Problem, Solver
 from .solvers.conditioning import condition
 
@@ -101,6 +101,8 @@ def alpha_max(problem: Problem) -> float:
     penalty = problem.penalty
     if isinstance(penalty, Separable):
         return _separable_alpha_max(penalty, gradient)
+    if isinstance(penalty, Ball):
+        raise _no_start(penalty, "is a constraint to a ball, whose radius alpha divides")
     largest = float(np.max(np.abs(gradient), initial=0.0))
     _require_slope(penalty, gradient)
     zero = np.zeros(problem.coef_shape)

@@ -47,7 +47,18 @@ class Ball(Penalty):
         return 0.0 if self.excess(coef) <= 1e-9 * self.radius else np.inf
 
     def scaled(self, factor: float) -> Ball:
-        """Return the ball with its radius divided by `factor`: a larger strength is smaller."""
+        """Return the ball with its radius divided by `factor`: a larger strength is smaller.
+
+        Raises
+        ------
+        OptionError
+            If `factor` is not positive.
+        """
+        if not factor > 0:
+            raise OptionError(
+                f"{type(self).__name__} divides its radius by alpha, which must be positive, got "
+                f"{factor:g}"
+            )
         return replace(self, radius=self.radius / factor)
 
 

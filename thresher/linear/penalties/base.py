@@ -105,12 +105,17 @@ class Separable(Penalty):
     shape: ClassVar[Any] = 0.0
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+        if not 0 <= self.alpha < np.inf:
+            raise OptionError(f"alpha must be finite and not negative, got {self.alpha}")
         if self.weights is not None:
             weights = np.asarray(self.weights, dtype=float)
             if weights.ndim != 1 or not np.all(weights >= 0):
                 raise OptionError("weights must be a vector without negative entries")
+            if not np.all(np.isfinite(weights)):
+                raise OptionError(
+                    f"weights must be finite, got {np.max(weights)} at {int(np.argmax(weights))}; "
+                    "leave out a column to exclude it"
+                )
             object.__setattr__(self, "weights", weights)
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
@@ -203,8 +208,8 @@ class Coupled(Penalty):
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+        if not 0 <= self.alpha < np.inf:
+            raise OptionError(f"alpha must be finite and not negative, got {self.alpha}")
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are."""

@@ -73,11 +73,21 @@ class Descent(Solver):
         criterion, done, _, converged = self.kernel(quadratic, penalty, coef, trail, options)
         return criterion, done, converged
 
-    def has_gap(self, penalty: Penalty) -> bool:
-        """Tell whether the duality gap is available: an L1-like penalty of every block."""
+    def has_gap(self, problem: Problem) -> bool:
+        """Tell whether the duality gap is available.
+
+        That needs an L1-like penalty of every block, and one well above the rounding of the
+        gradient: a dual point is feasible only to that.
+        """
+        penalty = problem.penalty
         radial = self.blocks(penalty)
-        penalised = np.all(np.asarray(radial.strength) > 0)
-        return bool(radial.kind == 0 and getattr(penalty, "l1", 0.0) == 0 and penalised)
+        if radial.kind != 0 or getattr(penalty, "l1", 0.0) != 0:
+            return False
+        slope = problem.datafit.gradient(problem.y, problem.null_prediction, problem.weight)
+        # About the terms of the gradient at zero, without a pass over the design.
+        terms = float(np.sum(np.abs(slope))) * float(np.sqrt(np.max(problem.moments[1])))
+        least = float(np.min(radial.strength))
+        return least > 32 * float(np.finfo(problem.design.dtype).eps) * terms
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Descend from the given start."""
@@ -87,7 +97,7 @@ class Descent(Solver):
         # Centred, since the duality gap is no more exact than the square of the largest target.
         target = problem.y - problem.best_constant
         quadratic = Quadratic(problem.design, target, weight, *problem.moments)
-        gap = self.has_gap(problem.penalty)
+        gap = self.has_gap(problem)
         if gap:
             scale = problem.datafit.value(problem.y, problem.null_prediction, problem.weight)
         else:

@@ -52,7 +52,7 @@ def minimise_by_newton(
         L1-like, the violation of optimality otherwise.
     """
     penalty = problem.penalty
-    gap_known = solver.has_gap(penalty) and _has_conjugate(problem.datafit)
+    gap_known = solver.has_gap(problem) and _has_conjugate(problem.datafit)
     scale = _scale(problem, gap_known)
     floor = 8 * float(np.finfo(problem.design.dtype).eps)
     tolerance = max(solver.tol, floor)

@@ -72,14 +72,20 @@ class Problem:
         if datafit.multiple_outputs != (y.ndim == 2):
             wanted = "a matrix" if datafit.multiple_outputs else "a vector"
             raise DataError(f"{type(datafit).__name__} needs {wanted} as target, got {y.shape}")
+        if not np.all(np.isfinite(y)):
+            raise DataError("y holds NaN or infinite values; leave out those samples")
         datafit.check_target(y)
         if sample_weight is None:
             weight = np.full(n, 1.0 / n)
         else:
             weight = np.asarray(sample_weight, dtype=float)
-            if weight.shape != (n,) or weight.min() < 0 or not weight.sum() > 0:
-                raise DataError(f"sample_weight must hold {n} non-negative numbers, not all zero")
-            weight = weight / weight.sum()
+            valid = weight.shape == (n,) and np.all((weight >= 0) & (weight < np.inf))
+            if not (valid and np.any(weight)):
+                raise DataError(
+                    f"sample_weight must hold {n} finite non-negative numbers, not all zero"
+                )
+            weight = weight / weight.max()  # so that no sum overflows
+            weight /= weight.sum()
         return cls(design, y, datafit, penalty, weight, intercept)
 
     @property
