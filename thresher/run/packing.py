@@ -90,7 +90,7 @@ class Packing:
         return bool(noises) and noises[len(noises) // 2] > 0.1
 
     def table(self, every_layer: bool = False) -> Table:
-        """Return the table that :func:`pack` prints.
+        """Return the table that :func:`~thresher.run.pack.pack` prints.
 
         Parameters
         ----------
