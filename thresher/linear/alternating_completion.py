@@ -61,6 +61,12 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         If `rank`, `inner` or `ridge` is not positive.
     DataError
         If nothing is observed.
+
+    References
+    ----------
+    Gu, Song, Yin and Zhang, Low rank matrix completion via robust alternating minimization in
+    nearly linear time (2023), arXiv:2302.11068, for alternating halves that are solved
+    approximately.
     """
 
     card = Card(

@@ -57,6 +57,14 @@ class SparsePhaseRetrieval(Catalogued, BaseEstimator):
         If `k` is not from 1 to the number of features.
     DataError
         If a magnitude is negative, or all are zero.
+
+    References
+    ----------
+    Cai, Long, Wen and Ying, A fast and provable algorithm for sparse phase retrieval (ICLR
+    2024), arXiv:2309.02046, for the two losses and the Newton step.
+
+    Jagatap and Hegde, Sample-efficient algorithms for recovering structured signals from
+    magnitude-only measurements (2019), for the spectral start.
     """
 
     card = Card(

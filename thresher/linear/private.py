@@ -121,6 +121,9 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
 
     References
     ----------
+    Zhu, Ding, Aggarwal, Xu and Wang, Improved analysis of sparse linear regression in local
+    differential privacy model (ICLR 2024), arXiv:2310.07367, for the protocols.
+
     Donoho and Johnstone, Adapting to unknown smoothness via wavelet shrinkage (1995): the
     default threshold.
     """

@@ -57,6 +57,12 @@ class Representers(Catalogued):
     representers of low-rank models (nuclear norm, collaborative filtering) are not part of
     this class.
 
+    References
+    ----------
+    Tsai, Zhang, Chien, Yu, Hsieh and Ravikumar, Representer point selection for explaining
+    regularized high-dimensional models (ICML 2023), arXiv:2305.20002, for the decomposition of
+    L1 models.
+
     Examples
     --------
     >>> import numpy as np

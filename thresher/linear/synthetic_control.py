@@ -47,6 +47,11 @@ class SyntheticControl(Catalogued, SparseRegressor):
         Relative violation of optimality at the end.
     n_iter_ : int
         Steps.
+
+    References
+    ----------
+    Wang, Xing and Ye, A L-infinity norm synthetic control approach (2025), arXiv:2510.26053,
+    equations 4 and 5, up to the scale of the squares.
     """
 
     card = Card(

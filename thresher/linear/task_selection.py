@@ -59,6 +59,11 @@ class TaskSelection(Catalogued, BaseEstimator):
     ------
     OptionError
         If an option is out of range.
+
+    References
+    ----------
+    Wang, Chen, Jamieson and Du, Improved active multi-task representation learning via Lasso
+    (ICML 2023), arXiv:2306.02556, for the relevance by the Lasso.
     """
 
     card = Card(

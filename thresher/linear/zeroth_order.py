@@ -40,6 +40,11 @@ class ZerothOrderFrankWolfe(Catalogued):
         the root of the dimension.
     seed : int, default 0
         Random directions and samples.
+
+    References
+    ----------
+    Sahu, Zaheer and Kar, Towards gradient free and projection free stochastic optimization
+    (2018), arXiv:1810.03233, for averaged directional differences in Frank-Wolfe.
     """
 
     card = Card(

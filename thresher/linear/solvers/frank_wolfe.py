@@ -40,6 +40,9 @@ class FrankWolfe(Catalogued, Solver):
 
     References
     ----------
+    Bubeck, Convex optimization: algorithms and complexity (2014), arXiv:1405.4980, equations
+    3.8 and 3.9 with the step of theorem 3.8, which counts from one.
+
     Lacoste-Julien and Jaggi, On the global linear convergence of Frank-Wolfe optimization
     variants (2015), algorithm 2: the pairwise steps.
     """

@@ -48,6 +48,11 @@ class StochasticModels(Catalogued, Solver):
     A sample counts by its weight. The model of a sample depends on one number, its
     prediction; without a penalty the step has a closed form, with one it takes a root in the
     multiplier of the kink.
+
+    References
+    ----------
+    Davis and Drusvyatskiy, Stochastic model-based minimization of weakly convex functions, SIAM
+    Journal on Optimization 29 (2019), arXiv:1803.06523, algorithm 4.1.
     """
 
     card = Card(
