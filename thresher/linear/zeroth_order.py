@@ -41,6 +41,11 @@ class ZerothOrderFrankWolfe(Catalogued):
     seed : int, default 0
         Random directions and samples.
 
+    Raises
+    ------
+    OptionError
+        If `max_iter`, `directions` or `difference` is not positive.
+
     References
     ----------
     Sahu, Zaheer and Kar, Towards gradient free and projection free stochastic optimization

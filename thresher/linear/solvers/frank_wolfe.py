@@ -38,6 +38,11 @@ class FrankWolfe(Catalogued, Solver):
         falls; otherwise step t goes ``2 / (t + 2)`` of the way to the best atom, on
         polytopes too.
 
+    Raises
+    ------
+    OptionError
+        When solving: if the penalty is not a ball of atoms, or the loss has a kink.
+
     References
     ----------
     Bubeck, Convex optimization: algorithms and complexity (2014), arXiv:1405.4980, equations

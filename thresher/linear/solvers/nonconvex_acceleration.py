@@ -34,6 +34,12 @@ class AcceleratedConcave(Catalogued, Solver):
     accelerate : bool, default True
         Without it the method is plain proximal gradient on the same split.
 
+    Raises
+    ------
+    OptionError
+        When solving: if the penalty is not SCAD or MCP, or has a sign constraint, if there are
+        several outputs, or if the curvature of the loss is not bounded.
+
     References
     ----------
     Yang, Asgharian and Bhatnagar, Accelerated gradient methods for sparse statistical

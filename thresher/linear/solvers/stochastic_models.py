@@ -43,6 +43,13 @@ class StochasticModels(Catalogued, Solver):
     seed : int, default 0
         Which samples are drawn, and the start where zero is a stationary point.
 
+    Raises
+    ------
+    OptionError
+        When solving: if `model` is unknown or `step` not positive, if the loss is neither
+        ``AbsoluteError`` nor ``IntensityError``, or if ``"prox-point"`` is asked for the latter
+        with a penalty.
+
     Notes
     -----
     A sample counts by its weight. The model of a sample depends on one number, its
