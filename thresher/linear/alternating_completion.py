@@ -73,7 +73,7 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         name="alternating-completion",
         title="Low Rank Matrix Completion via Robust Alternating Minimization in Nearly Linear "
         "Time",
-        authors="Yuzhou Gu et al.",
+        authors="Yuzhou Gu, Zhao Song, Junze Yin, Lichen Zhang",
         year=2023,
         arxiv="2302.11068",
         summary="alternating least squares for missing entries, with approximate updates",

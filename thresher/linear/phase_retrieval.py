@@ -70,7 +70,7 @@ class SparsePhaseRetrieval(Catalogued, BaseEstimator):
     card = Card(
         name="sparse-phase-retrieval",
         title="A Fast and Provable Algorithm for Sparse Phase Retrieval",
-        authors="Jian-Feng Cai et al.",
+        authors="Jian-Feng Cai, Yu Long, Ruixue Wen, Jiaxi Ying",
         year=2023,
         arxiv="2309.02046",
         summary="Newton steps on a support found by hard thresholding, from magnitudes alone",

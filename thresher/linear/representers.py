@@ -78,7 +78,9 @@ class Representers(Catalogued):
     card = Card(
         name="representers",
         title="Representer Point Selection for Explaining Regularized High-dimensional Models",
-        authors="Che-Ping Tsai et al.",
+        authors=(
+            "Che-Ping Tsai, Jiong Zhang, Eli Chien, Hsiang-Fu Yu, Cho-Jui Hsieh, Pradeep Ravikumar"
+        ),
         year=2023,
         arxiv="2305.20002",
         summary="decompose a sparse model's prediction exactly over its training samples",

@@ -133,7 +133,7 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
     card = Card(
         name="sketched-regression",
         title=r"A Nearly-Optimal Bound for Fast Regression with ell_infty Guarantee",
-        authors="Zhao Song et al.",
+        authors="Zhao Song, Mingquan Ye, Junze Yin, Lichen Zhang",
         year=2023,
         arxiv="2302.00248",
         summary="least squares of a dense sketch, whose every coefficient is near the optimum",

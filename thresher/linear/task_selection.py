@@ -69,7 +69,7 @@ class TaskSelection(Catalogued, BaseEstimator):
     card = Card(
         name="task-selection",
         title="Improved Active Multi-Task Representation Learning via Lasso",
-        authors="Yiping Wang et al.",
+        authors="Yiping Wang, Yifang Chen, Kevin Jamieson, Simon S. Du",
         year=2023,
         arxiv="2306.02556",
         summary="samples source tasks in proportion to the Lasso's weights of their heads",

@@ -57,7 +57,7 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
     card = Card(
         name="zero-imputation",
         title="Naive imputation implicitly regularizes high-dimensional linear models",
-        authors="Alexis Ayme et al.",
+        authors="Alexis Ayme, Claire Boyer, Aymeric Dieuleveut, Erwan Scornet",
         year=2023,
         arxiv="2301.13585",
         summary="one pass of averaged SGD on zero-imputed rows; the gaps act as a ridge penalty",
