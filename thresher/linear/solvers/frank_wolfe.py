@@ -41,7 +41,8 @@ class FrankWolfe(Catalogued, Solver):
     Raises
     ------
     OptionError
-        When solving: if the penalty is not a ball of atoms, or the loss has a kink.
+        When solving: if the penalty is not a ball of atoms or does not suit the shape of the
+        coefficients, or if the loss has a kink.
 
     References
     ----------
