@@ -61,13 +61,19 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         If `rank`, `inner` or `ridge` is not positive.
     DataError
         If nothing is observed.
+
+    References
+    ----------
+    Gu, Song, Yin and Zhang, Low rank matrix completion via robust alternating minimization in
+    nearly linear time (2023), arXiv:2302.11068, for alternating halves that are solved
+    approximately.
     """
 
     card = Card(
         name="alternating-completion",
         title="Low Rank Matrix Completion via Robust Alternating Minimization in Nearly Linear "
         "Time",
-        authors="Yuzhou Gu et al.",
+        authors="Yuzhou Gu, Zhao Song, Junze Yin, Lichen Zhang",
         year=2023,
         arxiv="2302.11068",
         summary="alternating least squares for missing entries, with approximate updates",

@@ -56,6 +56,11 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
     OptionError
         If `k` is not a whole number from 1 to the number of columns, or another option is out
         of range.
+
+    References
+    ----------
+    The finite steps of convergence of the fast thresholding algorithms with feedbacks (2017),
+    arXiv:1711.02359, for NST+HT+FB and its adaptive form AdptNST+HT+FB.
     """
 
     card = Card(

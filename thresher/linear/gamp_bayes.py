@@ -57,6 +57,11 @@ class GAMPBayes(Catalogued, EMRegressor):
         or `tol` negative.
     NumericalError
         If the messages diverge; lower `damping`.
+
+    References
+    ----------
+    Al-Shoukairi, Schniter and Rao, A GAMP based low complexity sparse Bayesian learning
+    algorithm, IEEE Transactions on Signal Processing 66 (2018), arXiv:1703.03044, for GGAMP-SBL.
     """
 
     card = Card(

@@ -57,6 +57,12 @@ class KroneckerBayes(Catalogued, BaseEstimator):
     DataError
         If there is no factor, the shapes do not fit, `y` is all zero, or values are NaN or
         infinite.
+
+    References
+    ----------
+    He and Joseph, Bayesian algorithms for Kronecker-structured sparse vector recovery with
+    application to IRS-MIMO channel estimation (2023), arXiv:2307.14719, for the alternating and
+    the SVD-based M-step. The extension to block sparsity is not part of this class.
     """
 
     card = Card(

@@ -51,6 +51,11 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         If `rank` or `max_iter` is not a whole number of at least one, or `tol` not positive.
     DataError
         If no row observes two columns, or the entries' squares cannot be represented.
+
+    References
+    ----------
+    Cao, Liang and Valiant, One-sided matrix completion from two observations per row (ICML
+    2023), arXiv:2306.04049, for the completion of ``X^T X``.
     """
 
     card = Card(

@@ -57,12 +57,20 @@ class SparsePhaseRetrieval(Catalogued, BaseEstimator):
         If `k` is not from 1 to the number of features.
     DataError
         If a magnitude is negative, or all are zero.
+
+    References
+    ----------
+    Cai, Long, Wen and Ying, A fast and provable algorithm for sparse phase retrieval (ICLR
+    2024), arXiv:2309.02046, for the two losses and the Newton step.
+
+    Jagatap and Hegde, Sample-efficient algorithms for recovering structured signals from
+    magnitude-only measurements (2019), for the spectral start.
     """
 
     card = Card(
         name="sparse-phase-retrieval",
         title="A Fast and Provable Algorithm for Sparse Phase Retrieval",
-        authors="Jian-Feng Cai et al.",
+        authors="Jian-Feng Cai, Yu Long, Ruixue Wen, Jiaxi Ying",
         year=2023,
         arxiv="2309.02046",
         summary="Newton steps on a support found by hard thresholding, from magnitudes alone",

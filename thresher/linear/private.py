@@ -121,6 +121,9 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
 
     References
     ----------
+    Zhu, Ding, Aggarwal, Xu and Wang, Improved analysis of sparse linear regression in local
+    differential privacy model (ICLR 2024), arXiv:2310.07367, for the protocols.
+
     Donoho and Johnstone, Adapting to unknown smoothness via wavelet shrinkage (1995): the
     default threshold.
     """
@@ -128,7 +131,7 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
     card = Card(
         name="locally-private-regression",
         title="Improved Analysis of Sparse Linear Regression in Local Differential Privacy Model",
-        authors="Liyang Zhu et al.",
+        authors="Liyang Zhu, Meng Ding, Vaneet Aggarwal, Jinhui Xu, Di Wang",
         year=2023,
         arxiv="2310.07367",
         summary="sparse regression from reports that people randomise themselves, both protocols",

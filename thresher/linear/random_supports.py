@@ -156,6 +156,11 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
     The paper proves that a preconditioner followed by a penalised regression needs few
     samples for any design once the support is random. This is the simplest member of that
     family, not the paper's construction, which is made for the proof.
+
+    References
+    ----------
+    Chandrasekaran, Meka and Stavropoulos, Sparse linear regression is easy on random supports
+    (2025), arXiv:2511.06211, for the theorem; its construction is not built.
     """
 
     card = Card(

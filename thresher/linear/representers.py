@@ -57,6 +57,12 @@ class Representers(Catalogued):
     representers of low-rank models (nuclear norm, collaborative filtering) are not part of
     this class.
 
+    References
+    ----------
+    Tsai, Zhang, Chien, Yu, Hsieh and Ravikumar, Representer point selection for explaining
+    regularized high-dimensional models (ICML 2023), arXiv:2305.20002, for the decomposition of
+    L1 models.
+
     Examples
     --------
     >>> import numpy as np
@@ -72,7 +78,9 @@ class Representers(Catalogued):
     card = Card(
         name="representers",
         title="Representer Point Selection for Explaining Regularized High-dimensional Models",
-        authors="Che-Ping Tsai et al.",
+        authors=(
+            "Che-Ping Tsai, Jiong Zhang, Eli Chien, Hsiang-Fu Yu, Cho-Jui Hsieh, Pradeep Ravikumar"
+        ),
         year=2023,
         arxiv="2305.20002",
         summary="decompose a sparse model's prediction exactly over its training samples",

@@ -100,6 +100,12 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
     Totals within about 1e-7 of the largest that a sample can have are not told from zero in
     the search: where whole numbers run into millions, give such features in larger units.
 
+    References
+    ----------
+    Ustun and Rudin, Supersparse linear integer models for optimized medical scoring systems,
+    Machine Learning 102 (2016), arXiv:1502.04269, for the integer programme, its operational
+    constraints and the data reduction.
+
     Examples
     --------
     >>> import pandas as pd

@@ -106,6 +106,11 @@ class SignatureLasso(Catalogued, BaseEstimator):
         If a path is not a matrix with increasing times, or is not observed before a time at
         which the target is.
 
+    References
+    ----------
+    Bleistein, Fermanian, Jannot and Guilloux, Learning the dynamics of sparsely observed
+    interacting systems (2023), arXiv:2301.11647, for the regression on signatures.
+
     Examples
     --------
     >>> import numpy as np

@@ -120,12 +120,20 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
     ------
     OptionError
         If `sketch` is unknown or `n_rows` is below the number of features.
+
+    References
+    ----------
+    Song, Ye, Yin and Zhang, A nearly-optimal bound for fast regression with l-infinity
+    guarantee (ICML 2023), arXiv:2302.00248, for the need of dense sketches and their bound.
+
+    Price, Song and Woodruff, Fast regression with an l-infinity guarantee (2017), for the
+    Hadamard transform, and for count sketches that have no such bound.
     """
 
     card = Card(
         name="sketched-regression",
         title=r"A Nearly-Optimal Bound for Fast Regression with ell_infty Guarantee",
-        authors="Zhao Song et al.",
+        authors="Zhao Song, Mingquan Ye, Junze Yin, Lichen Zhang",
         year=2023,
         arxiv="2302.00248",
         summary="least squares of a dense sketch, whose every coefficient is near the optimum",

@@ -47,6 +47,17 @@ class SyntheticControl(Catalogued, SparseRegressor):
         Relative violation of optimality at the end.
     n_iter_ : int
         Steps.
+
+    Raises
+    ------
+    OptionError
+        When fitting: if `alpha` or `tol` is negative, `l1_ratio` not from 0 to 1, or `max_iter`
+        not a whole number of at least one.
+
+    References
+    ----------
+    Wang, Xing and Ye, A L-infinity norm synthetic control approach (2025), arXiv:2510.26053,
+    equations 4 and 5, up to the scale of the squares.
     """
 
     card = Card(

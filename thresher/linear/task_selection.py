@@ -59,12 +59,17 @@ class TaskSelection(Catalogued, BaseEstimator):
     ------
     OptionError
         If an option is out of range.
+
+    References
+    ----------
+    Wang, Chen, Jamieson and Du, Improved active multi-task representation learning via Lasso
+    (ICML 2023), arXiv:2306.02556, for the relevance by the Lasso.
     """
 
     card = Card(
         name="task-selection",
         title="Improved Active Multi-Task Representation Learning via Lasso",
-        authors="Yiping Wang et al.",
+        authors="Yiping Wang, Yifang Chen, Kevin Jamieson, Simon S. Du",
         year=2023,
         arxiv="2306.02556",
         summary="samples source tasks in proportion to the Lasso's weights of their heads",

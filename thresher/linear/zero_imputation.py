@@ -46,6 +46,10 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
 
     References
     ----------
+    Ayme, Boyer, Dieuleveut and Scornet, Naive imputation implicitly regularizes
+    high-dimensional linear models (ICML 2023), arXiv:2301.13585, for the ridge penalty and
+    averaged gradient descent on imputed rows.
+
     Bach and Moulines, Non-strongly-convex smooth stochastic approximation with convergence
     rate O(1/n) (2013), for averaging at a constant step and the default of it.
     """
@@ -53,7 +57,7 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
     card = Card(
         name="zero-imputation",
         title="Naive imputation implicitly regularizes high-dimensional linear models",
-        authors="Alexis Ayme et al.",
+        authors="Alexis Ayme, Claire Boyer, Aymeric Dieuleveut, Erwan Scornet",
         year=2023,
         arxiv="2301.13585",
         summary="one pass of averaged SGD on zero-imputed rows; the gaps act as a ridge penalty",

@@ -40,6 +40,16 @@ class ZerothOrderFrankWolfe(Catalogued):
         the root of the dimension.
     seed : int, default 0
         Random directions and samples.
+
+    Raises
+    ------
+    OptionError
+        If `max_iter`, `directions` or `difference` is not positive.
+
+    References
+    ----------
+    Sahu, Zaheer and Kar, Towards gradient free and projection free stochastic optimization
+    (2018), arXiv:1810.03233, for averaged directional differences in Frank-Wolfe.
     """
 
     card = Card(

@@ -38,8 +38,17 @@ class FrankWolfe(Catalogued, Solver):
         falls; otherwise step t goes ``2 / (t + 2)`` of the way to the best atom, on
         polytopes too.
 
+    Raises
+    ------
+    OptionError
+        When solving: if the penalty is not a ball of atoms or does not suit the shape of the
+        coefficients, or if the loss has a kink.
+
     References
     ----------
+    Bubeck, Convex optimization: algorithms and complexity (2014), arXiv:1405.4980, equations
+    3.8 and 3.9 with the step of theorem 3.8, which counts from one.
+
     Lacoste-Julien and Jaggi, On the global linear convergence of Frank-Wolfe optimization
     variants (2015), algorithm 2: the pairwise steps.
     """

@@ -33,6 +33,18 @@ class AcceleratedConcave(Catalogued, Solver):
         Gradient steps.
     accelerate : bool, default True
         Without it the method is plain proximal gradient on the same split.
+
+    Raises
+    ------
+    OptionError
+        When solving: if the penalty is not SCAD or MCP, or has a sign constraint, if there are
+        several outputs, or if the curvature of the loss is not bounded.
+
+    References
+    ----------
+    Yang, Asgharian and Bhatnagar, Accelerated gradient methods for sparse statistical
+    learning with nonconvex penalties (2020), arXiv:2009.10629, for choosing the step sizes by
+    the complexity bound.
     """
 
     card = Card(

@@ -38,6 +38,12 @@ class Spiral(Catalogued, Solver):
     ------
     OptionError
         If `memory` or `max_iter` is not a whole number in range.
+
+    References
+    ----------
+    Harmany, Marcia and Willett, This is SPIRAL-TAP: sparse Poisson intensity reconstruction
+    algorithms - theory and practice, IEEE Transactions on Image Processing 21 (2012),
+    arXiv:1005.4274, for the quadratic approximations and the penalties.
     """
 
     card = Card(

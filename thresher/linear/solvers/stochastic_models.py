@@ -43,11 +43,23 @@ class StochasticModels(Catalogued, Solver):
     seed : int, default 0
         Which samples are drawn, and the start where zero is a stationary point.
 
+    Raises
+    ------
+    OptionError
+        When solving: if `model` is unknown or `step` not positive, if the loss is neither
+        ``AbsoluteError`` nor ``IntensityError``, or if ``"prox-point"`` is asked for the latter
+        with a penalty.
+
     Notes
     -----
     A sample counts by its weight. The model of a sample depends on one number, its
     prediction; without a penalty the step has a closed form, with one it takes a root in the
     multiplier of the kink.
+
+    References
+    ----------
+    Davis and Drusvyatskiy, Stochastic model-based minimization of weakly convex functions, SIAM
+    Journal on Optimization 29 (2019), arXiv:1803.06523, algorithm 4.1.
     """
 
     card = Card(

@@ -70,6 +70,9 @@ class UnfoldedThresholding(Catalogued, UnrolledNetwork):
 
     References
     ----------
+    Nagahisa, Hayakawa and Iiguni, Comparison between supervised and unsupervised learning in
+    deep unfolded sparse signal recovery (2025), arXiv:2509.01331, for the two losses.
+
     Ito, Takabe and Wadayama, Trainable ISTA for sparse signal recovery (2019), for training
     layer after layer.
     """
