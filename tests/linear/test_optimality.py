@@ -40,8 +40,8 @@ SLOW = {
     ("frank-wolfe", "poisson-identity"),
     # Once its few classes are separated, a penalty with a flat top has no minimum.
     ("proximal-gradient", "multinomial", "rows-mcp"),
-    # Its distance from optimality is a step of length one, its own steps are shorter, and the
-    # prices of pieces jump: a fixed point of these need not be one of that.
+    # Its distance from optimality is measured by a longer step than the solver takes, and the
+    # prices of pieces jump: a fixed point of the short steps need not be one of the long.
     ("proximal-gradient", "any", "partition"),
 }
 

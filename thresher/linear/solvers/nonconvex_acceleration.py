@@ -23,7 +23,8 @@ class AcceleratedConcave(Catalogued, Solver):
     The penalty is the L1 norm plus a smooth concave remainder, which joins the loss, so
     that the prox is a soft thresholding. The two step sizes follow the complexity bound:
     damping ``2 / (k + 1)``, an aggregate step just below the inverse Lipschitz constant
-    (the concavity of the penalty included), and steps of the fast sequence growing with k.
+    (the concavity of the penalty included), and steps of the fast sequence growing with k. The
+    Lipschitz constant is a singular value, for which a sparse design is made dense.
 
     Parameters
     ----------

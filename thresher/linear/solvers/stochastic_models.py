@@ -52,7 +52,7 @@ class StochasticModels(Catalogued, Solver):
 
     Notes
     -----
-    A sample counts by its weight. The model of a sample depends on one number, its
+    A sparse design is made dense. A sample counts by its weight. The model of a sample depends on one number, its
     prediction; without a penalty the step has a closed form, with one it takes a root in the
     multiplier of the kink.
 
