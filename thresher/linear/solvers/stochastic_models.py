@@ -52,9 +52,9 @@ class StochasticModels(Catalogued, Solver):
 
     Notes
     -----
-    A sparse design is made dense. A sample counts by its weight. The model of a sample depends on one number, its
-    prediction; without a penalty the step has a closed form, with one it takes a root in the
-    multiplier of the kink.
+    A sparse design is made dense. A sample counts by its weight. The model of a sample depends on
+    one number, its prediction; without a penalty the step has a closed form, with one it takes a
+    root in the multiplier of the kink.
 
     References
     ----------
