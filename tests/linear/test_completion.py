@@ -71,7 +71,7 @@ class TestAlternatingCompletion:
         np.testing.assert_allclose(found, _exact(observed, fixed, 0.1), atol=1e-8)
 
     def test_rank_out_of_range(self):
-        with pytest.raises(OptionError, match="rank 0"):
+        with pytest.raises(OptionError, match="rank must be a whole number of at least 1, got 0"):
             AlternatingCompletion(0).fit(np.eye(3))
 
 
@@ -122,7 +122,7 @@ class TestOneSidedCompletion:
             ({"rank": 0}, "rank must be a whole number of at least 1, got 0"),
             ({"rank": 1.5}, "rank must be a whole number"),
             ({"max_iter": 0}, "max_iter must be a whole number"),
-            ({"tol": 0}, "tol must be above 0"),
+            ({"tol": 0}, "tol must be a finite number above 0"),
         ],
     )
     def test_options_out_of_range(self, options, message):

@@ -89,7 +89,7 @@ class TestZeroImputation:
         assert model.score(X[2000:], y[2000:]) > 0.85
 
     def test_step_out_of_range(self):
-        with pytest.raises(OptionError, match="step must lie in"):
+        with pytest.raises(OptionError, match="step must be a number above 0 and at most 1"):
             ZeroImputedRegression(2.0).fit(np.eye(3), np.ones(3))
 
 
@@ -138,5 +138,5 @@ class TestRandomSupports:
         model = ProjectedLasso(1).fit(X, signal + 0.1 * rng.standard_normal(100))
         assert np.mean((model.predict(X) - signal) ** 2) < 0.01
         assert set(np.argsort(-np.abs(model.sparse_coef_))[:2]) == {3, 7}
-        with pytest.raises(OptionError, match="rank must not be negative"):
+        with pytest.raises(OptionError, match="rank must be a whole number of at least 0"):
             ProjectedLasso(-1).fit(X, signal)

@@ -201,7 +201,7 @@ def test_pursuits_refuse_numbers_that_are_not_whole(sensing):
     A, x = sensing
     with pytest.raises(OptionError, match="n_nonzero_coefs must be a whole number"):
         OrthogonalMatchingPursuit(2.5).fit(A, A @ x)
-    with pytest.raises(OptionError, match="tol must be a number of at least 0"):
+    with pytest.raises(OptionError, match="tol must be a finite number of at least 0"):
         OrthogonalMatchingPursuit(2, tol=-1.0).fit(A, A @ x)
     with pytest.raises(OptionError, match="n_nonzero must be a whole number"):
         batch_omp(A.T, A.T[:3], 2.5)

@@ -111,7 +111,7 @@ class TestTraining:
     @pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
     def test_rates_are_positive(self, network, rate):
         A, X, B = sparse_data(samples=5)
-        with pytest.raises(OptionError, match="learning_rate must be positive"):
+        with pytest.raises(OptionError, match="learning_rate must be a finite number above 0"):
             network(learning_rate=rate).fit(A, B, X)
 
 
@@ -165,7 +165,7 @@ class TestUnfoldedThresholding:
             UnfoldedThresholding().fit(A, B)
         with pytest.raises(DataError, match=r"X has shape \(5, 79\)"):
             UnfoldedThresholding().fit(A, B, X[:, 1:])
-        with pytest.raises(OptionError, match="must be positive"):
+        with pytest.raises(OptionError, match="alpha must be a finite number above 0"):
             UnfoldedThresholding(alpha=0).fit(A, B, X)
         with pytest.raises(DataError, match="B has 39 columns, the matrix 40 rows"):
             UnfoldedThresholding(1, updates=0).fit(A, B, X).predict(B[:, 1:])
@@ -234,7 +234,7 @@ class TestCompoundGaussianNetwork:
             CompoundGaussianNetwork(shape=(5, 9)).fit(A, B, X)
         with pytest.raises(OptionError, match="steps must be a whole number of at least 1, got 0"):
             CompoundGaussianNetwork(steps=0).fit(A, B, X)
-        with pytest.raises(OptionError, match="alpha must be positive"):
+        with pytest.raises(OptionError, match="alpha must be a finite number above 0"):
             CompoundGaussianNetwork(alpha=0).fit(A, B, X)
         with pytest.raises(DataError, match="measurement 2 is all zero"):
             CompoundGaussianNetwork().fit(A, B * (np.arange(5) != 2)[:, None], X)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import OptionError
+from ..core.options import check_number, check_whole
 from .completion import Observed
 
 
@@ -58,7 +58,8 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `rank`, `inner` or `ridge` is not positive.
+        If `rank`, `inner` or `max_iter` is not a whole number of at least one, `ridge` not
+        positive, or `tol` negative.
     DataError
         If nothing is observed.
     """
@@ -130,10 +131,12 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         right : array of shape (d, rank)
             Orthonormal factor of the columns: the transpose of ``components_``.
         """
-        if self.rank < 1 or (self.inner is not None and self.inner < 1):
-            raise OptionError(f"rank {self.rank} and inner {self.inner} must be positive")
-        if not self.ridge > 0:  # a row may have fewer entries than the rank
-            raise OptionError(f"ridge must be positive, got {self.ridge}")
+        check_whole("rank", self.rank)
+        if self.inner is not None:
+            check_whole("inner", self.inner)
+        check_number("ridge", self.ridge, above=0.0)  # a row may have fewer entries than the rank
+        check_number("tol", self.tol)
+        check_whole("max_iter", self.max_iter)
         other = observed.transposed()
         self.share_ = observed.values.nnz / (observed.shape[0] * observed.shape[1])
         left, right = self._start(observed)
@@ -148,7 +151,7 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
             left = self._half(observed, right, left @ basis.T)
             error = float(np.linalg.norm(observed.values.data - observed.at(left, right)))
             self.errors_.append(error / np.sqrt(observed.values.nnz))
-            if previous - error <= self.tol * norm:
+            if previous - error < self.tol * norm:
                 break
             previous = error
         self.components_, self.n_iter_ = right.T, len(self.errors_)

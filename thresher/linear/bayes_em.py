@@ -23,8 +23,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.errors import OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .standardised import Standardised
 
 # From prior variances and the noise variance to posterior means and variances.
@@ -218,9 +217,8 @@ class EMRegressor(RegressorMixin, BaseEstimator):
 
     def _check_options(self) -> None:
         """Raise OptionError if a parameter is out of range."""
+        check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
-        if not self.tol >= 0:
-            raise OptionError(f"tol must not be negative, got {self.tol}")
 
     @abstractmethod
     def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:

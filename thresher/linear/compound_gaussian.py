@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
+from ..core.options import check_number, check_whole
 from .datafits import Squares
 from .penalties import L1, Penalty
 from .solvers import Problem, ProximalGradient
@@ -63,8 +64,8 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `alpha` or `steps` is not positive, `penalty` admits negative scales, or
-        `covariance` has another shape or is not positive definite.
+        If a number is out of range, `penalty` admits negative scales, or `covariance` has
+        another shape or is not positive definite.
 
     References
     ----------
@@ -122,10 +123,10 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
             If the objective still falls after the last round.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        if not (self.alpha > 0 and self.steps >= 1):
-            raise OptionError(
-                f"alpha and steps must be positive, got {self.alpha} and {self.steps}"
-            )
+        check_number("alpha", self.alpha, above=0.0)
+        check_number("tol", self.tol)
+        check_whole("steps", self.steps)
+        check_whole("max_iter", self.max_iter)
         penalty = L1(positive=True) if self.penalty is None else self.penalty
         if np.isfinite(penalty.value(-np.ones(X.shape[1]))):
             raise OptionError(f"{penalty!r} admits negative scales; give it positive=True")

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .bayes_em import exact_expectation, maximise_evidence
 from .kronecker_pursuit import checked_factors
 
@@ -53,7 +53,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
     Raises
     ------
     OptionError
-        If `update` is unknown or `max_iter` not a whole number of at least one.
+        If `update` is unknown, `tol` negative, or `max_iter` not a whole number of at least one.
     DataError
         If there is no factor, the shapes do not fit, `y` is all zero, or values are NaN or
         infinite.
@@ -98,6 +98,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         """
         if self.update not in ("svd", "alternating"):
             raise OptionError(f"update must be 'svd' or 'alternating', got {self.update!r}")
+        check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
         matrices, y = checked_factors(factors, y)
         if not np.any(y):

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.errors import DataError
+from ..core.options import check_number, check_whole
 from .completion import Observed
 
 
@@ -105,8 +105,7 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         """
         check_whole("rank", self.rank)
         check_whole("max_iter", self.max_iter)
-        if not self.tol > 0:
-            raise OptionError(f"tol must be above 0, got {self.tol}")
+        check_number("tol", self.tol, above=0.0)
         seen = observed.values.copy()
         seen.data = np.ones_like(seen.data)
         # In a unit in which products neither overflow nor vanish.

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
+from ..core.options import check_whole
 from .cross_validation import LassoCV
 
 
@@ -149,7 +150,7 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `rank` is negative.
+        If `rank` is not a whole number of at least zero.
 
     Notes
     -----
@@ -187,8 +188,7 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
         self
             Fitted.
         """
-        if self.rank < 0:
-            raise OptionError(f"rank must not be negative, got {self.rank}")
+        check_whole("rank", self.rank, least=0)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         means, offset = X.mean(axis=0), float(np.mean(y))
         scores, values, directions = np.linalg.svd(X - means, full_matrices=False)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError, nearest
+from ..core.options import check_whole
 
 
 def hadamard_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.ndarray:
@@ -119,7 +120,8 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `sketch` is unknown or `n_rows` is below the number of features.
+        If `sketch` is unknown, or `n_rows` not a whole number of at least the number of
+        features.
     """
 
     card = Card(
@@ -163,6 +165,7 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
             raise OptionError(f"no sketch {self.sketch!r}; {nearest(self.sketch, _SKETCHES)}")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         rows = 20 * X.shape[1] if self.n_rows is None else self.n_rows
+        check_whole("n_rows", rows)
         if rows < X.shape[1]:
             raise OptionError(f"n_rows {rows} is below the number of features, {X.shape[1]}")
         means = X.mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])
