@@ -57,6 +57,22 @@ class TestHyperLISTA:
         theta = model.factors_[0] * model.coherence_ * np.abs(B @ inverse.T).sum(1, keepdims=True)
         np.testing.assert_allclose(model.predict(B), prox.soft(B @ model.weight_, theta))
 
+    def test_momentum_follows_the_non_zeros(self):
+        # beta = c2 mu ||x||_0, on the last change; nothing is left unshrunk.
+        A, X, B = sparse_data(samples=3)
+        model = HyperLISTA(6, max_evaluations=5).fit(A, X)
+        model.factors_ = np.array([0.02, 0.05, 0.0])
+        inverse = np.linalg.pinv(A)
+        x = before = np.zeros((3, 80))
+        for found in model.layers(B):
+            residual = B - x @ A.T
+            theta = 0.02 * model.coherence_ * np.abs(residual @ inverse.T).sum(1, keepdims=True)
+            beta = 0.05 * model.coherence_ * np.sum(x != 0, axis=1, keepdims=True)
+            moved = x + residual @ model.weight_ + beta * (x - before)
+            before, x = x, np.sign(moved) * np.maximum(np.abs(moved) - theta, 0)
+            np.testing.assert_allclose(found, x, atol=1e-12)
+        assert 0 < np.count_nonzero(x) < x.size
+
     def test_recovers_better_than_as_many_steps_of_ista(self):
         A, X, _ = sparse_data()
         model = HyperLISTA(12).fit(A, X)
