@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import svds
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.options import check_number, check_whole
-from .completion import Observed
+from .completion import Completion, Observed
 
 
-class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
+class AlternatingCompletion(Catalogued, Completion):
     """Fills the missing entries of a matrix that is nearly of low rank.
 
     Alternates between the two factors of ``U V^T``. The least squares problems of all rows
@@ -90,31 +89,6 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = False
-        return tags
-
-    def fit(self, X: Any, y: Any = None) -> AlternatingCompletion:
-        """Find the row space.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-            Missing entries are NaN.
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-            Fitted.
-        """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        self.fit_observed(Observed(X))
-        return self
 
     def fit_observed(self, observed: Observed) -> tuple[np.ndarray, np.ndarray]:
         """Factorise a matrix of which only the observed entries are held.

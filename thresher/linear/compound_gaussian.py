@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import solve
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
@@ -19,10 +18,10 @@ from ..core.options import check_number, check_whole
 from .datafits import Squares
 from .penalties import L1, Penalty
 from .solvers import Problem, ProximalGradient
-from .standardised import Standardised
+from .standardised import LinearRegressor, Standardised
 
 
-class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
+class CompoundGaussian(Catalogued, LinearRegressor):
     """Least squares with coefficients ``w = z * u``, by alternation (G-CG-LS).
 
     Minimises ``||y - X (z * u) - b||^2 / (2 n) + alpha (u' P^-1 u / 2 + R(z))`` over the
@@ -182,12 +181,6 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
         return z, u, np.array(values)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_ + self.intercept_
 
 
 def _reduced(A: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 __all__ = ["KroneckerBayes"]
 
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
@@ -115,13 +113,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         found = maximise_evidence(
             dictionary, y, exact_expectation(dictionary, y), update, self.tol, self.max_iter
         )
-        if not found.converged:
-            warnings.warn(
-                f"coefficients still change by more than {self.tol:g} of their norm after "
-                f"{found.n_iter} rounds; raise max_iter",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        found.warn_unless_converged(self.tol)
         self.coef_, self.noise_variance_, self.n_iter_ = found.mean, found.noise, found.n_iter
         self.factors_ = vectors
         return self

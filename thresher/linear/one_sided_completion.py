@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError
 from ..core.options import check_number, check_whole
-from .completion import Observed
+from .completion import Completion, Observed
 
 
-class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
+class OneSidedCompletion(Catalogued, Completion):
     """Recovers the right singular vectors of a tall matrix with very few entries per row.
 
     Where a row has too few entries to be completed, the products of pairs of columns still
@@ -66,29 +65,6 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         self.rank = rank
         self.tol = tol
         self.max_iter = max_iter
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
-    def fit(self, X: Any, y: Any = None) -> OneSidedCompletion:
-        """Find the right singular vectors.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-            Missing entries are NaN.
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-            Fitted.
-        """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        return self.fit_observed(Observed(X))
 
     def fit_observed(self, observed: Observed) -> OneSidedCompletion:
         """Find the right singular vectors of a matrix of which only some entries are held.

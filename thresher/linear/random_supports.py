@@ -7,14 +7,14 @@ __all__ = ["ProjectedLasso", "random_support_conditions", "support_condition", "
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
 from ..core.options import check_whole
 from .cross_validation import LassoCV
+from .standardised import LinearRegressor
 
 
 def support_condition(X: np.ndarray, support: np.ndarray) -> float:
@@ -115,7 +115,7 @@ def _unit(columns: np.ndarray) -> np.ndarray:
     return columns / np.where(norm > 0, norm, 1.0)
 
 
-class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
+class ProjectedLasso(Catalogued, LinearRegressor):
     """Lasso on what the leading directions of the design leave, and least squares on those.
 
     Columns that share a few strong directions allow large coefficients to cancel. This
@@ -207,8 +207,3 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
         self.coef_ = inside + directions.T @ (scores.T @ (y - offset) / values)
         self.intercept_ = offset - float(means @ self.coef_)
         return self
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_ + self.intercept_
