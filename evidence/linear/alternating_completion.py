@@ -35,7 +35,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
             observed = Observed(np.where(rng.random(matrix.shape) < share, noisy, np.nan))
             for u, inner in enumerate(_UPDATES.values()):
                 model = AlternatingCompletion(
-                    rank, inner=inner, tol=-1.0, max_iter=_SWEEPS, random_state=0
+                    rank, inner=inner, tol=0.0, max_iter=_SWEEPS, random_state=0
                 )
                 start = time.process_time()
                 left, right = model.fit_observed(observed)

@@ -74,7 +74,7 @@ def _problem(seed: int, loss: str, columns: int) -> Problem:
 
 def _follow(problem: Problem, solver: GreedyBlocks, best: float, until: str) -> _Run:
     """Step until the goal (``"gaps"``) or the fine violation (``"violations"``) is reached."""
-    solver.refusal(problem)  # checks the options, as solve() does
+    solver.check_options()  # as solve() does
     start = np.zeros(problem.coef_shape)
     constant = problem.best_constant
     scale = float(np.max(np.abs(problem.null_gradient)))

@@ -37,9 +37,26 @@ def test_numbers_pass(value):
     check_number("alpha", value)
 
 
-@pytest.mark.parametrize("value", [-0.1, "1", True, None, float("nan"), [1.0]])
+@pytest.mark.parametrize(
+    "value", [-0.1, "1", True, None, float("nan"), float("inf"), [1.0], np.ones(2), 1j]
+)
 def test_what_is_no_number_is_named(value):
-    with pytest.raises(OptionError, match="alpha must be a number of at least 0, got"):
+    with pytest.raises(OptionError, match="alpha must be a finite number of at least 0, got"):
         check_number("alpha", value)
     with pytest.raises(OptionError, match="share must be a number from -2 to -1, got"):
         check_number("share", value, -2.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "span", "outside"),
+    [
+        ({"above": 0.0}, "finite number above 0, got 0", 0.0),
+        ({"above": 0.0, "most": 1.0}, "number above 0 and at most 1, got 0", 0),
+        ({"above": 0.0, "below": 1.0}, "number above 0 and below 1, got 1", 1),
+        ({"least": 0.5, "below": 1.0}, r"number of at least 0\.5 and below 1, got 0\.4", 0.4),
+    ],
+)
+def test_ends_may_be_left_out(ends, span, outside):
+    check_number("step", 0.5, **ends)
+    with pytest.raises(OptionError, match=f"step must be a {span}"):
+        check_number("step", outside, **ends)

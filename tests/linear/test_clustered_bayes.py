@@ -95,7 +95,9 @@ def test_finds_runs_behind_means_and_scales(runs):
 
 def test_bad_options(runs):
     X, _, y = runs
-    with pytest.raises(OptionError, match=r"density 0\.0 must lie"):
+    with pytest.raises(
+        OptionError, match=r"density must be a number above 0 and below 1, got 0\.0"
+    ):
         ClusteredBayes(0.0).fit(X, y)
     with pytest.raises(OptionError, match="raise run_length"):
         ClusteredBayes(0.9, run_length=2.0).fit(X, y)

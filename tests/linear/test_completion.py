@@ -71,7 +71,7 @@ class TestAlternatingCompletion:
         np.testing.assert_allclose(found, _exact(observed, fixed, 0.1), atol=1e-8)
 
     def test_rank_out_of_range(self):
-        with pytest.raises(OptionError, match="rank 0"):
+        with pytest.raises(OptionError, match="rank must be a whole number of at least 1, got 0"):
             AlternatingCompletion(0).fit(np.eye(3))
 
 
@@ -98,6 +98,21 @@ class TestOneSidedCompletion:
         scores = model.transform(np.where(rng.random(matrix.shape) < 0.5, matrix, np.nan))
         assert np.median(np.abs(scores @ model.components_ - matrix)) < 1e-4
 
+    def test_every_pair_of_every_row_counts_the_same(self):
+        # The minimum of the sum, over rows and the pairs they observe, of (x_j x_k - v_j v_k)^2.
+        rng = np.random.default_rng(2)
+        X = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 5))
+        X[rng.random(X.shape) > np.linspace(0.3, 1.0, 5)] = np.nan
+        model = OneSidedCompletion(1, tol=1e-12).fit(X)
+        v = model.singular_values_[0] * model.components_[0]
+        slope, size = np.zeros(5), np.zeros(5)
+        for row in X:
+            seen = np.flatnonzero(~np.isnan(row))
+            pairs = np.outer(row[seen], row[seen])
+            slope[seen] += (np.outer(v[seen], v[seen]) - pairs) @ v[seen]
+            size[seen] += np.abs(pairs) @ np.abs(v[seen])
+        assert np.max(np.abs(slope)) < 1e-5 * np.max(size)
+
     def test_single_entries_are_not_enough(self):
         with pytest.raises(DataError, match="no row observes two columns"):
             OneSidedCompletion().fit(np.where(np.eye(4) > 0, 1.0, np.nan))
@@ -122,7 +137,7 @@ class TestOneSidedCompletion:
             ({"rank": 0}, "rank must be a whole number of at least 1, got 0"),
             ({"rank": 1.5}, "rank must be a whole number"),
             ({"max_iter": 0}, "max_iter must be a whole number"),
-            ({"tol": 0}, "tol must be above 0"),
+            ({"tol": 0}, "tol must be a finite number above 0"),
         ],
     )
     def test_options_out_of_range(self, options, message):

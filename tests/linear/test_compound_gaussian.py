@@ -62,7 +62,7 @@ def test_scale_of_a_stationary_point_is_a_power_of_the_coefficient(sensing):
 
 def test_bad_options(sensing):
     A, _, y = sensing
-    with pytest.raises(OptionError, match="alpha and steps must be positive"):
+    with pytest.raises(OptionError, match="alpha must be a finite number above 0, got 0"):
         CompoundGaussian(0.0).fit(A, y)
     with pytest.raises(OptionError, match="admits negative scales"):
         CompoundGaussian(penalty=penalties.L1()).fit(A, y)

@@ -88,8 +88,20 @@ class TestZeroImputation:
         model = ZeroImputedRegression(0.5).fit(X[:2000], y[:2000])
         assert model.score(X[2000:], y[2000:]) > 0.85
 
+    def test_coefficients_are_the_average_of_the_iterates(self):
+        rng = np.random.default_rng(2)
+        X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+        X[rng.random(X.shape) < 0.3] = np.nan
+        rows = np.where(np.isnan(X), 0.0, X)
+        step = 0.5 / np.mean(np.sum(rows**2, axis=1))
+        iterates = [np.zeros(3)]
+        for row, target in zip(rows, y, strict=True):
+            iterates.append(iterates[-1] + step * (target - row @ iterates[-1]) * row)
+        model = ZeroImputedRegression(0.5, fit_intercept=False).fit(X, y)
+        np.testing.assert_allclose(model.coef_, np.mean(iterates[1:], axis=0))
+
     def test_step_out_of_range(self):
-        with pytest.raises(OptionError, match="step must lie in"):
+        with pytest.raises(OptionError, match="step must be a number above 0 and at most 1"):
             ZeroImputedRegression(2.0).fit(np.eye(3), np.ones(3))
 
 
@@ -138,5 +150,5 @@ class TestRandomSupports:
         model = ProjectedLasso(1).fit(X, signal + 0.1 * rng.standard_normal(100))
         assert np.mean((model.predict(X) - signal) ** 2) < 0.01
         assert set(np.argsort(-np.abs(model.sparse_coef_))[:2]) == {3, 7}
-        with pytest.raises(OptionError, match="rank must not be negative"):
+        with pytest.raises(OptionError, match="rank must be a whole number of at least 0"):
             ProjectedLasso(-1).fit(X, signal)

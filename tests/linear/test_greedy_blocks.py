@@ -150,7 +150,7 @@ class TestGreedyBlocks:
             ({"blocks": "forrest"}, "did you mean 'forest'"),
             ({"block": 0}, "block must be a whole number of at least 1, got 0"),
             ({"block": 2.5}, "block must be a whole number of at least 1, got 2.5"),
-            ({"max_iter": -1}, "max_iter must be a whole number of at least 0, got -1"),
+            ({"max_iter": -1}, "max_iter must be a whole number of at least 1, got -1"),
             ({"rule": "quadratic"}, "set blocks to 'fixed'"),
             ({"blocks": "forest"}, "forest blocks need a sparse design"),
         ],

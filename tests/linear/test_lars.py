@@ -120,7 +120,9 @@ def test_wrong_options_are_named():
     X, y = problem(9, 50, 30)
     with pytest.raises(OptionError, match="method must be 'lasso' or 'lar', got 'lars'"):
         lars_path(X, y, method="lars")
-    with pytest.raises(OptionError, match="alpha_min must be a number of at least 0, got -1"):
+    with pytest.raises(
+        OptionError, match="alpha_min must be a finite number of at least 0, got -1"
+    ):
         lars_path(X, y, alpha_min=-1)
     with pytest.raises(OptionError, match="cannot choose 31 of 30 columns"):
         LARS(31).fit(X, y)

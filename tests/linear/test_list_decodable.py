@@ -110,7 +110,7 @@ class TestMultiFilter:
 
 def test_bad_input():
     X, y, groups, _, _ = batches(0)
-    with pytest.raises(OptionError, match="alpha 0 must lie"):
+    with pytest.raises(OptionError, match="alpha must be a number above 0 and at most 1, got 0"):
         ListDecodableRegression(0).fit(X, y, groups)
     with pytest.raises(DataError, match="groups has shape"):
         ListDecodableRegression().fit(X, y, groups[:5])

@@ -182,8 +182,8 @@ class TestLossOMP:
         [
             ({"loss": "laso"}, "did you mean 'lasso'"),
             ({"norm": "l2"}, "there is no norm 'l2'"),
-            ({"alpha": -1.0}, "alpha must be finite and not negative, got -1.0"),
-            ({"alpha": np.nan}, "alpha must be finite and not negative, got nan"),
+            ({"alpha": -1.0}, "alpha must be a finite number of at least 0, got -1.0"),
+            ({"alpha": np.nan}, "alpha must be a finite number of at least 0, got nan"),
             ({"weights": np.ones(7)}, r"weights has shape \(7,\), X has 200 features"),
             ({"weights": np.r_[np.ones(199), -2]}, "got -2.0 at 199"),
             ({"weights": np.r_[np.nan, np.ones(199)]}, "got nan at 0"),
@@ -201,7 +201,7 @@ def test_pursuits_refuse_numbers_that_are_not_whole(sensing):
     A, x = sensing
     with pytest.raises(OptionError, match="n_nonzero_coefs must be a whole number"):
         OrthogonalMatchingPursuit(2.5).fit(A, A @ x)
-    with pytest.raises(OptionError, match="tol must be a number of at least 0"):
+    with pytest.raises(OptionError, match="tol must be a finite number of at least 0"):
         OrthogonalMatchingPursuit(2, tol=-1.0).fit(A, A @ x)
     with pytest.raises(OptionError, match="n_nonzero must be a whole number"):
         batch_omp(A.T, A.T[:3], 2.5)

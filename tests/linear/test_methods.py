@@ -43,6 +43,36 @@ class TestAcceleratedConcave:
         rival = problem.objective(other.coef, problem.predict(other.coef, other.intercept))
         assert reached <= rival * 1.05
 
+    @pytest.mark.parametrize("penalty", [penalties.MCP(0.1), penalties.SCAD(0.1)])
+    def test_steps_are_the_accelerated_ones(self, penalty):
+        # With the concave part of the penalty in the loss f and its constant L = 0.99 / b:
+        # middle = (1 - a) z + a x, x <- S(x - c f'(middle), c), z <- S(middle - b f'(middle), b)
+        # for a = 2 / (k + 1) and c = k b / 2, where S soft-thresholds by its step times 0.1.
+        X, y = problems.problem("squares", 0, columns=6)
+        problem = Problem.build(X, y, datafits.Squares(), penalty, intercept=False)
+
+        def gradient(w):
+            size = np.abs(w)
+            if isinstance(penalty, penalties.MCP):  # slope 0.1 - |w| / 3 until zero, less 0.1
+                concave = -np.minimum(size / 3.0, 0.1)
+            else:  # slope 0.1 until 0.1, then (0.37 - |w|) / 2.7 until zero, less 0.1
+                concave = -np.clip((size - 0.1) / 2.7, 0, 0.1)
+            return X.T @ (X @ w - y) / 50 + np.sign(w) * concave
+
+        def shrink(w, by):
+            return np.sign(w) * np.maximum(np.abs(w) - by, 0)
+
+        concavity = 1 / 3.0 if isinstance(penalty, penalties.MCP) else 1 / 2.7
+        b = 0.99 / (np.linalg.eigvalsh(X.T @ X / 50)[-1] + concavity)
+        x = z = np.zeros(6)
+        for k in (1, 2, 3, 4, 5):
+            a, c = 2 / (k + 1), k * b / 2
+            middle = (1 - a) * z + a * x
+            slope = gradient(middle)
+            x, z = shrink(x - c * slope, 0.1 * c), shrink(middle - b * slope, 0.1 * b)
+            found = AcceleratedConcave(tol=0.0, max_iter=k).solve(problem)
+            np.testing.assert_allclose(found.coef, z, atol=1e-12)
+
     def test_other_penalties_are_refused(self):
         X, y = problems.problem("squares", 0)
         with pytest.raises(OptionError, match="not SCAD or MCP"):

@@ -76,9 +76,9 @@ def test_one_expert_is_the_lasso_of_its_deviation(planted):
 
 def test_bad_options(planted):
     X, y, _ = planted
-    with pytest.raises(OptionError, match="n_experts 0"):
+    with pytest.raises(OptionError, match="n_experts must be a whole number of at least 1, got 0"):
         LassoMixtureOfExperts(0).fit(X, y)
-    with pytest.raises(OptionError, match="alpha must be positive"):
+    with pytest.raises(OptionError, match="alpha must be a finite number above 0"):
         LassoMixtureOfExperts(alpha=0.0).fit(X, y)
     with pytest.warns(ConvergenceWarning, match="the objective still rose"):
         LassoMixtureOfExperts(max_iter=3, starts=1).fit(X, y)

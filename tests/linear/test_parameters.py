@@ -1,5 +1,6 @@
 """Parameters of the wrong kind, parts that are searched, paths without a start, and scores."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -12,6 +13,8 @@ from thresher import linear
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import datafits, design, penalties, solvers
 from thresher.linear.explained import concordance
+
+from .test_contracts import CASES
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +31,13 @@ WRONG = {
     r"datafit is the class Huber; write Huber\(\)": lambda: linear.SparseGLM(datafits.Huber),
     "groups must be whole numbers, got float64": lambda: linear.GroupLasso(np.ones(20)),
     "groups must be whole numbers, got <U1": lambda: linear.GroupLasso(["a"] * 20),
-    "alpha must be a number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
-    "alpha must be a number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
+    "alpha must be a finite number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
+    "alpha must be a finite number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
     r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNetCV(l1_ratio=[0.5]),
     "l1_ratio must be a number from 0 to 1, got 2": lambda: linear.SparseLogisticCV(l1_ratio=2),
     "max_iter must be a whole number of at least 1, got 1.5": lambda: linear.Lasso(max_iter=1.5),
     "max_iter must be a whole number of at least 1, got -5": lambda: linear.Lasso(max_iter=-5),
-    "tol must be a number of at least 0, got -1": lambda: linear.Lasso(tol=-1),
+    "tol must be a finite number of at least 0, got -1": lambda: linear.Lasso(tol=-1),
     "n_alphas must be a whole number of at least 1": lambda: linear.LassoCV(n_alphas=0),
     "alphas must be a vector": lambda: linear.LassoCV(alphas=[]),
     "k must be a whole number of at least 1, got 2.5": lambda: linear.BestSubset(2.5),
@@ -48,6 +51,60 @@ def test_wrong_parameters_are_named_in_fit(message, regression):
     labels = y > 0 if "got 2" in message and "l1_ratio" in message else y
     with pytest.raises(OptionError, match=message):
         WRONG[message]().fit(X, labels)
+
+
+# Values of parameters that are numbers, and most of them wrong for most parameters.
+BAD = (1.5, 0, -1, np.nan, np.inf, "a")
+# Which of them are right after all, by name or by class and name; for all others none is.
+TAKES = {
+    **dict.fromkeys(("tol", "alpha", "threshold"), (0, 1.5)),
+    **dict.fromkeys(("l1_ratio", "min_sensitivity", "max_false_positive_rate"), (0,)),
+    **dict.fromkeys(("max_exchanges", "max_moves", "max_offset", "updates"), (0,)),
+    **dict.fromkeys(("seed", "random_state", "ProjectedLasso.rank"), (0,)),
+    **dict.fromkeys(("ridge", "smallest_variance", "noise", "difference"), (1.5,)),
+    **dict.fromkeys(("step", "learning_rate", "run_length", "OneSidedCompletion.tol"), (1.5,)),
+    **dict.fromkeys(("epsilon", "bound_x", "bound_y"), (1.5,)),
+    "CompoundGaussian.alpha": (1.5,),
+    "CompoundGaussianNetwork.alpha": (1.5,),
+    "LassoMixtureOfExperts.alpha": (1.5,),
+    "UnfoldedThresholding.alpha": (1.5,),
+    "ListDecodableRegression.alpha": (),  # a share
+    "TaskSelection.alpha": (),
+    "SimultaneousGLM.l1_ratio": (),
+    "ZeroImputedRegression.step": (),
+    "n_jobs": (-1,),  # all cores
+    "time_limit": (1.5, np.inf),
+}
+
+
+def numeric_parameters():
+    """Return every class of the room with the name of each of its parameters that is a number."""
+    return [
+        pytest.param(case, name, id=f"{case.subject.__name__}-{name}")
+        for case in CASES
+        for name, parameter in inspect.signature(case.subject).parameters.items()
+        if {"int", "float"} & set(str(parameter.annotation).split(" | "))
+    ]
+
+
+def fit_with(case, name, value):
+    """Fit the class of a contract with one parameter changed."""
+    if case.subject is linear.ZerothOrderFrankWolfe:
+        estimator = case.subject(penalties.L1Ball(2.0), **{name: value})  # no estimator: raises
+    elif issubclass(case.subject, solvers.Solver):
+        estimator = case.make().set_params(solver=case.subject(**{name: value}))
+    else:
+        estimator = case.make().set_params(**{name: value})
+    estimator.fit(**case.data())
+
+
+@pytest.mark.parametrize(("case", "name"), numeric_parameters())
+def test_numbers_out_of_range_are_named(case, name):
+    takes = TAKES.get(f"{case.subject.__name__}.{name}", TAKES.get(name, ()))
+    for value in BAD:
+        if value not in takes:
+            with pytest.raises(OptionError, match=rf"\b{name}\b.*{value!r}"):
+                fit_with(case, name, value)
 
 
 @pytest.mark.parametrize("alphas", [[], "x", [[1.0]], [-1.0], [np.nan]])

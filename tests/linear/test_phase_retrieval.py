@@ -31,6 +31,29 @@ def test_exact_recovery_up_to_sign(newton, scale, measured):
     assert distance(model.coef_, x) < 1e-8
 
 
+def test_steps_are_the_papers(measured):
+    # S holds the largest of x - step f_A'(x), J the other non-zeros of x; then
+    # x_S <- x_S + d with H_SS d = H_SJ x_J - g_S, for the Hessian and gradient of f_I.
+    A, _, y = measured
+    A = A / np.sqrt(np.mean(A**2))
+    path = SparsePhaseRetrieval(6).fit(A, y).path_
+    left = 0
+    for x, following in itertools.pairwise(path):
+        product = A @ x
+        moved = x - 0.75 * A.T @ (product - y * np.sign(product)) / 300
+        S = np.argsort(-np.abs(moved))[:6]
+        J = np.setdiff1d(np.flatnonzero(x), S)
+        hessian = A.T @ np.diag(3 * product**2 - y**2) @ A / 300
+        gradient = A.T @ ((product**2 - y**2) * product) / 300
+        expected = np.zeros(200)
+        expected[S] = x[S] + np.linalg.solve(
+            hessian[np.ix_(S, S)], hessian[np.ix_(S, J)] @ x[J] - gradient[S]
+        )
+        np.testing.assert_allclose(following, expected, atol=1e-8)
+        left += len(J)
+    assert left > 0
+
+
 def test_quadratic_rate_at_the_end(measured):
     A, x, y = measured
     errors = [distance(point, x) for point in SparsePhaseRetrieval(6).fit(A, y).path_]

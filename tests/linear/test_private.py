@@ -66,7 +66,7 @@ def test_reports_stay_within_their_norm(people):
 
 def test_bad_options(people):
     X, y, _ = people
-    with pytest.raises(OptionError, match="epsilon -1"):
+    with pytest.raises(OptionError, match="epsilon must be a finite number above 0, got -1"):
         LocallyPrivateRegression(-1).fit(X, y)
     with pytest.raises(OptionError, match="protocol must be"):
         LocallyPrivateRegression(protocol="central").fit(X, y)
@@ -76,9 +76,11 @@ def test_bad_options(people):
         LocallyPrivateRegression(protocol="interactive", k=2.5).fit(X, y)
     with pytest.raises(OptionError, match="rounds must be a whole number"):
         LocallyPrivateRegression(protocol="interactive", rounds=0).fit(X, y)
-    with pytest.raises(OptionError, match="threshold must not be negative, got -1"):
+    with pytest.raises(
+        OptionError, match="threshold must be a finite number of at least 0, got -1"
+    ):
         LocallyPrivateRegression(threshold=-1).fit(X, y)
-    with pytest.raises(OptionError, match="step must be positive, got 0"):
+    with pytest.raises(OptionError, match="step must be a finite number above 0, got 0"):
         LocallyPrivateRegression(protocol="interactive", step=0).fit(X, y)
 
 

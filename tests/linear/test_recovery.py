@@ -151,7 +151,7 @@ def test_bayes_says_when_its_search_was_cut_short():
         SparseBayes(max_iter=5).fit(A, y)
     with pytest.raises(OptionError, match="max_iter must be a whole number of at least 1, got 0"):
         SparseBayes(max_iter=0).fit(A, y)
-    with pytest.raises(OptionError, match="tol must not be negative, got -1"):
+    with pytest.raises(OptionError, match="tol must be a finite number of at least 0, got -1"):
         SparseBayes(tol=-1).fit(A, y)
 
 

@@ -60,7 +60,7 @@ class TestSignature:
         assert first[0] * second[0, 1] == pytest.approx(shuffled)
 
     def test_depth_below_one_is_named(self):
-        with pytest.raises(OptionError, match="depth must be 1 or more, got 0"):
+        with pytest.raises(OptionError, match="depth must be a whole number of at least 1, got 0"):
             signature(np.zeros((2, 2)), 0)
 
 

@@ -135,13 +135,13 @@ def test_bad_input():
     X, Y, weights = related("logistic")
     with pytest.raises(OptionError, match="datafit must be Squares, Logistic or Poisson"):
         SimultaneousGLM(datafits.Huber()).fit(X, Y)
-    with pytest.raises(OptionError, match="l1_ratio must lie"):
+    with pytest.raises(OptionError, match="l1_ratio must be a number above 0 and at most 1"):
         SimultaneousGLM(l1_ratio=0.0).fit(X, Y)
     with pytest.raises(OptionError, match=r"n_alphas must be a whole number.*2\.5"):
         SimultaneousGLM(n_alphas=2.5).fit(X, Y)
     with pytest.raises(OptionError, match="max_iter must be a whole number"):
         SimultaneousGLM(max_iter=0).fit(X, Y)
-    with pytest.raises(OptionError, match="eps must lie between 0 and 1, got 1"):
+    with pytest.raises(OptionError, match="eps must be a number above 0 and below 1, got 1"):
         SimultaneousGLM(eps=1).fit(X, Y)
     with pytest.raises(OptionError, match="alphas must be"):
         SimultaneousGLM(alphas=[0.0]).fit(X, Y)

@@ -74,10 +74,10 @@ class TestGAMPBayes:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"damping": 0.0}, r"damping must lie in \(0, 1\]"),
+            ({"damping": 0.0}, "damping must be a number above 0 and at most 1"),
             ({"passes": 0}, "passes must be a whole number of at least 1, got 0"),
             ({"max_iter": 0}, "max_iter must be a whole number of at least 1, got 0"),
-            ({"tol": -1.0}, "tol must not be negative, got -1"),
+            ({"tol": -1.0}, "tol must be a finite number of at least 0, got -1"),
         ],
     )
     def test_options_out_of_range(self, options, message):

@@ -66,8 +66,8 @@ def test_bad_input():
         ({}, 0, "n_tasks must be a whole number of at least 1, got 0"),
         ({"rounds": 0}, 20, "rounds must be a whole number"),
         ({"budget": 10.5}, 20, "budget must be a whole number"),
-        ({"floor": 0}, 20, r"floor must lie in \(0, 1\], got 0"),
-        ({"alpha": -1}, 20, r"alpha must lie in \(0, 1\), got -1"),
+        ({"floor": 0}, 20, "floor must be a number above 0 and at most 1, got 0"),
+        ({"alpha": -1}, 20, "alpha must be a number above 0 and below 1, got -1"),
     ],
 )
 def test_options_out_of_range(options, n_tasks, message):

@@ -138,7 +138,7 @@ class TestApproximateMessagePassing:
 
     @pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, np.inf])
     def test_thresholds_out_of_range_are_refused(self, threshold, sensing):
-        with pytest.raises(OptionError, match="threshold must be positive"):
+        with pytest.raises(OptionError, match="threshold must be a finite number above 0"):
             amp(sensing[0], np.ones(80), threshold)
 
 

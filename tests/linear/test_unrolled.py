@@ -57,6 +57,22 @@ class TestHyperLISTA:
         theta = model.factors_[0] * model.coherence_ * np.abs(B @ inverse.T).sum(1, keepdims=True)
         np.testing.assert_allclose(model.predict(B), prox.soft(B @ model.weight_, theta))
 
+    def test_momentum_follows_the_non_zeros(self):
+        # beta = c2 mu ||x||_0, on the last change; nothing is left unshrunk.
+        A, X, B = sparse_data(samples=3)
+        model = HyperLISTA(6, max_evaluations=5).fit(A, X)
+        model.factors_ = np.array([0.02, 0.05, 0.0])
+        inverse = np.linalg.pinv(A)
+        x = before = np.zeros((3, 80))
+        for found in model.layers(B):
+            residual = B - x @ A.T
+            theta = 0.02 * model.coherence_ * np.abs(residual @ inverse.T).sum(1, keepdims=True)
+            beta = 0.05 * model.coherence_ * np.sum(x != 0, axis=1, keepdims=True)
+            moved = x + residual @ model.weight_ + beta * (x - before)
+            before, x = x, np.sign(moved) * np.maximum(np.abs(moved) - theta, 0)
+            np.testing.assert_allclose(found, x, atol=1e-12)
+        assert 0 < np.count_nonzero(x) < x.size
+
     def test_recovers_better_than_as_many_steps_of_ista(self):
         A, X, _ = sparse_data()
         model = HyperLISTA(12).fit(A, X)
@@ -111,7 +127,7 @@ class TestTraining:
     @pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
     def test_rates_are_positive(self, network, rate):
         A, X, B = sparse_data(samples=5)
-        with pytest.raises(OptionError, match="learning_rate must be positive"):
+        with pytest.raises(OptionError, match="learning_rate must be a finite number above 0"):
             network(learning_rate=rate).fit(A, B, X)
 
 
@@ -165,7 +181,7 @@ class TestUnfoldedThresholding:
             UnfoldedThresholding().fit(A, B)
         with pytest.raises(DataError, match=r"X has shape \(5, 79\)"):
             UnfoldedThresholding().fit(A, B, X[:, 1:])
-        with pytest.raises(OptionError, match="must be positive"):
+        with pytest.raises(OptionError, match="alpha must be a finite number above 0"):
             UnfoldedThresholding(alpha=0).fit(A, B, X)
         with pytest.raises(DataError, match="B has 39 columns, the matrix 40 rows"):
             UnfoldedThresholding(1, updates=0).fit(A, B, X).predict(B[:, 1:])
@@ -234,7 +250,7 @@ class TestCompoundGaussianNetwork:
             CompoundGaussianNetwork(shape=(5, 9)).fit(A, B, X)
         with pytest.raises(OptionError, match="steps must be a whole number of at least 1, got 0"):
             CompoundGaussianNetwork(steps=0).fit(A, B, X)
-        with pytest.raises(OptionError, match="alpha must be positive"):
+        with pytest.raises(OptionError, match="alpha must be a finite number above 0"):
             CompoundGaussianNetwork(alpha=0).fit(A, B, X)
         with pytest.raises(DataError, match="measurement 2 is all zero"):
             CompoundGaussianNetwork().fit(A, B * (np.arange(5) != 2)[:, None], X)

@@ -5,7 +5,7 @@ import pytest
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import ZerothOrderFrankWolfe
-from thresher.linear.penalties import L1Ball, NuclearBall, Simplex
+from thresher.linear.penalties import L1, L1Ball, NuclearBall, Simplex
 
 TRUTH = np.zeros(30)
 TRUTH[[3, 11]] = [0.6, -0.4]
@@ -53,8 +53,10 @@ def test_slope_is_the_gradient_on_average():
 
 
 def test_bad_input():
-    with pytest.raises(OptionError, match="directions 0"):
+    with pytest.raises(OptionError, match="directions must be a whole number of at least 1"):
         ZerothOrderFrankWolfe(L1Ball(1.0), directions=0)
+    with pytest.raises(OptionError, match="ball must be a Ball, such as"):
+        ZerothOrderFrankWolfe(L1(1.0))
     with pytest.raises(DataError, match="outside the ball"):
         ZerothOrderFrankWolfe(L1Ball(1.0)).minimise(loss, np.ones(30))
     with pytest.raises(DataError, match="must be finite"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["check_count", "check_number", "check_whole"]
 
+import math
 import numbers
 from typing import Any
 
@@ -56,8 +57,16 @@ def check_count(name: str, value: Any, available: int, what: str = "columns") ->
         raise OptionError(f"cannot choose {value} of {available} {what}; ask for 1 to {available}")
 
 
-def check_number(name: str, value: Any, least: float = 0.0, most: float = float("inf")) -> None:
-    """Raise unless an option is a number within its range.
+def check_number(
+    name: str,
+    value: Any,
+    least: float = 0.0,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise unless an option is a finite number within its range.
 
     Parameters
     ----------
@@ -67,6 +76,8 @@ def check_number(name: str, value: Any, least: float = 0.0, most: float = float(
         What was given. Neither booleans nor NaN are numbers here; NumPy's are.
     least, most : float, default 0 and infinity
         Ends of the range, which belong to it.
+    above, below : float, optional
+        Ends that do not belong to it, instead of `least` and `most`.
 
     Raises
     ------
@@ -74,6 +85,18 @@ def check_number(name: str, value: Any, least: float = 0.0, most: float = float(
         Naming the option, the value and the range.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not least <= value <= most:
-        span = f"of at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
-        raise OptionError(f"{name} must be a number {span}, got {value!r}")
+    inside = real and math.isfinite(value)
+    inside = inside and (value >= least if above is None else value > above)
+    inside = inside and (value <= most if below is None else value < below)
+    if not inside:
+        span = _span(least, most, above, below)
+        raise OptionError(f"{name} must be a {span}, got {value!r}")
+
+
+def _span(least: float, most: float, above: float | None, below: float | None) -> str:
+    if above is None and below is None and most < math.inf:
+        return f"number from {least:g} to {most:g}"
+    start = f"of at least {least:g}" if above is None else f"above {above:g}"
+    if below is None and most == math.inf:
+        return f"finite number {start}"
+    return f"number {start} and " + (f"at most {most:g}" if below is None else f"below {below:g}")

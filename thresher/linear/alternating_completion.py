@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import svds
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import OptionError
-from .completion import Observed
+from ..core.options import check_number, check_whole
+from .completion import Completion, Observed
 
 
-class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
+class AlternatingCompletion(Catalogued, Completion):
     """Fills the missing entries of a matrix that is nearly of low rank.
 
     Alternates between the two factors of ``U V^T``. The least squares problems of all rows
@@ -58,7 +57,8 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `rank`, `inner` or `ridge` is not positive.
+        If `rank`, `inner` or `max_iter` is not a whole number of at least one, `ridge` not
+        positive, or `tol` negative.
     DataError
         If nothing is observed.
 
@@ -96,31 +96,6 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = False
-        return tags
-
-    def fit(self, X: Any, y: Any = None) -> AlternatingCompletion:
-        """Find the row space.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-            Missing entries are NaN.
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-            Fitted.
-        """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        self.fit_observed(Observed(X))
-        return self
-
     def fit_observed(self, observed: Observed) -> tuple[np.ndarray, np.ndarray]:
         """Factorise a matrix of which only the observed entries are held.
 
@@ -136,10 +111,12 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
         right : array of shape (d, rank)
             Orthonormal factor of the columns: the transpose of ``components_``.
         """
-        if self.rank < 1 or (self.inner is not None and self.inner < 1):
-            raise OptionError(f"rank {self.rank} and inner {self.inner} must be positive")
-        if not self.ridge > 0:  # a row may have fewer entries than the rank
-            raise OptionError(f"ridge must be positive, got {self.ridge}")
+        check_whole("rank", self.rank)
+        if self.inner is not None:
+            check_whole("inner", self.inner)
+        check_number("ridge", self.ridge, above=0.0)  # a row may have fewer entries than the rank
+        check_number("tol", self.tol)
+        check_whole("max_iter", self.max_iter)
         other = observed.transposed()
         self.share_ = observed.values.nnz / (observed.shape[0] * observed.shape[1])
         left, right = self._start(observed)
@@ -154,7 +131,7 @@ class AlternatingCompletion(Catalogued, TransformerMixin, BaseEstimator):
             left = self._half(observed, right, left @ basis.T)
             error = float(np.linalg.norm(observed.values.data - observed.at(left, right)))
             self.errors_.append(error / np.sqrt(observed.values.nnz))
-            if previous - error <= self.tol * norm:
+            if previous - error < self.tol * norm:
                 break
             previous = error
         self.components_, self.n_iter_ = right.T, len(self.errors_)

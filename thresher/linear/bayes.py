@@ -14,8 +14,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.errors import OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .standardised import Standardised
 
 # First noise variances, as shares of the target's. From a large one alone, targets made of
@@ -102,9 +101,8 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         self
             With the posterior in the attributes.
         """
+        check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
-        if not self.tol >= 0:
-            raise OptionError(f"tol must not be negative, got {self.tol}")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         data = Standardised.of(X, y, self.fit_intercept)
         climb = _Climb(data.X, data.y, self.tol, self.max_iter)

@@ -19,13 +19,11 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from ..core.errors import OptionError
-from ..core.options import check_whole
-from .standardised import Standardised
+from ..core.options import check_number, check_whole
+from .standardised import LinearRegressor, Standardised
 
 # From prior variances and the noise variance to posterior means and variances.
 Expectation = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
@@ -57,6 +55,24 @@ class EMResult:
     noise: float
     n_iter: int
     converged: bool
+
+    def warn_unless_converged(self, tol: float, remedy: str = "raise max_iter") -> None:
+        """Emit a ConvergenceWarning, as if from the caller's caller, if the means did not settle.
+
+        Parameters
+        ----------
+        tol : float
+            What was asked for.
+        remedy : str, default "raise max_iter"
+            What is advised.
+        """
+        if not self.converged:
+            warnings.warn(
+                f"coefficients still change by more than {tol:g} of their norm after "
+                f"{self.n_iter} rounds; {remedy}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
 
 def maximise_evidence(
@@ -207,7 +223,7 @@ class GAMPExpectation:
         return mean, variance
 
 
-class EMRegressor(RegressorMixin, BaseEstimator):
+class EMRegressor(LinearRegressor):
     """What the regressions by expectation-maximisation share: scaling there and back.
 
     Subclasses have the parameters ``fit_intercept``, ``tol`` and ``max_iter``.
@@ -218,9 +234,8 @@ class EMRegressor(RegressorMixin, BaseEstimator):
 
     def _check_options(self) -> None:
         """Raise OptionError if a parameter is out of range."""
+        check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
-        if not self.tol >= 0:
-            raise OptionError(f"tol must not be negative, got {self.tol}")
 
     @abstractmethod
     def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
@@ -255,13 +270,7 @@ class EMRegressor(RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         data = Standardised.of(X, y, self.fit_intercept)
         found = self._posterior(data.X, data.y) if np.any(data.y) else self._nothing(X.shape[1])
-        if not found.converged:
-            warnings.warn(
-                f"coefficients still change by more than {self.tol:g} of their norm after "
-                f"{found.n_iter} rounds; {self._remedy}",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        found.warn_unless_converged(self.tol, self._remedy)
         self._keep(found, data)
         return self
 
@@ -271,9 +280,3 @@ class EMRegressor(RegressorMixin, BaseEstimator):
         self.noise_variance_ = found.noise * data.unit**2
         self.intercept_ = data.intercept(self.coef_)
         self.n_iter_ = found.n_iter
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_ + self.intercept_

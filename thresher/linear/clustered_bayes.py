@@ -9,6 +9,7 @@ from scipy.special import expit, gammaln
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
+from ..core.options import check_number
 from .bayes_em import EMRegressor, EMResult, exact_expectation, maximise_evidence
 from .standardised import Standardised
 
@@ -121,10 +122,8 @@ class _Supports:
     """Variational posteriors of precisions and supports, as an M-step of the prior variances."""
 
     def __init__(self, density: float, run_length: float, size: int) -> None:
-        if not (0 < density < 1 and run_length > 1):
-            raise OptionError(
-                f"density {density} must lie in (0, 1) and run_length {run_length} above 1"
-            )
+        check_number("density", density, above=0.0, below=1.0)
+        check_number("run_length", run_length, above=1.0)
         leave = 1 / run_length
         enter = leave * density / (1 - density)  # keeps the density along the chain
         if enter >= 1:

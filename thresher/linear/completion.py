@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["Observed"]
+__all__ = ["Completion", "Observed"]
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import validate_data
 
 from ..core.errors import DataError
 
@@ -60,3 +63,35 @@ class Observed:
         """Return the matrix with `data` at the observed entries, times `right`."""
         matrix = sparse.csr_array((data, self.columns, self.values.indptr), shape=self.shape)
         return np.asarray(matrix @ right)
+
+
+class Completion(TransformerMixin, BaseEstimator):
+    """An estimator of the row space of a matrix whose missing entries are NaN."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    @abstractmethod
+    def fit_observed(self, observed: Observed) -> Any:
+        """Find the row space of a matrix of which only some entries are held."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Find the row space.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Missing entries are NaN.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        self
+            Fitted.
+        """
+        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+        self.fit_observed(Observed(X))
+        return self

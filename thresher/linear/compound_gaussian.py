@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import solve
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
+from ..core.options import check_number, check_whole
 from .datafits import Squares
 from .penalties import L1, Penalty
 from .solvers import Problem, ProximalGradient
-from .standardised import Standardised
+from .standardised import LinearRegressor, Standardised
 
 
-class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
+class CompoundGaussian(Catalogued, LinearRegressor):
     """Least squares with coefficients ``w = z * u``, by alternation (G-CG-LS).
 
     Minimises ``||y - X (z * u) - b||^2 / (2 n) + alpha (u' P^-1 u / 2 + R(z))`` over the
@@ -63,8 +63,8 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `alpha` or `steps` is not positive, `penalty` admits negative scales, or
-        `covariance` has another shape or is not positive definite.
+        If a number is out of range, `penalty` admits negative scales, or `covariance` has
+        another shape or is not positive definite.
 
     References
     ----------
@@ -122,10 +122,10 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
             If the objective still falls after the last round.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        if not (self.alpha > 0 and self.steps >= 1):
-            raise OptionError(
-                f"alpha and steps must be positive, got {self.alpha} and {self.steps}"
-            )
+        check_number("alpha", self.alpha, above=0.0)
+        check_number("tol", self.tol)
+        check_whole("steps", self.steps)
+        check_whole("max_iter", self.max_iter)
         penalty = L1(positive=True) if self.penalty is None else self.penalty
         if np.isfinite(penalty.value(-np.ones(X.shape[1]))):
             raise OptionError(f"{penalty!r} admits negative scales; give it positive=True")
@@ -181,12 +181,6 @@ class CompoundGaussian(Catalogued, RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
         return z, u, np.array(values)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_ + self.intercept_
 
 
 def _reduced(A: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from ..core.card import Card, Catalogued
-from ..core.options import check_count
+from ..core.options import check_count, check_number
 from ..core.top_k import top_k_mask
 from .greedy import Columns
 from .pursuit import GreedyRegressor
@@ -111,6 +111,7 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
         """
         A, y = check_measurements(A, y)
         check_count("k", self.k, A.shape[1], "entries")
+        check_number("tol", self.tol)
         gram = A @ A.T
         gram[np.diag_indices_from(gram)] += 1e-12 * max(float(np.trace(gram)), 1e-300) / len(y)
         factor = cho_factor(gram)

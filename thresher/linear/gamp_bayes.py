@@ -7,8 +7,8 @@ __all__ = ["GAMPBayes"]
 import numpy as np
 
 from ..core.card import Card, Catalogued
-from ..core.errors import NumericalError, OptionError
-from ..core.options import check_whole
+from ..core.errors import NumericalError
+from ..core.options import check_number, check_whole
 from .bayes_em import EMRegressor, EMResult, GAMPExpectation, maximise_evidence
 from .standardised import Standardised
 
@@ -93,8 +93,7 @@ class GAMPBayes(Catalogued, EMRegressor):
     def _check_options(self) -> None:
         super()._check_options()
         check_whole("passes", self.passes)
-        if not 0 < self.damping <= 1:
-            raise OptionError(f"damping must lie in (0, 1], got {self.damping}")
+        check_number("damping", self.damping, above=0.0, most=1.0)
 
     def _posterior(self, X: np.ndarray, y: np.ndarray) -> EMResult:
         # Within a round a tenth of the outer tolerance is enough: the next round starts there.

@@ -5,17 +5,15 @@ from __future__ import annotations
 __all__ = ["KroneckerBayes"]
 
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .bayes_em import exact_expectation, maximise_evidence
 from .kronecker_pursuit import checked_factors
 
@@ -53,7 +51,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
     Raises
     ------
     OptionError
-        If `update` is unknown or `max_iter` not a whole number of at least one.
+        If `update` is unknown, `tol` negative, or `max_iter` not a whole number of at least one.
     DataError
         If there is no factor, the shapes do not fit, `y` is all zero, or values are NaN or
         infinite.
@@ -104,6 +102,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         """
         if self.update not in ("svd", "alternating"):
             raise OptionError(f"update must be 'svd' or 'alternating', got {self.update!r}")
+        check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
         matrices, y = checked_factors(factors, y)
         if not np.any(y):
@@ -120,13 +119,7 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         found = maximise_evidence(
             dictionary, y, exact_expectation(dictionary, y), update, self.tol, self.max_iter
         )
-        if not found.converged:
-            warnings.warn(
-                f"coefficients still change by more than {self.tol:g} of their norm after "
-                f"{found.n_iter} rounds; raise max_iter",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        found.warn_unless_converged(self.tol)
         self.coef_, self.noise_variance_, self.n_iter_ = found.mean, found.noise, found.n_iter
         self.factors_ = vectors
         return self

@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import DataError, OptionError
+from ..core.errors import DataError
+from ..core.options import check_number
 from .datafits import Huber
 from .design import Design
 from .multi_filter import multi_filter
@@ -104,10 +105,8 @@ class ListDecodableRegression(Catalogued, BaseEstimator):
         self
             Fitted.
         """
-        if not (0 < self.alpha <= 1 and self.noise > 0):
-            raise OptionError(
-                f"alpha {self.alpha} must lie in (0, 1] and noise {self.noise} be positive"
-            )
+        check_number("alpha", self.alpha, above=0.0, most=1.0)
+        check_number("noise", self.noise, above=0.0)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         if np.shape(groups) != y.shape:
             raise DataError(f"groups has shape {np.shape(groups)}, the target {y.shape}")

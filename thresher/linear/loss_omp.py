@@ -12,6 +12,7 @@ from scipy.optimize import linprog
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError, nearest
+from ..core.options import check_number
 from .greedy import Columns, greedy_support
 from .pursuit import GreedyRegressor, checked_count
 from .weighted_columns import WeightedColumns
@@ -125,8 +126,7 @@ class LossOMP(Catalogued, GreedyRegressor):
         for name, value, known in (("loss", self.loss, _GAINS), ("norm", self.norm, ("l1", "l0"))):
             if value not in known:
                 raise OptionError(f"there is no {name} {value!r}; {nearest(str(value), known)}")
-        if not 0 <= self.alpha < np.inf:
-            raise OptionError(f"alpha must be finite and not negative, got {self.alpha}")
+        check_number("alpha", self.alpha)
         weights = np.ones(columns) if self.weights is None else np.asarray(self.weights, float)
         if weights.shape != (columns,):
             raise OptionError(f"weights has shape {weights.shape}, X has {columns} features")

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import OptionError
+from ..core.options import check_number, check_whole
 from .datafits import Squares
 from .design import Design
 from .lasso import Lasso
@@ -146,13 +146,11 @@ class LassoMixtureOfExperts(Catalogued, RegressorMixin, BaseEstimator):
             If the objective of the best start still rises after the last round.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        if not (self.n_experts >= 1 and self.starts >= 1 and self.smallest_variance > 0):
-            raise OptionError(
-                f"n_experts {self.n_experts}, starts {self.starts} and smallest_variance "
-                f"{self.smallest_variance} must be positive"
-            )
-        if not self.alpha > 0:
-            raise OptionError(f"alpha must be positive, got {self.alpha}")
+        for name in ("n_experts", "starts", "max_iter"):
+            check_whole(name, getattr(self, name))
+        for name in ("alpha", "smallest_variance"):
+            check_number(name, getattr(self, name), above=0.0)
+        check_number("tol", self.tol)
         data = Standardised.of(X, y, True)
         rng = check_random_state(self.random_state)
         runs = [

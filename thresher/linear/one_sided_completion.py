@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
-from .completion import Observed
+from ..core.errors import DataError
+from ..core.options import check_number, check_whole
+from .completion import Completion, Observed
 
 
-class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
+class OneSidedCompletion(Catalogued, Completion):
     """Recovers the right singular vectors of a tall matrix with very few entries per row.
 
     Where a row has too few entries to be completed, the products of pairs of columns still
@@ -72,29 +71,6 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
-    def fit(self, X: Any, y: Any = None) -> OneSidedCompletion:
-        """Find the right singular vectors.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-            Missing entries are NaN.
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-            Fitted.
-        """
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        return self.fit_observed(Observed(X))
-
     def fit_observed(self, observed: Observed) -> OneSidedCompletion:
         """Find the right singular vectors of a matrix of which only some entries are held.
 
@@ -110,8 +86,7 @@ class OneSidedCompletion(Catalogued, TransformerMixin, BaseEstimator):
         """
         check_whole("rank", self.rank)
         check_whole("max_iter", self.max_iter)
-        if not self.tol > 0:
-            raise OptionError(f"tol must be above 0, got {self.tol}")
+        check_number("tol", self.tol, above=0.0)
         seen = observed.values.copy()
         seen.data = np.ones_like(seen.data)
         # In a unit in which products neither overflow nor vanish.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["check_parameters"]
 
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,13 +24,21 @@ def _check_part(kind: type, example: str, name: str, value: Any) -> None:
     raise OptionError(f"{name} must be a {kind.__name__}, such as {example}, got {value!r}")
 
 
+def _check_jobs(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, numbers.Integral) or value == 0):
+        raise OptionError(
+            f"{name} must be None or a whole number, below 0 to count from all cores, got {value!r}"
+        )
+
+
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "alpha": check_number,
     "l1_ratio": partial(check_number, most=1.0),
     "tol": check_number,
     "max_iter": check_whole,
     "n_alphas": check_whole,
-    "eps": partial(check_number, most=1.0),
+    "eps": partial(check_number, above=0.0, below=1.0),
+    "n_jobs": _check_jobs,
     "datafit": partial(_check_part, Datafit, "datafits.Huber()"),
     "penalty": partial(_check_part, Penalty, "penalties.MCP()"),
     "solver": partial(_check_part, Solver, "solvers.CoordinateDescent()"),

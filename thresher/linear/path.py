@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ..core.errors import OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from . import _linear
 from .penalties import Ball, Penalty, Separable
 from .solvers import Problem, Solver
@@ -176,8 +176,7 @@ def given_alphas(alphas: Any) -> np.ndarray:
 def alpha_grid(problem: Problem, count: int, ratio: float) -> np.ndarray:
     """Return strengths falling geometrically from :func:`alpha_max` to `ratio` times it."""
     check_whole("n_alphas", count)
-    if not 0 < ratio < 1:
-        raise OptionError(f"eps must lie between 0 and 1, got {ratio!r}")
+    check_number("eps", ratio, above=0.0, below=1.0)
     top = alpha_max(problem)
     # A target without any signal has no path; any strength gives zeros.
     return (top if top > 0 else 1.0) * np.geomspace(1.0, ratio, count)

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_X_y
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError
-from ..core.options import check_count
+from ..core.options import check_count, check_number, check_whole
 from ..core.prox import top_k
 from ..core.top_k import top_k_mask
 
@@ -54,7 +54,7 @@ class SparsePhaseRetrieval(Catalogued, BaseEstimator):
     Raises
     ------
     OptionError
-        If `k` is not from 1 to the number of features.
+        If `k` is not from 1 to the number of features, or another number out of range.
     DataError
         If a magnitude is negative, or all are zero.
 
@@ -113,6 +113,9 @@ class SparsePhaseRetrieval(Catalogued, BaseEstimator):
         """
         A, y = check_X_y(A, y, dtype=np.float64, y_numeric=True)
         check_count("k", self.k, A.shape[1], "entries")
+        check_number("step", self.step, above=0.0)
+        check_number("tol", self.tol)
+        check_whole("max_iter", self.max_iter)
         if y.min() < 0 or not np.any(y):
             raise DataError(f"magnitudes must not be negative nor all zero; least {y.min()}")
         # The step and the start are made for entries of unit variance.

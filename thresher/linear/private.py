@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
-from ..core.options import check_count, check_whole
+from ..core.options import check_count, check_number, check_whole
 from ..core.prox import soft, top_k
 
 
@@ -47,11 +47,9 @@ def gaussian_deviation(epsilon: float, delta: float, sensitivity: float) -> floa
     calibration and optimal denoising (2018), theorem 8; valid for every epsilon, where the
     classical formula needs epsilon at most one.
     """
-    if not (epsilon > 0 and 0 < delta < 1 and sensitivity > 0):
-        raise OptionError(
-            f"epsilon {epsilon} and sensitivity {sensitivity} must be positive, and delta {delta} "
-            "between 0 and 1"
-        )
+    check_number("epsilon", epsilon, above=0.0)
+    check_number("delta", delta, above=0.0, below=1.0)
+    check_number("sensitivity", sensitivity, above=0.0)
 
     def excess(log_deviation: float) -> float:
         deviation = np.exp(log_deviation)  # relative to the sensitivity
@@ -187,8 +185,6 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         self._check_options(X.shape[1], X_public)
         self._bound = np.sqrt(X.shape[1]) if self.bound_x is None else self.bound_x
-        if not (self._bound > 0 and self.bound_y > 0):
-            raise OptionError(f"bounds must be positive, got {self._bound} and {self.bound_y}")
         rng = check_random_state(self.random_state)
         # A person's target shrinks with the row: the equation between the two stays true.
         y = np.clip(y * _shrinkage(X, self._bound)[:, 0], -self.bound_y, self.bound_y)
@@ -212,13 +208,17 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
                 "the interactive protocol has no use for X_public; leave it out, or take "
                 "protocol='non-interactive'"
             )
-        if self.threshold is not None and not self.threshold >= 0:
-            raise OptionError(f"threshold must not be negative, got {self.threshold}")
+        check_number("epsilon", self.epsilon, above=0.0)
+        check_number("delta", self.delta, above=0.0, below=1.0)
+        if self.threshold is not None:
+            check_number("threshold", self.threshold)
+        if self.bound_x is not None:
+            check_number("bound_x", self.bound_x, above=0.0)
+        check_number("bound_y", self.bound_y, above=0.0)
+        check_number("step", self.step, above=0.0)
         check_whole("rounds", self.rounds)
         if self.k is not None:
             check_count("k", self.k, features, "features")
-        if not self.step > 0:
-            raise OptionError(f"step must be positive, got {self.step}")
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the target of every row of `X`, of shape (n_samples,)."""

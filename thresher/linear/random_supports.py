@@ -7,13 +7,14 @@ __all__ = ["ProjectedLasso", "random_support_conditions", "support_condition", "
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
+from ..core.options import check_whole
 from .cross_validation import LassoCV
+from .standardised import LinearRegressor
 
 
 def support_condition(X: np.ndarray, support: np.ndarray) -> float:
@@ -114,7 +115,7 @@ def _unit(columns: np.ndarray) -> np.ndarray:
     return columns / np.where(norm > 0, norm, 1.0)
 
 
-class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
+class ProjectedLasso(Catalogued, LinearRegressor):
     """Lasso on what the leading directions of the design leave, and least squares on those.
 
     Columns that share a few strong directions allow large coefficients to cancel. This
@@ -149,7 +150,7 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `rank` is negative.
+        If `rank` is not a whole number of at least zero.
 
     Notes
     -----
@@ -192,8 +193,7 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
         self
             Fitted.
         """
-        if self.rank < 0:
-            raise OptionError(f"rank must not be negative, got {self.rank}")
+        check_whole("rank", self.rank, least=0)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         means, offset = X.mean(axis=0), float(np.mean(y))
         scores, values, directions = np.linalg.svd(X - means, full_matrices=False)
@@ -212,8 +212,3 @@ class ProjectedLasso(Catalogued, RegressorMixin, BaseEstimator):
         self.coef_ = inside + directions.T @ (scores.T @ (y - offset) / values)
         self.intercept_ = offset - float(means @ self.coef_)
         return self
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_ + self.intercept_

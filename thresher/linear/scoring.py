@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .scoring_program import Limits, Patterns, Program, totals
 
 
@@ -212,14 +212,13 @@ class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):
         for name in ("max_features", "node_limit"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name))
-        if not 0 < self.sparsity < 1:
-            raise OptionError(f"sparsity must lie in (0, 1), got {self.sparsity}")
-        if not self.time_limit > 0:
-            raise OptionError(f"time_limit must be above 0 seconds, got {self.time_limit}")
+        check_number("sparsity", self.sparsity, above=0.0, below=1.0)
+        if self.time_limit != np.inf:  # no limit
+            check_number("time_limit", self.time_limit, above=0.0)
         for name in ("min_sensitivity", "max_false_positive_rate"):
             share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise OptionError(f"{name} must lie in [0, 1], got {share}")
+            if share is not None:
+                check_number(name, share, most=1.0)
 
     def _limits(self, n_features: int) -> Limits:
         """Return the constraints, for data of so many features."""

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_whole
 from .cross_validation import LassoCV
 from .lasso import Lasso
 
@@ -42,15 +43,14 @@ def signature(increments: np.ndarray, depth: int) -> np.ndarray:
     Raises
     ------
     OptionError
-        If `depth` is below 1.
+        If `depth` is not a whole number of at least one.
 
     References
     ----------
     Chen, Integration of paths: a faithful representation of paths by noncommutative formal
     power series (1958).
     """
-    if depth < 1:
-        raise OptionError(f"depth must be 1 or more, got {depth}")
+    check_whole("depth", depth)
     *batch, _, channels = increments.shape
     levels = [np.zeros((*batch, channels**order)) for order in range(1, depth + 1)]
     for step in np.moveaxis(increments, -2, 0):
@@ -101,7 +101,7 @@ class SignatureLasso(Catalogued, BaseEstimator):
     Raises
     ------
     OptionError
-        If `depth` is below 1, or `alpha` is to be chosen from a single individual.
+        If a number is out of range, or `alpha` is to be chosen from a single individual.
     DataError
         If a path is not a matrix with increasing times, or is not observed before a time at
         which the target is.
@@ -153,6 +153,8 @@ class SignatureLasso(Catalogued, BaseEstimator):
         self
             Fitted.
         """
+        check_whole("depth", self.depth)
+        check_whole("max_folds", self.max_folds, least=2)
         targets = [np.asarray(values, dtype=float) for values in y]
         if [np.shape(t) for t in times] != [v.shape for v in targets] or len(paths) != len(targets):
             raise DataError(

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .datafits import Datafit, Logistic, Poisson, Squares
 from .solvers.together import Batch, State
 
@@ -160,8 +160,9 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
             raise OptionError(
                 f"datafit must be Squares, Logistic or Poisson, got {type(datafit).__name__}"
             )
-        if not 0 < self.l1_ratio <= 1:
-            raise OptionError(f"l1_ratio must lie in (0, 1], got {self.l1_ratio}")
+        check_number("l1_ratio", self.l1_ratio, above=0.0, most=1.0)
+        check_number("eps", self.eps, above=0.0, below=1.0)
+        check_number("tol", self.tol)
         check_whole("n_alphas", self.n_alphas)
         check_whole("max_iter", self.max_iter)
         X = validate_data(self, X, dtype=np.float64)
@@ -186,8 +187,6 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
             if alphas.ndim != 1 or not len(alphas) or not alphas[-1] > 0:
                 raise OptionError("alphas must be a vector of positive numbers")
             return np.repeat(alphas[:, None], count, axis=1)
-        if not 0 < self.eps < 1:
-            raise OptionError(f"eps must lie between 0 and 1, got {self.eps}")
         pull = np.max(np.abs(batch.gradients(state, np.arange(count))), axis=1)
         # A target without any signal has no path; any strength gives zeros.
         top = np.where(pull > 0, pull, 1.0) / self.l1_ratio

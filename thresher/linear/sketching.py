@@ -7,12 +7,13 @@ __all__ = ["SketchedRegression", "count_sketch", "gaussian_sketch", "hadamard_sk
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError, nearest
+from ..core.options import check_whole
+from .standardised import LinearRegressor
 
 
 def hadamard_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.ndarray:
@@ -89,7 +90,7 @@ def count_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.nda
 _SKETCHES = {"hadamard": hadamard_sketch, "gaussian": gaussian_sketch, "count": count_sketch}
 
 
-class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
+class SketchedRegression(Catalogued, LinearRegressor):
     """Ordinary least squares of a sketch of the samples.
 
     With a dense sketch the error of every single coefficient is about ``1 / sqrt(d)`` of the
@@ -119,7 +120,8 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
     Raises
     ------
     OptionError
-        If `sketch` is unknown or `n_rows` is below the number of features.
+        If `sketch` is unknown, or `n_rows` not a whole number of at least the number of
+        features.
 
     References
     ----------
@@ -171,6 +173,7 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
             raise OptionError(f"no sketch {self.sketch!r}; {nearest(self.sketch, _SKETCHES)}")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         rows = 20 * X.shape[1] if self.n_rows is None else self.n_rows
+        check_whole("n_rows", rows)
         if rows < X.shape[1]:
             raise OptionError(f"n_rows {rows} is below the number of features, {X.shape[1]}")
         means = X.mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])
@@ -182,8 +185,3 @@ class SketchedRegression(Catalogued, RegressorMixin, BaseEstimator):
         self.coef_ = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=None)[0]
         self.intercept_ = offset - float(means @ self.coef_)
         return self
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_ + self.intercept_

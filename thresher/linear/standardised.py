@@ -1,12 +1,15 @@
-"""Columns and target brought to mean zero and unit mean square, and the way back."""
+"""Columns and target brought to mean zero and unit mean square, and the way back to them."""
 
 from __future__ import annotations
 
-__all__ = ["Standardised"]
+__all__ = ["LinearRegressor", "Standardised"]
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,16 @@ class Standardised:
     def intercept(self, coef: np.ndarray) -> float:
         """Return the constant that belongs to coefficients of the data as given."""
         return self.offset - float(self.means @ coef)
+
+
+class LinearRegressor(RegressorMixin, BaseEstimator):
+    """A regression on dense data whose ``coef_`` and ``intercept_`` are for the data as given."""
+
+    coef_: np.ndarray
+    intercept_: float
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the target of every row of `X`, of shape (n_samples,)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return np.asarray(X @ self.coef_ + self.intercept_)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_X_y
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
-from ..core.options import check_whole
+from ..core.options import check_number, check_whole
 from .lasso import Lasso
 
 # Given the number of samples wanted of each source task, their features and targets.
@@ -145,10 +145,8 @@ class TaskSelection(Catalogued, BaseEstimator):
             check_whole(name, getattr(self, name))
         if self.relevance not in ("l1", "l2", "uniform"):
             raise OptionError(f"relevance must be 'l1', 'l2' or 'uniform', got {self.relevance!r}")
-        if not 0 < self.floor <= 1:
-            raise OptionError(f"floor must lie in (0, 1], got {self.floor}")
-        if not 0 < self.alpha < 1:
-            raise OptionError(f"alpha must lie in (0, 1), got {self.alpha}")
+        check_number("floor", self.floor, above=0.0, most=1.0)
+        check_number("alpha", self.alpha, above=0.0, below=1.0)
 
     def _heads(self, moments: np.ndarray, cross: np.ndarray) -> np.ndarray:
         """Fit the representation and return the heads of the source tasks in it, as columns.

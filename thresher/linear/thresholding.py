@@ -13,8 +13,8 @@ from scipy import sparse
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
-from ..core.errors import DataError, OptionError
-from ..core.options import check_count, check_whole
+from ..core.errors import DataError
+from ..core.options import check_count, check_number, check_whole
 from ..core.prox import soft, top_k
 from ..core.top_k import top_k_mask
 
@@ -91,8 +91,7 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
         The last vector, or the best if the residual grew a thousandfold.
     """
     check_whole("max_iter", max_iter)
-    if not tolerance >= 0:
-        raise OptionError(f"tolerance must not be negative, got {tolerance}")
+    check_number("tolerance", tolerance)
     coef = best = np.zeros(A.shape[1])
     residual = least = first = float(np.linalg.norm(y))
     count = 0
@@ -265,8 +264,7 @@ def amp(
     rows, columns = A.shape
     if threshold is None:
         threshold = _best_threshold(rows / columns)
-    if not 0 < threshold < np.inf:
-        raise OptionError(f"threshold must be positive and finite, got {threshold}")
+    check_number("threshold", threshold, above=0.0)
     norms = np.linalg.norm(A, axis=0)
     unit = A / np.where(norms > 0, norms, 1)
     message = np.zeros(rows)

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.card import Card, Catalogued
-from ..core.errors import OptionError
+from ..core.options import check_number
 
 
 class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
@@ -88,8 +88,7 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
         self
             Fitted.
         """
-        if not 0 < self.step <= 1:
-            raise OptionError(f"step must lie in (0, 1], got {self.step}")
+        check_number("step", self.step, above=0.0, most=1.0)
         X, y = validate_data(
             self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True
         )
@@ -146,8 +145,7 @@ def imputation_bias(covariance: np.ndarray, coef: np.ndarray, observed: float) -
     Ayme et al. (2023), section 3: the second moments of imputed rows are ``observed^2`` times
     the covariance plus ``observed (1 - observed)`` times its diagonal.
     """
-    if not 0 < observed <= 1:
-        raise OptionError(f"observed must lie in (0, 1], got {observed}")
+    check_number("observed", observed, above=0.0, most=1.0)
     diagonal = np.diag(np.diag(covariance))
     moments = observed**2 * covariance + observed * (1 - observed) * diagonal
     cross = observed * covariance @ coef

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, OptionError
+from ..core.options import check_number, check_whole
 from .penalties import Ball
 
 # A loss of a point, evaluated on the sample that the generator draws.
@@ -44,7 +45,7 @@ class ZerothOrderFrankWolfe(Catalogued):
     Raises
     ------
     OptionError
-        If `max_iter`, `directions` or `difference` is not positive.
+        If `ball` is none, or a number is out of range.
 
     References
     ----------
@@ -68,11 +69,12 @@ class ZerothOrderFrankWolfe(Catalogued):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.max_iter, self.directions) < 1 or not self.difference > 0:
-            raise OptionError(
-                f"max_iter {self.max_iter}, directions {self.directions} and difference "
-                f"{self.difference} must be positive"
-            )
+        if not isinstance(self.ball, Ball):
+            raise OptionError(f"ball must be a Ball, such as penalties.L1Ball(), got {self.ball!r}")
+        check_whole("max_iter", self.max_iter)
+        check_whole("directions", self.directions)
+        check_number("difference", self.difference, above=0.0)
+        check_whole("seed", self.seed, least=0)
 
     def minimise(self, loss: Loss, start: np.ndarray) -> np.ndarray:
         """Minimise the expectation of a loss.

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.errors import OptionError
+from ...core.options import check_number, check_whole
 from .conditioning import condition
 from .problem import Problem, Solution
 
@@ -33,6 +34,11 @@ class Solver(ABC):
 
     #: Whether losses without a derivative everywhere are taken.
     takes_kinks: ClassVar[bool] = False
+
+    def check_options(self) -> None:
+        """Raise OptionError if an option is out of range; classes with more options add theirs."""
+        check_number("tol", self.tol)
+        check_whole("max_iter", self.max_iter)
 
     @abstractmethod
     def refusal(self, problem: Problem) -> str | None:
@@ -65,10 +71,12 @@ class Solver(ABC):
         Raises
         ------
         OptionError
-            If the solver cannot take the pair of datafit and penalty; the message says why.
+            If an option is out of range, or the solver cannot take the pair of datafit and
+            penalty; the message says why.
         DataError
             If the squares of a column leave the range of double precision.
         """
+        self.check_options()
         refusal = problem.penalty.refusal(problem.coef_shape) or self.refusal(problem)
         if not problem.datafit.smooth and not self.takes_kinks:
             refusal = "the loss has a kink; use StochasticModels"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...core.options import check_whole
 from .. import _linear
 from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
@@ -33,6 +34,11 @@ class Descent(Solver):
     """
 
     working_set: int = 100
+
+    def check_options(self) -> None:
+        """Raise OptionError if an option is out of range."""
+        super().check_options()
+        check_whole("working_set", self.working_set)
 
     @abstractmethod
     def blocks(self, penalty: Penalty) -> Separable:

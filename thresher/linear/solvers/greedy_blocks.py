@@ -87,8 +87,9 @@ class GreedyBlocks(Catalogued, Solver):
     newton: bool = True
     seed: int = 0
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
+    def check_options(self) -> None:
+        """Raise OptionError if an option is out of range, or rule and blocks do not go together."""
+        super().check_options()
         if self.rule not in RULES:
             raise OptionError(f"there is no rule {self.rule!r}; {nearest(self.rule, RULES)}")
         if self.blocks not in BLOCKS:
@@ -96,12 +97,15 @@ class GreedyBlocks(Catalogued, Solver):
                 f"there are no blocks {self.blocks!r}; {nearest(self.blocks, BLOCKS)}"
             )
         check_whole("block", self.block)
-        check_whole("max_iter", self.max_iter, least=0)
+        check_whole("seed", self.seed, least=0)
         if self.rule in ("lipschitz", "quadratic") and self.blocks != "fixed":
             raise OptionError(
                 f"rule {self.rule!r} compares blocks that are given, not {self.blocks!r} ones; "
                 "set blocks to 'fixed', or rule to 'diagonal'"
             )
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Say why the pair cannot be solved; None if it can."""
         if not isinstance(problem.penalty, L1) or problem.datafit.multiple_outputs:
             return "only the L1 norm and a single output are taken; use CoordinateDescent"
         if self.blocks == "forest" and (

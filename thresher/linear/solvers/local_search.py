@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...core.options import check_whole
 from ..penalties import L0
 from ..support_fit import Move, SupportFit
 from ..weighted_columns import WeightedColumns
@@ -43,6 +44,11 @@ class LocalSearch(Solver):
     """
 
     max_moves: int = 1000
+
+    def check_options(self) -> None:
+        """Raise OptionError if an option is out of range."""
+        super().check_options()
+        check_whole("max_moves", self.max_moves, least=0)
 
     def refusal(self, problem: Problem) -> str | None:
         """Say why the pair cannot be solved; None if it can."""

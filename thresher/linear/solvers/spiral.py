@@ -37,7 +37,7 @@ class Spiral(Catalogued, Solver):
     Raises
     ------
     OptionError
-        If `memory` or `max_iter` is not a whole number in range.
+        If `memory` is not a whole number of at least one.
 
     References
     ----------
@@ -61,10 +61,13 @@ class Spiral(Catalogued, Solver):
     max_iter: int = 5000
     memory: int = 10
 
+    def check_options(self) -> None:
+        """Raise OptionError if an option is out of range."""
+        super().check_options()
+        check_whole("memory", self.memory)
+
     def refusal(self, problem: Problem) -> str | None:
         """Say why the pair cannot be solved; None if it can."""
-        check_whole("memory", self.memory)
-        check_whole("max_iter", self.max_iter, least=0)
         if not isinstance(problem.datafit, PoissonIdentity):
             return "the loss is not PoissonIdentity; use ProximalGradient or CoordinateDescent"
         if not getattr(problem.penalty, "positive", False):

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 
 from ...core.card import Card, Catalogued
 from ...core.errors import OptionError, nearest
+from ...core.options import check_number, check_whole
 from ..datafits import AbsoluteError, Kinked
 from ..penalties import L1, Penalty
 from .base import Solver
@@ -77,12 +78,16 @@ class StochasticModels(Catalogued, Solver):
     step: float = 1.0
     seed: int = 0
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
+    def check_options(self) -> None:
+        """Raise OptionError if an option is out of range."""
+        super().check_options()
         if self.model not in _MODELS:
             raise OptionError(f"there is no model {self.model!r}; {nearest(self.model, _MODELS)}")
-        if not self.step > 0:
-            raise OptionError(f"step must be positive, got {self.step}")
+        check_number("step", self.step, above=0.0)
+        check_whole("seed", self.seed, least=0)
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Say why the pair cannot be solved; None if it can."""
         if not isinstance(problem.datafit, Kinked):
             return "only AbsoluteError and IntensityError are taken; use ProximalGradient"
         linear = isinstance(problem.datafit, AbsoluteError)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError
-from ...core.options import check_whole
+from ...core.options import check_number, check_whole
 from .network import UnrolledNetwork
 
 
@@ -146,8 +146,7 @@ class CompoundGaussianNetwork(Catalogued, UnrolledNetwork):
         for name in ("n_layers", "steps", "channels"):
             check_whole(name, getattr(self, name))
         self._check_training()
-        if not self.alpha > 0:
-            raise OptionError(f"alpha must be positive, got {self.alpha}")
+        check_number("alpha", self.alpha, above=0.0)
         if len(grid) not in (1, 2) or int(np.prod(grid)) != size:
             raise OptionError(
                 f"shape {grid} must have one or two dimensions and hold {size} entries"

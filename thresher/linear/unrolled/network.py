@@ -14,8 +14,8 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ...core.errors import DataError, NumericalError, OptionError
-from ...core.options import check_whole
+from ...core.errors import DataError, NumericalError
+from ...core.options import check_number, check_whole
 
 
 class UnrolledNetwork(BaseEstimator, ABC):
@@ -81,8 +81,8 @@ class UnrolledNetwork(BaseEstimator, ABC):
     def _check_training(self) -> None:
         check_whole("updates", self.updates, least=0)
         check_whole("batch_size", self.batch_size)
-        if not 0 < self.learning_rate < math.inf:
-            raise OptionError(f"learning_rate must be positive, got {self.learning_rate}")
+        check_number("learning_rate", self.learning_rate, above=0.0)
+        check_whole("random_state", self.random_state, least=0)
 
     def layers(self, B: Any) -> list[np.ndarray]:
         """Return what every layer puts out for measurements `B`, each of shape (n_samples, n)."""

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ...core import prox
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError, nearest
-from ...core.options import check_whole
+from ...core.options import check_number, check_whole
 from ..hyper_lista import analytic_weight
 from .network import UnrolledNetwork
 
@@ -155,8 +155,7 @@ class UnfoldedThresholding(Catalogued, UnrolledNetwork):
             if value not in known:
                 raise OptionError(f"there is no {value!r} here; {nearest(value, known)}")
         check_whole("n_layers", self.n_layers)
-        if not self.alpha > 0:
-            raise OptionError(f"alpha must be positive, got {self.alpha}")
+        check_number("alpha", self.alpha, above=0.0)
         self._check_training()
 
     def _supervised(self, measured: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
