@@ -60,6 +60,17 @@ class TestEveryMethod:
         assert found.n_iter == 1
 
     @EVERY
+    @pytest.mark.parametrize("scale", 2.0 ** np.array([-960, -500, -230, 230, 270, 500, 960]))
+    def test_units_do_not_matter(self, method, scale):
+        rng = np.random.default_rng(0)
+        A, y = rng.standard_normal((10, 20)), rng.standard_normal(10)
+        plain = method(A, y, 3)
+        for a, b in ((scale, scale), (scale, 1.0), (1.0, scale)):
+            found = method(A * a, y * b, 3)
+            np.testing.assert_array_equal(found.coef * (a / b), plain.coef)
+            assert found.residual == plain.residual * b
+
+    @EVERY
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_values_that_are_not_finite_are_refused(self, method, value, sensing):
         A, x = sensing

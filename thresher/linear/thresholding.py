@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Recovery", "amp", "cosamp", "hard_thresholding_pursuit", "iht"]
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +42,26 @@ class Recovery:
     residual: float
 
 
-def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return measurements as arrays of doubles.
+@dataclass(frozen=True)
+class Units:
+    """What measurements were divided by, so that squares of them can be summed.
+
+    Parameters
+    ----------
+    A, y : float
+        Powers of two, which round nothing.
+    """
+
+    A: float
+    y: float
+
+    def restore(self, coef: np.ndarray, n_iter: int, residual: float) -> Recovery:
+        """Return what was recovered in the units of the measurements as given."""
+        return Recovery(coef * (self.y / self.A), n_iter, residual * self.y)
+
+
+def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray, Units]:
+    """Return measurements as arrays of doubles with largest entries from 1 to 2, and their units.
 
     Parameters
     ----------
@@ -66,10 +85,18 @@ def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     for name, values in (("A", A), ("y", y)):
         if not np.all(np.isfinite(values)):
             raise DataError(f"{name} holds NaN or infinite values; leave out those measurements")
-    return A, y
+    units = Units(_power_of_two(A), _power_of_two(y))
+    return A / units.A, y / units.y, units
 
 
-def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter: int) -> Recovery:
+def _power_of_two(values: np.ndarray) -> float:
+    largest = float(np.abs(values).max())
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
+
+
+def iterate(
+    A: np.ndarray, y: np.ndarray, units: Units, step: Step, tolerance: float, max_iter: int
+) -> Recovery:
     """Step from zero until the residual is small or nothing changes; every method's loop.
 
     Parameters
@@ -78,6 +105,8 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
         Measurements.
     y : array of shape (n,)
         What was measured.
+    units : Units
+        What both were divided by.
     step : callable
         From the current vector to the next one.
     tolerance : float
@@ -88,7 +117,7 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
     Returns
     -------
     Recovery
-        The last vector, or the best if the residual grew a thousandfold.
+        In the units as given, the last vector, or the best if the residual grew a thousandfold.
     """
     check_whole("max_iter", max_iter)
     if not tolerance >= 0:
@@ -105,9 +134,9 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
         if residual <= least:
             best, least = coef, residual
         if settled or residual <= tolerance * first:
-            return Recovery(coef, count, residual)
+            return units.restore(coef, count, residual)
     diverged = residual > 1000 * first
-    return Recovery(best if diverged else coef, count, least if diverged else residual)
+    return units.restore(best if diverged else coef, count, least if diverged else residual)
 
 
 def least_squares(A: np.ndarray, y: np.ndarray, support: np.ndarray) -> np.ndarray:
@@ -150,17 +179,21 @@ def iht(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -
     Blumensath and Davies, Normalized iterative hard thresholding: guaranteed stability and
     performance (2010).
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
+    square = float(np.sum(A**2))
 
     def step(coef: np.ndarray) -> np.ndarray:
         gradient = A.T @ (y - A @ coef)
         support = coef != 0 if np.any(coef) else top_k_mask(np.abs(gradient), k)
         inside = np.where(support, gradient, 0)
         change = A @ inside
-        size = (inside @ inside) / max(change @ change, 1e-300)
+        steepness = inside @ inside
+        size = steepness / max(change @ change, 1e-30 * square * steepness, 1e-300)
         following = top_k(coef + size * gradient, k)
-        while not np.array_equal(following != 0, support):
+        for _ in range(100):  # which is enough from the largest size to one that is safe for all
+            if np.array_equal(following != 0, support):
+                break
             # Off the support the step must not exceed what keeps the residual falling.
             move = following - coef
             bound = 0.99 * (move @ move) / max(float(np.sum((A @ move) ** 2)), 1e-300)
@@ -170,7 +203,7 @@ def iht(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -
             following = top_k(coef + size * gradient, k)
         return following
 
-    return iterate(A, y, step, tolerance, max_iter)
+    return iterate(A, y, units, step, tolerance, max_iter)
 
 
 def hard_thresholding_pursuit(
@@ -184,7 +217,7 @@ def hard_thresholding_pursuit(
     ----------
     Foucart, Hard thresholding pursuit: an algorithm for compressive sensing (2011).
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
     size = 1 / np.linalg.norm(A, 2) ** 2 * A.shape[1] / A.shape[0]
 
@@ -192,7 +225,7 @@ def hard_thresholding_pursuit(
         moved = coef + size * (A.T @ (y - A @ coef))
         return least_squares(A, y, top_k_mask(np.abs(moved), k))
 
-    return iterate(A, y, step, tolerance, max_iter)
+    return iterate(A, y, units, step, tolerance, max_iter)
 
 
 def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -> Recovery:
@@ -205,7 +238,7 @@ def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000
     Needell and Tropp, CoSaMP: iterative signal recovery from incomplete and inaccurate
     samples (2009).
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
     wide = min(2 * k, A.shape[1])
 
@@ -213,7 +246,7 @@ def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000
         found = top_k_mask(np.abs(A.T @ (y - A @ coef)), wide)
         return top_k(least_squares(A, y, found | (coef != 0)), k)
 
-    return iterate(A, y, step, tolerance, max_iter)
+    return iterate(A, y, units, step, tolerance, max_iter)
 
 
 def amp(
@@ -261,7 +294,7 @@ def amp(
     Donoho, Maleki and Montanari, Message-passing algorithms for compressed sensing (2009),
     equations 1 and 2; the default threshold is the one of their phase transition.
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     rows, columns = A.shape
     if threshold is None:
         threshold = _best_threshold(rows / columns)
@@ -277,7 +310,7 @@ def amp(
         noise = np.linalg.norm(message) / np.sqrt(rows)
         return soft(coef + unit.T @ message, threshold * noise)
 
-    found = iterate(unit, y, step, tolerance, max_iter)
+    found = iterate(unit, y, units, step, tolerance, max_iter)
     return Recovery(found.coef / np.where(norms > 0, norms, 1), found.n_iter, found.residual)
 
 
