@@ -108,6 +108,33 @@ class TestEveryMethod:
             iht(A, A @ x, 8, **options)
 
 
+class TestHardThresholdingPursuit:
+    @pytest.mark.parametrize("shape", [(40, 100, 4), (40, 100, 6), (60, 400, 6)])
+    def test_it_recovers_what_thresholding_alone_recovers(self, shape):
+        rows, columns, k = shape
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            A, x = rng.standard_normal((rows, columns)), np.zeros(columns)
+            x[rng.choice(columns, k, replace=False)] = rng.choice([-1, 1], k) * (1 + rng.random(k))
+            if np.allclose(iht(A, A @ x, k).coef, x, atol=1e-5):
+                found = hard_thresholding_pursuit(A, A @ x, k)
+                np.testing.assert_allclose(found.coef, x, atol=1e-8)
+
+    def test_units_of_columns_do_not_matter(self, sensing):
+        A, x = sensing
+        scale = np.geomspace(1e-100, 1e100, 200)
+        found = hard_thresholding_pursuit(A * scale, A @ x, 8)
+        np.testing.assert_allclose(found.coef * scale, x, atol=1e-8)
+
+
+@EVERY
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_recovered_by_measurements_of_nothing(method):
+    found = method(np.zeros((5, 9)), np.ones(5), 3)
+    assert not np.any(found.coef)
+    assert found.residual == pytest.approx(np.sqrt(5))
+
+
 class TestApproximateMessagePassing:
     def test_two_steps_by_hand(self):
         A = np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.8]])

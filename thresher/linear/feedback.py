@@ -107,7 +107,7 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
         A, y, units = check_measurements(A, y)
         check_count("k", self.k, A.shape[1], "entries")
         gram = A @ A.T
-        gram[np.diag_indices_from(gram)] += 1e-12 * max(float(np.trace(gram)), 1e-300) / len(y)
+        gram[np.diag_indices_from(gram)] += 1e-12 * (float(np.trace(gram)) or 1.0) / len(y)
         factor = cho_factor(gram)
         solution = A.T @ cho_solve(factor, y)  # the current point; iterate holds the sparse one
         kept = 0

@@ -6,7 +6,7 @@ __all__ = ["Recovery", "amp", "cosamp", "hard_thresholding_pursuit", "iht"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -211,7 +211,8 @@ def hard_thresholding_pursuit(
 ) -> Recovery:
     """Recover by hard thresholding pursuit: a gradient step, the top k, least squares.
 
-    Parameters, result and errors as for :func:`iht`.
+    Columns are scaled to unit norm inside, for which the step is one, as in the author's own
+    programs. Parameters, result and errors as for :func:`iht`.
 
     References
     ----------
@@ -219,13 +220,14 @@ def hard_thresholding_pursuit(
     """
     A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
-    size = 1 / np.linalg.norm(A, 2) ** 2 * A.shape[1] / A.shape[0]
+    unit, norms = _unit_columns(A)
 
     def step(coef: np.ndarray) -> np.ndarray:
-        moved = coef + size * (A.T @ (y - A @ coef))
-        return least_squares(A, y, top_k_mask(np.abs(moved), k))
+        moved = coef + unit.T @ (y - unit @ coef)
+        return least_squares(unit, y, top_k_mask(np.abs(moved), k))
 
-    return iterate(A, y, units, step, tolerance, max_iter)
+    found = iterate(unit, y, units, step, tolerance, max_iter)
+    return replace(found, coef=found.coef / norms)
 
 
 def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -> Recovery:
@@ -300,8 +302,7 @@ def amp(
         threshold = _best_threshold(rows / columns)
     if not 0 < threshold < np.inf:
         raise OptionError(f"threshold must be positive and finite, got {threshold}")
-    norms = np.linalg.norm(A, axis=0)
-    unit = A / np.where(norms > 0, norms, 1)
+    unit, norms = _unit_columns(A)
     message = np.zeros(rows)
 
     def step(coef: np.ndarray) -> np.ndarray:
@@ -311,7 +312,15 @@ def amp(
         return soft(coef + unit.T @ message, threshold * noise)
 
     found = iterate(unit, y, units, step, tolerance, max_iter)
-    return Recovery(found.coef / np.where(norms > 0, norms, 1), found.n_iter, found.residual)
+    return replace(found, coef=found.coef / norms)
+
+
+def _unit_columns(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns with unit norm, and what they were divided by; one for zeros."""
+    largest = np.abs(A).max(axis=0)
+    largest = np.where(largest > 0, largest, 1.0)
+    norms = largest * np.maximum(np.linalg.norm(A / largest, axis=0), 1.0)
+    return A / norms, norms
 
 
 def _best_threshold(share: float) -> float:
