@@ -151,17 +151,50 @@ def test_bayes_says_when_its_search_was_cut_short():
         SparseBayes(max_iter=5).fit(A, y)
     with pytest.raises(OptionError, match="max_iter must be a whole number of at least 1, got 0"):
         SparseBayes(max_iter=0).fit(A, y)
-    with pytest.raises(OptionError, match="tol must not be negative, got -1"):
+    with pytest.raises(OptionError, match="tol must be a number of at least 0, got -1"):
         SparseBayes(tol=-1).fit(A, y)
 
 
 def test_bayes_reports_the_evidence_of_its_model():
     A, _, y = many_coefficients(5, 0)
-    model = _Climb(A, y, 1e-4, 1000).run(1.0)[0]
-    used = A[:, model.kept]
+    columns = WeightedColumns(A, centre=False)
+    model = _Climb(columns, y, 100.0, 1e-4, 1000).run(1.0)[0]
+    used = columns.take(model.kept)
     covariance = (used * model.variances) @ used.T + model.noise * np.eye(100)
     evidence = -np.linalg.slogdet(covariance)[1] - y @ np.linalg.solve(covariance, y)
     assert model.value == pytest.approx(evidence - 2 * np.log(199) * len(model.kept))
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_bayes_takes_weights_and_sparse_matrices(fit_intercept):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 30)) * (rng.random((60, 30)) < 0.4) + 0.5 * np.eye(60, 30)
+    y = X[:, :3] @ [2.0, -1.0, 3.0] + 1 + 0.3 * rng.standard_normal(60)
+    counts = rng.integers(0, 4, 60)
+    rows = np.repeat(np.arange(60), counts)
+    plain = SparseBayes(fit_intercept=fit_intercept).fit(X[rows], y[rows])
+    assert set(plain.support_) >= {0, 1, 2}
+    for layout in (np.asarray, sparse.csr_array, sparse.csc_matrix):
+        model = SparseBayes(fit_intercept=fit_intercept).fit(layout(X), y, sample_weight=counts)
+        for name in ("coef_", "intercept_", "covariance_", "noise_variance_"):
+            np.testing.assert_allclose(getattr(model, name), getattr(plain, name), atol=1e-9)
+        for found, expected in zip(
+            model.predict(layout(X), return_std=True),
+            plain.predict(X, return_std=True),
+            strict=True,
+        ):
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rows", [1, 2, 60])
+@pytest.mark.parametrize(("value", "fit_intercept"), [(0.0, True), (0.0, False), (0.1, True)])
+def test_bayes_of_a_constant_is_empty_at_once(rows, value, fit_intercept):
+    X = np.random.default_rng(0).standard_normal((rows, 8))
+    model = SparseBayes(fit_intercept=fit_intercept).fit(X, np.full(rows, value))
+    assert not np.any(model.coef_)
+    assert model.n_iter_ == 1
+    np.testing.assert_allclose(model.predict(X), value)
 
 
 @pytest.mark.parametrize("seed", range(6))
