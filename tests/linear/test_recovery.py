@@ -55,6 +55,44 @@ def test_batch_omp_stops_at_the_tolerance_and_on_zero_signals():
     np.testing.assert_allclose(batch_omp(dictionary, signals, 5).toarray(), signals)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_batch_omp_codes_in_any_units(dtype):
+    rng = np.random.default_rng(0)
+    dictionary = rng.standard_normal((30, 10)).astype(dtype)
+    signals = rng.standard_normal((4, 10)).astype(dtype)
+    plain = batch_omp(dictionary, signals, 3, tolerance=0.5).toarray()
+    least, most = (2.0**-100, 2.0**100) if dtype is np.float32 else (2.0**-660, 2.0**660)
+    for scale in (least, most):
+        units = np.array([1.0, scale, 1.0, 1.0])[:, None].astype(dtype)
+        codes = batch_omp(dictionary, signals * units, 3, tolerance=0.5).toarray()
+        np.testing.assert_array_equal(codes[[0, 2, 3]], plain[[0, 2, 3]])
+        alone = batch_omp(dictionary, signals, 3).toarray()
+        np.testing.assert_array_equal(
+            batch_omp(dictionary, signals * dtype(scale), 3).toarray(), alone * dtype(scale)
+        )
+        np.testing.assert_array_equal(
+            batch_omp(dictionary * dtype(scale), signals, 3).toarray(), alone / dtype(scale)
+        )
+
+
+def test_batch_omp_refuses_what_it_cannot_code():
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((30, 10)), rng.standard_normal((4, 10))
+    for tolerance in (None, "x", np.nan, -1):
+        with pytest.raises(OptionError, match="tolerance must be a number of at least 0"):
+            batch_omp(A, B, 3, tolerance)
+    for bad in (B + 0j, np.full((4, 10), "a", dtype=object), [[1.0], [1.0, 2.0]]):
+        with pytest.raises(DataError, match="signals must be a matrix of real numbers"):
+            batch_omp(A, bad, 3)
+    with pytest.raises(DataError, match=r"dictionary is a sparse matrix; pass dictionary.toarray"):
+        batch_omp(sparse.csr_array(A), B, 3)
+    with pytest.raises(DataError, match="signals hold NaN or infinite values"):
+        batch_omp(A, np.where(B > 1, np.inf, B), 3)
+    for same in (A.astype(np.longdouble), A.astype(object)):
+        found = batch_omp(same, B, 3)
+        np.testing.assert_array_equal(found.toarray(), batch_omp(A, B, 3).toarray())
+
+
 def test_batch_omp_does_not_choose_duplicates():
     rng = np.random.default_rng(0)
     atom = rng.standard_normal(8)

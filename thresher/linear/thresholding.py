@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Recovery", "amp", "cosamp", "hard_thresholding_pursuit", "iht"]
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from ..core.errors import DataError, OptionError
 from ..core.options import check_count, check_whole
 from ..core.prox import soft, top_k
 from ..core.top_k import top_k_mask
+from .weighted_columns import power_of_two
 
 # From the current vector to the next one.
 Step = Callable[[np.ndarray], np.ndarray]
@@ -85,13 +85,8 @@ def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray, Units]:
     for name, values in (("A", A), ("y", y)):
         if not np.all(np.isfinite(values)):
             raise DataError(f"{name} holds NaN or infinite values; leave out those measurements")
-    units = Units(_power_of_two(A), _power_of_two(y))
+    units = Units(*(float(power_of_two(np.abs(values).max())) for values in (A, y)))
     return A / units.A, y / units.y, units
-
-
-def _power_of_two(values: np.ndarray) -> float:
-    largest = float(np.abs(values).max())
-    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 
 def iterate(
