@@ -101,7 +101,9 @@ class TestEveryMethod:
         with pytest.raises(OptionError, match=message):
             method(A, A @ x, k)
 
-    @pytest.mark.parametrize("options", [{"max_iter": 0}, {"max_iter": 1.5}, {"tolerance": -1.0}])
+    @pytest.mark.parametrize(
+        "options", [{"max_iter": 0}, {"max_iter": 1.5}, {"tolerance": -1.0}, {"tolerance": None}]
+    )
     def test_other_options_out_of_range_are_refused(self, options, sensing):
         A, x = sensing
         with pytest.raises(OptionError, match=next(iter(options))):
@@ -174,7 +176,7 @@ class TestApproximateMessagePassing:
         assert found.residual <= np.linalg.norm(y)
         assert found.n_iter < 1000
 
-    @pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, np.inf])
+    @pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, np.inf, "x"])
     def test_thresholds_out_of_range_are_refused(self, threshold, sensing):
         with pytest.raises(OptionError, match="threshold must be positive"):
             amp(sensing[0], np.ones(80), threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Recovery", "amp", "cosamp", "hard_thresholding_pursuit", "iht"]
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
 from ..core.errors import DataError, OptionError
-from ..core.options import check_count, check_whole
+from ..core.options import check_count, check_number, check_whole
 from ..core.prox import soft, top_k
 from ..core.top_k import top_k_mask
 from .weighted_columns import power_of_two
@@ -115,8 +116,7 @@ def iterate(
         In the units as given, the last vector, or the best if the residual grew a thousandfold.
     """
     check_whole("max_iter", max_iter)
-    if not tolerance >= 0:
-        raise OptionError(f"tolerance must not be negative, got {tolerance}")
+    check_number("tolerance", tolerance)
     coef = best = np.zeros(A.shape[1])
     residual = least = first = float(np.linalg.norm(y))
     count = 0
@@ -295,8 +295,8 @@ def amp(
     rows, columns = A.shape
     if threshold is None:
         threshold = _best_threshold(rows / columns)
-    if not 0 < threshold < np.inf:
-        raise OptionError(f"threshold must be positive and finite, got {threshold}")
+    if not isinstance(threshold, numbers.Real) or not 0 < threshold < np.inf:
+        raise OptionError(f"threshold must be positive and finite, got {threshold!r}")
     unit, norms = _unit_columns(A)
     message = np.zeros(rows)
 
