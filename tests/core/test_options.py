@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.core.errors import OptionError
-from thresher.core.options import check_count, check_number, check_whole
+from thresher.core.options import check_boolean, check_count, check_number, check_whole
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3)])
@@ -43,3 +43,11 @@ def test_what_is_no_number_is_named(value):
         check_number("alpha", value)
     with pytest.raises(OptionError, match="share must be a number from -2 to -1, got"):
         check_number("share", value, -2.0, -1.0)
+
+
+def test_switches_are_booleans():
+    for value in (True, False, np.True_):
+        check_boolean("flag", value)
+    for value in (1, 0.0, "no", None):
+        with pytest.raises(OptionError, match=f"flag must be True or False, got {value!r}"):
+            check_boolean("flag", value)

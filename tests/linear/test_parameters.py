@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn import linear_model
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
@@ -48,6 +49,28 @@ def test_wrong_parameters_are_named_in_fit(message, regression):
     labels = y > 0 if "got 2" in message and "l1_ratio" in message else y
     with pytest.raises(OptionError, match=message):
         WRONG[message]().fit(X, labels)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        *((model, "fit_intercept") for model in (
+            linear.Lasso(), linear.SparseLogistic(), linear.LassoCV(), linear.LARS(),
+            linear.OrthogonalMatchingPursuit(), linear.BestSubset(2), linear.SparseBayes(),
+            linear.LossOMP(2), linear.ThresholdingWithFeedback(2),
+        )),
+        (linear.Lasso(), "positive"), (linear.ElasticNetCV(), "positive"),
+        (linear.GroupLasso(), "warm_start"), (linear.SparseLogistic(), "share_features"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_switches_are_true_or_false(model, name, regression):
+    X, y = regression
+    y = y > 0 if isinstance(model, linear.SparseLogistic) else y
+    for value in ("no", None, 1):
+        with pytest.raises(OptionError, match=f"{name} must be True or False, got {value!r}"):
+            clone(model).set_params(**{name: value}).fit(X, y)
+    clone(model).set_params(**{name: np.False_}).fit(X, y)
 
 
 @pytest.mark.parametrize("alphas", [[], "x", [[1.0]], [-1.0], [np.nan]])

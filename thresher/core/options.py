@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-__all__ = ["check_count", "check_number", "check_whole"]
+__all__ = ["check_boolean", "check_count", "check_number", "check_whole"]
 
 import numbers
 from typing import Any
 
+import numpy as np
+
 from .errors import OptionError
+
+
+def check_boolean(name: str, value: Any) -> None:
+    """Raise unless an option is True or False.
+
+    Parameters
+    ----------
+    name : str
+        What the option is called.
+    value : object
+        What was given. NumPy's booleans are accepted; text and numbers are not.
+
+    Raises
+    ------
+    OptionError
+        Naming the option and the value.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise OptionError(f"{name} must be True or False, got {value!r}")
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:

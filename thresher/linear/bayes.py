@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.options import check_number, check_whole
+from ..core.options import check_boolean, check_number, check_whole
 from .pursuit import positive_weights
 from .weighted_columns import WeightedColumns
 
@@ -112,6 +112,7 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         """
         check_whole("max_iter", self.max_iter)
         check_number("tol", self.tol)
+        check_boolean("fit_intercept", self.fit_intercept)
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True)
         X, y, weight = positive_weights(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept)

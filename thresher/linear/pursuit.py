@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..core.errors import DataError, OptionError
-from ..core.options import check_count, check_number, check_whole
+from ..core.options import check_boolean, check_count, check_number, check_whole
 from . import _linear
 from .design import thread_count
 from .weighted_columns import WeightedColumns, power_of_two
@@ -225,6 +225,7 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
             choice.
         """
+        check_boolean("fit_intercept", self.fit_intercept)
         X, y, weight = self._validated(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept)
         target, mean = columns.target(y)
