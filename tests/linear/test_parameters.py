@@ -29,6 +29,15 @@ WRONG = {
     r"datafit is the class Huber; write Huber\(\)": lambda: linear.SparseGLM(datafits.Huber),
     "groups must be whole numbers, got float64": lambda: linear.GroupLasso(np.ones(20)),
     "groups must be whole numbers, got <U1": lambda: linear.GroupLasso(["a"] * 20),
+    "group numbers must run from 0 without gaps; np.unique": lambda: linear.GroupLasso(
+        np.arange(20) // 4 - 1
+    ),
+    "groups must be one label per column, such as": lambda: linear.GroupLasso(
+        np.arange(20).reshape(4, 5)
+    ),
+    r"groups must be one label per column, .* could overlap": lambda: linear.GroupLassoCV(
+        groups=[[0, 1, 2], [2, 3]]
+    ),
     "alpha must be a number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
     "alpha must be a number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
     r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNetCV(l1_ratio=[0.5]),
@@ -106,6 +115,16 @@ class TestParametersOfParts:
             model.set_params(datafit__width=2.0)
         with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
             model.set_params(nothing__gamma=2.0)
+
+
+def test_penalties_of_groups_refuse_the_same_labels():
+    for kind in (penalties.group_lasso, lambda g: penalties.Grouped(penalties.L1(), g)):
+        with pytest.raises(OptionError, match="group numbers must run from 0"):
+            kind([-1, 0, 0])
+        with pytest.raises(OptionError, match="groups must be one label per column"):
+            kind([[0, 1], [1, 2]])
+        with pytest.raises(OptionError, match="groups must be a non-empty vector of whole"):
+            kind([0.0, 1.0])
 
 
 def test_penalties_with_arrays_are_compared_by_value():
