@@ -290,6 +290,18 @@ def test_tasks_start_warm(regression):
     assert model.fit(X, Y).n_iter_ <= min(first, 1)
 
 
+@pytest.mark.parametrize(("features", "classes"), [((3, 1), (2, 3)), ((1, 3), (3, 2))])
+def test_classes_start_warm_only_from_coefficients_of_their_shape(features, classes):
+    rng = np.random.default_rng(0)
+    X, model = rng.standard_normal((60, 3)), linear.SparseLogistic(warm_start=True)
+    for p, c in zip(features, classes, strict=True):
+        y = np.argmax(X[:, :c] + rng.standard_normal((60, c)), axis=1)
+        model.fit(X[:, :p], y)
+        fresh = linear.SparseLogistic().fit(X[:, :p], y)
+        np.testing.assert_allclose(model.coef_, fresh.coef_, atol=1e-3)
+    assert model.fit(X[:, :p], y).n_iter_ <= fresh.n_iter_
+
+
 class TestScores:
     def test_squares_and_counts_score_as_in_scikit_learn(self, regression):
         X, y = regression
