@@ -22,26 +22,25 @@ namespace thresher {
 template <class T>
 class BatchPursuit {
  public:
-  // `gram` is atoms x atoms with a unit diagonal; at most `limit` atoms per signal; stops when
-  // the squared residual is at most `tolerance`.
-  BatchPursuit(const T* gram, std::size_t atoms, std::size_t limit, T tolerance)
+  // `gram` is atoms x atoms with a unit diagonal; at most `limit` atoms per signal.
+  BatchPursuit(const T* gram, std::size_t atoms, std::size_t limit)
       : gram_(gram),
         atoms_(atoms),
         limit_(limit),
-        tolerance_(tolerance),
         correlation_(atoms),
         forward_(limit),
         factor_(limit) {}
 
-  // Chooses atoms for one signal, given its correlations with all atoms and its squared norm.
-  // Writes the chosen atoms and their coefficients, and returns how many there are.
-  std::size_t code(const T* start, T square, std::int32_t* chosen, T* coefficients) {
+  // Chooses atoms for one signal, given its correlations with all atoms and its squared norm,
+  // until the squared residual is at most `tolerance`. Writes the chosen atoms and their
+  // coefficients, and returns how many there are.
+  std::size_t code(const T* start, T square, T tolerance, std::int32_t* chosen, T* coefficients) {
     const T smallest = 64 * std::numeric_limits<T>::epsilon();
     std::copy(start, start + atoms_, correlation_.begin());
     std::size_t count = 0;
     T left = square;
     factor_.clear();
-    while (count < limit_ && left > std::max(tolerance_, smallest * square)) {
+    while (count < limit_ && left > std::max(tolerance, smallest * square)) {
       const std::size_t best = largest_entry(correlation_.data(), atoms_);
       if (correlation_[best] * correlation_[best] <= smallest * smallest * square) break;
       if (!extend(best, chosen, start[best])) break;
@@ -81,20 +80,19 @@ class BatchPursuit {
 
   const T* gram_;
   std::size_t atoms_, limit_;
-  T tolerance_;
   std::vector<T> correlation_, forward_;
   Triangle<T> factor_;
 };
 
 // All signals: row s of `correlations` holds those of signal s. Unused places keep atom -1.
 template <class T>
-void batch_pursuit(const T* gram, const T* correlations, const T* squares, std::size_t signals,
-                   std::size_t atoms, std::size_t limit, T tolerance, std::int32_t* chosen,
+void batch_pursuit(const T* gram, const T* correlations, const T* squares, const T* tolerances,
+                   std::size_t signals, std::size_t atoms, std::size_t limit, std::int32_t* chosen,
                    T* coefficients, int threads) {
   parallel_for(signals, double(atoms * limit * limit), threads, [&](std::size_t begin, std::size_t end) {
-    BatchPursuit<T> pursuit(gram, atoms, limit, tolerance);
+    BatchPursuit<T> pursuit(gram, atoms, limit);
     for (std::size_t s = begin; s < end; ++s) {
-      const std::size_t count = pursuit.code(correlations + s * atoms, squares[s],
+      const std::size_t count = pursuit.code(correlations + s * atoms, squares[s], tolerances[s],
                                              chosen + s * limit, coefficients + s * limit);
       std::fill(chosen + s * limit + count, chosen + (s + 1) * limit, -1);
     }

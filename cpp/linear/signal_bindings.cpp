@@ -20,14 +20,14 @@ void bind_pursuit(nb::module_& module) {
   const auto taken = nb::arg().noconvert();
   module.def(
       "batch_pursuit",
-      [](In gram, In correlations, Squares squares, double tolerance, Atoms chosen,
+      [](In gram, In correlations, Squares squares, Squares tolerances, Atoms chosen,
          Out coefficients, int threads) {
         nb::gil_scoped_release released;
-        batch_pursuit<T>(gram.data(), correlations.data(), squares.data(), squares.shape(0),
-                         gram.shape(0), chosen.shape(1), T(tolerance), chosen.data(),
+        batch_pursuit<T>(gram.data(), correlations.data(), squares.data(), tolerances.data(),
+                         squares.shape(0), gram.shape(0), chosen.shape(1), chosen.data(),
                          coefficients.data(), threads);
       },
-      taken, taken, taken, nb::arg(), taken, taken, nb::arg());
+      taken, taken, taken, taken, taken, taken, nb::arg());
 }
 
 void bind_signals(nb::module_& module) {

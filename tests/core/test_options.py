@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.core.errors import OptionError
-from thresher.core.options import check_count, check_number, check_whole
+from thresher.core.options import check_boolean, check_count, check_number, check_whole
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3)])
@@ -60,3 +60,11 @@ def test_ends_may_be_left_out(ends, span, outside):
     check_number("step", 0.5, **ends)
     with pytest.raises(OptionError, match=f"step must be a {span}"):
         check_number("step", outside, **ends)
+
+
+def test_switches_are_booleans():
+    for value in (True, False, np.True_):
+        check_boolean("flag", value)
+    for value in (1, 0.0, "no", None):
+        with pytest.raises(OptionError, match=f"flag must be True or False, got {value!r}"):
+            check_boolean("flag", value)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn import linear_model
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
@@ -31,6 +32,15 @@ WRONG = {
     r"datafit is the class Huber; write Huber\(\)": lambda: linear.SparseGLM(datafits.Huber),
     "groups must be whole numbers, got float64": lambda: linear.GroupLasso(np.ones(20)),
     "groups must be whole numbers, got <U1": lambda: linear.GroupLasso(["a"] * 20),
+    "group numbers must run from 0 without gaps; np.unique": lambda: linear.GroupLasso(
+        np.arange(20) // 4 - 1
+    ),
+    "groups must be one label per column, such as": lambda: linear.GroupLasso(
+        np.arange(20).reshape(4, 5)
+    ),
+    r"groups must be one label per column, .* could overlap": lambda: linear.GroupLassoCV(
+        groups=[[0, 1, 2], [2, 3]]
+    ),
     "alpha must be a finite number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
     "alpha must be a finite number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
     r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNetCV(l1_ratio=[0.5]),
@@ -107,6 +117,28 @@ def test_numbers_out_of_range_are_named(case, name):
                 fit_with(case, name, value)
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        *((model, "fit_intercept") for model in (
+            linear.Lasso(), linear.SparseLogistic(), linear.LassoCV(), linear.LARS(),
+            linear.OrthogonalMatchingPursuit(), linear.BestSubset(2), linear.SparseBayes(),
+            linear.LossOMP(2), linear.ThresholdingWithFeedback(2),
+        )),
+        (linear.Lasso(), "positive"), (linear.ElasticNetCV(), "positive"),
+        (linear.GroupLasso(), "warm_start"), (linear.SparseLogistic(), "share_features"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_switches_are_true_or_false(model, name, regression):
+    X, y = regression
+    y = y > 0 if isinstance(model, linear.SparseLogistic) else y
+    for value in ("no", None, 1):
+        with pytest.raises(OptionError, match=f"{name} must be True or False, got {value!r}"):
+            clone(model).set_params(**{name: value}).fit(X, y)
+    clone(model).set_params(**{name: np.False_}).fit(X, y)
+
+
 @pytest.mark.parametrize("alphas", [[], "x", [[1.0]], [-1.0], [np.nan]])
 def test_wrong_strengths_of_a_path_are_named(alphas, regression):
     with pytest.raises(OptionError, match="alphas must be a vector of finite numbers"):
@@ -140,6 +172,16 @@ class TestParametersOfParts:
             model.set_params(datafit__width=2.0)
         with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
             model.set_params(nothing__gamma=2.0)
+
+
+def test_penalties_of_groups_refuse_the_same_labels():
+    for kind in (penalties.group_lasso, lambda g: penalties.Grouped(penalties.L1(), g)):
+        with pytest.raises(OptionError, match="group numbers must run from 0"):
+            kind([-1, 0, 0])
+        with pytest.raises(OptionError, match="groups must be one label per column"):
+            kind([[0, 1], [1, 2]])
+        with pytest.raises(OptionError, match="groups must be a non-empty vector of whole"):
+            kind([0.0, 1.0])
 
 
 def test_penalties_with_arrays_are_compared_by_value():
@@ -303,6 +345,18 @@ def test_tasks_start_warm(regression):
     model = linear.MultiTaskLasso(0.1, warm_start=True, tol=1e-10)
     first = model.fit(X, Y).n_iter_
     assert model.fit(X, Y).n_iter_ <= min(first, 1)
+
+
+@pytest.mark.parametrize(("features", "classes"), [((3, 1), (2, 3)), ((1, 3), (3, 2))])
+def test_classes_start_warm_only_from_coefficients_of_their_shape(features, classes):
+    rng = np.random.default_rng(0)
+    X, model = rng.standard_normal((60, 3)), linear.SparseLogistic(warm_start=True)
+    for p, c in zip(features, classes, strict=True):
+        y = np.argmax(X[:, :c] + rng.standard_normal((60, c)), axis=1)
+        model.fit(X[:, :p], y)
+        fresh = linear.SparseLogistic().fit(X[:, :p], y)
+        np.testing.assert_allclose(model.coef_, fresh.coef_, atol=1e-3)
+    assert model.fit(X[:, :p], y).n_iter_ <= fresh.n_iter_
 
 
 class TestScores:

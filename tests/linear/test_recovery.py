@@ -55,6 +55,44 @@ def test_batch_omp_stops_at_the_tolerance_and_on_zero_signals():
     np.testing.assert_allclose(batch_omp(dictionary, signals, 5).toarray(), signals)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_batch_omp_codes_in_any_units(dtype):
+    rng = np.random.default_rng(0)
+    dictionary = rng.standard_normal((30, 10)).astype(dtype)
+    signals = rng.standard_normal((4, 10)).astype(dtype)
+    plain = batch_omp(dictionary, signals, 3, tolerance=0.5).toarray()
+    least, most = (2.0**-100, 2.0**100) if dtype is np.float32 else (2.0**-660, 2.0**660)
+    for scale in (least, most):
+        units = np.array([1.0, scale, 1.0, 1.0])[:, None].astype(dtype)
+        codes = batch_omp(dictionary, signals * units, 3, tolerance=0.5).toarray()
+        np.testing.assert_array_equal(codes[[0, 2, 3]], plain[[0, 2, 3]])
+        alone = batch_omp(dictionary, signals, 3).toarray()
+        np.testing.assert_array_equal(
+            batch_omp(dictionary, signals * dtype(scale), 3).toarray(), alone * dtype(scale)
+        )
+        np.testing.assert_array_equal(
+            batch_omp(dictionary * dtype(scale), signals, 3).toarray(), alone / dtype(scale)
+        )
+
+
+def test_batch_omp_refuses_what_it_cannot_code():
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((30, 10)), rng.standard_normal((4, 10))
+    for tolerance in (None, "x", np.nan, -1):
+        with pytest.raises(OptionError, match="tolerance must be a finite number of at least 0"):
+            batch_omp(A, B, 3, tolerance)
+    for bad in (B + 0j, np.full((4, 10), "a", dtype=object), [[1.0], [1.0, 2.0]]):
+        with pytest.raises(DataError, match="signals must be a matrix of real numbers"):
+            batch_omp(A, bad, 3)
+    with pytest.raises(DataError, match=r"dictionary is a sparse matrix; pass dictionary.toarray"):
+        batch_omp(sparse.csr_array(A), B, 3)
+    with pytest.raises(DataError, match="signals hold NaN or infinite values"):
+        batch_omp(A, np.where(B > 1, np.inf, B), 3)
+    for same in (A.astype(np.longdouble), A.astype(object)):
+        found = batch_omp(same, B, 3)
+        np.testing.assert_array_equal(found.toarray(), batch_omp(A, B, 3).toarray())
+
+
 def test_batch_omp_does_not_choose_duplicates():
     rng = np.random.default_rng(0)
     atom = rng.standard_normal(8)
@@ -157,11 +195,44 @@ def test_bayes_says_when_its_search_was_cut_short():
 
 def test_bayes_reports_the_evidence_of_its_model():
     A, _, y = many_coefficients(5, 0)
-    model = _Climb(A, y, 1e-4, 1000).run(1.0)[0]
-    used = A[:, model.kept]
+    columns = WeightedColumns(A, centre=False)
+    model = _Climb(columns, y, 100.0, 1e-4, 1000).run(1.0)[0]
+    used = columns.take(model.kept)
     covariance = (used * model.variances) @ used.T + model.noise * np.eye(100)
     evidence = -np.linalg.slogdet(covariance)[1] - y @ np.linalg.solve(covariance, y)
     assert model.value == pytest.approx(evidence - 2 * np.log(199) * len(model.kept))
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_bayes_takes_weights_and_sparse_matrices(fit_intercept):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 30)) * (rng.random((60, 30)) < 0.4) + 0.5 * np.eye(60, 30)
+    y = X[:, :3] @ [2.0, -1.0, 3.0] + 1 + 0.3 * rng.standard_normal(60)
+    counts = rng.integers(0, 4, 60)
+    rows = np.repeat(np.arange(60), counts)
+    plain = SparseBayes(fit_intercept=fit_intercept).fit(X[rows], y[rows])
+    assert set(plain.support_) >= {0, 1, 2}
+    for layout in (np.asarray, sparse.csr_array, sparse.csc_matrix):
+        model = SparseBayes(fit_intercept=fit_intercept).fit(layout(X), y, sample_weight=counts)
+        for name in ("coef_", "intercept_", "covariance_", "noise_variance_"):
+            np.testing.assert_allclose(getattr(model, name), getattr(plain, name), atol=1e-9)
+        for found, expected in zip(
+            model.predict(layout(X), return_std=True),
+            plain.predict(X, return_std=True),
+            strict=True,
+        ):
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rows", [1, 2, 60])
+@pytest.mark.parametrize(("value", "fit_intercept"), [(0.0, True), (0.0, False), (0.1, True)])
+def test_bayes_of_a_constant_is_empty_at_once(rows, value, fit_intercept):
+    X = np.random.default_rng(0).standard_normal((rows, 8))
+    model = SparseBayes(fit_intercept=fit_intercept).fit(X, np.full(rows, value))
+    assert not np.any(model.coef_)
+    assert model.n_iter_ == 1
+    np.testing.assert_allclose(model.predict(X), value)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, NumericalError, OptionError
@@ -164,7 +165,22 @@ class TestKroneckerOMP:
         plain = OrthogonalMatchingPursuit(6, fit_intercept=False).fit(A, y)
         np.testing.assert_allclose(kronecker_omp([A], y, [6]), plain.coef_, atol=1e-10)
 
-    def test_counts_out_of_range(self):
-        for counts in ([1], [0, 1], [3, 1]):
-            with pytest.raises(OptionError, match=r"must lie between 1 and \[2, 2\]"):
-                kronecker_omp([np.eye(2), np.eye(2)], np.ones(4), counts)
+    @pytest.mark.parametrize(
+        ("counts", "message"),
+        [
+            ([1], "counts must be 2 numbers, one per factor"),
+            (2, "counts must be 2 numbers, one per factor, got 2"),
+            ([0, 1], r"counts\[0\] must be a whole number of at least 1, got 0"),
+            ([2, 1.5], r"counts\[1\] must be a whole number of at least 1, got 1.5"),
+            (["a", "b"], r"counts\[0\] must be a whole number"),
+            ([3, 1], "cannot choose 3 of 2 columns"),
+        ],
+    )
+    def test_wrong_counts_are_named(self, counts, message):
+        with pytest.raises(OptionError, match=message):
+            kronecker_omp([np.eye(2), np.eye(2)], np.ones(4), counts)
+
+    def test_sparse_factors_are_taken(self):
+        factors = [np.diag([1.0, 2.0]), np.array([[1.0, 0.0], [0.5, 1.0]])]
+        found = kronecker_omp([sparse.csr_array(factors[0]), factors[1]], np.arange(4.0), [2, 2])
+        np.testing.assert_allclose(np.kron(*factors) @ found, np.arange(4.0), atol=1e-12)

@@ -60,6 +60,17 @@ class TestEveryMethod:
         assert found.n_iter == 1
 
     @EVERY
+    @pytest.mark.parametrize("scale", 2.0 ** np.array([-960, -500, -230, 230, 270, 500, 960]))
+    def test_units_do_not_matter(self, method, scale):
+        rng = np.random.default_rng(0)
+        A, y = rng.standard_normal((10, 20)), rng.standard_normal(10)
+        plain = method(A, y, 3)
+        for a, b in ((scale, scale), (scale, 1.0), (1.0, scale)):
+            found = method(A * a, y * b, 3)
+            np.testing.assert_array_equal(found.coef * (a / b), plain.coef)
+            assert found.residual == plain.residual * b
+
+    @EVERY
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_values_that_are_not_finite_are_refused(self, method, value, sensing):
         A, x = sensing
@@ -90,11 +101,40 @@ class TestEveryMethod:
         with pytest.raises(OptionError, match=message):
             method(A, A @ x, k)
 
-    @pytest.mark.parametrize("options", [{"max_iter": 0}, {"max_iter": 1.5}, {"tolerance": -1.0}])
+    @pytest.mark.parametrize(
+        "options", [{"max_iter": 0}, {"max_iter": 1.5}, {"tolerance": -1.0}, {"tolerance": None}]
+    )
     def test_other_options_out_of_range_are_refused(self, options, sensing):
         A, x = sensing
         with pytest.raises(OptionError, match=next(iter(options))):
             iht(A, A @ x, 8, **options)
+
+
+class TestHardThresholdingPursuit:
+    @pytest.mark.parametrize("shape", [(40, 100, 4), (40, 100, 6), (60, 400, 6)])
+    def test_it_recovers_what_thresholding_alone_recovers(self, shape):
+        rows, columns, k = shape
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            A, x = rng.standard_normal((rows, columns)), np.zeros(columns)
+            x[rng.choice(columns, k, replace=False)] = rng.choice([-1, 1], k) * (1 + rng.random(k))
+            if np.allclose(iht(A, A @ x, k).coef, x, atol=1e-5):
+                found = hard_thresholding_pursuit(A, A @ x, k)
+                np.testing.assert_allclose(found.coef, x, atol=1e-8)
+
+    def test_units_of_columns_do_not_matter(self, sensing):
+        A, x = sensing
+        scale = np.geomspace(1e-100, 1e100, 200)
+        found = hard_thresholding_pursuit(A * scale, A @ x, 8)
+        np.testing.assert_allclose(found.coef * scale, x, atol=1e-8)
+
+
+@EVERY
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_recovered_by_measurements_of_nothing(method):
+    found = method(np.zeros((5, 9)), np.ones(5), 3)
+    assert not np.any(found.coef)
+    assert found.residual == pytest.approx(np.sqrt(5))
 
 
 class TestApproximateMessagePassing:
@@ -136,7 +176,7 @@ class TestApproximateMessagePassing:
         assert found.residual <= np.linalg.norm(y)
         assert found.n_iter < 1000
 
-    @pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, np.inf])
+    @pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, np.inf, "x"])
     def test_thresholds_out_of_range_are_refused(self, threshold, sensing):
         with pytest.raises(OptionError, match="threshold must be a finite number above 0"):
             amp(sensing[0], np.ones(80), threshold)

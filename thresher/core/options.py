@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-__all__ = ["check_count", "check_number", "check_whole"]
+__all__ = ["check_boolean", "check_count", "check_number", "check_whole"]
 
 import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 from .errors import OptionError
+
+
+def check_boolean(name: str, value: Any) -> None:
+    """Raise unless an option is True or False.
+
+    Parameters
+    ----------
+    name : str
+        What the option is called.
+    value : object
+        What was given. NumPy's booleans are accepted; text and numbers are not.
+
+    Raises
+    ------
+    OptionError
+        Naming the option and the value.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise OptionError(f"{name} must be True or False, got {value!r}")
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
@@ -85,12 +106,19 @@ def check_number(
         Naming the option, the value and the range.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    inside = real and math.isfinite(value)
+    inside = real and _is_finite(value)
     inside = inside and (value >= least if above is None else value > above)
     inside = inside and (value <= most if below is None else value < below)
     if not inside:
         span = _span(least, most, above, below)
         raise OptionError(f"{name} must be a {span}, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of doubles
+        return False
 
 
 def _span(least: float, most: float, above: float | None, below: float | None) -> str:

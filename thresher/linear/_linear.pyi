@@ -29,7 +29,7 @@ def batch_pursuit(
     gram: np.ndarray,
     correlations: np.ndarray,
     squares: np.ndarray,
-    tolerance: float,
+    tolerances: np.ndarray,
     chosen: np.ndarray,
     coefficients: np.ndarray,
     threads: int,

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.options import check_number, check_whole
-from .standardised import Standardised
+from ..core.options import check_boolean, check_number, check_whole
+from .pursuit import positive_weights
+from .weighted_columns import WeightedColumns
 
 # First noise variances, as shares of the target's. From a large one alone, targets made of
 # many features end in a model of a few features and much noise.
@@ -86,15 +88,22 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any) -> SparseBayes:
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SparseBayes:
         """Fit the model.
 
         Parameters
         ----------
-        X : array or data frame of shape (n_samples, n_features)
-            Features.
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+            Features; computed with in double precision.
         y : array of shape (n_samples,)
             Target.
+        sample_weight : array of shape (n_samples,), optional
+            Weights, not negative: a sample of weight two counts as two samples.
 
         Returns
         -------
@@ -103,39 +112,55 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         """
         check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        data = Standardised.of(X, y, self.fit_intercept)
-        climb = _Climb(data.X, data.y, self.tol, self.max_iter)
-        power = max(float(data.y @ data.y) / len(y), 1e-300)
-        ends = [climb.run(share * power) for share in _STARTS]
-        found, self.n_iter_, converged = max(ends, key=lambda end: end[0].value)
-        if not converged:
-            warnings.warn(
-                f"the evidence still rises after {self.n_iter_} changes; raise max_iter or tol",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        self._keep(found, data)
+        check_boolean("fit_intercept", self.fit_intercept)
+        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True)
+        X, y, weight = positive_weights(X, y, sample_weight)
+        columns = WeightedColumns(X, weight, self.fit_intercept)
+        target, mean = columns.target(y)
+        if self.fit_intercept and np.ptp(y) <= 1e-14 * np.abs(y).max():
+            target = np.zeros(len(y))  # which a constant is, but for rounding
+        total = float(columns.roots @ columns.roots)
+        largest = float(np.abs(target).max()) or 1.0
+        unit = largest * (float(np.linalg.norm(target / largest)) / np.sqrt(total) or 1.0)
+        found, self.n_iter_ = self._climb(columns, target / unit, total)
+        self._keep(found, columns, mean, unit)
         return self
 
-    def _keep(self, found: _Posterior, data: Standardised) -> None:
-        factor = data.factor[found.kept]
+    def _climb(
+        self, columns: WeightedColumns, y: np.ndarray, total: float
+    ) -> tuple[_Posterior, int]:
+        """Return the model of most evidence for a target of mean square one, or of zeros."""
+        if not np.any(y):
+            none = np.zeros(0)
+            return _Posterior(none.astype(int), none, np.zeros((0, 0)), none, 0.0, 0.0), 1
+        climb = _Climb(columns, y, total, self.tol, self.max_iter)
+        found, count, converged = max(map(climb.run, _STARTS), key=lambda end: end[0].value)
+        if not converged:
+            warnings.warn(
+                f"the evidence still rises after {count} changes; raise max_iter or tol",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return found, count
+
+    def _keep(self, found: _Posterior, columns: WeightedColumns, mean: float, unit: float) -> None:
+        factor = unit / columns.scale[found.kept]
         self.support_ = found.kept
-        self.coef_ = np.zeros(data.X.shape[1])
+        self.coef_ = np.zeros(columns.shape[1])
         self.coef_[found.kept] = found.mean * factor
-        self.variances_ = np.zeros(data.X.shape[1])
+        self.variances_ = np.zeros(columns.shape[1])
         self.variances_[found.kept] = found.variances * factor**2
         self.covariance_ = found.covariance * np.outer(factor, factor)
-        self.noise_variance_ = float(found.noise * data.unit**2)
-        self._means = data.means
-        self.intercept_ = data.intercept(self.coef_)
+        self.noise_variance_ = float(found.noise * unit**2)
+        self._means = columns.averages
+        self.intercept_ = mean - float(columns.averages @ self.coef_)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
 
         Parameters
         ----------
-        X : array or data frame of shape (n_samples, n_features)
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
             Features.
         return_std : bool, default False
             Whether to return the standard deviation of the prediction too.
@@ -148,11 +173,12 @@ class SparseBayes(RegressorMixin, BaseEstimator):
             Only if asked for; noise included.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        mean = X @ self.coef_ + self.intercept_
+        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False)
+        mean = np.asarray(X @ self.coef_) + self.intercept_
         if not return_std:
             return mean
-        used = X[:, self.support_] - self._means[self.support_]
+        used = X[:, self.support_]
+        used = (used.toarray() if sparse.issparse(used) else used) - self._means[self.support_]
         variance = np.einsum("ij,jk,ik->i", used, self.covariance_, used)
         return mean, np.sqrt(variance + self.noise_variance_)
 
@@ -175,12 +201,14 @@ class _Posterior:
 class _Climb:
     """The ascent of the evidence, from the empty model and a given noise variance."""
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, tol: float, max_iter: int) -> None:
-        self.X, self.y, self.tol, self.max_iter = X, y, tol, max_iter
+    def __init__(
+        self, columns: WeightedColumns, y: np.ndarray, total: float, tol: float, max_iter: int
+    ) -> None:
+        self.columns, self.y, self.total = columns, y, total
+        self.tol, self.max_iter = tol, max_iter
         # Twice the prior log odds against being in.
-        self.entry_cost = 2 * np.log(max(X.shape[1] - 1, 1))
-        self.correlations = X.T @ y
-        self.squares = np.einsum("ij,ij->j", X, X)
+        self.entry_cost = 2 * np.log(max(columns.shape[1] - 1, 1))
+        self.correlations = columns.correlate(y)
         self._products: dict[int, np.ndarray] = {}
 
     def run(self, noise: float) -> tuple[_Posterior, int, bool]:
@@ -190,8 +218,8 @@ class _Climb:
         first features would have to pay their way against nearly all of the signal as noise,
         and most would never enter.
         """
-        n = len(self.y)
-        variances, rounds = np.zeros(self.X.shape[1]), 0
+        n = self.total
+        variances, rounds = np.zeros(self.columns.shape[1]), 0
         best: _Posterior | None = None
         while True:
             rounds, model = self._settle(variances, noise, rounds)
@@ -200,7 +228,7 @@ class _Climb:
             if rounds >= self.max_iter:
                 return best, rounds, False
             determined = np.sum(1 - np.diag(model.covariance) / model.variances)
-            residual = self.y - self.X[:, model.kept] @ model.mean
+            residual = self.y - self.columns.take(model.kept) @ model.mean
             noise = max(float(residual @ residual) / max(n - determined, 1e-3 * n), 1e-10)
             if abs(np.log(noise / model.noise)) <= self.tol:
                 return best, rounds, True
@@ -211,7 +239,8 @@ class _Climb:
             rounds += 1
             model, cross = self._posterior(variances, noise)
             shared = np.einsum("ij,ij->i", cross @ model.covariance, cross)
-            spread = self.squares / noise - shared / noise**2
+            # Columns have unit norm; those that are constant correlate with nothing.
+            spread = 1 / noise - shared / noise**2
             pull = (self.correlations - cross @ model.mean) / noise
             following, gains = _best_variances(spread, pull, variances, self.entry_cost)
             best = int(np.argmax(gains))
@@ -220,12 +249,12 @@ class _Climb:
             variances[best] = following[best]
 
     def _posterior(self, variances: np.ndarray, noise: float) -> tuple[_Posterior, np.ndarray]:
-        """Return the model with the given prior, and ``X.T @ X`` at its columns."""
+        """Return the model with the given prior, and the products of all columns with its."""
         kept = np.flatnonzero(variances)
-        cross = np.empty((self.X.shape[1], len(kept)))
+        cross = np.empty((self.columns.shape[1], len(kept)))
         for k, j in enumerate(kept.tolist()):
             if j not in self._products:
-                self._products[j] = self.X.T @ self.X[:, j]
+                self._products[j] = self.columns.correlate(self.columns.take([j])[:, 0])
             cross[:, k] = self._products[j]
         prior = variances[kept]
         if len(kept) == 0:
@@ -237,9 +266,9 @@ class _Climb:
             logarithms = 2 * float(np.sum(np.log(np.diag(factor[0])))) + float(
                 np.sum(np.log(prior))
             )
-        residual = self.y - self.X[:, kept] @ mean
+        residual = self.y - self.columns.take(kept) @ mean
         misfit = float(residual @ residual) / noise + float(np.sum(mean**2 / prior))
-        value = -len(self.y) * np.log(noise) - logarithms - misfit - self.entry_cost * len(kept)
+        value = -self.total * np.log(noise) - logarithms - misfit - self.entry_cost * len(kept)
         return _Posterior(kept, mean, covariance, prior, noise, float(value)), cross
 
 

@@ -109,11 +109,11 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
         OptionError
             If an option is out of range.
         """
-        A, y = check_measurements(A, y)
+        A, y, units = check_measurements(A, y)
         check_count("k", self.k, A.shape[1], "entries")
         check_number("tol", self.tol)
         gram = A @ A.T
-        gram[np.diag_indices_from(gram)] += 1e-12 * max(float(np.trace(gram)), 1e-300) / len(y)
+        gram[np.diag_indices_from(gram)] += 1e-12 * (float(np.trace(gram)) or 1.0) / len(y)
         factor = cho_factor(gram)
         solution = A.T @ cho_solve(factor, y)  # the current point; iterate holds the sparse one
         kept = 0
@@ -128,7 +128,7 @@ class ThresholdingWithFeedback(Catalogued, GreedyRegressor):
             solution = sparse + A.T @ cho_solve(factor, y - A @ sparse)
             return sparse
 
-        return iterate(A, y, step, self.tol, self.max_iter)
+        return iterate(A, y, units, step, self.tol, self.max_iter)
 
     def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
         self.recovery_ = self.recover(columns.dense(), y)

@@ -173,9 +173,9 @@ class LogisticModel(ClassifierMixin, PenalizedModel):
         self.intercept_ = np.atleast_1d(np.asarray(self.intercept_))
 
     def _start(self, problem: Problem) -> tuple:
-        if self.coef_.T.reshape(-1).size != np.prod(problem.coef_shape):
+        shape = problem.coef_shape  # of a vector where there are two classes
+        if self.coef_.T.shape != (*shape, 1)[:2]:
             return None, None
-        shape = problem.coef_shape
         return self.coef_.T.reshape(shape), np.reshape(self.intercept_, shape[1:])
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ..core.errors import DataError, OptionError
+from ..core.options import check_count
 from .greedy import Columns
 
 
@@ -19,7 +21,7 @@ def checked_factors(factors: Sequence[Any], y: Any) -> tuple[list[np.ndarray], n
 
     Parameters
     ----------
-    factors : sequence of arrays of shape (n_i, p_i)
+    factors : sequence of arrays or sparse matrices of shape (n_i, p_i)
         The factors.
     y : array of shape (n_1 * ... * n_m,)
         What was measured.
@@ -30,7 +32,10 @@ def checked_factors(factors: Sequence[Any], y: Any) -> tuple[list[np.ndarray], n
         If there is no factor, shapes do not fit, or values are NaN or infinite.
     """
     try:
-        matrices = [np.asarray(factor, dtype=float) for factor in factors]
+        matrices = [
+            np.asarray(factor.toarray() if sparse.issparse(factor) else factor, dtype=float)
+            for factor in factors
+        ]
         y = np.asarray(y, dtype=float)
     except (TypeError, ValueError) as error:
         raise DataError(f"factors must be a list of matrices and y numbers: {error}") from None
@@ -55,7 +60,7 @@ def kronecker_omp(factors: Sequence[Any], y: Any, counts: Sequence[int]) -> np.n
 
     Parameters
     ----------
-    factors : sequence of arrays of shape (n_i, p_i)
+    factors : sequence of arrays or sparse matrices of shape (n_i, p_i)
         The factors of the dictionary.
     y : array of shape (n_1 * ... * n_m,)
         What was measured.
@@ -81,10 +86,10 @@ def kronecker_omp(factors: Sequence[Any], y: Any, counts: Sequence[int]) -> np.n
     """
     matrices, y = checked_factors(factors, y)
     shape = [matrix.shape[1] for matrix in matrices]
-    if len(counts) != len(shape) or not all(
-        1 <= count <= size for count, size in zip(counts, shape, strict=True)
-    ):
-        raise OptionError(f"counts {list(counts)} must lie between 1 and {shape}, one per factor")
+    if np.ndim(counts) != 1 or len(counts) != len(shape):
+        raise OptionError(f"counts must be {len(shape)} numbers, one per factor, got {counts!r}")
+    for place, (count, size) in enumerate(zip(counts, shape, strict=True)):
+        check_count(f"counts[{place}]", count, size)
     norms = [np.linalg.norm(matrix, axis=0) for matrix in matrices]
     unit = [m / np.where(norm > 0, norm, 1) for m, norm in zip(matrices, norms, strict=True)]
     dictionary: np.ndarray = functools.reduce(np.kron, unit)

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_X_y
 
 from ..core.errors import OptionError
-from ..core.options import check_count, check_number
+from ..core.options import check_boolean, check_count, check_number
 from . import _linear
 from .design import thread_count
 from .path import Path
@@ -208,6 +208,7 @@ class LARS(GreedyRegressor):
         self
             Fitted.
         """
+        check_boolean("fit_intercept", self.fit_intercept)
         X, y, weight = self._validated(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept, unit=False)
         total = len(y) if weight is None else float(weight.sum())

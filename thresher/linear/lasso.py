@@ -13,6 +13,7 @@ from ..core.errors import OptionError
 from .datafits import Datafit, MultiTaskSquares
 from .model import SparseRegressor
 from .penalties import L1, L1L2, Penalty, Rows, sparse_group_lasso
+from .penalties.blocks import group_labels
 
 
 class ElasticNetModel(SparseRegressor):
@@ -46,7 +47,7 @@ class GroupLassoModel(SparseRegressor):
     l1_ratio: float
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
-        groups = np.arange(n_features) if self.groups is None else np.asarray(self.groups)
+        groups = np.arange(n_features) if self.groups is None else group_labels(self.groups)
         if groups.shape != (n_features,):
             raise OptionError(f"groups has shape {groups.shape}, X has {n_features} features")
         if groups.dtype.kind not in "iu":

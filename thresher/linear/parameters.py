@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..core.errors import OptionError
-from ..core.options import check_number, check_whole
+from ..core.options import check_boolean, check_number, check_whole
 from .datafits import Datafit
 from .penalties import Penalty
 from .solvers import Solver
@@ -39,6 +39,10 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "n_alphas": check_whole,
     "eps": partial(check_number, above=0.0, below=1.0),
     "n_jobs": _check_jobs,
+    "fit_intercept": check_boolean,
+    "positive": check_boolean,
+    "share_features": check_boolean,
+    "warm_start": check_boolean,
     "datafit": partial(_check_part, Datafit, "datafits.Huber()"),
     "penalty": partial(_check_part, Penalty, "penalties.MCP()"),
     "solver": partial(_check_part, Solver, "solvers.CoordinateDescent()"),

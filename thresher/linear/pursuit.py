@@ -18,10 +18,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..core.errors import DataError, OptionError
-from ..core.options import check_count, check_number, check_whole
+from ..core.options import check_boolean, check_count, check_number, check_whole
 from . import _linear
 from .design import thread_count
-from .weighted_columns import WeightedColumns
+from .weighted_columns import WeightedColumns, power_of_two
 
 
 def batch_omp(
@@ -32,9 +32,9 @@ def batch_omp(
     Parameters
     ----------
     dictionary : array of shape (n_atoms, n_features)
-        Atoms as rows, as in scikit-learn; scaled to unit norm inside.
+        Atoms as rows, as in scikit-learn, in any units; scaled to unit norm inside.
     signals : array of shape (n_signals, n_features)
-        What is coded. Single precision is kept if both are single.
+        What is coded, in any units. Single precision is kept if both are single.
     n_nonzero : int
         Largest number of atoms per signal.
     tolerance : float, default 0
@@ -48,53 +48,83 @@ def batch_omp(
     Raises
     ------
     OptionError
-        If more atoms are asked for than there are, or than features.
+        If more atoms are asked for than there are, or than features, or `tolerance` is not a
+        number of at least 0.
     DataError
-        If shapes differ, or values are NaN or infinite.
+        If shapes differ, values are NaN, infinite or not real, or a matrix is sparse.
 
     References
     ----------
     Rubinstein, Zibulevsky and Elad, Efficient implementation of the K-SVD algorithm using
     batch orthogonal matching pursuit (2008).
     """
-    dictionary, signals = np.asarray(dictionary), np.asarray(signals)
+    dictionary, signals = _real("dictionary", dictionary), _real("signals", signals)
     if dictionary.ndim != 2 or signals.ndim != 2 or dictionary.shape[1] != signals.shape[1]:
         raise DataError(
             f"dictionary {dictionary.shape} and signals {signals.shape} must be matrices with "
             "the same number of features as columns"
         )
-    dtype = np.result_type(dictionary, signals, np.float32)
+    single = np.result_type(dictionary, signals, np.float32) == np.float32
+    dtype = np.float32 if single else np.float64
     atoms = dictionary.astype(dtype, copy=False)
     signals = signals.astype(dtype, copy=False)
     check_whole("n_nonzero", n_nonzero)
+    check_number("tolerance", tolerance)
     if n_nonzero > min(atoms.shape):
         raise OptionError(
             f"cannot choose {n_nonzero} of {atoms.shape[0]} atoms with {atoms.shape[1]} features; "
             f"ask for 1 to {min(atoms.shape)}"
         )
+    atoms, units = _in_units("dictionary", atoms)
     norms = np.linalg.norm(atoms, axis=1)
     atoms = atoms / np.where(norms > 0, norms, 1)[:, None]
-    squares = np.einsum("ij,ij->i", signals, signals)
-    if not (np.all(np.isfinite(squares)) and np.all(np.isfinite(norms))):
-        raise DataError("dictionary or signals hold NaN or infinite values")
     chosen = np.empty((len(signals), n_nonzero), dtype=np.int32)
     weights = np.zeros((len(signals), n_nonzero), dtype=dtype)
     gram = atoms @ atoms.T
     # So many signals at a time that their correlations stay in the cache.
     step = max(64, 2**20 // (atoms.itemsize * len(atoms)))
     correlations = np.empty((min(step, len(signals)), len(atoms)), dtype=dtype)
+    factors = np.empty(len(signals))
     for start in range(0, len(signals), step):
         some = slice(start, start + step)
         found = correlations[: len(signals[some])]
-        np.matmul(signals[some], atoms.T, out=found)
+        scaled, factors[some] = _in_units("signals", signals[some])
+        np.matmul(scaled, atoms.T, out=found)
+        squares = np.einsum("ij,ij->i", scaled, scaled)
+        with np.errstate(over="ignore"):  # an infinite tolerance stops at once
+            floors = (tolerance / factors[some] / factors[some]).astype(dtype)
         _linear.batch_pursuit(
-            gram, found, squares[some], tolerance, chosen[some], weights[some], thread_count()
+            gram, found, squares, floors, chosen[some], weights[some], thread_count()
         )
     used = chosen >= 0
     starts = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
     columns = chosen[used]
-    values = weights[used] / norms[columns]
-    return sparse.csr_array((values, columns, starts), shape=(len(signals), len(atoms)))
+    values = weights[used] / norms[columns] * (np.repeat(factors, np.diff(starts)) / units[columns])
+    shape = (len(signals), len(atoms))
+    return sparse.csr_array((values.astype(dtype), columns, starts), shape=shape)
+
+
+def _real(name: str, values: Any) -> np.ndarray:
+    """Return what was given as an array of real numbers."""
+    if sparse.issparse(values):
+        raise DataError(f"{name} is a sparse matrix; pass {name}.toarray()")
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError
+        return array if array.dtype.kind in "fiub" else array.astype(float)
+    except (TypeError, ValueError):
+        told = " ".join(repr(values).split())[:60]
+        raise DataError(f"{name} must be a matrix of real numbers, got {told}") from None
+
+
+def _in_units(name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows with largest entries from 1 to 2, and what each was divided by."""
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    if not np.all(np.isfinite(largest)):
+        raise DataError(f"{name} hold NaN or infinite values; leave out those rows")
+    units = power_of_two(largest)
+    return rows / units.astype(rows.dtype)[:, None], units
 
 
 def positive_weights(
@@ -195,6 +225,7 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
             choice.
         """
+        check_boolean("fit_intercept", self.fit_intercept)
         X, y, weight = self._validated(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept)
         target, mean = columns.target(y)

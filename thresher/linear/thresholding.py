@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Recovery", "amp", "cosamp", "hard_thresholding_pursuit", "iht"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..core.errors import DataError
 from ..core.options import check_count, check_number, check_whole
 from ..core.prox import soft, top_k
 from ..core.top_k import top_k_mask
+from .weighted_columns import power_of_two
 
 # From the current vector to the next one.
 Step = Callable[[np.ndarray], np.ndarray]
@@ -41,8 +42,26 @@ class Recovery:
     residual: float
 
 
-def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return measurements as arrays of doubles.
+@dataclass(frozen=True)
+class Units:
+    """What measurements were divided by, so that squares of them can be summed.
+
+    Parameters
+    ----------
+    A, y : float
+        Powers of two, which round nothing.
+    """
+
+    A: float
+    y: float
+
+    def restore(self, coef: np.ndarray, n_iter: int, residual: float) -> Recovery:
+        """Return what was recovered in the units of the measurements as given."""
+        return Recovery(coef * (self.y / self.A), n_iter, residual * self.y)
+
+
+def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray, Units]:
+    """Return measurements as arrays of doubles with largest entries from 1 to 2, and their units.
 
     Parameters
     ----------
@@ -66,10 +85,13 @@ def check_measurements(A: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     for name, values in (("A", A), ("y", y)):
         if not np.all(np.isfinite(values)):
             raise DataError(f"{name} holds NaN or infinite values; leave out those measurements")
-    return A, y
+    units = Units(*(float(power_of_two(np.abs(values).max())) for values in (A, y)))
+    return A / units.A, y / units.y, units
 
 
-def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter: int) -> Recovery:
+def iterate(
+    A: np.ndarray, y: np.ndarray, units: Units, step: Step, tolerance: float, max_iter: int
+) -> Recovery:
     """Step from zero until the residual is small or nothing changes; every method's loop.
 
     Parameters
@@ -78,6 +100,8 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
         Measurements.
     y : array of shape (n,)
         What was measured.
+    units : Units
+        What both were divided by.
     step : callable
         From the current vector to the next one.
     tolerance : float
@@ -88,7 +112,7 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
     Returns
     -------
     Recovery
-        The last vector, or the best if the residual grew a thousandfold.
+        In the units as given, the last vector, or the best if the residual grew a thousandfold.
     """
     check_whole("max_iter", max_iter)
     check_number("tolerance", tolerance)
@@ -104,9 +128,9 @@ def iterate(A: np.ndarray, y: np.ndarray, step: Step, tolerance: float, max_iter
         if residual <= least:
             best, least = coef, residual
         if settled or residual <= tolerance * first:
-            return Recovery(coef, count, residual)
+            return units.restore(coef, count, residual)
     diverged = residual > 1000 * first
-    return Recovery(best if diverged else coef, count, least if diverged else residual)
+    return units.restore(best if diverged else coef, count, least if diverged else residual)
 
 
 def least_squares(A: np.ndarray, y: np.ndarray, support: np.ndarray) -> np.ndarray:
@@ -149,17 +173,21 @@ def iht(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -
     Blumensath and Davies, Normalized iterative hard thresholding: guaranteed stability and
     performance (2010).
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
+    square = float(np.sum(A**2))
 
     def step(coef: np.ndarray) -> np.ndarray:
         gradient = A.T @ (y - A @ coef)
         support = coef != 0 if np.any(coef) else top_k_mask(np.abs(gradient), k)
         inside = np.where(support, gradient, 0)
         change = A @ inside
-        size = (inside @ inside) / max(change @ change, 1e-300)
+        steepness = inside @ inside
+        size = steepness / max(change @ change, 1e-30 * square * steepness, 1e-300)
         following = top_k(coef + size * gradient, k)
-        while not np.array_equal(following != 0, support):
+        for _ in range(100):  # which is enough from the largest size to one that is safe for all
+            if np.array_equal(following != 0, support):
+                break
             # Off the support the step must not exceed what keeps the residual falling.
             move = following - coef
             bound = 0.99 * (move @ move) / max(float(np.sum((A @ move) ** 2)), 1e-300)
@@ -169,7 +197,7 @@ def iht(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -
             following = top_k(coef + size * gradient, k)
         return following
 
-    return iterate(A, y, step, tolerance, max_iter)
+    return iterate(A, y, units, step, tolerance, max_iter)
 
 
 def hard_thresholding_pursuit(
@@ -177,21 +205,23 @@ def hard_thresholding_pursuit(
 ) -> Recovery:
     """Recover by hard thresholding pursuit: a gradient step, the top k, least squares.
 
-    Parameters, result and errors as for :func:`iht`.
+    Columns are scaled to unit norm inside, for which the step is one, as in the author's own
+    programs. Parameters, result and errors as for :func:`iht`.
 
     References
     ----------
     Foucart, Hard thresholding pursuit: an algorithm for compressive sensing (2011).
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
-    size = 1 / np.linalg.norm(A, 2) ** 2 * A.shape[1] / A.shape[0]
+    unit, norms = _unit_columns(A)
 
     def step(coef: np.ndarray) -> np.ndarray:
-        moved = coef + size * (A.T @ (y - A @ coef))
-        return least_squares(A, y, top_k_mask(np.abs(moved), k))
+        moved = coef + unit.T @ (y - unit @ coef)
+        return least_squares(unit, y, top_k_mask(np.abs(moved), k))
 
-    return iterate(A, y, step, tolerance, max_iter)
+    found = iterate(unit, y, units, step, tolerance, max_iter)
+    return replace(found, coef=found.coef / norms)
 
 
 def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000) -> Recovery:
@@ -204,7 +234,7 @@ def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000
     Needell and Tropp, CoSaMP: iterative signal recovery from incomplete and inaccurate
     samples (2009).
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     check_count("k", k, A.shape[1], "entries")
     wide = min(2 * k, A.shape[1])
 
@@ -212,7 +242,7 @@ def cosamp(A: Any, y: Any, k: int, tolerance: float = 1e-8, max_iter: int = 1000
         found = top_k_mask(np.abs(A.T @ (y - A @ coef)), wide)
         return top_k(least_squares(A, y, found | (coef != 0)), k)
 
-    return iterate(A, y, step, tolerance, max_iter)
+    return iterate(A, y, units, step, tolerance, max_iter)
 
 
 def amp(
@@ -260,13 +290,12 @@ def amp(
     Donoho, Maleki and Montanari, Message-passing algorithms for compressed sensing (2009),
     equations 1 and 2; the default threshold is the one of their phase transition.
     """
-    A, y = check_measurements(A, y)
+    A, y, units = check_measurements(A, y)
     rows, columns = A.shape
     if threshold is None:
         threshold = _best_threshold(rows / columns)
     check_number("threshold", threshold, above=0.0)
-    norms = np.linalg.norm(A, axis=0)
-    unit = A / np.where(norms > 0, norms, 1)
+    unit, norms = _unit_columns(A)
     message = np.zeros(rows)
 
     def step(coef: np.ndarray) -> np.ndarray:
@@ -275,8 +304,16 @@ def amp(
         noise = np.linalg.norm(message) / np.sqrt(rows)
         return soft(coef + unit.T @ message, threshold * noise)
 
-    found = iterate(unit, y, step, tolerance, max_iter)
-    return Recovery(found.coef / np.where(norms > 0, norms, 1), found.n_iter, found.residual)
+    found = iterate(unit, y, units, step, tolerance, max_iter)
+    return replace(found, coef=found.coef / norms)
+
+
+def _unit_columns(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns with unit norm, and what they were divided by; one for zeros."""
+    largest = np.abs(A).max(axis=0)
+    largest = np.where(largest > 0, largest, 1.0)
+    norms = largest * np.maximum(np.linalg.norm(A / largest, axis=0), 1.0)
+    return A / norms, norms
 
 
 def _best_threshold(share: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["WeightedColumns"]
+__all__ = ["WeightedColumns", "power_of_two"]
 
 from typing import Any
 
@@ -135,6 +135,17 @@ def _common(largest: np.ndarray, unit: bool) -> np.ndarray:
     if not unit:
         largest = np.full(len(largest), largest.max(initial=0.0))
     return np.where(largest > 0, largest, 1.0)
+
+
+def power_of_two(largest: Any) -> np.ndarray:
+    """Return powers of two near magnitudes, by which to divide without rounding; one for zero.
+
+    Parameters
+    ----------
+    largest : float or array
+        Not negative; what is divided lies from 1 to 2 then.
+    """
+    return np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
 
 
 def _largest_magnitudes(X: np.ndarray) -> np.ndarray:

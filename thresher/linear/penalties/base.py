@@ -117,6 +117,7 @@ class Separable(Penalty):
                     "leave out a column to exclude it"
                 )
             object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "positive", bool(self.positive))
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are."""

@@ -98,18 +98,10 @@ class Grouped(_Blocks):
     l1: float = 0.0
 
     def __post_init__(self) -> None:
-        groups = np.asarray(self.groups)
-        if groups.ndim != 1 or groups.size == 0 or groups.dtype.kind not in "iu":
-            raise OptionError("groups must be a non-empty vector of whole numbers")
-        counts = np.bincount(groups) if groups.min() >= 0 else np.zeros(1)
-        if counts.min() == 0:
-            raise OptionError(
-                "group numbers must run from 0 without gaps; "
-                "np.unique(groups, return_inverse=True)[1] renumbers them"
-            )
+        groups, _ = _numbered(self.groups)
         if not self.l1 >= 0:
             raise OptionError(f"l1 must not be negative, got {self.l1}")
-        object.__setattr__(self, "groups", groups.astype(np.int64))
+        object.__setattr__(self, "groups", groups)
 
     @cached_property
     def members(self) -> tuple[np.ndarray, np.ndarray]:
@@ -223,5 +215,39 @@ def sparse_group_lasso(
     if not 0 <= l1_ratio <= 1:
         raise OptionError(f"l1_ratio must lie between 0 and 1, got {l1_ratio}")
     if weights is None:
-        weights = np.sqrt(np.bincount(np.asarray(groups)))
+        weights = np.sqrt(_numbered(groups)[1])
     return Grouped(L1(alpha * (1 - l1_ratio), weights), groups, alpha * l1_ratio)
+
+
+def group_labels(groups: Any) -> np.ndarray:
+    """Return groups as a vector, one label per coefficient.
+
+    Raises
+    ------
+    OptionError
+        If they are lists of members, which could overlap.
+    """
+    try:
+        labels = np.asarray(groups)
+    except ValueError:  # lists of different lengths
+        labels = np.empty((0, 0))
+    if labels.ndim > 1 or labels.dtype == object:
+        raise OptionError(
+            "groups must be one label per column, such as [0, 0, 1]; lists of the members of each "
+            "group, which could overlap, are not taken"
+        )
+    return labels
+
+
+def _numbered(groups: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of the group of every coefficient, and the size of every group."""
+    labels = group_labels(groups)
+    if labels.ndim != 1 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise OptionError("groups must be a non-empty vector of whole numbers")
+    sizes = np.bincount(labels.astype(np.int64)) if labels.min() >= 0 else np.zeros(1)
+    if sizes.min() == 0:
+        raise OptionError(
+            "group numbers must run from 0 without gaps; "
+            "np.unique(groups, return_inverse=True)[1] renumbers them"
+        )
+    return labels.astype(np.int64), sizes

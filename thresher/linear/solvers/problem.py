@@ -86,7 +86,7 @@ class Problem:
                 )
             weight = weight / weight.max()  # so that no sum overflows
             weight /= weight.sum()
-        return cls(design, y, datafit, penalty, weight, intercept)
+        return cls(design, y, datafit, penalty, weight, bool(intercept))
 
     @property
     def uniform(self) -> bool:
