@@ -13,8 +13,8 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import Lasso, SyntheticControl
 
-from .._models import paired_margin
 from .._plots import lines
+from .._statistics import paired_margin
 
 _UNITS, _BEFORE, _AFTER, _FACTORS = 40, 60, 30, 3
 _ALPHAS = np.geomspace(1e-2, 10, 7)
