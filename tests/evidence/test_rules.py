@@ -1,0 +1,51 @@
+"""The rules of experiments, on findings written by hand."""
+
+import numpy as np
+import pytest
+from thresher.evidence.linear import (
+    alternating_completion,
+    l_infinity_synthetic_control,
+    list_decodable_regression,
+    task_selection,
+)
+
+SAME, SLOWER = [[1.0, 1.0]] * 3, [[1.0, 4.0], [1.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("errors", "seconds", "margin"),
+    [
+        (SAME, SLOWER, 0.1),  # four times the ratio of times; a tenth is left of the factor 1.1
+        (SAME, SAME, 0.0),
+        ([[1.0, 1.0], [1.0, 2.0], [1.0, 1.0]], SLOWER, -0.9),
+    ],
+)
+def test_approximate_updates_must_be_as_good_and_relatively_faster(errors, seconds, margin):
+    outcome = alternating_completion._verdict((4, 16), np.array(errors), np.array(seconds))
+    assert outcome.margin == pytest.approx(margin)
+    assert len(outcome.slacks) == 2
+
+
+def test_the_synthetic_control_must_lead_the_best_other_over_both_kinds():
+    errors = np.ones((4, 2, 2))
+    errors[0] = [[0.5, 0.5], [0.9, 0.7]]  # the maximum norm, by kind and seed
+    outcome = l_infinity_synthetic_control._verdict(("dense", "sparse"), errors)
+    assert list(outcome.slacks.values()) == pytest.approx([0.35 - 0.05])
+
+
+def test_a_list_must_be_better_than_both_rivals_and_short():
+    errors = {"multi-filter": 0.1, "pooled": 1.0, "clustered": 0.2}
+    table = [
+        {"adversary": name, "method": method, "median_error": error, "longest_list": 23}
+        for name in list_decodable_regression._ADVERSARIES
+        for method, error in errors.items()
+    ]
+    outcome = list_decodable_regression._verdict(table)
+    assert list(outcome.slacks.values()) == pytest.approx([0.9, 0.5, 0.5])  # of 45 and one
+
+
+def test_the_lasso_must_lead_at_every_budget():
+    errors = np.array([[0.5, 0.5, 0.5], [1.0, 0.4, 1.0], [2.0, 2.0, 0.5]])[:, :, None]
+    outcome = task_selection._verdict(errors, np.ones_like(errors))
+    assert list(outcome.slacks.values()) == pytest.approx([0.5, -0.25, 0.0])
+    assert not outcome.reproduced
