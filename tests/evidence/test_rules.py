@@ -7,6 +7,7 @@ from thresher.evidence.linear import (
     alternating_completion,
     l_infinity_synthetic_control,
     list_decodable_regression,
+    random_supports,
     task_selection,
 )
 
@@ -78,3 +79,33 @@ def test_acceleration_must_recover_better_by_more_than_the_noise_between_seeds(l
     assert outcome.slacks["steps of plain over accelerated, less 1.5"] == pytest.approx(0.5)
     error = np.std(leads, ddof=1) / np.sqrt(3)
     assert outcome.margin == pytest.approx(np.mean(leads) - error)
+
+
+def errors_by_support(unlucky=0):
+    """Return errors that halve as samples double; some draws of the most samples are hard."""
+    errors = {}
+    for setting, methods in random_supports._settings(800).items():
+        error = 0.9 if setting.worst else 4.5 / setting.samples
+        draws = np.full(24, error)
+        if setting.samples == 200 and setting.design == "pairs":
+            draws[:unlucky] = 0.97
+        errors[setting] = dict.fromkeys(methods, draws) | {"condition": np.ones(24)}
+    return errors
+
+
+@pytest.mark.parametrize(("unlucky", "held"), [(0, True), (2, True), (13, False)])
+def test_random_supports_are_judged_by_what_most_of_them_give(unlucky, held):
+    outcome = random_supports._verdict(800, errors_by_support(unlucky))
+    assert outcome.reproduced == held
+    fall = outcome.slacks["pairs: least relative fall of the error as samples double"]
+    assert fall == pytest.approx(0.5 if held else 1 - 0.97 / 0.045)
+
+
+def test_hard_supports_must_be_rare_among_random_ones():
+    errors = errors_by_support()
+    for setting, found in errors.items():
+        if setting.samples == 100 and not setting.worst:
+            found["projected Lasso"] = np.repeat([0.045, 0.6], [20, 4])
+    outcome = random_supports._verdict(800, errors)
+    part = "half the ratio of errors on worst to nine in ten random supports, less one"
+    assert outcome.margin == outcome.slacks[part] == pytest.approx(0.9 / 0.6 / 2 - 1)
