@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,17 +24,6 @@ _BATCH = 16
 def amount(full: int, scale: float, least: int = 1) -> int:
     """Return `full` times `scale`, rounded, and at least `least`."""
     return max(least, round(full * scale))
-
-
-def paired_margin(differences: Sequence[float]) -> float:
-    """Return the mean of paired differences less its standard error.
-
-    Positive means an advantage that exceeds the noise between seeds. One seed alone shows
-    no noise, so its difference counts as it is.
-    """
-    values = np.asarray(differences, dtype=float)
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return float(values.mean() - error)
 
 
 @functools.cache

@@ -18,8 +18,8 @@ from thresher.linear import (
 )
 from thresher.linear.bayes_em import exact_expectation, maximise_evidence
 
-from .._models import paired_margin
 from .._plots import lines
+from .._statistics import paired_margin
 from . import _recovery as recovery
 
 _COLUMNS, _NONZEROS = 14, 3

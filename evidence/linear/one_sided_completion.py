@@ -13,8 +13,8 @@ from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import AlternatingCompletion, OneSidedCompletion
 from thresher.linear.completion import Observed
 
-from .._models import paired_margin
 from .._plots import lines
+from .._statistics import paired_margin
 
 _COLUMNS, _RANK = 40, 3
 _UNIT = _RANK**2 * _COLUMNS * np.log(_COLUMNS)  # rows that the theorem asks for, up to a constant

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import Lasso, Representers, SparseLogistic, datafits
 
-from .._models import paired_margin
 from .._plots import lines
+from .._statistics import paired_margin
 
 _SAMPLES, _FEATURES, _RELEVANT = 150, 400, 8
 _REMOVED = (1, 2, 5, 10, 20)

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import ScoringSystem, SparseLogistic
 
-from .._models import paired_margin
+from .._statistics import paired_margin
 
 _FEATURES = ("mean radius", "mean texture", "mean smoothness", "mean concavity", "mean symmetry",
              "worst area", "worst concave points", "worst texture")  # fmt: skip

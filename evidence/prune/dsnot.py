@@ -14,6 +14,7 @@ from thresher.prune import Recipe
 
 from .. import _models as models
 from .._plots import lines
+from .._statistics import paired_margin
 
 _FIRST_MASKS: dict[str, scores.Score] = {
     "magnitude": scores.Magnitude(),
@@ -62,8 +63,8 @@ def _verdict(pruned: dict[tuple[str, float, bool], np.ndarray], table: list[dict
         for name in _FIRST_MASKS
         for sparsity in _SPARSITIES
     }
-    margin = models.paired_margin(gains["Wanda", 0.7])
-    better = sum(models.paired_margin(gain) > 0 for gain in gains.values())
+    margin = paired_margin(gains["Wanda", 0.7])
+    better = sum(paired_margin(gain) > 0 for gain in gains.values())
     before, after = (float(np.exp(pruned["Wanda", 0.7, d].mean())) for d in (False, True))
     summary = (
         f"Perplexity of Wanda's mask at 70 %: {before:.3f} before DSnoT, {after:.3f} after; "

@@ -17,6 +17,7 @@ from thresher.prune.essential_sparsity import EssentialSparsity, SparsitySweep
 
 from .. import _models as models
 from .._plots import lines
+from .._statistics import paired_margin
 
 #: Share of the text that the model with little pre-training data sees.
 _LITTLE = 1 / 64
@@ -116,11 +117,11 @@ def _verdict(sweeps: dict[str, list[SparsitySweep]]) -> Outcome:
     sharpness = float(np.mean([sweep.sharpness for sweep in sweeps["magnitude"]]))
     margins = {
         "sharpness above 1": sharpness - 1,
-        "knee above random pruning's": models.paired_margin(knees["magnitude"] - knees["random"]),
-        "knee rises with pre-training data": models.paired_margin(
+        "knee above random pruning's": paired_margin(knees["magnitude"] - knees["random"]),
+        "knee rises with pre-training data": paired_margin(
             knees["magnitude"] - knees["little data"]
         ),
-        "knee is higher for self-supervision": models.paired_margin(
+        "knee is higher for self-supervision": paired_margin(
             knees["self-supervised"] - knees["supervised"]
         ),
     }

@@ -17,6 +17,7 @@ from thresher.prune import Recipe, prune
 
 from .. import _models as models
 from .._plots import lines
+from .._statistics import paired_margin
 
 _SPARSITIES = (0.90, 0.95, 0.98)
 _BUDGETS: dict[str, Budget] = {
@@ -80,7 +81,7 @@ def _verdict(accuracies: np.ndarray, table: list[dict[str, Any]]) -> Outcome:
     lamp = names.index("LAMP")
     rival = max((i for i in range(len(names)) if i != lamp), key=lambda i: overall[i])
     gaps = 100 * (accuracies[lamp] - accuracies[rival])
-    margin = models.paired_margin(gaps.mean(0))
+    margin = paired_margin(gaps.mean(0))
     at = ", ".join(
         f"{100 * s:.0f} %: {100 * accuracies[lamp, d].mean():.1f} against "
         f"{100 * accuracies[rival, d].mean():.1f}"

@@ -17,6 +17,7 @@ from thresher.prune.wanda import Wanda
 
 from .. import _models as models
 from .._plots import lines
+from .._statistics import paired_margin
 
 #: Largest relative rise of perplexity at 50 % that still counts as minimal loss.
 TOLERANCE = 0.05
@@ -77,7 +78,7 @@ def _verdict(
     for cut in _CUTS:
         for rival in ("magnitude", "Wanda"):
             gap = pruned[f"{rival} at {cut}"] - pruned[f"SparseGPT at {cut}"]
-            margins[f"perplexity against {rival} at {cut}"] = models.paired_margin(gap)
+            margins[f"perplexity against {rival} at {cut}"] = paired_margin(gap)
         error = {name: errors[f"{name} at {cut}"] for name in _METHODS}
         exact = error["SparseGPT"] - error["exact on SparseGPT's mask"]
         margins[f"layer error above the exact one at {cut}"] = float(exact.min())

@@ -16,6 +16,7 @@ from thresher.prune.wanda import Wanda
 
 from .. import _models as models
 from .._plots import lines
+from .._statistics import paired_margin
 
 _PER_ROW, _PER_LAYER = Unstructured("row"), Unstructured()
 _METHODS: dict[str, Recipe] = {
@@ -46,7 +47,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         for name in recipes
     ]
     gains = {c: pruned[f"magnitude at {c}"] - pruned[f"Wanda at {c}"] for c in _CUTS}
-    margins = {cut: models.paired_margin(gain) for cut, gain in gains.items()}
+    margins = {cut: paired_margin(gain) for cut, gain in gains.items()}
     margin = min(margins.values())
     summary = "Log-perplexity of Wanda below magnitude's, after one standard error: " + ", ".join(
         f"{value:.4f} at {cut}" for cut, value in margins.items()

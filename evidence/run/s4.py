@@ -16,6 +16,7 @@ from thresher.run.timing import compare
 
 from .. import _models as models
 from .._plots import lines
+from .._statistics import paired_margin
 
 #: The sparse network is twice as wide: at 8 times sparsity it has half of the dense weights.
 _FACTORS = (8, 16, 32)
@@ -95,7 +96,7 @@ def _outcome(found: dict[int, list[dict[str, float]]], width: int, noisy: bool) 
                 "weights_of_dense": 4 / factor,
                 "dense_accuracy": float(np.mean([run["dense_accuracy"] for run in runs])),
                 "accuracy_gain": float(np.mean(gains)),
-                "gain_less_its_error": models.paired_margin(gains),
+                "gain_less_its_error": paired_margin(gains),
                 "speedup_here": float(np.median([run["speedup"] for run in runs])),
                 "speedup_on_banks": float(np.median([run["predicted"] for run in runs])),
             }
