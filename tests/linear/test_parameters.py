@@ -8,7 +8,7 @@ import pytest
 from sklearn import linear_model
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 
 from thresher import linear
 from thresher.core.errors import DataError, OptionError
@@ -266,6 +266,16 @@ class TestFolds:
             linear.LassoCV(cv=[([30, 31], [32]), ([0, 1], [30])]).fit(
                 *regression, sample_weight=weight
             )
+
+    def test_one_without_events_outside_is_named(self):
+        rng = np.random.default_rng(0)
+        X, time = rng.standard_normal((60, 4)), rng.exponential(size=60) + 0.1
+        seen = np.arange(60) // 12 == 1  # in the second of five folds alone
+        model = linear.SparseGLMCV(datafits.Cox(), n_alphas=3)
+        with pytest.raises(DataError, match=r"outside fold 1 .* no event was seen.* shuffle=True"):
+            model.fit(X, np.where(seen, time, -time))
+        model.set_params(cv=KFold(5, shuffle=True, random_state=0))
+        assert model.fit(X, np.where(seen, time, -time)).alpha_ > 0
 
     def test_groups_of_samples_stay_together(self, regression):
         X, y = regression

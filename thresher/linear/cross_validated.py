@@ -77,7 +77,8 @@ class CrossValidated(PenalizedModel):
         Raises
         ------
         DataError
-            If the samples of a fold, or those outside it, weigh nothing.
+            If the samples of a fold, or those outside it, weigh nothing, or the target outside a
+            fold is not one that the loss takes, such as survival times without an event.
 
         Warns
         -----
@@ -114,6 +115,13 @@ class CrossValidated(PenalizedModel):
                         f"the samples {name} fold {k} weigh nothing together; leave samples of "
                         "weight zero out, or shuffle the folds"
                     )
+            try:
+                problem.datafit.check_target(problem.y[parts[0]])
+            except DataError as error:
+                raise DataError(
+                    f"the samples outside fold {k} cannot be fitted: {error}; shuffle the folds, "
+                    "as cv=KFold(5, shuffle=True, random_state=0) does, or take fewer"
+                ) from None
         jobs = max(min(effective_n_jobs(self.n_jobs), len(splits)), 1)
         share = max(thread_count() // jobs, 1)
         # The compiled descents release the interpreter, so that threads run side by side.
