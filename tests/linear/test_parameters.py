@@ -5,10 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn import linear_model
+from sklearn import config_context, linear_model
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.pipeline import make_pipeline
 
 from thresher import linear
 from thresher.core.errors import DataError, OptionError
@@ -284,6 +285,18 @@ class TestFolds:
         splits = list(GroupKFold(3).split(X, y, groups))
         listed = linear.LassoCV(cv=splits, n_alphas=5).fit(X, y)
         np.testing.assert_array_equal(model.fit(X, y, groups=groups).cv_loss_, listed.cv_loss_)
+
+    def test_groups_are_routed_to_the_splitter(self, regression):
+        X, y = regression
+        groups = np.arange(60) % 5
+        plain = linear.LassoCV(cv=GroupKFold(3), n_alphas=5).fit(X, y, groups=groups)
+        with config_context(enable_metadata_routing=True):
+            model = linear.LassoCV(cv=GroupKFold(3), n_alphas=5)
+            routed = make_pipeline(model).fit(X, y, groups=groups)[-1]
+            np.testing.assert_array_equal(routed.cv_loss_, plain.cv_loss_)
+            np.testing.assert_array_equal(model.fit(X, y, groups=groups).cv_loss_, plain.cv_loss_)
+            weighted = clone(model).set_fit_request(sample_weight=True)
+            make_pipeline(weighted).fit(X, y, groups=groups, sample_weight=np.ones(60))
 
     def test_folds_at_a_time_share_the_cores(self, regression, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "4")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.model_selection import check_cv
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
@@ -53,6 +54,17 @@ class CrossValidated(PenalizedModel):
     alphas: Any = None
     cv: Any = None
     n_jobs: int | None = None
+    # Routed to the splitter, as in scikit-learn, not requested by the estimator itself.
+    __metadata_request__fit = {"groups": UNUSED}  # noqa: RUF012
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return who takes which metadata: ``fit`` passes `groups` on to the splitter."""
+        passed_on = MethodMapping().add(caller="fit", callee="split")
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=check_cv(self.cv), method_mapping=passed_on)
+        )
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Any:
         """Choose the strength by cross-validation and fit at it.
