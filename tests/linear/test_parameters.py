@@ -44,6 +44,7 @@ WRONG = {
     ),
     "alpha must be a finite number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
     "alpha must be a finite number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
+    "alpha must be a finite number of at least 0, got 1000000": lambda: linear.Lasso(10**400),
     r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNetCV(l1_ratio=[0.5]),
     "l1_ratio must be a number from 0 to 1, got 2": lambda: linear.SparseLogisticCV(l1_ratio=2),
     "max_iter must be a whole number of at least 1, got 1.5": lambda: linear.Lasso(max_iter=1.5),
@@ -173,6 +174,15 @@ class TestParametersOfParts:
             model.set_params(datafit__width=2.0)
         with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
             model.set_params(nothing__gamma=2.0)
+
+
+@pytest.mark.parametrize("eps", [2, 1, 0, -0.1, np.nan, None, "x"])
+def test_ratios_of_paths_are_refused_in_the_same_words(eps, regression):
+    message = f"eps must be a number above 0 and below 1, got {eps!r}"
+    with pytest.raises(OptionError, match=message):
+        linear.Lasso().path(*regression, eps=eps)
+    with pytest.raises(OptionError, match=message):
+        linear.LassoCV(eps=eps).fit(*regression)
 
 
 def test_penalties_of_groups_refuse_the_same_labels():
