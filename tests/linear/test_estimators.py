@@ -156,6 +156,42 @@ def test_a_path_names_the_features_that_peak_highest():
     assert [text.get_text() for text in legend.get_texts()] == ["x0", "x2"]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("alphas", [[1.0, 0.1, 0.0], [0.0]])
+def test_strength_zero_is_drawn(alphas, regression):
+    pytest.importorskip("matplotlib").use("agg")
+    path = linear.Path(np.array(alphas), np.ones((len(alphas), 2)), *np.zeros((3, len(alphas))))
+    curve = linear.CVDisplay(np.array(alphas), np.ones((len(alphas), 3)), 0.0)
+    for display in (linear.PathDisplay(path).plot(), curve.plot()):
+        display.figure_.canvas.draw()
+        left, right = display.ax_.get_xlim()
+        assert right <= 0.0 < left or right < 0.0 <= left
+        points = display.ax_.transData.transform([(alpha, 1.0) for alpha in alphas])
+        assert np.all(np.isfinite(points))
+
+
+def test_a_path_of_least_angles_is_drawn_and_none_is_refused(regression):
+    pytest.importorskip("matplotlib").use("agg")
+    X, y = regression
+    drawn = linear.PathDisplay.from_estimator(linear.LARS(4), X, y)
+    assert len(drawn.ax_.lines) == 4
+    np.testing.assert_array_equal(drawn.path.coefs, linear.LARS(4).fit(X, y).path_.coefs)
+    with pytest.raises(OptionError, match="OrthogonalMatchingPursuit has no path to draw"):
+        linear.PathDisplay.from_estimator(linear.OrthogonalMatchingPursuit(), X, y)
+
+
+def test_wrong_names_and_labels_are_refused():
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib").use("agg")
+    path = linear.Path(np.array([1.0, 0.5]), np.array([[0.0, 0.0], [1.0, 2.0]]), *np.zeros((3, 2)))
+    named = linear.PathDisplay(path, pandas.Series(["a", "b"], index=[7, 5])).plot()
+    assert [text.get_text() for text in named.ax_.get_legend().get_texts()] == ["a", "b"]
+    with pytest.raises(OptionError, match="feature_names holds 1 names for 2 features"):
+        linear.PathDisplay(path, ["a"]).plot()
+    with pytest.raises(OptionError, match="labels must be a whole number of at least 0, got 'x'"):
+        linear.PathDisplay(path).plot(labels="x")
+
+
 def test_several_outputs_are_drawn_as_norms_or_one_at_a_time():
     pytest.importorskip("matplotlib").use("agg")
     coefs = np.zeros((2, 3, 2))

@@ -5,10 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn import linear_model
+from sklearn import config_context, linear_model
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.pipeline import make_pipeline
 
 from thresher import linear
 from thresher.core.errors import DataError, OptionError
@@ -43,6 +44,7 @@ WRONG = {
     ),
     "alpha must be a finite number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
     "alpha must be a finite number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
+    "alpha must be a finite number of at least 0, got 1000000": lambda: linear.Lasso(10**400),
     r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNetCV(l1_ratio=[0.5]),
     "l1_ratio must be a number from 0 to 1, got 2": lambda: linear.SparseLogisticCV(l1_ratio=2),
     "max_iter must be a whole number of at least 1, got 1.5": lambda: linear.Lasso(max_iter=1.5),
@@ -174,6 +176,15 @@ class TestParametersOfParts:
             model.set_params(nothing__gamma=2.0)
 
 
+@pytest.mark.parametrize("eps", [2, 1, 0, -0.1, np.nan, None, "x"])
+def test_ratios_of_paths_are_refused_in_the_same_words(eps, regression):
+    message = f"eps must be a number above 0 and below 1, got {eps!r}"
+    with pytest.raises(OptionError, match=message):
+        linear.Lasso().path(*regression, eps=eps)
+    with pytest.raises(OptionError, match=message):
+        linear.LassoCV(eps=eps).fit(*regression)
+
+
 def test_penalties_of_groups_refuse_the_same_labels():
     for kind in (penalties.group_lasso, lambda g: penalties.Grouped(penalties.L1(), g)):
         with pytest.raises(OptionError, match="group numbers must run from 0"):
@@ -267,6 +278,16 @@ class TestFolds:
                 *regression, sample_weight=weight
             )
 
+    def test_one_without_events_outside_is_named(self):
+        rng = np.random.default_rng(0)
+        X, time = rng.standard_normal((60, 4)), rng.exponential(size=60) + 0.1
+        seen = np.arange(60) // 12 == 1  # in the second of five folds alone
+        model = linear.SparseGLMCV(datafits.Cox(), n_alphas=3)
+        with pytest.raises(DataError, match=r"outside fold 1 .* no event was seen.* shuffle=True"):
+            model.fit(X, np.where(seen, time, -time))
+        model.set_params(cv=KFold(5, shuffle=True, random_state=0))
+        assert model.fit(X, np.where(seen, time, -time)).alpha_ > 0
+
     def test_groups_of_samples_stay_together(self, regression):
         X, y = regression
         groups = np.arange(60) % 5
@@ -274,6 +295,18 @@ class TestFolds:
         splits = list(GroupKFold(3).split(X, y, groups))
         listed = linear.LassoCV(cv=splits, n_alphas=5).fit(X, y)
         np.testing.assert_array_equal(model.fit(X, y, groups=groups).cv_loss_, listed.cv_loss_)
+
+    def test_groups_are_routed_to_the_splitter(self, regression):
+        X, y = regression
+        groups = np.arange(60) % 5
+        plain = linear.LassoCV(cv=GroupKFold(3), n_alphas=5).fit(X, y, groups=groups)
+        with config_context(enable_metadata_routing=True):
+            model = linear.LassoCV(cv=GroupKFold(3), n_alphas=5)
+            routed = make_pipeline(model).fit(X, y, groups=groups)[-1]
+            np.testing.assert_array_equal(routed.cv_loss_, plain.cv_loss_)
+            np.testing.assert_array_equal(model.fit(X, y, groups=groups).cv_loss_, plain.cv_loss_)
+            weighted = clone(model).set_fit_request(sample_weight=True)
+            make_pipeline(weighted).fit(X, y, groups=groups, sample_weight=np.ones(60))
 
     def test_folds_at_a_time_share_the_cores(self, regression, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "4")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.model_selection import check_cv
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
@@ -53,6 +54,17 @@ class CrossValidated(PenalizedModel):
     alphas: Any = None
     cv: Any = None
     n_jobs: int | None = None
+    # Routed to the splitter, as in scikit-learn, not requested by the estimator itself.
+    __metadata_request__fit = {"groups": UNUSED}  # noqa: RUF012
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return who takes which metadata: ``fit`` passes `groups` on to the splitter."""
+        passed_on = MethodMapping().add(caller="fit", callee="split")
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=check_cv(self.cv), method_mapping=passed_on)
+        )
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Any:
         """Choose the strength by cross-validation and fit at it.
@@ -77,7 +89,8 @@ class CrossValidated(PenalizedModel):
         Raises
         ------
         DataError
-            If the samples of a fold, or those outside it, weigh nothing.
+            If the samples of a fold, or those outside it, weigh nothing, or the target outside a
+            fold is not one that the loss takes, such as survival times without an event.
 
         Warns
         -----
@@ -114,6 +127,13 @@ class CrossValidated(PenalizedModel):
                         f"the samples {name} fold {k} weigh nothing together; leave samples of "
                         "weight zero out, or shuffle the folds"
                     )
+            try:
+                problem.datafit.check_target(problem.y[parts[0]])
+            except DataError as error:
+                raise DataError(
+                    f"the samples outside fold {k} cannot be fitted: {error}; shuffle the folds, "
+                    "as cv=KFold(5, shuffle=True, random_state=0) does, or take fewer"
+                ) from None
         jobs = max(min(effective_n_jobs(self.n_jobs), len(splits)), 1)
         share = max(thread_count() // jobs, 1)
         # The compiled descents release the interpreter, so that threads run side by side.

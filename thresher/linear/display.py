@@ -7,10 +7,13 @@ __all__ = ["CVDisplay", "PathDisplay"]
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from ..core.errors import OptionError
+from ..core.options import check_whole
+from .lars import LARS
 from .path import Path
 
 
@@ -22,7 +25,7 @@ class PathDisplay:
     path : Path
         What ``estimator.path(X, y)`` returned.
     feature_names : sequence of str, optional
-        Names for the legend.
+        Names for the legend, one per feature.
 
     Attributes
     ----------
@@ -44,23 +47,38 @@ class PathDisplay:
 
         Parameters
         ----------
-        estimator : PenalizedModel
-            Fitted or not.
+        estimator : PenalizedModel or LARS
+            Fitted or not; it is not changed.
         X, y : arrays
             Training data.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         **options
-            Passed to ``estimator.path``; `labels` and `output` to :meth:`plot`.
+            Passed to ``estimator.path``, or to the fit of LARS; `labels` and `output` to
+            :meth:`plot`.
 
         Returns
         -------
         PathDisplay
             The display, drawn.
+
+        Raises
+        ------
+        OptionError
+            If the estimator has no path.
         """
         names = list(X.columns) if hasattr(X, "columns") else None
         drawn = {name: options.pop(name) for name in ("labels", "output") if name in options}
-        return cls(estimator.path(X, y, **options), names).plot(ax=ax, **drawn)
+        if isinstance(estimator, LARS):
+            path = clone(estimator).fit(X, y, **options).path_
+        elif hasattr(estimator, "path"):
+            path = estimator.path(X, y, **options)
+        else:
+            raise OptionError(
+                f"{type(estimator).__name__} has no path to draw; Lasso, LARS and other "
+                "estimators with a path do"
+            )
+        return cls(path, names).plot(ax=ax, **drawn)
 
     def plot(self, ax: Any = None, *, labels: int = 10, output: int | None = None) -> PathDisplay:
         """Draw the path.
@@ -79,7 +97,8 @@ class PathDisplay:
         Raises
         ------
         OptionError
-            If there is no such output.
+            If there is no such output, `labels` is not a whole number of at least 0, or there is
+            not one name per feature.
 
         Returns
         -------
@@ -89,29 +108,39 @@ class PathDisplay:
         check_matplotlib_support("PathDisplay.plot")
         import matplotlib.pyplot as plt
 
+        check_whole("labels", labels, least=0)
+        coefs, meaning = self._of_output(output)
+        names = self._names(coefs.shape[1])
         if ax is None:
             _, ax = plt.subplots()
-        coefs, meaning = self._of_output(output)
         used = np.flatnonzero(np.any(coefs != 0, axis=0))
         peaks = np.abs(coefs[:, used]).max(axis=0)
         largest = set(used[np.argsort(-peaks, kind="stable")][:labels])
         for j in used:
-            name = self.feature_names[j] if self.feature_names is not None else f"x{j}"
-            style = {"label": name} if j in largest else {"color": "0.7", "linewidth": 0.8}
+            style = {"label": names[j]} if j in largest else {"color": "0.7", "linewidth": 0.8}
             ax.plot(self.path.alphas, coefs[:, j], **style)
-        _alpha_axis(ax)
+        _alpha_axis(ax, self.path.alphas)
         ax.set_ylabel(meaning)
         if largest:
             ax.legend(fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    def _names(self, count: int) -> list:
+        """Return the name of every feature."""
+        if self.feature_names is None:
+            return [f"x{j}" for j in range(count)]
+        names = list(self.feature_names)
+        if len(names) != count:
+            raise OptionError(f"feature_names holds {len(names)} names for {count} features")
+        return names
+
     def _of_output(self, output: int | None) -> tuple[np.ndarray, str]:
         """Return what is drawn, of shape (n_alphas, p), and what it is."""
         coefs = self.path.coefs
         outputs = coefs.shape[2] if coefs.ndim == 3 else 1
-        if output is not None and not 0 <= output < outputs:
-            raise OptionError(f"there is no output {output}; the path has {outputs}, from 0 on")
+        if output is not None and output not in range(outputs):
+            raise OptionError(f"there is no output {output!r}; the path has {outputs}, from 0 on")
         if coefs.ndim == 2:
             return coefs, "coefficient"
         if output is None:
@@ -187,20 +216,30 @@ class CVDisplay:
         ax.plot(self.alphas, mean, label="mean of the folds")
         ax.fill_between(self.alphas, mean - error, mean + error, alpha=0.2)
         ax.axvline(self.chosen, linestyle="--", color="0.4", label="chosen")
-        _alpha_axis(ax)
+        _alpha_axis(ax, self.alphas)
         ax.set_ylabel("held-out loss")
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-def _alpha_axis(ax: Any) -> None:
-    """Let strengths fall from left to right on a logarithmic scale, with labels that fit."""
+def _alpha_axis(ax: Any, alphas: np.ndarray) -> None:
+    """Let strengths fall from left to right on a logarithmic scale, with labels that fit.
+
+    A logarithm has no place for zero: the axis is linear below the least strength that is more
+    than rounding.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    ax.set(xscale="log", xlabel="alpha")
-    # The default labels every minor tick of a path within a decade, each over the next.
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.set_xlabel("alpha")
+    above = alphas[alphas > 1e-9 * alphas.max()]
+    if len(above) == len(alphas):
+        ax.set_xscale("log")
+        # The default labels every minor tick of a path within a decade, each over the next.
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    elif len(above):
+        ax.set_xscale("symlog", linthresh=above.min())
+        ax.set_xlabel(f"alpha (linear below {above.min():.3g})")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.invert_xaxis()

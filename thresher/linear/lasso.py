@@ -26,7 +26,7 @@ class ElasticNetModel(SparseRegressor):
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         _check_weights(self.weights, n_features)
         ridge = alpha * (1 - self.l1_ratio)
-        return L1L2(alpha * self.l1_ratio, self.weights, self.positive, ridge)
+        return L1L2(alpha * self.l1_ratio, self.weights, bool(self.positive), ridge)
 
 
 class LassoModel(SparseRegressor):
@@ -37,7 +37,7 @@ class LassoModel(SparseRegressor):
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         _check_weights(self.weights, n_features)
-        return L1(alpha, self.weights, self.positive)
+        return L1(alpha, self.weights, bool(self.positive))
 
 
 class GroupLassoModel(SparseRegressor):

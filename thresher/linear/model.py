@@ -124,7 +124,7 @@ class PenalizedModel(BaseEstimator):
         target = self._encoded(y)
         datafit = self._datafit()
         penalty = self._penalty(X.shape[1], alpha)
-        return Problem.build(X, target, datafit, penalty, sample_weight, self.fit_intercept)
+        return Problem.build(X, target, datafit, penalty, sample_weight, bool(self.fit_intercept))
 
     def _keep(self, solution: Solution) -> None:
         self.coef_ = np.ascontiguousarray(solution.coef.T)

@@ -38,7 +38,8 @@ def batch_omp(
     n_nonzero : int
         Largest number of atoms per signal.
     tolerance : float, default 0
-        Stop when the squared norm of the residual is at most this.
+        Stop when the *squared* norm of the residual is at most this, as in scikit-learn; the
+        `tol` of :class:`OrthogonalMatchingPursuit` is the norm itself.
 
     Returns
     -------
@@ -256,7 +257,9 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         How many columns at most; a tenth of them (one at least) by default, as in
         scikit-learn, and never more than samples.
     tol : float, default 0
-        Stop when the (weighted) norm of the residual is at most this.
+        Stop when the (weighted) norm of the residual is at most this. It is the norm itself,
+        where scikit-learn's `tol` and the `tolerance` of :func:`batch_omp` are its *square*; and
+        it does not replace `n_nonzero_coefs`, so that scikit-learn's None is 0 here.
     fit_intercept : bool, default True
         Whether to fit a constant.
 
