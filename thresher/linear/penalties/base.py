@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.errors import OptionError
+from ...core.options import check_number
 from .equality import ComparedByValue
 
 
@@ -99,8 +100,7 @@ class Separable(Penalty):
     shape: ClassVar[Any] = 0.0
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+        check_number("alpha", self.alpha)
         if self.weights is not None:
             weights = np.asarray(self.weights, dtype=float)
             if weights.ndim != 1 or not np.all(weights >= 0):
@@ -195,8 +195,7 @@ class Coupled(Penalty):
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise OptionError(f"alpha must not be negative, got {self.alpha}")
+        check_number("alpha", self.alpha)
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are."""
