@@ -76,7 +76,7 @@ class TestBalls:
 
     @pytest.mark.parametrize("kind", [penalties.L1Ball, penalties.NuclearBall])
     def test_a_radius_must_be_positive(self, kind):
-        with pytest.raises(OptionError, match="radius must be positive, got 0"):
+        with pytest.raises(OptionError, match="radius must be a finite number above 0, got 0"):
             kind(0.0)
 
 

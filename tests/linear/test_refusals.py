@@ -70,8 +70,8 @@ def test_several_outputs_name_the_penalty_that_takes_them():
     ("use", "message"),
     [
         (lambda X, y: penalties.L1(weights=[1.0, np.inf, 2.0]), "got inf at 1; leave out a column"),
-        (lambda X, y: penalties.L1(np.inf), "alpha must be finite"),
-        (lambda X, y: penalties.Slope(np.inf), "alpha must be finite"),
+        (lambda X, y: penalties.L1(np.inf), "alpha must be a finite"),
+        (lambda X, y: penalties.Slope(np.inf), "alpha must be a finite"),
         (lambda X, y: SparseGLM(penalty=penalties.L1Ball(), alpha=0.0).fit(X, y), "got 0"),
         (lambda X, y: SparseGLM(penalty=penalties.L1Ball()).path(X, y), "give alphas"),
         (lambda X, y: SparseGLMCV(penalty=penalties.Simplex()).fit(X, y), "give alphas"),

@@ -95,7 +95,7 @@ class TestDyadicPartition:
     def test_negative_entries_are_excluded_where_asked(self):
         for kind in (penalties.DyadicPartition, penalties.HaarL1):
             assert kind(positive=True).value(np.array([1.0, -1.0])) == np.inf
-            with pytest.raises(OptionError, match="alpha must be finite and not negative"):
+            with pytest.raises(OptionError, match="alpha must be a finite number of at least 0"):
                 kind(-1.0)
 
 

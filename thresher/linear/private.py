@@ -208,8 +208,6 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
                 "the interactive protocol has no use for X_public; leave it out, or take "
                 "protocol='non-interactive'"
             )
-        check_number("epsilon", self.epsilon, above=0.0)
-        check_number("delta", self.delta, above=0.0, below=1.0)
         if self.threshold is not None:
             check_number("threshold", self.threshold)
         if self.bound_x is not None:

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import logsumexp, softmax, xlogy
 
-from ...core.errors import DataError, OptionError
+from ...core.errors import DataError
+from ...core.options import check_number
 from .base import Datafit
 
 _STIFFNESS = 1e4  # curvature with which a mean count below zero is charged
@@ -113,8 +114,7 @@ class PoissonIdentity(Datafit):
     background: float = 1e-10
 
     def __post_init__(self) -> None:
-        if not self.background > 0:
-            raise OptionError(f"background must be positive, got {self.background}")
+        check_number("background", self.background, above=0.0)
 
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError if a count is negative."""

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...core.errors import NumericalError, OptionError
+from ...core.errors import NumericalError
+from ...core.options import check_number
 from .base import Datafit
 
 
@@ -77,8 +78,7 @@ class Huber(Datafit):
     delta: float = 1.35
 
     def __post_init__(self) -> None:
-        if not self.delta > 0:
-            raise OptionError(f"delta must be positive, got {self.delta}")
+        check_number("delta", self.delta, above=0.0)
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted mean loss."""
@@ -124,10 +124,8 @@ class SmoothQuantile(Datafit):
     width: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.quantile < 1:
-            raise OptionError(f"quantile must lie between 0 and 1, got {self.quantile}")
-        if not self.width > 0:
-            raise OptionError(f"width must be positive, got {self.width}")
+        check_number("quantile", self.quantile, above=0.0, below=1.0)
+        check_number("width", self.width, above=0.0)
 
     # The pinball loss is half the absolute residual plus a tilt; only the first has a kink.
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:

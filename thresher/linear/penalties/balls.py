@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import svds
 
 from ...core import prox_norms
-from ...core.errors import OptionError
+from ...core.options import check_number
 from .base import Penalty
 
 # Below this many rows or columns a full decomposition is as fast as a leading pair.
@@ -31,8 +31,7 @@ class Ball(Penalty):
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise OptionError(f"radius must be positive, got {self.radius}")
+        check_number("radius", self.radius, above=0.0)
 
     @abstractmethod
     def atom(self, gradient: np.ndarray) -> np.ndarray:

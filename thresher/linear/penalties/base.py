@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core.errors import OptionError
+from ...core.options import check_number
 from .equality import ComparedByValue
 
 
@@ -105,8 +106,7 @@ class Separable(Penalty):
     shape: ClassVar[Any] = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < np.inf:
-            raise OptionError(f"alpha must be finite and not negative, got {self.alpha}")
+        check_number("alpha", self.alpha)
         if self.weights is not None:
             weights = np.asarray(self.weights, dtype=float)
             if weights.ndim != 1 or not np.all(weights >= 0):
@@ -209,8 +209,7 @@ class Coupled(Penalty):
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < np.inf:
-            raise OptionError(f"alpha must be finite and not negative, got {self.alpha}")
+        check_number("alpha", self.alpha)
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are."""

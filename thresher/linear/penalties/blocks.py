@@ -12,6 +12,7 @@ import numpy as np
 
 from ...core import prox
 from ...core.errors import OptionError
+from ...core.options import check_number
 from .base import Penalty, Separable
 from .separable import L1
 
@@ -99,8 +100,7 @@ class Grouped(_Blocks):
 
     def __post_init__(self) -> None:
         groups, _ = _numbered(self.groups)
-        if not self.l1 >= 0:
-            raise OptionError(f"l1 must not be negative, got {self.l1}")
+        check_number("l1", self.l1)
         object.__setattr__(self, "groups", groups)
 
     @cached_property
@@ -152,6 +152,9 @@ class Rows(_Blocks):
 
     radial: Separable
     l1: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("l1", self.l1)
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are."""
@@ -212,8 +215,7 @@ def sparse_group_lasso(
     ----------
     Simon, Friedman, Hastie and Tibshirani, A sparse-group lasso (2013).
     """
-    if not 0 <= l1_ratio <= 1:
-        raise OptionError(f"l1_ratio must lie between 0 and 1, got {l1_ratio}")
+    check_number("l1_ratio", l1_ratio, most=1.0)
     if weights is None:
         weights = np.sqrt(_numbered(groups)[1])
     return Grouped(L1(alpha * (1 - l1_ratio), weights), groups, alpha * l1_ratio)

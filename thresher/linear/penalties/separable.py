@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core import prox, prox_nonconvex
-from ...core.errors import OptionError
+from ...core.options import check_number
 from .base import Separable
 
 
@@ -58,8 +58,7 @@ class L1L2(Separable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.ridge >= 0:
-            raise OptionError(f"ridge must not be negative, got {self.ridge}")
+        check_number("ridge", self.ridge)
 
     @property
     def shape(self) -> float:
@@ -118,8 +117,7 @@ class MCP(Separable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.gamma > 0:
-            raise OptionError(f"gamma must be positive, got {self.gamma}")
+        check_number("gamma", self.gamma, above=0.0)
 
     @property
     def shape(self) -> float:
@@ -162,8 +160,7 @@ class SCAD(Separable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.gamma > 1:
-            raise OptionError(f"gamma must be above 1, got {self.gamma}")
+        check_number("gamma", self.gamma, above=1.0)
 
     @property
     def shape(self) -> float:
@@ -207,8 +204,7 @@ class LogSum(Separable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.epsilon > 0:
-            raise OptionError(f"epsilon must be positive, got {self.epsilon}")
+        check_number("epsilon", self.epsilon, above=0.0)
 
     @property
     def shape(self) -> float:
@@ -253,8 +249,7 @@ class Lq(Separable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.q < 1:
-            raise OptionError(f"q must lie between 0 and 1, got {self.q}")
+        check_number("q", self.q, above=0.0, below=1.0)
 
     @property
     def shape(self) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core import prox, prox_norms
 from ...core.errors import OptionError
+from ...core.options import check_number, check_whole
 from .. import _linear
 from .base import Coupled
 
@@ -97,8 +98,7 @@ class L1LInf(Coupled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.l1_ratio <= 1:
-            raise OptionError(f"l1_ratio must lie between 0 and 1, got {self.l1_ratio}")
+        check_number("l1_ratio", self.l1_ratio, most=1.0)
 
     def value(self, coef: np.ndarray) -> float:
         """Return the weighted sum of the two norms."""
@@ -136,8 +136,7 @@ class KSupport(Coupled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.k >= 1:
-            raise OptionError(f"k must be at least 1, got {self.k}")
+        check_whole("k", self.k)
 
     def value(self, coef: np.ndarray) -> float:
         """Return the penalty through ``min sum(w^2 / theta)``."""
