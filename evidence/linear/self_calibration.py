@@ -209,10 +209,10 @@ def _summary(
 
 
 _REASON = (
-    " Suspected reason: with several equations for every unknown a few rounds from equal gains suffice, "
-    "each a system of the signal's size; the one linear system has the gains as unknowns too, "
-    "and divides by the noisy measurements, whose errors it weighs alike. Its advantage is that "
-    "it needs few measurements: where the rival runs out of rounds, it is exact."
+    " Suspected reason: with several equations for every unknown a few rounds from equal gains "
+    "suffice, each a system of the signal's size; the one linear system has the gains as unknowns "
+    "too, and divides by the noisy measurements, whose errors it weighs alike. Its advantage is "
+    "that it needs few measurements: where the rival runs out of rounds, it is exact."
 )
 
 
