@@ -9,7 +9,7 @@ import pytest
 from thresher.core import prox
 from thresher.core.errors import DataError, NumericalError, OptionError
 from thresher.linear import HyperLISTA
-from thresher.linear.hyper_lista import _shrink, analytic_weight
+from thresher.linear.hyper_lista import _shrink, analytic_weight, symmetric_weight
 from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
 
 
@@ -43,7 +43,49 @@ class TestAnalyticWeight:
             assert np.linalg.norm(other.T @ A) > best
 
 
+class TestSymmetricWeight:
+    def test_it_is_a_positive_map_of_the_columns(self):
+        A, _, _ = sparse_data()
+        W = symmetric_weight(A)
+        P = W @ np.linalg.pinv(A)
+        np.testing.assert_allclose(P @ A, W, atol=1e-10)
+        np.testing.assert_allclose(P, P.T, atol=1e-10)
+        assert np.linalg.eigvalsh(P).min() > 0  # so that it is G^T G
+        np.testing.assert_allclose(np.diag(W.T @ A), 1)
+
+    def test_no_other_symmetric_companion_correlates_less(self):
+        A, _, _ = sparse_data(rows=5, columns=8)
+        best = np.linalg.norm(symmetric_weight(A).T @ A)
+        # Directions that keep every diagonal entry: the null space of 8 equations in 15.
+        i, j = np.triu_indices(5)
+        equations = np.where(i == j, 1.0, 2.0) * (A[i] * A[j]).T
+        free = np.linalg.svd(equations)[2][8:]
+        assert len(free) == 7
+        for direction in np.vstack([free, -free]):
+            change = np.zeros((5, 5))
+            change[i, j] = change[j, i] = 0.01 * direction
+            other = symmetric_weight(A) + change @ A
+            np.testing.assert_allclose(np.sum(other * A, axis=0), 1)
+            assert np.linalg.norm(other.T @ A) > best
+
+    def test_norms_of_columns_are_divided_out(self):
+        A, _, _ = sparse_data()
+        norms = np.linspace(0.5, 2, A.shape[1])
+        np.testing.assert_allclose(symmetric_weight(A * norms), symmetric_weight(A) / norms)
+
+    def test_equal_columns_have_one(self):
+        A, _, _ = sparse_data()
+        A = np.hstack([A, A[:, :1]])
+        np.testing.assert_allclose(np.sum(symmetric_weight(A) * A, axis=0), 1)
+
+
 class TestHyperLISTA:
+    def test_the_weight_is_the_symmetric_one(self):
+        A, X, _ = sparse_data(samples=3)
+        model = HyperLISTA(1, max_evaluations=1).fit(A, X)
+        gram = model.weight_.T @ A
+        np.testing.assert_allclose(gram, gram.T, atol=1e-10)
+
     def test_largest_entries_are_not_shrunk(self):
         x = np.array([[3.0, -2.0, 0.5, 1.5], [3.0, -2.0, 0.5, 1.5]])
         found = _shrink(x, np.array([[1.0], [2.5]]), np.array([[2.0], [2.0]]))
@@ -150,6 +192,37 @@ class TestUnfoldedThresholding:
         size = np.abs(x).sum(1) if penalty == "l1" else np.count_nonzero(x, axis=1)
         expected = np.sum((B - x @ A.T) ** 2, axis=1) / 2 + 0.1 * size
         np.testing.assert_allclose(model.objective(B, x), expected, rtol=1e-4)
+
+    def test_selection_leaves_the_largest_entries_of_each_layer_unshrunk(self):
+        A, _, B = sparse_data(samples=20)
+        # Of 80 entries 2, 4 and 4 in three layers.
+        model = UnfoldedThresholding(
+            3, loss="unsupervised", selection=(0.025, 0.05), updates=0, alpha=0.5
+        ).fit(A, B)
+        step = 1 / np.linalg.norm(A, 2) ** 2
+        x = np.zeros((20, 80))
+        for found, count in zip(model.layers(B), (2, 4, 4), strict=True):
+            x = _shrink(x + step * (B - x @ A.T) @ A, np.full((20, 1), 0.5 * step), count)
+            np.testing.assert_allclose(found, x, atol=1e-4)
+
+    def test_entries_below_the_threshold_are_not_selected(self):
+        A, _, B = sparse_data(samples=20)
+        model = UnfoldedThresholding(
+            1, loss="unsupervised", selection=(1.0, 1.0), updates=0, alpha=0.5
+        ).fit(A, B)
+        step = 1 / np.linalg.norm(A, 2) ** 2
+        np.testing.assert_allclose(model.predict(B), prox.hard(step * B @ A, 0.5 * step), atol=1e-4)
+
+    @pytest.mark.parametrize("selection", [(0.2, 0.1), (-0.1, 0.1), (0.1, 1.5), 0.1])
+    def test_selections_out_of_range_are_refused(self, selection):
+        A, X, B = sparse_data(samples=5)
+        with pytest.raises(OptionError, match="selection must be two shares"):
+            UnfoldedThresholding(selection=selection).fit(A, B, X)
+
+    def test_selection_needs_a_soft_threshold(self):
+        A, X, B = sparse_data(samples=5)
+        with pytest.raises(OptionError, match="selection is for the 'l1' penalty"):
+            UnfoldedThresholding(penalty="l0", selection=(0.1, 0.1)).fit(A, B, X)
 
     @pytest.mark.parametrize("penalty", ["l1", "l0"])
     def test_each_loss_lowers_what_it_is_made_of(self, penalty):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HyperLISTA", "analytic_weight"]
+__all__ = ["HyperLISTA", "analytic_weight", "symmetric_weight"]
 
 from collections.abc import Iterator
 from itertools import product
@@ -22,8 +22,9 @@ from ..core.options import check_whole
 def analytic_weight(A: np.ndarray) -> np.ndarray:
     """Return the companion of a matrix whose columns correlate least with its other columns.
 
-    It minimises ``||W^T A||_F`` under ``w_i^T a_i = 1`` for every column; up to the scaling
-    of columns, ``W = G^T G A`` with ``G = (A A^T)^(-1/2)``.
+    It minimises ``||W^T A||_F`` under ``w_i^T a_i = 1`` for every column, which makes it the
+    pseudo-inverse with scaled columns. ``W^T A`` is not symmetric; :func:`symmetric_weight`
+    gives the companion for which it is.
 
     Parameters
     ----------
@@ -45,6 +46,52 @@ def analytic_weight(A: np.ndarray) -> np.ndarray:
     Liu, Chen, Wang and Yin, ALISTA: analytic weights are as good as learned weights in LISTA
     (2019), equation 16 without its bound on entries.
     """
+    _check_rank(A)
+    weight = np.linalg.pinv(A).T
+    return weight / np.sum(weight * A, axis=0)
+
+
+def symmetric_weight(A: np.ndarray) -> np.ndarray:
+    """Return the companion ``W = P A``, P symmetric, that correlates least with other columns.
+
+    It minimises ``||A^T P A||_F`` under ``a_i^T P a_i = 1`` for every column, in closed form:
+    the stationary P is ``M^-1 A diag(l) A^T M^-1`` with ``M = A A^T``, and the constraints are
+    linear equations for l. Where no multiplier l is negative, as for matrices without strongly
+    coherent columns, ``P = G^T G``. Columns are brought to unit norm first, and W back after,
+    so that ``W^T A`` is symmetric if the columns have equal norms.
+
+    Parameters
+    ----------
+    A : array of shape (m, n)
+        The matrix, of full row rank, without zero columns.
+
+    Returns
+    -------
+    array of shape (m, n)
+        The companion.
+
+    Raises
+    ------
+    DataError
+        If a column is zero, or rows depend on each other.
+
+    References
+    ----------
+    Chen, Liu, Wang and Yin, Hyperparameter tuning is all you need for LISTA (2021), for the
+    symmetric form; the closed form is the stationary point of its Lagrangian.
+    """
+    _check_rank(A)
+    norms = np.linalg.norm(A, axis=0)
+    unit = A / norms
+    inverse = np.linalg.pinv(unit)
+    projection = inverse @ unit
+    # With P as above, the i-th of A^T P A's diagonal is sum_j projection_ij^2 l_j.
+    multipliers = np.linalg.lstsq(projection**2, np.ones(len(norms)), rcond=None)[0]
+    return (inverse.T * multipliers) @ projection / norms
+
+
+def _check_rank(A: np.ndarray) -> None:
+    """Raise unless a matrix has full row rank and no zero column."""
     zero = np.flatnonzero(~np.any(A, axis=0))
     if len(zero):
         raise DataError(f"column {zero[0]} of A is zero; drop it, nothing measures its entry")
@@ -53,17 +100,16 @@ def analytic_weight(A: np.ndarray) -> np.ndarray:
         raise DataError(
             f"A has {len(A)} rows but rank {rank}; drop rows that others, or fewer of them, give"
         )
-    weight = np.linalg.pinv(A).T
-    return weight / np.sum(weight * A, axis=0)
 
 
 class HyperLISTA(Catalogued, BaseEstimator):
     """Recovers sparse vectors from ``b = A x`` in a fixed number of layers.
 
     A layer is ``x + W^T (b - A x)`` plus momentum, soft-thresholded with the largest entries
-    left unshrunk, where W is the analytic companion of A. Threshold, momentum and the number
-    of unshrunk entries follow from the residual and the non-zeros of each measurement, times
-    one number each; only these three are fitted, without gradients.
+    left unshrunk, where W is the symmetric companion of A (:func:`symmetric_weight`).
+    Threshold, momentum and the number of unshrunk entries follow from the residual and the
+    non-zeros of each measurement, times one number each; only these three are fitted, without
+    gradients.
 
     Parameters
     ----------
@@ -138,7 +184,7 @@ class HyperLISTA(Catalogued, BaseEstimator):
             )
         if not X.any():
             raise DataError("X holds only zeros; give sparse vectors as those to be recovered")
-        self.matrix_, self.weight_ = A, analytic_weight(A)
+        self.matrix_, self.weight_ = A, symmetric_weight(A)
         self.inverse_ = np.linalg.pinv(A)
         products = np.abs(self.weight_.T @ A)
         np.fill_diagonal(products, 0)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import svds
 
 from ...core import prox_norms
+from ...core.errors import OptionError
 from ...core.options import check_number
 from .base import Penalty
 
