@@ -142,6 +142,11 @@ class HyperLISTA(Catalogued, BaseEstimator):
     With the pseudo-inverse ``A^+`` and the coherence mu the layer's parameters are
     ``theta = c1 mu ||A^+ (A x - b)||_1``, ``beta = c2 mu ||x||_0`` and
     ``p = c3 min(log(||A^+ b||_1 / ||A^+ (A x - b)||_1), n)``.
+
+    References
+    ----------
+    Chen, Liu, Wang and Yin, Hyperparameter tuning is all you need for LISTA (NeurIPS 2021),
+    arXiv:2110.15900, for the layer's momentum and its three adaptive parameters.
     """
 
     card = Card(
