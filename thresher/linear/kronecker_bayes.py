@@ -57,6 +57,13 @@ class KroneckerBayes(Catalogued, BaseEstimator):
     DataError
         If there is no factor, the shapes do not fit, `y` is all zero, or values are NaN or
         infinite.
+
+    Notes
+    -----
+    The E-step forms the whole dictionary ``kron(H_1, ..., H_m)``, of as many entries as the
+    product of those of the factors, and solves with it: the structure serves recovery, not
+    memory or time. The paper's extension of the alternating update to block-sparse factors is
+    not built.
     """
 
     card = Card(
