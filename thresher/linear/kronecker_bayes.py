@@ -60,10 +60,10 @@ class KroneckerBayes(Catalogued, BaseEstimator):
 
     Notes
     -----
-    The E-step forms the whole dictionary ``kron(H_1, ..., H_m)``, of as many entries as the
-    product of those of the factors, and solves with it: the structure serves recovery, not
-    memory or time. The paper's extension of the alternating update to block-sparse factors is
-    not built.
+    The E-step forms the whole dictionary ``kron(H_1, ..., H_m)`` and factorises the
+    covariance of all measurements in every round: the structure serves recovery, not memory
+    or time. The paper's extension of the alternating update to block-sparse factors is not
+    built.
     """
 
     card = Card(
