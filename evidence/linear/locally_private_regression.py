@@ -56,34 +56,45 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
     sizes = [round(n * min(1, scale)) for n in _PEOPLE]
     repeats = max(1, round(4 * scale))
     drawn = [1000 * seed + repeat for seed in seeds for repeat in range(repeats)]
-    by_people = np.array(
-        [np.mean([_errors(n, _FEATURES[0], s) for s in drawn], axis=0) for n in sizes]
-    )
-    by_features = np.array(
-        [np.mean([_errors(sizes[-1], d, s) for s in drawn], axis=0) for d in _FEATURES]
-    )
-    return _verdict(sizes, by_people, by_features)
+    errors = [
+        [np.mean([_errors(n, d, s) for s in drawn], axis=0) for d in _FEATURES] for n in sizes
+    ]
+    return _verdict(sizes, np.array(errors))
 
 
-def _verdict(sizes: Sequence[int], by_people: np.ndarray, by_features: np.ndarray) -> Outcome:
+def _verdict(sizes: Sequence[int], errors: np.ndarray) -> Outcome:
+    """Judge errors by people, features and method."""
+    by_people, by_features = errors[:, 0], errors[-1]
     names = list(_METHODS)
     table: list[dict[str, Any]] = [
-        {"method": m, "people": n, "features": _FEATURES[0], "l2_error": by_people[i, j]}
+        {"method": m, "people": n, "features": d, "l2_error": errors[i, k, j]}
         for j, m in enumerate(names)
         for i, n in enumerate(sizes)
-    ] + [
-        {"method": m, "people": sizes[-1], "features": d, "l2_error": by_features[i, j]}
-        for j, m in enumerate(names)
-        for i, d in enumerate(_FEATURES)
-        if i > 0
+        for k, d in enumerate(_FEATURES)
     ]
     figure = lines(
         list(_FEATURES), {m: by_features[:, j].tolist() for j, m in enumerate(names)},
         title=f"{sizes[-1]} people, epsilon {_EPSILON:g}", x_title="features",
         y_title="l2 error", log_y=True,
     )  # fmt: skip
-    summary = _summary(sizes, by_people, by_features)
+    summary = _summary(sizes, by_people, by_features) + _with_fewer(sizes, errors)
     return Outcome.judged(_slacks(sizes, by_people, by_features), summary, table, figure)
+
+
+def _with_fewer(sizes: Sequence[int], errors: np.ndarray) -> str:
+    """Return sentences on the growth with features where people are fewer."""
+    powers = [[_slope(_FEATURES, each[:, j]) for j in range(len(_BY_FEATURES))] for each in errors]
+    limits = np.array(_BY_FEATURES) + _ALLOWED
+    enough = [str(n) for n, p in zip(sizes, powers, strict=True) if np.all(p <= limits)]
+    return (
+        " The powers of the features need many people: of these numbers, all three are within "
+        f"their limits with {' and '.join(enough) or 'none'}. They are "
+        + "; ".join(
+            ", ".join(f"{power:.2f}" for power in p) + f" with {n}"
+            for n, p in zip(sizes, powers, strict=True)
+        )
+        + "."
+    )
 
 
 def _summary(sizes: Sequence[int], by_people: np.ndarray, by_features: np.ndarray) -> str:

@@ -56,11 +56,18 @@ class KroneckerBayes(Catalogued, BaseEstimator):
         If there is no factor, the shapes do not fit, `y` is all zero, or values are NaN or
         infinite.
 
+    Notes
+    -----
+    The E-step forms the whole dictionary ``kron(H_1, ..., H_m)`` and factorises the
+    covariance of all measurements in every round: the structure serves recovery, not memory
+    or time. The paper's extension of the alternating update to block-sparse factors is not
+    built.
+
     References
     ----------
     He and Joseph, Bayesian algorithms for Kronecker-structured sparse vector recovery with
     application to IRS-MIMO channel estimation (2023), arXiv:2307.14719, for the alternating and
-    the SVD-based M-step. The extension to block sparsity is not part of this class.
+    the SVD-based M-step.
     """
 
     card = Card(
