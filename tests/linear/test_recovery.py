@@ -101,7 +101,7 @@ def test_tolerances_are_of_the_norm_and_of_its_square():
         assert len(model.support_) == batch_omp(X, y[None], 3, tolerance=norm**2).nnz == chosen
         peer = linear_model.OrthogonalMatchingPursuit(tol=norm**2, fit_intercept=False).fit(X, y)
         assert np.count_nonzero(peer.coef_) == chosen
-    with pytest.raises(OptionError, match="tol must be a number of at least 0, got None"):
+    with pytest.raises(OptionError, match="tol must be a finite number of at least 0, got None"):
         OrthogonalMatchingPursuit(tol=None).fit(X, y)
 
 
