@@ -175,7 +175,8 @@ def _summary(features: int, errors: _Errors) -> str:
         "ten random ones, in the geometric mean over the designs. The margin is the least relative "
         "slack. Share of random supports with an error above that variance: "
         + ", ".join(f"{d} {share:.2f}" for d, share in above.items())
-        + " (two twins among the pairs cancel, and make a random support as hard as the worst). "
+        + f". About {_SUPPORT * (_SUPPORT - 1) / 2 / (features - 1):.1%} of random supports hold "
+        "two twins of the pairs, whose coefficients cancel, and are as hard as the worst. "
         f"On random supports the plain Lasso has the smaller error in {behind} of {len(_DESIGNS)} "
         "designs: what makes them easy is not the projection. The paper's own construction is not "
         "rerun."

@@ -126,10 +126,11 @@ def _summary(median: dict[str, np.ndarray], high: dict[str, np.ndarray]) -> str:
         )
         + f". Required of both dense sketches on both designs: a power of at most {_POWER} (the "
         f"bound has -0.5), and a 90 % quantile below 1 with {_ROWS[_MIDDLE]} rows, which are "
-        "2 d ln(n / 0.1); of the count sketch on the coherent design, where one collision costs "
-        f"an epsilon of 1: at least {_LEFT} of the median left with four times the rows, and a "
-        "larger 90 % quantile than both. The margin is the least slack of the powers, of epsilon, "
-        "and of the ratios. The bound of the theorem, with its cube of a logarithm, is looser."
+        "about 2 d ln(n / 0.1); of the count sketch on the coherent design, where one collision "
+        f"costs an epsilon of 1: at least {_LEFT} of the median left with four times the rows, and "
+        "a larger 90 % quantile than both. The margin is the least slack of the powers, of "
+        "epsilon, and of the ratios. The bound of the theorem, with its cube of a logarithm, is "
+        "looser."
     )
 
 
