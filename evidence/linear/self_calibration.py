@@ -131,17 +131,6 @@ def _verdict(table: list[Cell]) -> Outcome:
         for count in _MEASUREMENTS[2:]
     )
     speeds = _speeds(cells)
-    slacks = {
-        f"decades by which errors without noise stay below {_EXACT:g}": np.log10(_EXACT / worst),
-        f"decades by which the fall of errors from 20 to 40 dB stays below {_STABLE:g}": np.log10(
-            _STABLE / ratio
-        ),
-    } | {
-        f"decades by which least squares reaches its error sooner than alternating, {snr:g} dB": (
-            np.log10(speeds[snr].min())
-        )
-        for snr in _SNRS
-    }
     figure = lines(
         list(_MEASUREMENTS),
         {
@@ -152,7 +141,22 @@ def _verdict(table: list[Cell]) -> Outcome:
         title=f"Error of {_SENSORS} gains and a signal of {_SIGNAL}",
         x_title="measurements", y_title="median relative error", log_y=True,
     )  # fmt: skip
-    return Outcome.judged(slacks, _summary(cells, worst, ratio, speeds), table, figure)
+    summary = _summary(cells, worst, ratio, speeds)
+    return Outcome.judged(_slacks(worst, ratio, speeds), summary, table, figure)
+
+
+def _slacks(worst: float, ratio: float, speeds: dict[float, np.ndarray]) -> dict[str, float]:
+    """Return the slacks of exactness, stability and time, in decades."""
+    slacks = {
+        f"decades by which errors without noise stay below {_EXACT:g}": np.log10(_EXACT / worst),
+        f"decades by which the fall of errors from 20 to 40 dB stays below {_STABLE:g}": np.log10(
+            _STABLE / ratio
+        ),
+    }
+    for snr, faster in speeds.items():
+        part = f"decades by which least squares reaches its error sooner than alternating, {snr:g}"
+        slacks[f"{part} dB"] = np.log10(faster.min())
+    return slacks
 
 
 def _speeds(cells: dict[tuple[str, int, float], Cell]) -> dict[float, np.ndarray]:
@@ -172,19 +176,21 @@ def _speeds(cells: dict[tuple[str, int, float], Cell]) -> dict[float, np.ndarray
     return speeds
 
 
+def _errors(cells: dict[tuple[str, int, float], Cell], count: int) -> str:
+    """Return the median errors of every solver under noise, as text."""
+    return "; ".join(
+        f"{name} "
+        + " / ".join(f"{cells[name, count, snr]['median_error']:.3f}" for snr in _SNRS[1:])
+        for name in (*_OURS, "alternating")
+    )
+
+
 def _summary(
     cells: dict[tuple[str, int, float], Cell],
     worst: float,
     ratio: float,
     speeds: dict[float, np.ndarray],
 ) -> str:
-    def errors(count: int) -> str:
-        return "; ".join(
-            f"{name} "
-            + " / ".join(f"{cells[name, count, snr]['median_error']:.3f}" for snr in _SNRS[1:])
-            for name in (*_OURS, "alternating")
-        )
-
     counts = ", ".join(map(str, _MEASUREMENTS))
     return (
         f"{_SENSORS} gains and a signal of {_SIGNAL}. Without noise the largest median error of "
@@ -194,7 +200,8 @@ def _summary(
         f"{cells['alternating', _MEASUREMENTS[0], np.inf]['median_error']:.1e} there. From 20 to "
         f"40 dB the linear solvers' error falls to {ratio:.2f} or less from {_MEASUREMENTS[2]} "
         f"measurements on. Errors at 40 / 20 dB with {_MEASUREMENTS[2]} measurements: "
-        f"{errors(_MEASUREMENTS[2])}; with {_MEASUREMENTS[0]}: {errors(_MEASUREMENTS[0])}. "
+        f"{_errors(cells, _MEASUREMENTS[2])}; with {_MEASUREMENTS[0]}: "
+        f"{_errors(cells, _MEASUREMENTS[0])}. "
         "Processor time that alternating minimisation, by normal equations, takes to the error "
         f"of least squares ({_EXACT:g} without noise), or altogether where it does not get there, "
         f"over that of least squares, with {counts} measurements: "
