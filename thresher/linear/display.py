@@ -116,9 +116,10 @@ class PathDisplay:
         used = np.flatnonzero(np.any(coefs != 0, axis=0))
         peaks = np.abs(coefs[:, used]).max(axis=0)
         largest = set(used[np.argsort(-peaks, kind="stable")][:labels])
+        marker = "o" if len(self.path.alphas) == 1 else None  # a line of one point is not seen
         for j in used:
             style = {"label": names[j]} if j in largest else {"color": "0.7", "linewidth": 0.8}
-            ax.plot(self.path.alphas, coefs[:, j], **style)
+            ax.plot(self.path.alphas, coefs[:, j], marker=marker, **style)
         _alpha_axis(ax, self.path.alphas)
         ax.set_ylabel(meaning)
         if largest:
@@ -241,5 +242,6 @@ def _alpha_axis(ax: Any, alphas: np.ndarray) -> None:
     elif len(above):
         ax.set_xscale("symlog", linthresh=above.min())
         ax.set_xlabel(f"alpha (linear below {above.min():.3g})")
+        ax.set_xlim(left=max(ax.get_xlim()[0], -0.2 * above.min()))  # there are none below zero
     ax.xaxis.set_major_formatter("{x:g}")
     ax.invert_xaxis()
