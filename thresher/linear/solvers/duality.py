@@ -64,6 +64,14 @@ class DualityGap:
         problem = self.problem
         return abs(problem.datafit.value(problem.y, problem.null_prediction, problem.weight))
 
+    def tolerance(self, tol: float) -> float:
+        """Return the gap that is asked for: not below the rounding of its own terms."""
+        epsilon = float(np.finfo(self.problem.design.dtype).eps)
+        floor = 0.0
+        if self.problem.datafit.quadratic:
+            floor = 16 * (epsilon * float(np.max(np.abs(self.problem.y), initial=0.0))) ** 2
+        return max(max(tol, 8 * epsilon) * self.scale, floor)
+
     def at(self, point: Point) -> float:
         """Return the gap; infinite where the slope cannot be made feasible.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _linear
 from ..penalties import Grouped, Penalty, Separable
-from .duality import DualityGap
+from .criterion import Criterion
 from .point import Fit, Point
 from .problem import Problem, Solution
 from .quadratic import Quadratic
@@ -51,40 +51,28 @@ def minimise_by_newton(
         otherwise.
     """
     penalty = problem.penalty
-    gap = DualityGap.of(problem)
-    scale = gap.scale if gap else float(np.max(np.abs(problem.null_gradient), initial=0.0))
     floor = 8 * float(np.finfo(problem.design.dtype).eps)
-    tolerance = max(solver.tol, floor)
+    criterion = Criterion.of(problem, max(solver.tol, floor))
     point = Point(problem, coef, Fit(problem, problem.predict(coef, intercept), intercept))
     stalled = 0
     for rounds in range(solver.max_iter + 1):
-        if problem.intercept:
-            point = _with_best_intercept(point)
+        point = point.with_best_intercept()
         distance = _violations(point)
         violation = float(np.max(distance, initial=0.0))
         if stalled and not penalty.convex:
             # No descent step leaves this point although the quadratic model sees one: it is a
             # local minimum if the coefficients that are not zero are stationary.
             violation = float(np.max(point.distance))
-        criterion = gap.at(point) if gap else violation
-        converged = criterion <= tolerance * scale
-        if converged or rounds == solver.max_iter or stalled > 3:
+        judged = criterion.judge(point, violation)
+        if judged.converged or rounds == solver.max_iter or stalled > 3:
             break
         before = point.coef
         blocks = _working_set(solver, penalty, before, distance)
         point = _solve_on(solver, point, blocks, violation)
         stalled = stalled + 1 if np.array_equal(before, point.coef) else 0
-    relative = criterion / scale if scale > 0 else 0.0
-    kind = "duality gap" if gap else "optimality violation"
-    return Solution(point.coef, point.fit.intercept, relative, kind, rounds, bool(converged))
-
-
-def _with_best_intercept(point: Point) -> Point:
-    offset = point.fit.prediction - point.fit.intercept
-    moved = point.problem.best_intercept(offset, point.fit.intercept)
-    if np.array_equal(moved, point.fit.intercept):
-        return point
-    return Point(point.problem, point.coef, Fit(point.problem, offset + moved, moved))
+    return Solution(
+        point.coef, point.fit.intercept, judged.criterion, judged.kind, rounds, judged.converged
+    )
 
 
 def _violations(point: Point) -> np.ndarray:
