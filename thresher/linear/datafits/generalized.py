@@ -126,7 +126,7 @@ class PoissonIdentity(Datafit):
         if np.any(mean[(weight > 0) & (y > 0)] <= 0):
             return np.inf
         below = np.where(y > 0, 0.0, np.minimum(mean, 0))
-        logs = xlogy(y, np.where(y > 0, mean, 1.0))
+        logs = xlogy(y, np.where((y > 0) & (mean > 0), mean, 1.0))  # a weight of zero counts not
         return float(weight @ (mean - logs + _STIFFNESS / 2 * below**2))
 
     def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:

@@ -34,7 +34,8 @@ class DualityGap:
       ``positive=True`` and a zero weight, or total variation and Haar wavelets with
       ``positive=True``. A feasible slope then has the right sign on all columns, which no factor
       gives it;
-    - a strength of zero, and penalties that are not convex.
+    - a strength of zero, or so small that the rounding of a gradient alone exceeds it, and
+      penalties that are not convex.
 
     Parameters
     ----------
@@ -53,7 +54,8 @@ class DualityGap:
         has_conjugate = type(problem.datafit).conjugate is not Datafit.conjugate
         if not has_conjugate or not problem.penalty.convex:
             return None
-        if problem.penalty.feasible(np.zeros(problem.coef_shape)) is None:
+        feasible = problem.penalty.feasible(np.full(problem.coef_shape, -_noise(problem)))
+        if feasible is None or feasible.shrink > 1:
             return None
         free = problem.penalty.free_directions(problem.coef_shape)
         return cls(problem, free) if free.shape[1] <= _MOST_FREE else None
@@ -120,6 +122,13 @@ class DualityGap:
         free = free.toarray() if sparse.issparse(free) else np.asarray(free)
         constant = np.ones((len(problem.y), int(problem.intercept)))
         return np.hstack([constant, free.astype(float)])
+
+
+def _noise(problem: Problem) -> float:
+    """Return about the rounding of a gradient, without a pass over the design."""
+    slope = problem.datafit.gradient(problem.y, problem.null_prediction, problem.weight)
+    length = float(np.sqrt(np.max(problem.moments[1], initial=0.0)))
+    return 32 * float(np.finfo(problem.design.dtype).eps) * float(np.sum(np.abs(slope))) * length
 
 
 def duality_gap(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 __all__ = ["Centred", "ProximalGradient"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..datafits import PoissonIdentity
 from .base import Solver
 from .criterion import Criterion, Judgement
 from .point import Fit, Point
@@ -25,6 +26,11 @@ class ProximalGradient(Solver):
     Under a concave penalty the end is a fixed point of a step of the length that the curvature of
     the whole loss allows: from it no small move leads down, but a move of a single coefficient,
     whose own curvature is smaller, still may.
+
+    Stops on the duality gap where it is known (see
+    :class:`~thresher.linear.solvers.duality.DualityGap`), but for ``PoissonIdentity``, whose gap
+    takes gradient steps up to four times as many: there, and where no gap is known, on the
+    violation of optimality.
 
     Parameters
     ----------
@@ -54,6 +60,9 @@ class ProximalGradient(Solver):
         point = (coef, state.centre(coef, intercept))
         extrapolated, momentum = point, 1.0
         criterion = Criterion.of(problem, self.tol)
+        if isinstance(problem.datafit, PoissonIdentity):
+            # Beside a boundary as steep as that of its counts the gap falls far behind.
+            criterion = replace(criterion, gap=None)
         lipschitz = state.first_lipschitz()
         value = problem.objective(coef, state.predict(point))
         (found, judged), step_count = _judged(criterion, state, point), 0
