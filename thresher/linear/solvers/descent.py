@@ -15,6 +15,7 @@ from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
 from .base import Solver
 from .criterion import Criterion
+from .duality import gradient_rounding
 from .newton import minimise_by_newton
 from .point import Fit, Point
 from .problem import Problem, Solution
@@ -82,7 +83,7 @@ class Descent(Solver):
         return criterion, done, converged
 
     def has_gap(self, problem: Problem) -> bool:
-        """Tell whether the duality gap is available.
+        """Tell whether the kernels know the duality gap.
 
         That needs an L1-like penalty of every block, and one well above the rounding of the
         gradient: a dual point is feasible only to that.
@@ -91,11 +92,7 @@ class Descent(Solver):
         radial = self.blocks(penalty)
         if radial.kind != 0 or getattr(penalty, "l1", 0.0) != 0:
             return False
-        slope = problem.datafit.gradient(problem.y, problem.null_prediction, problem.weight)
-        # About the terms of the gradient at zero, without a pass over the design.
-        terms = float(np.sum(np.abs(slope))) * float(np.sqrt(np.max(problem.moments[1])))
-        least = float(np.min(radial.strength))
-        return least > 32 * float(np.finfo(problem.design.dtype).eps) * terms
+        return float(np.min(radial.strength)) > gradient_rounding(problem)
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Descend from the given start."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DualityGap", "duality_gap"]
+__all__ = ["DualityGap", "duality_gap", "gradient_rounding"]
 
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class DualityGap:
         has_conjugate = type(problem.datafit).conjugate is not Datafit.conjugate
         if not has_conjugate or not problem.penalty.convex:
             return None
-        feasible = problem.penalty.feasible(np.full(problem.coef_shape, -_noise(problem)))
+        feasible = problem.penalty.feasible(np.full(problem.coef_shape, -gradient_rounding(problem)))
         if feasible is None or feasible.shrink > 1:
             return None
         free = problem.penalty.free_directions(problem.coef_shape)
@@ -124,8 +124,8 @@ class DualityGap:
         return np.hstack([constant, free.astype(float)])
 
 
-def _noise(problem: Problem) -> float:
-    """Return about the rounding of a gradient, without a pass over the design."""
+def gradient_rounding(problem: Problem) -> float:
+    """Return about the rounding of a gradient, bounded without a pass over the design."""
     slope = problem.datafit.gradient(problem.y, problem.null_prediction, problem.weight)
     length = float(np.sqrt(np.max(problem.moments[1], initial=0.0)))
     return 32 * float(np.finfo(problem.design.dtype).eps) * float(np.sum(np.abs(slope))) * length
