@@ -163,8 +163,8 @@ def _intercept(problem: Problem, coef: np.ndarray) -> np.ndarray:
 class CoordinateDescent(Descent):
     """Cyclic coordinate descent for separable penalties, convex or not.
 
-    Working sets, Anderson acceleration, and for L1-like penalties gap-safe screening and
-    the duality gap as stopping rule. Losses that are not quadratic are minimised by
+    Working sets, Anderson acceleration, the duality gap as stopping rule where it is known, and
+    for L1-like penalties gap-safe screening. Losses that are not quadratic are minimised by
     proximal Newton steps on the working set.
 
     Under a concave penalty the end is a stationary point. Where the slope at zero is infinite (L0,

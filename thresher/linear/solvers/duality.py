@@ -54,7 +54,9 @@ class DualityGap:
         has_conjugate = type(problem.datafit).conjugate is not Datafit.conjugate
         if not has_conjugate or not problem.penalty.convex:
             return None
-        feasible = problem.penalty.feasible(np.full(problem.coef_shape, -gradient_rounding(problem)))
+        feasible = problem.penalty.feasible(
+            np.full(problem.coef_shape, -gradient_rounding(problem))
+        )
         if feasible is None or feasible.shrink > 1:
             return None
         free = problem.penalty.free_directions(problem.coef_shape)
