@@ -11,8 +11,8 @@ from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import HyperLISTA
 from thresher.linear.unrolled import UnfoldedThresholding
 
-from .._models import paired_margin
 from .._plots import lines
+from .._statistics import paired_margin
 from ._recovery import decibels
 
 _ROWS, _COLUMNS, _LAYERS, _TEST = 100, 200, 16, 200

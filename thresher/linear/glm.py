@@ -110,6 +110,12 @@ class SparseGLM(GLMModel):
 
     Notes
     -----
+    The default solvers stop on the duality gap if the problem is convex. They stop on the
+    violation of optimality for penalties that are not convex; for ``Cox``; for ``NonNegative``,
+    and other signs that are constrained without a penalty beside them (``L1`` with a zero weight,
+    ``TotalVariation`` and ``HaarL1``, each with ``positive=True``); with more than a hundred
+    columns that are not penalised; and by proximal gradient steps for ``PoissonIdentity``.
+
     Parameters of the parts can be set and searched, as in
     ``GridSearchCV(SparseGLM(penalty=MCP()), {"penalty__gamma": [2, 3]})``.
 
@@ -214,7 +220,7 @@ class SparseLogistic(LogisticModel):
 
     Minimises the mean logistic loss (softmax cross-entropy) plus
     ``alpha (l1_ratio ||w||_1 + (1 - l1_ratio) ||w||^2 / 2)``. Two classes have one row of
-    coefficients, more have one each.
+    coefficients, more have one each. Stops on the duality gap, for more than two classes too.
 
     Parameters
     ----------

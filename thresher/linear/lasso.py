@@ -140,8 +140,7 @@ class GroupLasso(GroupLassoModel):
     """Least squares with groups of coefficients kept or dropped together.
 
     Minimises ``||y - X w - b||^2 / (2 n) + alpha (l1_ratio ||w||_1
-    + (1 - l1_ratio) sum_g sqrt(size_g) ||w_g||_2)``. With an L1 part the criterion is the
-    violation of optimality, not the duality gap.
+    + (1 - l1_ratio) sum_g sqrt(size_g) ||w_g||_2)``.
 
     Parameters
     ----------

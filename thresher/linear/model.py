@@ -40,8 +40,9 @@ class PenalizedModel(BaseEstimator):
     fit_intercept : bool, default True
         Whether to fit a constant, one per output.
     tol : float, default 1e-6
-        Duality gap to reach where it is known, else violation of optimality; relative to
-        the objective, or the violation, with all coefficients zero.
+        Duality gap to reach where it is known (see
+        :class:`~thresher.linear.solvers.duality.DualityGap`), else violation of optimality;
+        relative to the objective, or the violation, with all coefficients zero.
     max_iter : int, default 1000
         Rounds of the solver.
 

@@ -61,3 +61,10 @@ class Datafit(ABC):
         With it, solvers stop on the duality gap instead of the optimality violation.
         """
         return None
+
+    def dual_gauge(self, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return what `dual` must be divided by, at least one, for a bounded conjugate's domain.
+
+        One where no factor helps, or where none is needed.
+        """
+        return 1.0

@@ -126,7 +126,7 @@ class PoissonIdentity(Datafit):
         if np.any(mean[(weight > 0) & (y > 0)] <= 0):
             return np.inf
         below = np.where(y > 0, 0.0, np.minimum(mean, 0))
-        logs = xlogy(y, np.where(y > 0, mean, 1.0))
+        logs = xlogy(y, np.where((y > 0) & (mean > 0), mean, 1.0))  # a weight of zero counts not
         return float(weight @ (mean - logs + _STIFFNESS / 2 * below**2))
 
     def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
@@ -148,6 +148,21 @@ class PoissonIdentity(Datafit):
         mean = prediction + self.background
         expected = 1 / np.maximum(mean, 1 / _STIFFNESS)
         return weight * np.where(y > 0, y / np.where(y > 0, mean, 1.0) ** 2, expected)
+
+    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return that of the loss with what a mean below zero is charged.
+
+        With ``v = dual / weight`` below one, a sample adds ``y log(y / (1 - v)) - y`` where
+        something was counted, ``(1 - v)^2 / (2 * 10^4)`` where nothing was, and the background.
+        """
+        used = weight > 0
+        y, slack = y[used], 1 - dual[used] / weight[used]
+        if np.any(slack < np.where(y > 0, 0, -1e-12)):
+            return np.inf
+        with np.errstate(divide="ignore"):
+            logs = xlogy(y, y) - xlogy(y, slack) - y
+        terms = np.where(y > 0, logs, slack**2 / (2 * _STIFFNESS))
+        return float(weight[used] @ terms - self.background * np.sum(dual[used]))
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,15 @@ class Multinomial(Datafit):
         """
         share = softmax(prediction, axis=1)
         return 2 * weight * np.max(share * (1 - share), axis=1)
+
+    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return minus the weighted entropy of the shares ``y + dual / weight`` of the classes."""
+        used = weight > 0
+        share = y[used] + dual[used] / weight[used, None]
+        if share.min() < -1e-12 or np.any(np.abs(share.sum(axis=1) - 1) > 1e-9):
+            return np.inf
+        share = np.maximum(share, 0)
+        return float(weight[used] @ np.sum(xlogy(share, share), axis=1))
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ class MultiTaskSquares(Datafit):
         """Return the weights."""
         return weight
 
+    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return that of the squares, summed over the tasks."""
+        tasks = zip(y.T, dual.T, strict=True)
+        return float(sum(Squares().conjugate(target, task, weight) for target, task in tasks))
+
 
 @dataclass(frozen=True)
 class Huber(Datafit):
@@ -99,6 +104,11 @@ class Huber(Datafit):
         if np.any(np.abs(dual) > self.delta * weight * (1 + 1e-12)):
             return np.inf
         return Squares().conjugate(y, dual, weight)
+
+    def dual_gauge(self, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return the largest ratio to ``delta * weight``."""
+        used = weight > 0
+        return float(np.max(np.abs(dual[used]) / (self.delta * weight[used]), initial=1.0))
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,24 @@ class SmoothQuantile(Datafit):
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the curvature of the parabola that touches the loss from above."""
         return weight / (2 * np.maximum(np.abs(y - prediction), self.width))
+
+    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return ``dual @ y`` plus that of the rounded pinball, a parabola on an interval.
+
+        With ``t = 1 - 2 quantile - 2 dual / weight`` in [-1, 1] it is ``width (t^2 - 1) / 4``.
+        """
+        used = weight > 0
+        t = 1 - 2 * self.quantile - 2 * dual[used] / weight[used]
+        if np.any(np.abs(t) > 1 + 1e-12):
+            return np.inf
+        return float(dual @ y + weight[used] @ (t**2 - 1) * self.width / 4)
+
+    def dual_gauge(self, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return the largest ratio to the end of the interval on the same side."""
+        used = weight > 0
+        slope = dual[used] / weight[used]
+        ends = np.where(slope > 0, 1 - self.quantile, self.quantile)
+        return float(np.max(np.abs(slope) / ends, initial=1.0))
 
 
 @dataclass(frozen=True)
@@ -202,3 +230,8 @@ class SquareRoot(Datafit):
         if np.sum(dual[used] ** 2 / weight[used]) > 1 + 1e-12:
             return np.inf
         return float(dual @ y)
+
+    def dual_gauge(self, dual: np.ndarray, weight: np.ndarray) -> float:
+        """Return the dual norm."""
+        used = weight > 0
+        return max(float(np.sqrt(np.sum(dual[used] ** 2 / weight[used]))), 1.0)

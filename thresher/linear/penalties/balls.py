@@ -14,6 +14,7 @@ from ...core import prox_norms
 from ...core.errors import OptionError
 from ...core.options import check_number
 from .base import Penalty
+from .dual_norms import Feasible
 
 # Below this many rows or columns a full decomposition is as fast as a leading pair.
 _SMALL = 20
@@ -45,6 +46,10 @@ class Ball(Penalty):
     def value(self, coef: np.ndarray) -> float:
         """Return zero inside the ball (to rounding), infinity outside."""
         return 0.0 if self.excess(coef) <= 1e-9 * self.radius else np.inf
+
+    def feasible(self, gradient: np.ndarray) -> Feasible:
+        """Leave the gradient as it is: the conjugate is the largest product with an atom."""
+        return Feasible(1.0, -float(np.vdot(gradient, self.atom(gradient))))
 
     def scaled(self, factor: float) -> Ball:
         """Return the ball with its radius divided by `factor`: a larger strength is smaller.

@@ -9,9 +9,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import sparse
 
 from ...core.errors import OptionError
 from ...core.options import check_number
+from .dual_norms import Feasible, l1_like
 from .equality import ComparedByValue
 
 
@@ -57,6 +59,28 @@ class Penalty(ComparedByValue, ABC):
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return which coefficients the penalty leaves free to move: boolean, as `coef`."""
         return coef != 0
+
+    def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:
+        """Return the directions along which the penalty never changes, as columns (p, count).
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the coefficients; a direction holds for every output alone.
+        """
+        return sparse.csc_array((shape[0], 0))
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient of the datafit feasible for the conjugate of the penalty.
+
+        None where no rule is known: solvers then stop on the violation of optimality.
+
+        Parameters
+        ----------
+        gradient : array of the shape of the coefficients
+            Orthogonal to the :meth:`free_directions`.
+        """
+        return None
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are.
@@ -174,6 +198,30 @@ class Separable(Penalty):
         """Return where `coef` is not zero or is not penalised."""
         return (coef != 0) | (np.asarray(self.strength) == 0)
 
+    @property
+    def is_l1_like(self) -> bool:
+        """Whether this is the L1 norm or the elastic net, on magnitudes or on norms of blocks.
+
+        Not so where a sign is constrained but nothing else is: the conjugate then is finite for
+        slopes of one sign alone, which no factor gives them.
+        """
+        strength = np.asarray(self.strength)
+        one_sided = self.positive and not np.all(strength > 0) and not self.shape
+        return self.kind == 0 and not one_sided
+
+    def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:
+        """Return the coefficients without a penalty."""
+        strength = np.broadcast_to(self.strength, shape[:1])
+        unbent = self.kind == 0 and not self.shape and not self.positive
+        return unit_vectors((strength == 0) & unbent)
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible for the L1 norm and the elastic net."""
+        if not self.is_l1_like:
+            return None
+        pull = -gradient if self.positive else np.abs(gradient)
+        return l1_like(pull.ravel(), self.strength, np.asarray(self.shape))
+
     def restricted(self, columns: np.ndarray) -> Separable:
         """Return the penalty of the coefficients `columns`."""
         return self if self.weights is None else replace(self, weights=self.weights[columns])
@@ -189,6 +237,11 @@ class Separable(Penalty):
             f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "weights"
         )
         return f"{type(self).__name__}({shown})"
+
+
+def unit_vectors(chosen: np.ndarray) -> sparse.csc_array:
+    """Return the unit vectors of the chosen coefficients, as columns."""
+    return sparse.eye_array(len(chosen), format="csc")[:, np.flatnonzero(chosen)]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ...core import prox
 from ...core.errors import OptionError
 from ...core.options import check_number
-from .base import Penalty, Separable
+from .base import Penalty, Separable, unit_vectors
+from .dual_norms import Feasible, blocks_with_l1, l1_like
 from .separable import L1
 
 
@@ -68,6 +70,24 @@ class _Blocks(Penalty):
         """Return the coefficients whose block is not zero or not penalised."""
         free = self.radial.generalized_support(self.norms(coef))
         return np.broadcast_to(self.spread(free), coef.shape)
+
+    def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:
+        """Return the coefficients of the blocks without a penalty."""
+        blocks = len(self.norms(np.zeros(shape)))
+        free = np.zeros(blocks, dtype=bool)
+        if not self.l1:
+            free[self.radial.free_directions((blocks,)).indices] = True
+        return unit_vectors(np.broadcast_to(self.spread(free), shape).reshape(shape[0], -1)[:, 0])
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible for L1-like norms of blocks, with or without an L1 term."""
+        ridge = np.asarray(self.radial.shape)
+        if not (self.radial.kind == 0 and (self.radial.is_l1_like or self.l1)):
+            return None
+        if self.l1 and not ridge:
+            return Feasible(blocks_with_l1(self, gradient))
+        pull = self.norms(np.maximum(np.abs(gradient) - self.l1, 0))
+        return l1_like(pull, self.radial.strength, ridge)
 
     def scaled(self, factor: float) -> Penalty:
         """Return the penalty with both terms multiplied by `factor`."""

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ...core import prox
 from .base import Coupled
+from .dual_norms import Feasible, largest
 
 
 @lru_cache(maxsize=8)
@@ -84,6 +85,18 @@ class HaarL1(Coupled):
         if not self.positive or np.all(shrunk >= 0):
             return shrunk
         return _positive_prox(x, basis, radius)
+
+    def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:
+        """Return the averages."""
+        basis, coarsest = haar_basis(shape[0])
+        return sparse.csc_array(basis[:coarsest].T)
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible by its largest detail, unless signs are constrained."""
+        if self.alpha == 0 or self.positive:
+            return None
+        basis, coarsest = haar_basis(len(gradient))
+        return Feasible(largest(np.abs((basis @ gradient)[coarsest:]) / self.alpha))
 
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return every coefficient: none is pulled to zero."""

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ...core import prox, prox_norms
 from ...core.errors import OptionError
 from ...core.options import check_number, check_whole
 from .. import _linear
 from .base import Coupled
+from .dual_norms import Feasible, largest, sorted_l1
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Slope(Coupled):
         """Return the prox by pooling adjacent violators."""
         return prox_norms.slope(x, step * self._levels(x.size))
 
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible by the sums of its largest magnitudes."""
+        levels = self._levels(gradient.size)
+        return sorted_l1(gradient, levels) if levels[0] > 0 else None
+
 
 @dataclass(frozen=True)
 class LInf(Coupled):
@@ -75,6 +82,12 @@ class LInf(Coupled):
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return `x` clipped to a common magnitude."""
         return prox_norms.l_inf(x, step * self.alpha)
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible by its L1 norm."""
+        if self.alpha == 0:
+            return None
+        return Feasible(largest(np.sum(np.abs(gradient)) / self.alpha))
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,17 @@ class L1LInf(Coupled):
         shrunk = prox.soft(x, strength * self.l1_ratio)
         return prox_norms.l_inf(shrunk, strength * (1 - self.l1_ratio))
 
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible as for the sorted L1 norm that this is.
+
+        Its levels are `alpha` for the largest magnitude, ``alpha * l1_ratio`` for the others.
+        """
+        if self.alpha == 0:
+            return None
+        levels = np.full(gradient.size, self.alpha * self.l1_ratio)
+        levels[0] = self.alpha
+        return sorted_l1(gradient, levels)
+
 
 @dataclass(frozen=True)
 class KSupport(Coupled):
@@ -147,6 +171,13 @@ class KSupport(Coupled):
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return the proximal point."""
         return prox_norms.k_support(x, step * self.alpha, min(self.k, x.size))
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Leave the gradient as it is: the conjugate sums the squares of the k largest entries."""
+        if self.alpha == 0:
+            return None
+        squares = np.sort(gradient**2)[::-1]
+        return Feasible(1.0, float(squares[: self.k].sum()) / (2 * self.alpha))
 
 
 @dataclass(frozen=True)
@@ -181,6 +212,16 @@ class TotalVariation(Coupled):
         out = np.empty(x.shape, dtype=float)
         _linear.total_variation(np.ascontiguousarray(x, dtype=float), step * self.alpha, out)
         return np.maximum(out, 0) if self.positive else out
+
+    def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:
+        """Return the constant vector."""
+        return sparse.csc_array(np.ones((shape[0], 1)))
+
+    def feasible(self, gradient: np.ndarray) -> Feasible | None:
+        """Make a gradient feasible by its cumulative sums, unless signs are constrained."""
+        if self.alpha == 0 or self.positive:
+            return None
+        return Feasible(largest(np.abs(np.cumsum(gradient)[:-1]) / self.alpha))
 
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return every coefficient: none is pulled to zero."""

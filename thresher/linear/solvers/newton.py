@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _linear
-from ..datafits import Datafit
 from ..penalties import Grouped, Penalty, Separable
-from .duality import duality_gap, feasible_dual
+from .criterion import Criterion
 from .point import Fit, Point
 from .problem import Problem, Solution
 from .quadratic import Quadratic
@@ -48,55 +47,32 @@ def minimise_by_newton(
     Returns
     -------
     Solution
-        With the duality gap as criterion where the loss has a conjugate and the penalty is
-        L1-like, the violation of optimality otherwise.
+        With the duality gap as criterion where it is known, the violation of optimality
+        otherwise.
     """
     penalty = problem.penalty
-    gap_known = solver.has_gap(problem) and _has_conjugate(problem.datafit)
-    scale = _scale(problem, gap_known)
     floor = 8 * float(np.finfo(problem.design.dtype).eps)
-    tolerance = max(solver.tol, floor)
+    criterion = Criterion.of(problem, max(solver.tol, floor))
     point = Point(problem, coef, Fit(problem, problem.predict(coef, intercept), intercept))
     stalled = 0
     for rounds in range(solver.max_iter + 1):
-        if problem.intercept:
-            point = _with_best_intercept(point)
+        point = point.with_best_intercept()
         distance = _violations(point)
         violation = float(np.max(distance, initial=0.0))
         if stalled and not penalty.convex:
             # No descent step leaves this point although the quadratic model sees one: it is a
             # local minimum if the coefficients that are not zero are stationary.
             violation = float(np.max(point.distance))
-        criterion = _duality_gap(solver, point) if gap_known else violation
-        converged = criterion <= tolerance * scale
-        if converged or rounds == solver.max_iter or stalled > 3:
+        judged = criterion.judge(point, violation)
+        if judged.converged or rounds == solver.max_iter or stalled > 3:
             break
         before = point.coef
         blocks = _working_set(solver, penalty, before, distance)
         point = _solve_on(solver, point, blocks, violation)
         stalled = stalled + 1 if np.array_equal(before, point.coef) else 0
-    relative = criterion / scale if scale > 0 else 0.0
-    kind = "duality gap" if gap_known else "optimality violation"
-    return Solution(point.coef, point.fit.intercept, relative, kind, rounds, bool(converged))
-
-
-def _has_conjugate(datafit: Datafit) -> bool:
-    return type(datafit).conjugate is not Datafit.conjugate
-
-
-def _scale(problem: Problem, gap_known: bool) -> float:
-    """Return the criterion that the tolerance is relative to."""
-    if gap_known:
-        return abs(problem.datafit.value(problem.y, problem.null_prediction, problem.weight))
-    return float(np.max(np.abs(problem.null_gradient), initial=0.0))
-
-
-def _with_best_intercept(point: Point) -> Point:
-    offset = point.fit.prediction - point.fit.intercept
-    moved = point.problem.best_intercept(offset, point.fit.intercept)
-    if np.array_equal(moved, point.fit.intercept):
-        return point
-    return Point(point.problem, point.coef, Fit(point.problem, offset + moved, moved))
+    return Solution(
+        point.coef, point.fit.intercept, judged.criterion, judged.kind, rounds, judged.converged
+    )
 
 
 def _violations(point: Point) -> np.ndarray:
@@ -113,19 +89,6 @@ def _violations(point: Point) -> np.ndarray:
     _linear.prox(start, steps, penalty.code, problem.design.cast(penalty.weights), out)
     change = np.abs(out - coef)
     return np.where(change > 0, change * np.where(np.isinf(curvature), 0, curvature), 0.0)
-
-
-def _duality_gap(solver: Descent, point: Point) -> float:
-    """Return the gap at the dual point that the slope of the loss gives, scaled if needed."""
-    problem, gradient = point.problem, point.gradient
-    radial = solver.blocks(problem.penalty)
-    pull = -gradient if radial.positive else np.abs(gradient)
-    if not isinstance(problem.penalty, Separable):
-        pull = problem.penalty.norms(gradient)  # type: ignore[attr-defined]
-    shrink, price = feasible_dual(pull, radial.strength, np.asarray(radial.code[2]))
-    return duality_gap(
-        problem.datafit, problem.y, point.fit.slope, problem.weight, point.objective, shrink, price
-    )
 
 
 def _working_set(

@@ -74,6 +74,16 @@ class Point:
         """Loss plus penalty, summed in double precision so that the last steps show."""
         return self.fit.loss + self.problem.penalty.value(self.coef.astype(float, copy=False))
 
+    def with_best_intercept(self) -> Point:
+        """Return the point whose intercept fits best."""
+        if not self.problem.intercept:
+            return self
+        offset = self.fit.prediction - self.fit.intercept
+        moved = self.problem.best_intercept(offset, self.fit.intercept)
+        if np.array_equal(moved, self.fit.intercept):
+            return self
+        return Point(self.problem, self.coef, Fit(self.problem, offset + moved, moved))
+
     @cached_property
     def distance(self) -> np.ndarray:
         """Distance of every coefficient or block from stationarity."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..datafits import Datafit
-from .duality import duality_gap, feasible_dual
+from ..penalties.dual_norms import l1_like
+from .duality import duality_gap
 from .portions import Portion, penalties, working_sets
 
 _STEPS = 10  # Newton steps on a working set before the gradient of all columns is asked again
@@ -186,7 +187,7 @@ class Batch:
     ) -> np.ndarray:
         """Return the gaps at the dual points that the slopes give, shrunk to be feasible."""
         l1, ridge, coefs = l1[active], ridge[active], state.coefs[active]
-        shrink, price = feasible_dual(np.abs(gradients), l1[:, None], ridge)
+        shrink, price = l1_like(np.abs(gradients), l1[:, None], ridge)
         objectives = self._losses(state.predictions[active], active)
         objectives += penalties(coefs, l1, ridge)
         rows = zip(
