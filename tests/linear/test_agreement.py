@@ -136,7 +136,7 @@ def test_multinomial(design):
     rng, X, coef = design
     scores = np.outer(X @ coef, [1.0, -1.0, 0.5]) + rng.gumbel(size=(len(X), 3))
     y = scores.argmax(axis=1)
-    ours = SparseLogistic(0.02, 0.5, tol=1e-10, max_iter=20_000).fit(X, y)
+    ours = SparseLogistic(0.02, 0.5, tol=1e-13, max_iter=20_000).fit(X, y)
     peer = linear_model.LogisticRegression(
         C=1 / (0.02 * len(y)), l1_ratio=0.5, solver="saga", tol=1e-12, max_iter=1_000_000
     ).fit(X, y)

@@ -29,7 +29,7 @@ class ProximalGradient(Solver):
 
     Stops on the duality gap where it is known (see
     :class:`~thresher.linear.solvers.duality.DualityGap`), but for ``PoissonIdentity``, whose gap
-    takes gradient steps up to four times as many: there, and where no gap is known, on the
+    takes gradient steps up to three times as many: there, and where no gap is known, on the
     violation of optimality.
 
     Parameters
