@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["DualityGap", "duality_gap", "gradient_rounding"]
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -103,7 +104,7 @@ class DualityGap:
         which have little of it, hardly move.
         """
         problem, slope = self.problem, point.fit.slope
-        directions = self._directions()
+        directions = self._directions
         left = np.abs(directions.T @ slope)
         if np.all(left <= _ROUNDING * (np.abs(directions).T @ np.abs(slope))):
             return slope
@@ -117,12 +118,15 @@ class DualityGap:
         basis = basis / np.maximum(np.linalg.norm(basis, axis=0), 1e-300)
         return shaped * (scaled - basis @ np.linalg.lstsq(basis, scaled, rcond=None)[0])
 
+    @cached_property
     def _directions(self) -> np.ndarray:
-        """Return what the constant and the free directions predict, of shape (n, count)."""
+        """What the constant and the free directions predict, of shape (n, count)."""
         problem = self.problem
+        constant = np.ones((len(problem.y), int(problem.intercept)))
+        if not self.free.shape[1]:  # no look at the design
+            return constant
         free = problem.design.matrix @ self.free
         free = free.toarray() if sparse.issparse(free) else np.asarray(free)
-        constant = np.ones((len(problem.y), int(problem.intercept)))
         return np.hstack([constant, free.astype(float)])
 
 
