@@ -241,7 +241,9 @@ class Separable(Penalty):
 
 def unit_vectors(chosen: np.ndarray) -> sparse.csc_array:
     """Return the unit vectors of the chosen coefficients, as columns."""
-    return sparse.eye_array(len(chosen), format="csc")[:, np.flatnonzero(chosen)]
+    rows = np.flatnonzero(chosen)
+    starts = np.arange(len(rows) + 1)
+    return sparse.csc_array((np.ones(len(rows)), rows, starts), shape=(len(chosen), len(rows)))
 
 
 @dataclass(frozen=True)

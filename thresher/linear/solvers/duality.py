@@ -63,7 +63,7 @@ class DualityGap:
         free = problem.penalty.free_directions(problem.coef_shape)
         return cls(problem, free) if free.shape[1] <= _MOST_FREE else None
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """What the tolerance is relative to: the loss of the best constant."""
         problem = self.problem
