@@ -17,6 +17,8 @@ from ..datafits import Datafit
 from ..design import Design
 from ..penalties import Penalty
 
+_EPSILON = float(np.finfo(float).eps)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -192,13 +194,16 @@ class Problem:
         flat, least = False, np.inf
         for _ in range(100):
             arguments = (self.y, offset + intercept, self.weight)
-            slope = self.datafit.gradient(*arguments).sum(axis=0)
+            terms = self.datafit.gradient(*arguments)
+            slope = terms.sum(axis=0)
             size = float(np.max(np.abs(slope)))
+            if size <= _EPSILON * float(np.abs(terms).sum()):
+                break  # rounding is all that is left
             if flat and size >= least:
                 break  # neither the loss nor its slope tells a better constant
             least = size
             step = slope / max(float(self.datafit.curvature(*arguments).sum()), 1e-300)
-            slack = 4 * np.finfo(float).eps * abs(loss) if np.isfinite(loss) else 0.0
+            slack = 4 * _EPSILON * abs(loss) if np.isfinite(loss) else 0.0
             for _ in range(60):
                 trial = self.datafit.value(self.y, offset + intercept - step, self.weight)
                 if trial <= loss + slack:
