@@ -101,17 +101,9 @@ class Packing:
         """
         title = f"Packed on {self.machine}; times are the least of interleaved repeats"
         table = Table(title=title)
-        for heading in (
-            "layer",
-            "layers",
-            "shape",
-            "density",
-            "pattern",
-            "layout",
-            "MB dense",
-            "MB",
-        ):
-            table.add_column(heading, justify="left" if heading == "layer" else "right")
+        table.add_column("layer", overflow="fold")  # its end is what tells layers apart
+        for heading in ("layers", "shape", "density", "pattern", "layout", "MB dense", "MB"):
+            table.add_column(heading, justify="right")
         for size in self.batch:
             table.add_column(f"batch {size}: dense ms", justify="right")
             table.add_column("ms", justify="right")
