@@ -23,8 +23,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from thresher.core.files import write_text
-from thresher.run.layout import named_layout
-from thresher.run.timing import compare
+from thresher.run.layouts.base import named_layout
+from thresher.run.measure.timing import compare
 
 from . import machine
 from .kernels.cases import BATCHES, SHAPES, Case

@@ -20,8 +20,8 @@ import torch
 import thresher as th
 from thresher.assets import smollm2
 from thresher.core.files import write_text
-from thresher.run.bench import bench
-from thresher.run.packed_linear import PackedLinear
+from thresher.run.measure.bench import bench
+from thresher.run.packed.linear import PackedLinear
 
 from . import machine
 from .kernels import environment

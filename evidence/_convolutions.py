@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from thresher.assets.efficientnet_lite import EfficientNetLite0
-from thresher.core.patterns import Pattern, parse
-from thresher.run.convolution import Geometry, as_matrix
+from thresher.parts.patterns import Pattern, parse
 from thresher.run.fuse import fold_convolutions, fuse_activations
-from thresher.run.layout import named_layout
 from thresher.run.layouts import RowGroups
+from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.convolution import Geometry, as_matrix
+from thresher.run.measure.choice import Packing
 from thresher.run.pack import choose_layouts
-from thresher.run.packed_conv import PackedConv2d
-from thresher.run.packing import Packing
+from thresher.run.packed.conv import PackedConv2d
 
 DENSE = "dense fp32"
 LAST = "dense fp32 channels-last"

@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from thresher.core.calibration import embedded_text
-from thresher.core.layers import find_layers
+from thresher.parts.calibration import embedded_text
+from thresher.parts.layers import find_layers
 from thresher.prune import Recipe, prune
 
 #: Characters per window of text.

@@ -22,7 +22,7 @@ def llama_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def book(tmp_path_factory) -> Path:
     """A UTF-8 text file of 60,000 characters."""
-    from thresher.core.calibration import embedded_text
+    from thresher.parts.calibration import embedded_text
 
     file = tmp_path_factory.mktemp("texts") / "book.txt"
     file.write_text(embedded_text()[:60_000], encoding="utf-8")

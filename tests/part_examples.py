@@ -11,8 +11,8 @@ import pkgutil
 import torch
 
 import thresher.core
-from thresher.core import patterns, scores, updates
-from thresher.core.statistics import Statistics
+from thresher.parts import patterns, scores, updates
+from thresher.parts.statistics import Statistics
 
 
 def concrete_subclasses(base):

@@ -15,19 +15,19 @@ import wrapt
 #: Where each public name lives: a module, or a name in a module.
 _NAMES = {
     "Recipe": "thresher.prune.recipe:Recipe",
-    "budgets": "thresher.core.budgets",
+    "budgets": "thresher.parts.budgets",
     "catalogue": "thresher.core.card:catalogue",
     "compare": "thresher.run.evaluate:compare",
-    "export": "thresher.run.export:export",
+    "export": "thresher.run.files.export:export",
     "perplexity": "thresher.run.evaluate:perplexity",
     "pack": "thresher.run.pack:pack",
-    "patterns": "thresher.core.patterns",
+    "patterns": "thresher.parts.patterns",
     "prox": "thresher.core.prox",
     "prune": "thresher.prune",
-    "save": "thresher.run.export:save",
-    "schedules": "thresher.core.schedules",
-    "scores": "thresher.core.scores",
-    "updates": "thresher.core.updates",
+    "save": "thresher.run.files.export:save",
+    "schedules": "thresher.parts.schedules",
+    "scores": "thresher.parts.scores",
+    "updates": "thresher.parts.updates",
 }
 
 __all__ = sorted(_NAMES)
@@ -48,4 +48,4 @@ def __dir__() -> list[str]:
 @wrapt.when_imported("transformers.quantizers.auto")
 def _register_loader(module: ModuleType) -> None:
     """Teach ``from_pretrained`` the sparse format as soon as transformers can learn it."""
-    importlib.import_module("thresher.run.transformers_loader")
+    importlib.import_module("thresher.run.files.loader")

@@ -186,7 +186,7 @@ def evidence(
 @click.argument("out", type=_FOLDER)
 def export(model: Path, out: Path) -> None:
     """Write sparse MODEL as the dense folder OUT, which loads without Thresher."""
-    from .run.export import export as write
+    from .run.files.export import export as write
 
     write(model, out)
     click.echo(f"wrote {out}")

@@ -21,18 +21,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from .core.calibration import embedded_text, read_text, token_windows
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import write_text
-from .core.patterns import parse as parse_pattern
+from .parts.calibration import embedded_text, read_text, token_windows
+from .parts.patterns import parse as parse_pattern
 from .prune.disk import DiskOptions, prune_folder
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord
 from .report.html import write_report
 from .report.tables import kind_table, layer_table, recipe_table, summary_table
-from .run.checkpoint import RECORD_FILE, Checkpoint, resolve
 from .run.evaluate import compare, perplexity
+from .run.files.checkpoint import RECORD_FILE, Checkpoint, resolve
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
@@ -262,9 +262,9 @@ def bench_folder(
 
     A folder that was saved packed keeps the layouts that it has.
     """
-    from .run.bench import bench
+    from .run.files.stored import describe_layouts
+    from .run.measure.bench import bench
     from .run.pack import choose_layouts
-    from .run.stored import describe_layouts
 
     packed = load_model(resolve(model), torch.bfloat16)
     if not describe_layouts(packed):

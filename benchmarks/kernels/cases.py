@@ -9,8 +9,8 @@ import torch
 from thresher.evidence._int8 import dense_int8
 from torch import Tensor, nn
 
-from thresher.core.patterns import Pattern, parse
-from thresher.run.layout import Layout, named_layout
+from thresher.parts.patterns import Pattern, parse
+from thresher.run.layouts.base import Layout, named_layout
 
 SHAPES = ((4096, 4096), (11008, 4096))
 BATCHES = (1, 16, 128)
@@ -25,7 +25,7 @@ class Case:
     layout : str
         Name of a registered layout.
     pattern : str
-        As :func:`thresher.core.patterns.spec.parse` takes it.
+        As :func:`thresher.parts.patterns.spec.parse` takes it.
     density : float
         Of the pattern.
     dtype : torch.dtype

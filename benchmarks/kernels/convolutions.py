@@ -10,9 +10,9 @@ import torch
 from thresher.evidence._convolutions import DENSE, LAST, OWN, Layer, packed_network
 from torch import Tensor, nn
 
-from thresher.run.layout import named_layout
-from thresher.run.sparse_conv import SparseConv2d
-from thresher.run.timing import Comparison, compare
+from thresher.run.layouts.base import named_layout
+from thresher.run.measure.timing import Comparison, compare
+from thresher.run.packed.sparse_conv import SparseConv2d
 
 #: In channels, out channels, height and width, kernel: the 1x1 layers of MobileNet-v1, and 3x3.
 SHAPES = (

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thresher.run.layout import Layout
-from thresher.run.sparse_linear import SparseLinear
-from thresher.run.timing import compare
+from thresher.run.layouts.base import Layout
+from thresher.run.measure.timing import compare
+from thresher.run.packed.sparse_linear import SparseLinear
 
 from .cases import (
     BATCHES,

@@ -18,7 +18,7 @@ from statistics import mean
 
 from safetensors import safe_open
 
-from thresher.run.export import export
+from thresher.run.files.export import export
 
 from . import ours, reference
 from .windows import label

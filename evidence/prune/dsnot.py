@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from thresher.core import scores, updates
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.patterns import Unstructured
+from thresher.parts import scores, updates
+from thresher.parts.patterns import Unstructured
 from thresher.prune import Recipe
 
 from .. import _models as models

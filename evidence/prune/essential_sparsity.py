@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.scores import Random
+from thresher.parts.scores import Random
 from thresher.prune.essential_sparsity import EssentialSparsity, SparsitySweep
 
 from .. import _models as models

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from thresher.core.budgets import ERK, LAMP, Budget, Global, Uniform
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.scores import Magnitude
+from thresher.parts.budgets import ERK, LAMP, Budget, Global, Uniform
+from thresher.parts.scores import Magnitude
 from thresher.prune import Recipe, prune
 
 from .. import _models as models

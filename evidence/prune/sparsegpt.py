@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.patterns import NM, Pattern
-from thresher.core.updates import OBS, LeastSquares
+from thresher.parts.patterns import NM, Pattern
+from thresher.parts.updates import OBS, LeastSquares
 from thresher.prune import Recipe
 from thresher.prune.magnitude import Magnitude
 from thresher.prune.sparsegpt import SparseGPT

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.patterns import NM, Unstructured
+from thresher.parts.patterns import NM, Unstructured
 from thresher.prune import Recipe
 from thresher.prune.magnitude import Magnitude
 from thresher.prune.sparsegpt import SparseGPT

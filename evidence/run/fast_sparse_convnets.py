@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.run.timing import compare
+from thresher.run.measure.timing import compare
 
 from .. import _convolutions as convolutions
 from .. import _models as models

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.patterns import NM, Block
+from thresher.parts.patterns import NM, Block
 from thresher.run.layouts import GroupSparse4Bit, NofM
-from thresher.run.timing import compare
+from thresher.run.measure.timing import compare
 
 from .. import _models as models
 from .._plots import lines

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.patterns import Block
+from thresher.parts.patterns import Block
 from thresher.run.layouts import Int8Blocks
-from thresher.run.timing import compare
+from thresher.run.measure.timing import compare
 
 from .. import _models as models
 from .._int8 import dense_int8

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.patterns import NM
+from thresher.parts.patterns import NM
 from thresher.run.cost_model import BankedAccelerator
 from thresher.run.layouts import BankBalanced
-from thresher.run.timing import compare
+from thresher.run.measure.timing import compare
 
 from .. import _models as models
 from .._plots import lines

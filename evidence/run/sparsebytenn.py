@@ -9,10 +9,10 @@ import torch
 
 from thresher.assets import efficientnet_lite0
 from thresher.core.evidence import Experiment, Outcome
-from thresher.core.layers import Layer, find_layers
-from thresher.core.patterns import Block, SharedRows, Unstructured
-from thresher.run.layout import named_layout
-from thresher.run.timing import compare
+from thresher.parts.layers import Layer, find_layers
+from thresher.parts.patterns import Block, SharedRows, Unstructured
+from thresher.run.layouts.base import named_layout
+from thresher.run.measure.timing import compare
 
 from .. import _convolutions as convolutions
 from .. import _models as models

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.run.sparse_linear import SparseLinear
-from thresher.run.timing import compare
+from thresher.run.measure.timing import compare
+from thresher.run.packed.sparse_linear import SparseLinear
 
 from .. import _models as models
 from .._plots import lines

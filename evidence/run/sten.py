@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
+from thresher.run.measure.timing import compare
 from thresher.run.sparsify import Format, LayoutLinear, sparsify
-from thresher.run.timing import compare
 
 from .. import _models as models
 from .._plots import lines

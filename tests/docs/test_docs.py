@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from thresher.core.card import catalogue
-from thresher.core.patterns import NM
-from thresher.run.checkpoint import CheckpointWriter
-from thresher.run.formats import pack
+from thresher.parts.patterns import NM
+from thresher.run.files.checkpoint import CheckpointWriter
+from thresher.run.layouts.formats import pack
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -6,10 +6,10 @@ from small_models import MODELS, bert, cnn, encoder_inputs, images, llama, mlp, 
 from torch import nn
 
 import thresher as th
-from thresher.core import budgets, patterns, scores, updates
 from thresher.core.card import catalogue
 from thresher.core.errors import DataError, LayerError, NumericalError, OptionError
-from thresher.core.layers import find_layers
+from thresher.parts import budgets, patterns, scores, updates
+from thresher.parts.layers import find_layers
 from thresher.prune import Recipe
 
 METHODS = [name for name, kind in catalogue().items() if issubclass(kind, Recipe)]
@@ -18,7 +18,7 @@ EACH = pytest.mark.parametrize("method", METHODS)
 
 def loss(model, sample):
     """A loss for any of the small models, for methods that use gradients."""
-    from thresher.core.blocks import call, first_output
+    from thresher.stream.blocks import call, first_output
 
     output = call(model, sample)
     if hasattr(output, "to_tuple"):

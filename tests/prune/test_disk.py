@@ -13,11 +13,11 @@ import torch
 from model_folders import save_folder, tiny_llama
 
 import thresher as th
-from thresher.core.calibration import read_text, token_windows
 from thresher.core.errors import CheckpointError, LayerError, NumericalError, OptionError
+from thresher.parts.calibration import read_text, token_windows
 from thresher.prune.disk import DiskOptions, prune_folder
 from thresher.prune.memory import as_recipe
-from thresher.run.checkpoint import Checkpoint
+from thresher.run.files.checkpoint import Checkpoint
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from small_models import mlp, vectors
 from torch import nn
 
 from thresher.core.errors import OptionError
-from thresher.core.scores import Random, Wanda
+from thresher.parts.scores import Random, Wanda
 from thresher.prune.essential_sparsity import EssentialSparsity, SparsitySweep
 
 

@@ -3,11 +3,11 @@
 import torch
 from model_folders import tiny_llama
 
-from thresher.core.blocks import find_blocks
-from thresher.core.layers import find_layers
-from thresher.prune.hidden import HiddenStates
+from thresher.parts.layers import find_layers
 from thresher.prune.layerwise import BlockwisePruner
 from thresher.prune.memory import as_recipe
+from thresher.stream.blocks import find_blocks
+from thresher.stream.hidden import HiddenStates
 
 
 def grams(autocast):

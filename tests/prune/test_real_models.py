@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_images
 import thresher as th
 from thresher.assets import efficientnet_lite0, minilm, smollm2
 from thresher.assets.efficientnet_lite import preprocess
-from thresher.core.calibration import embedded_text, token_windows
+from thresher.parts.calibration import embedded_text, token_windows
 from thresher.prune.disk import prune_folder
 from thresher.prune.memory import as_recipe
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from thresher.run.convolution import Geometry
+from thresher.run.layouts.convolution import Geometry
 
 # channels, outputs, images, height, width, kernel, stride, padding, dilation, groups
 SHAPES = [

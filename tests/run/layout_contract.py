@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thresher.run import _run
-from thresher.run.layout import Layout
+from thresher.run.layouts.base import Layout
 
 SHAPES = [(0, 8), (8, 0), (1, 1), (1, 32), (3, 7), (17, 33), (40, 100), (37, 513)]
 BATCHES = (0, 1, 2, 5, 8, 13, 16, 33, 70)

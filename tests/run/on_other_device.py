@@ -16,12 +16,12 @@ from other_device import DEVICE, OtherDevice
 from torch import nn
 
 from thresher.core.errors import LayerError
-from thresher.run.convolution import as_matrix
-from thresher.run.layout import known_layouts, named_layout
 from thresher.run.layouts import Bitmask, Csr
+from thresher.run.layouts.base import known_layouts, named_layout
+from thresher.run.layouts.convolution import as_matrix
 from thresher.run.pack import choose_layouts, pack
-from thresher.run.packed_conv import PackedConv2d
-from thresher.run.packed_linear import PackedLinear
+from thresher.run.packed.conv import PackedConv2d
+from thresher.run.packed.linear import PackedLinear
 
 ALL = sorted(known_layouts())
 TRAINABLE = sorted(set(ALL) - {"group-sparse-4bit", "int8-4x1"})

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 import thresher as th
 from thresher.core.errors import CheckpointError, OptionError
-from thresher.core.patterns import NM
+from thresher.parts.patterns import NM
 from thresher.prune.disk import prune_folder
 from thresher.prune.memory import as_recipe
-from thresher.run import formats
-from thresher.run.checkpoint import Checkpoint
+from thresher.run.files.checkpoint import Checkpoint
+from thresher.run.layouts import formats
 
 
 @pytest.fixture(params=["unstructured", "2:4", "1:4", "4:8", "channels"])

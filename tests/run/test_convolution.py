@@ -13,14 +13,14 @@ from layout_contract import one_thread  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.core.patterns import Block
+from thresher.parts.patterns import Block
 from thresher.run import _run, pack
-from thresher.run.convolution import Geometry, as_matrix, as_weight
 from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layouts import Bitmask, Csr, RowGroups
+from thresher.run.layouts.convolution import Geometry, as_matrix, as_weight
+from thresher.run.measure.choice import DENSE
 from thresher.run.pack import choose_layouts
-from thresher.run.packed_conv import PackedConv2d
-from thresher.run.packing import DENSE
+from thresher.run.packed.conv import PackedConv2d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -274,7 +274,7 @@ def test_pads_that_differ_stay():
 
 
 def test_matrix_form_is_that_of_the_pruning_rooms():
-    from thresher.core.layers import Layer
+    from thresher.parts.layers import Layer
 
     conv = nn.Conv2d(4, 8, 3)
     assert torch.equal(as_matrix(conv.weight.detach()), Layer("conv", conv).matrix())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.core.patterns import NM, Unstructured
+from thresher.parts.patterns import NM, Unstructured
 from thresher.run.cost_model import BankedAccelerator
 from thresher.run.layouts import BankBalanced
 

@@ -9,11 +9,11 @@ import torch
 from layout_contract import DTYPES, random_weight, tolerance
 from torch import nn
 
-from thresher.run.layout import known_layouts, named_layout
 from thresher.run.layouts import SemiStructured
+from thresher.run.layouts.base import known_layouts, named_layout
+from thresher.run.measure.timing import compare
 from thresher.run.pack import choose_layouts, pack
-from thresher.run.packed_linear import PackedLinear
-from thresher.run.timing import compare
+from thresher.run.packed.linear import PackedLinear
 
 if not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA device", allow_module_level=True)

@@ -7,7 +7,7 @@ import torch
 from layout_contract import DTYPES, SUPPORTED, one_thread, random_weight  # noqa: F401
 
 from thresher.core.errors import LayerError
-from thresher.core.patterns import Block
+from thresher.parts.patterns import Block
 from thresher.run.layouts import Int8Blocks
 
 

@@ -22,7 +22,7 @@ from layout_contract import (
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run import _run
-from thresher.run.layout import Layout, known_layouts, named_layout
+from thresher.run.layouts.base import Layout, known_layouts, named_layout
 
 ALL = sorted(known_layouts())
 

@@ -11,12 +11,12 @@ from layout_contract import one_thread  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.run import timing
 from thresher.run.layouts import Bitmask, Csr
+from thresher.run.measure import timing
+from thresher.run.measure.choice import DENSE, LayerChoice, Packing
+from thresher.run.measure.timing import Comparison, compare
 from thresher.run.pack import choose_layouts, pack
-from thresher.run.packed_linear import PackedLinear
-from thresher.run.packing import DENSE, LayerChoice, Packing
-from thresher.run.timing import Comparison, compare
+from thresher.run.packed.linear import PackedLinear
 
 
 def sparse_model(density: float = 0.02) -> nn.Sequential:

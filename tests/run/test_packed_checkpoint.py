@@ -27,11 +27,11 @@ import thresher as th
 from thresher.core.errors import CheckpointError
 from thresher.prune.disk import prune_folder
 from thresher.prune.memory import as_recipe
-from thresher.run.checkpoint import Checkpoint
-from thresher.run.layout import known_layouts, named_layout
-from thresher.run.packed_conv import PackedConv2d
-from thresher.run.packed_linear import PackedLinear
-from thresher.run.stored import record_layouts
+from thresher.run.files.checkpoint import Checkpoint
+from thresher.run.files.stored import record_layouts
+from thresher.run.layouts.base import known_layouts, named_layout
+from thresher.run.packed.conv import PackedConv2d
+from thresher.run.packed.linear import PackedLinear
 
 IDS = torch.arange(24).reshape(2, 12)
 
@@ -320,7 +320,7 @@ MEASURE = """
 import json, sys, time
 import torch, thresher
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
-import thresher.run.transformers_loader
+import thresher.run.files.loader
 def memory(key):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(key)) * 1024

@@ -10,9 +10,9 @@ from torch import nn
 from training_contract import check_same_gradients_on_any_threads
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.run.convolution import as_matrix
-from thresher.run.sparse_conv import SparseConv2d
-from thresher.run.support import Support
+from thresher.run.layouts.convolution import as_matrix
+from thresher.run.layouts.support import Support
+from thresher.run.packed.sparse_conv import SparseConv2d
 
 
 @pytest.mark.parametrize("density", DENSITIES)

@@ -9,8 +9,8 @@ from torch import nn
 from training_contract import check_same_gradients_on_any_threads
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.run.sparse_linear import LinearProducts, SparseLinear
-from thresher.run.support import Support
+from thresher.run.layouts.support import Support
+from thresher.run.packed.sparse_linear import LinearProducts, SparseLinear
 
 
 @pytest.mark.parametrize("isa", SUPPORTED)

@@ -11,12 +11,12 @@ from layout_contract import DTYPES, one_thread, random_weight  # noqa: F401
 from torch import Tensor, nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.core.patterns import Pattern, Unstructured
+from thresher.parts.patterns import Pattern, Unstructured
 from thresher.run import operators
-from thresher.run.layout import known_layouts, named_layout
 from thresher.run.layouts import Bitmask, Csr, NofM
+from thresher.run.layouts.base import known_layouts, named_layout
 from thresher.run.operators import Operator, add, linear, multiply, to_dense, transpose
-from thresher.run.packed_linear import PackedLinear
+from thresher.run.packed.linear import PackedLinear
 from thresher.run.sparsify import Format, LayoutLinear, sparsify
 
 TRAINABLE = sorted(set(known_layouts()) - {"group-sparse-4bit", "int8-4x1"})

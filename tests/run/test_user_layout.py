@@ -8,8 +8,8 @@ from layout_contract import check_product, check_round_trips, one_thread, random
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.run import layout as registry
-from thresher.run.layout import Layout, known_layouts
+from thresher.run.layouts import base as registry
+from thresher.run.layouts.base import Layout, known_layouts
 from thresher.run.pack import choose_layouts
 
 

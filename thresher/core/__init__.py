@@ -1,6 +1,4 @@
-"""The shared parts that every method is made of.
+"""What every room uses: errors, options, cards, evidence, files, proximal operators, top-k.
 
-The modules that need torch are imported by name (``thresher.core.scores``), so that
-callers without torch can use :mod:`thresher.core.prox`, :mod:`thresher.core.top_k`
-and :mod:`thresher.core.card`.
+Nothing here imports torch or scikit-learn.
 """

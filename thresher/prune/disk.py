@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.blocks import BlockChain, find_blocks
 from ..core.errors import CheckpointError, DataError, LayerError, OptionError
 from ..core.files import write_text
-from ..core.layers import Layer, find_layers
-from ..core.patterns import NM
-from ..run.checkpoint import CheckpointWriter
+from ..core.progress import progress_bar
+from ..parts.layers import Layer, find_layers
+from ..parts.patterns import NM
+from ..run.files.checkpoint import CheckpointWriter
 from ..run.skeleton import Skeleton
-from .hidden import HiddenStates
+from ..stream.blocks import BlockChain, find_blocks
+from ..stream.hidden import HiddenStates
 from .layerwise import BlockwisePruner
 from .memory import method_name, needed_statistics
-from .progress import progress_bar
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
@@ -46,7 +46,7 @@ class DiskOptions:
     dtype : torch.dtype, optional
         Convert weights to it; by default they stay as stored.
     include, exclude : sequence of str
-        Shell patterns of layer names, see :func:`~thresher.core.layers.find_layers`.
+        Shell patterns of layer names, see :func:`~thresher.parts.layers.find_layers`.
     spill : bool, default False
         Keep hidden states on disk instead of in memory.
     overwrite : bool, default False

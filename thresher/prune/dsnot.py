@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core import scores, updates
 from ..core.card import Card, Catalogued
-from ..core.patterns import Pattern, Unstructured
+from ..parts import scores, updates
+from ..parts.patterns import Pattern, Unstructured
 from .recipe import Recipe
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.budgets import Budget, Global
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
-from ..core.layers import Layer, find_layers
-from ..core.patterns import NM, Unstructured
-from ..core.scores import Magnitude, Score
+from ..parts.budgets import Budget, Global
+from ..parts.layers import Layer, find_layers
+from ..parts.patterns import NM, Unstructured
+from ..parts.scores import Magnitude, Score
 from .memory import prune
 from .recipe import Recipe
 
@@ -78,7 +78,7 @@ class EssentialSparsity(Catalogued):
         Remove N of every `group` consecutive inputs instead of any weights; the grid is
         then ``0, 1 / group, ..., (group - 1) / group``.
     score : Score, default Magnitude()
-        What decides which weights go first; :class:`~thresher.core.scores.Random` gives the
+        What decides which weights go first; :class:`~thresher.parts.scores.Random` gives the
         baseline.
     budget : Budget, default Global()
         How one sparsity is divided among layers; of no effect with a `group`.
@@ -151,7 +151,7 @@ class EssentialSparsity(Catalogued):
         lower_is_better : bool, default False
             True for a loss or a perplexity.
         include, exclude : sequence of str
-            Shell patterns of layer names, see :func:`~thresher.core.layers.find_layers`.
+            Shell patterns of layer names, see :func:`~thresher.parts.layers.find_layers`.
 
         Returns
         -------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core import budgets, scores
 from ..core.card import Card, Catalogued
+from ..parts import budgets, scores
 from .recipe import Recipe
 
 

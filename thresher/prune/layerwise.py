@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from ..core.blocks import BlockChain
-from ..core.budgets import LayerSummary, allot, summarise
-from ..core.chooser import MaskChooser
-from ..core.collect import collect_inputs
 from ..core.errors import LayerError, NumericalError
-from ..core.layers import Layer
-from ..core.statistics import Statistics
-from .hidden import HiddenStates
+from ..parts.budgets import LayerSummary, allot, summarise
+from ..parts.chooser import MaskChooser
+from ..parts.layers import Layer
+from ..parts.statistics import Statistics
+from ..stream.blocks import BlockChain
+from ..stream.collect import collect_inputs
+from ..stream.hidden import HiddenStates
 from .recipe import Recipe
 from .record import LayerRecord
 

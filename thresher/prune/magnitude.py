@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.card import Card, Catalogued
-from ..core.scores import Magnitude as MagnitudeScore
-from ..core.scores import Score
+from ..parts.scores import Magnitude as MagnitudeScore
+from ..parts.scores import Score
 from .recipe import Recipe
 
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.blocks import BlockChain, call, find_blocks
-from ..core.calibration import embedded_text, token_windows
 from ..core.card import find
-from ..core.collect import collect_gradients
 from ..core.errors import DataError, OptionError
-from ..core.layers import Layer, find_layers
-from ..core.statistics import Statistics
-from .hidden import HiddenStates
+from ..core.progress import progress_bar
+from ..parts.calibration import embedded_text, token_windows
+from ..parts.layers import Layer, find_layers
+from ..parts.statistics import Statistics
+from ..stream.blocks import BlockChain, call, find_blocks
+from ..stream.collect import collect_gradients
+from ..stream.hidden import HiddenStates
 from .layerwise import BlockwisePruner
-from .progress import progress_bar
 from .recipe import Recipe
 from .record import PruneRecord, versions
 

@@ -7,12 +7,12 @@ __all__ = ["Recipe"]
 import dataclasses
 from dataclasses import dataclass
 
-from ..core import budgets, patterns, updates
-from ..core.budgets import Budget, Uniform
 from ..core.errors import OptionError
-from ..core.patterns import Pattern, Unstructured
-from ..core.scores import Score
-from ..core.updates import Keep, Update
+from ..parts import budgets, patterns, updates
+from ..parts.budgets import Budget, Uniform
+from ..parts.patterns import Pattern, Unstructured
+from ..parts.scores import Score
+from ..parts.updates import Keep, Update
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core import scores, updates
 from ..core.card import Card, Catalogued
+from ..parts import scores, updates
 from .recipe import Recipe
 
 

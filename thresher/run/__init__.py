@@ -2,6 +2,6 @@
 
 __all__ = ["Layout", "PackedLinear", "choose_layouts", "known_layouts", "named_layout", "pack"]
 
-from .layout import Layout, known_layouts, named_layout
+from .layouts.base import Layout, known_layouts, named_layout
 from .pack import choose_layouts, pack
-from .packed_linear import PackedLinear
+from .packed.linear import PackedLinear

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
 
-from .formats import position_bits
+from .layouts.formats import position_bits
 
 
 @dataclass(frozen=True)

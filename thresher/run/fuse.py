@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .packed_conv import PackedConv2d
+from .packed.conv import PackedConv2d
 
 
 def fold_convolutions(model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thresher.core.card import Card, Catalogued
 from thresher.core.errors import OptionError
 
-from .layout import Layout
+from .layouts.base import Layout
 
 if TYPE_CHECKING:
     from .sparsify import Format
@@ -26,7 +26,7 @@ _OPERATORS: dict[str, Operator] = {}
 class Operator(Catalogued):
     """A function of matrices whose implementation depends on the layouts they are stored in.
 
-    An operator, layouts (:class:`~thresher.run.layout.Layout`) and sparsifiers
+    An operator, layouts (:class:`~thresher.run.layouts.base.Layout`) and sparsifiers
     (:class:`~thresher.run.sparsify.Format`) are the three things that the source lets users
     define on their own. Where no implementation is registered for the layouts of a call, the
     operands are converted to dense ones, so that every operator works on every layout, and

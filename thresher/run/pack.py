@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
 
-from .layout import Layout, known_layouts, named_layout
 from .layouts import GroupedNofM, NofM
-from .packable import Packable, packable_layers
-from .packed_linear import PackedLayer
-from .packing import DENSE, LayerChoice, Packing
-from .timing import Comparison, compare
+from .layouts.base import Layout, known_layouts, named_layout
+from .measure.choice import DENSE, LayerChoice, Packing
+from .measure.timing import Comparison, compare
+from .packed.linear import PackedLayer
+from .packed.packable import Packable, packable_layers
 
 
 def choose_layouts(
@@ -96,7 +96,7 @@ def pack(
     ----------
     model : nn.Module
         Changed in place: its layers become :class:`PackedLinear` and
-        :class:`thresher.run.packed_conv.PackedConv2d` one at a time, so that no second copy of the
+        :class:`thresher.run.packed.conv.PackedConv2d` one at a time, so that no second copy of the
         model is needed. Use bfloat16 (``model.bfloat16()``) for the
         smallest and fastest result, and for the honest rival.
     batch : sequence of int, default (1, 16, 128)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..core.errors import CheckpointError
-from .checkpoint import Checkpoint
+from .files.checkpoint import Checkpoint
 
 
 class Skeleton:

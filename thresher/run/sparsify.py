@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
-from thresher.core.patterns import Pattern, parse
 
+from ..parts.patterns import Pattern, parse
 from . import operators
-from .layout import Layout, named_layout
-from .packed_linear import PackedLinear
+from .layouts.base import Layout, named_layout
+from .packed.linear import PackedLinear
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Format:
     Parameters
     ----------
     pattern : str or Pattern, default "unstructured"
-        Keeps the largest magnitudes that it allows; see :func:`thresher.core.patterns.spec.parse`.
+        Keeps the largest magnitudes that it allows; see :func:`thresher.parts.patterns.spec.parse`.
         A pattern of a user's own class works too.
     density : float, optional
         Share of entries to keep, in (0, 1]; left out for patterns that imply it, such as 2:4.
@@ -71,7 +71,8 @@ class Format:
 class LayoutLinear(nn.Module):
     """A linear layer that trains the values of a weight in any layout, on a fixed support.
 
-    :class:`~thresher.run.sparse_linear.SparseLinear` trains CSR faster, and moves its support.
+    :class:`~thresher.run.packed.sparse_linear.SparseLinear` trains CSR faster, and moves its
+    support.
 
     Parameters
     ----------

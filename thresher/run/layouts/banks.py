@@ -11,9 +11,10 @@ from torch import Tensor
 
 from thresher.core.card import Card, Catalogued
 from thresher.core.errors import LayerError
-from thresher.core.patterns import NM
 
-from .. import _run, formats
+from ...parts.patterns import NM
+from .. import _run
+from . import formats
 from .indexed import too_wide
 from .masked import NofM
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from thresher.core.errors import LayerError
 
-from ..convolution import Geometry, as_weight
+from .convolution import Geometry, as_weight
 from .kernel import KernelLayout
 
 
 class ConvolvingLayout(KernelLayout):
     """A layout of the matrix of a convolution, with a kernel for images.
 
-    Rows are output channels, columns as :func:`thresher.run.convolution.as_matrix` orders them.
+    Rows are output channels, columns as
+    :func:`thresher.run.layouts.convolution.as_matrix` orders them.
     """
 
     takes_groups: ClassVar[bool] = True

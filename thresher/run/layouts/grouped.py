@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.core.patterns import NM
 
+from ...parts.patterns import NM
 from .. import _run
 from .kernel import KernelLayout, value_dtypes
 from .masked import NofM, refuse_groups
@@ -25,7 +25,7 @@ class GroupedNofM(KernelLayout):
 
     Columns are sorted by which of the C(M, N) patterns of rows they keep. The kernel takes one
     pattern after another with the sums of its rows in registers: no weight asks where it belongs,
-    and an input that was loaded serves N rows. :class:`thresher.core.patterns.nm.NM` along the
+    and an input that was loaded serves N rows. :class:`thresher.parts.patterns.nm.NM` along the
     outputs (``"2:4/outputs"``) prunes to it. It is made for float32 at batches of 16 and more. A
     single input is gathered from, at more than twice the speed of a kernel for 16, and the sums of
     a pattern are kept until all columns are done; other layouts remain faster there.

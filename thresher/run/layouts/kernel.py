@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thresher.core.errors import LayerError
 
-from ..layout import Layout
+from .base import Layout
 
 value_dtypes = (torch.bfloat16, torch.float32)
 
@@ -75,7 +75,7 @@ class KernelLayout(Layout):
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> Self:
-        """Bind stored buffers; see :meth:`thresher.run.layout.Layout.from_tensors`."""
+        """Bind stored buffers; see :meth:`thresher.run.layouts.base.Layout.from_tensors`."""
         return cls(tensors, shape, settings)
 
     def tensors(self) -> dict[str, Tensor]:

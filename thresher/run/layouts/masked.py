@@ -13,7 +13,8 @@ from torch import Tensor
 from thresher.core.errors import LayerError
 from thresher.core.top_k import top_k_mask
 
-from .. import _run, cuda, formats
+from .. import _run, cuda
+from . import formats
 from .kernel import KernelLayout, value_dtypes
 
 

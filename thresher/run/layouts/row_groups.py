@@ -42,7 +42,7 @@ class RowGroups(ConvolvingLayout, Catalogued):
     The source rearranges the channels of the whole network, each layer's inputs after its
     predecessor's outputs. With the channels of an image stored one after another, writing them
     in another order costs nothing, so here every layer is rearranged by itself
-    (:class:`thresher.core.patterns.shared_rows.SharedRows` chooses how) and no other layer is
+    (:class:`thresher.parts.patterns.shared_rows.SharedRows` chooses how) and no other layer is
     touched. The source's patterns for depthwise kernels are not here: a depthwise channel shares
     no input.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from thresher.core.errors import LayerError
 
-from ..layout import Layout
+from .base import Layout
 from .kernel import buffer, value_dtypes
 
 
@@ -61,7 +61,7 @@ class Shrunk(Layout):
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> Self:
-        """Bind stored buffers; see :meth:`thresher.run.layout.Layout.from_tensors`."""
+        """Bind stored buffers; see :meth:`thresher.run.layouts.base.Layout.from_tensors`."""
         values = buffer(tensors, "values", *value_dtypes)
         kept = [buffer(tensors, name, torch.int64) for name in ("rows", "columns")]
         for name, places, limit in zip(("rows", "columns"), kept, shape, strict=True):

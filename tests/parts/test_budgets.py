@@ -1,0 +1,173 @@
+import math
+
+import pytest
+import torch
+from part_examples import instances, pattern_cases
+
+from thresher.core.errors import OptionError
+from thresher.parts import budgets, patterns
+from thresher.parts.budgets import (
+    ERK,
+    LAMP,
+    OWL,
+    ErdosRenyi,
+    Global,
+    LayerSummary,
+    Uniform,
+    allot,
+    lamp_score,
+    summarise,
+)
+
+ALL = pytest.mark.parametrize("budget", instances(budgets.Budget), ids=repr)
+DENSITIES = pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 0.9, 1.0])
+SHAPES = [(8, 16), (32, 16), (16, 8, 3, 3), (4, 64), (10, 30)]
+
+
+def layers(shapes=SHAPES, seed=0, heavy=True):
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for index, shape in enumerate(shapes):
+        score = torch.rand(shape, generator=generator) * 4.0**index
+        if heavy:
+            score = score ** (1 + index)
+        made.append(summarise(f"layer{index}", shape, index // 2, score))
+    return made
+
+
+def mean_density(shares, summaries):
+    kept = sum(share * s.size for share, s in zip(shares, summaries, strict=True))
+    return kept / sum(s.size for s in summaries)
+
+
+@ALL
+@DENSITIES
+def test_the_weighted_mean_is_the_density(budget, density):
+    summaries = layers()
+    shares = budget(summaries, density)
+    assert len(shares) == len(summaries)
+    assert all(0 <= share <= 1 for share in shares)
+    # Budgets that count whole weights may miss by one.
+    total = sum(s.size for s in summaries)
+    assert mean_density(shares, summaries) == pytest.approx(density, abs=1.001 / total)
+
+
+@ALL
+def test_one_layer_gets_the_whole_budget(budget):
+    assert budget(layers([(16, 8)]), 0.25) == [pytest.approx(0.25)]
+
+
+@ALL
+def test_budgets_that_survey_say_so(budget):
+    bare = [LayerSummary(f"layer{i}", shape) for i, shape in enumerate(SHAPES)]
+    if budget.surveys:
+        with pytest.raises(OptionError, match="layer0"):
+            budget(bare, 0.5)
+    else:
+        assert mean_density(budget(bare, 0.5), bare) == pytest.approx(0.5)
+
+
+def test_lamp_scores_by_hand():
+    # Magnitudes 1, 2, 3: 1/14, 4/13, 9/9.
+    found = lamp_score(torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(found, torch.tensor([1 / 14, 4 / 13, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(lamp_score(torch.tensor([10.0, 20.0, 30.0])), found)
+    assert lamp_score(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_lamp_by_hand():
+    # LAMP scores: a 1/14, 4/13, 1; b (equal magnitudes 5) 1/3, 1/2, 1.
+    a = summarise("a", (3,), 0, torch.tensor([1.0, 2.0, 3.0]))
+    b = summarise("b", (3,), 1, torch.tensor([5.0, 5.0, 5.0]))
+    assert LAMP()([a, b], 4 / 6) == [pytest.approx(1 / 3), pytest.approx(1.0)]
+    assert Global()([a, b], 3 / 6) == [0.0, 1.0]
+
+
+def test_lamp_empties_no_layer():
+    assert all(share > 0 for share in LAMP()(layers(), 0.01))
+    assert min(Global()(layers(), 0.01)) == 0
+
+
+def test_erk_by_hand():
+    small, large = LayerSummary("s", (4, 4)), LayerSummary("l", (8, 8, 1, 2))
+    # ER-kernel: (4 + 4) / 16 = 1/2 and (8 + 8 + 1 + 2) / 128; 0.25 of 144 weights are 36.
+    scale = 36 / (8 + 19)
+    assert ERK()([small, large], 0.25) == [
+        pytest.approx(scale / 2),
+        pytest.approx(scale * 19 / 128),
+    ]
+    # Erdős-Rényi counts no kernels: 1/2 and 16 / 64.
+    scale = 36 / (8 + 32)
+    assert ErdosRenyi()([small, large], 0.25) == [
+        pytest.approx(scale / 2),
+        pytest.approx(scale / 4),
+    ]
+
+
+def test_erk_keeps_small_layers_whole():
+    small, large = LayerSummary("s", (4, 4)), LayerSummary("l", (64, 64))
+    shares = ERK()([small, large], 0.5)
+    assert shares[0] == 1.0
+    assert mean_density(shares, [small, large]) == pytest.approx(0.5)
+
+
+def test_owl_by_hand():
+    # Of ten scores none, one and two are above five means: ratios 0, 0.1, 0.2.
+    scores = [torch.ones(10), torch.ones(10), torch.ones(10)]
+    scores[1][0] = 100.0
+    scores[2][:2] = 1000.0
+    found = [summarise(str(i), (10,), i, score) for i, score in enumerate(scores)]
+    ratios = [float((s > 4 * s.mean()).float().mean()) for s in scores]
+    assert ratios == [pytest.approx(0), pytest.approx(0.1), pytest.approx(0.2)]
+    shares = OWL(multiple=4, spread=0.08)(found, 0.5)
+    assert shares == [pytest.approx(0.42), pytest.approx(0.5), pytest.approx(0.58)]
+
+
+def test_owl_gives_a_block_one_density_and_none_when_all_are_alike():
+    shares = OWL()(layers(), 0.5)
+    assert shares[0] == shares[1]
+    assert shares[2] == shares[3]
+    even = [summarise(str(i), (4, 4), i, torch.ones(4, 4)) for i in range(3)]
+    assert OWL()(even, 0.3) == Uniform()(even, 0.3)
+
+
+def test_summaries_thin_evenly():
+    score = torch.rand(300, 1000, generator=torch.Generator().manual_seed(0))
+    summary = summarise("layer", score.shape, 0, score)
+    assert summary.quantiles.numel() == budgets.SUMMARY_SIZE
+    assert summary.mean == pytest.approx(float(score.mean()))
+    for q in (0.1, 0.5, 0.9):
+        place = int(q * budgets.SUMMARY_SIZE)
+        assert float(summary.quantiles[place]) == pytest.approx(q, abs=0.01)
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern, _ in pattern_cases()], ids=str)
+@pytest.mark.parametrize("density", [0.1, 0.37, 0.5, 1.0])
+def test_allotted_counts_are_allowed_and_add_up(pattern, density):
+    shapes = [(8, 16), (4, 24), (2, 6, 8)]
+    sizes = [math.prod(shape) for shape in shapes]
+    shares = [density * 0.5, min(1, density * 1.2), 0.0]
+    rest = density * sum(sizes) - sum(a * b for a, b in zip(shares, sizes, strict=True))
+    shares[2] = rest / sizes[2]
+    if shares[2] > 1:
+        shares = [density] * 3
+    counts = allot(pattern, shapes, shares, density)
+    quanta = [pattern.quantum(shape) for shape in shapes]
+    for count, quantum, size in zip(counts, quanta, sizes, strict=True):
+        assert count % quantum == 0
+        assert 0 <= count <= size
+    assert abs(sum(counts) - density * sum(sizes)) <= max(quanta) / 2 + 0.5
+
+
+@pytest.mark.parametrize("error", [-0.03, 0.03])
+def test_allotted_counts_are_exact_for_a_budget_that_is_off(error):
+    shapes = [(10, 10), (20, 20), (7, 3)]
+    counts = allot(patterns.Unstructured(), shapes, [0.5 + error] * 3, 0.5)
+    assert sum(counts) == round(0.5 * 521)
+    assert all(0 <= count <= math.prod(shape) for count, shape in zip(counts, shapes, strict=True))
+
+
+def test_names():
+    assert budgets.parse("LAMP") == LAMP()
+    with pytest.raises(OptionError, match="did you mean 'uniform'"):
+        budgets.parse("unifrom")

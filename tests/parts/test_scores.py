@@ -1,0 +1,121 @@
+import pytest
+import torch
+from part_examples import SCORES, correlated_inputs, full_statistics, instances
+
+from thresher.core.errors import OptionError
+from thresher.parts import scores
+from thresher.parts.statistics import Statistics
+
+ALL = pytest.mark.parametrize("score", instances(scores.Score, SCORES), ids=repr)
+SHAPES = pytest.mark.parametrize("groups", [None, 3])
+
+
+def example(groups, rows=6, columns=12, seed=0):
+    batch = () if groups is None else (groups,)
+    weight = torch.randn(*batch, rows, columns, generator=torch.Generator().manual_seed(seed))
+    return weight, full_statistics(correlated_inputs(64, columns, seed, groups), weight)
+
+
+@ALL
+@SHAPES
+def test_scores_have_the_weights_shape_and_are_not_negative(score, groups):
+    weight, statistics = example(groups)
+    untouched = weight.clone()
+    values = score(weight, statistics)
+    assert values.shape == weight.shape
+    assert bool((values >= 0).all())
+    assert torch.equal(weight, untouched)
+
+
+@ALL
+@SHAPES
+def test_scores_are_deterministic(score, groups):
+    first, second = (score(*example(groups)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@ALL
+@SHAPES
+def test_column_views_agree_with_the_whole(score, groups):
+    weight, statistics = example(groups)
+    whole = score(weight, statistics)
+    for start, stop in [(0, 5), (5, 12), (3, 4)]:
+        view = statistics.columns(slice(start, stop))
+        part = score(weight[..., start:stop], view)
+        torch.testing.assert_close(part, whole[..., start:stop])
+
+
+@ALL
+def test_needs_are_enough(score):
+    weight, everything = example(None)
+    inputs = correlated_inputs(64, 12)
+    statistics = Statistics("layer", score.needs)
+    statistics.update(inputs)
+    if score.needs & {"gradient", "squared_gradient"}:
+        statistics.adopt_gradients(everything)
+    torch.testing.assert_close(score(weight, statistics), score(weight, everything))
+
+
+def test_arithmetic():
+    weight, statistics = example(None)
+    a, b = scores.Magnitude(), scores.InputNorm()
+    x, y = a(weight, statistics), b(weight, statistics)
+    for made, expected in [
+        (a * b, x * y),
+        (a + b, x + y),
+        (a * 3, 3 * x),
+        (3 * a, 3 * x),
+        (a**2, x * x),
+        (a * b + 2 * a, x * y + 2 * x),
+    ]:
+        torch.testing.assert_close(made(weight, statistics), expected)
+        assert made.needs <= {"norm"}
+    assert (a * b).needs == {"norm"}
+
+
+def test_formulas():
+    weight, statistics = example(None)
+    inputs = correlated_inputs(64, 12)
+    wanda = weight.abs() * inputs.square().mean(0).sqrt()
+    torch.testing.assert_close(scores.Wanda()(weight, statistics), wanda)
+    taylor = (weight * statistics.gradient).abs()
+    torch.testing.assert_close(scores.Taylor()(weight, statistics), taylor)
+    fisher = 0.5 * weight**2 * statistics.squared_gradient
+    torch.testing.assert_close(scores.Fisher()(weight, statistics), fisher)
+
+
+def test_obs_saliency_is_the_loss_of_removing_the_first_column():
+    # Of the first column nothing to the left is fixed: w^2 / [H^-1]_00 in full (OBS eq. 5).
+    weight, statistics = example(None)
+    hessian = statistics.gram.double()
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(12, dtype=torch.float64)
+    expected = weight[:, 0].double() ** 2 / torch.linalg.inv(hessian)[0, 0]
+    found = scores.OBS()(weight, statistics)[:, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_random_scores_differ_by_seed_and_layer():
+    weight = torch.zeros(4, 8)
+    drawn = {
+        tuple(scores.Random(seed)(weight, Statistics(name)).flatten().tolist())
+        for seed in (0, 1)
+        for name in ("a", "b")
+    }
+    assert len(drawn) == 4
+
+
+def test_outlier_ratio():
+    score = torch.tensor([1.0, 1.0, 1.0, 1.0, 16.0])  # mean 4
+    assert scores.outlier_ratio(score, 3) == pytest.approx(0.2)
+    assert scores.outlier_ratio(score, 5) == 0
+
+
+def test_names():
+    assert scores.parse("WANDA") == scores.Wanda()
+    with pytest.raises(OptionError, match="did you mean 'magnitude'"):
+        scores.parse("magnitud")
+
+
+def test_what_was_not_collected_is_named():
+    with pytest.raises(OptionError, match=r"'norm'.*'layer'.*was not collected"):
+        scores.InputNorm()(torch.ones(2, 2), Statistics("layer"))

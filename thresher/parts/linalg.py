@@ -1,0 +1,110 @@
+"""The few pieces of linear algebra that second-order methods share."""
+
+from __future__ import annotations
+
+__all__ = ["damped", "gram_update", "inverse_cholesky", "mirror"]
+
+import torch
+
+from ..core.errors import NumericalError
+
+# Splitting the columns and computing the lower block triangle alone saves 3/8 of the work.
+_STRIPES = 4
+
+
+def gram_update(gram: torch.Tensor, inputs: torch.Tensor) -> None:
+    """Add ``inputs.T @ inputs`` to the lower block triangle of `gram`, in place.
+
+    Only blocks on and below the diagonal are computed; mirror the triangle once at the
+    end with :func:`mirror`.
+
+    Parameters
+    ----------
+    gram : Tensor of shape (..., columns, columns)
+        Float32 accumulator.
+    inputs : Tensor of shape (..., tokens, columns)
+        Float32 inputs.
+    """
+    for start, stop in _stripes(inputs.shape[-1]):
+        gram[..., start:stop, :stop] += inputs[..., start:stop].mT @ inputs[..., :stop]
+
+
+def mirror(gram: torch.Tensor) -> None:
+    """Fill the upper block triangle that :func:`gram_update` leaves out, in place."""
+    for start, stop in _stripes(gram.shape[-1]):
+        gram[..., :start, start:stop] = gram[..., start:stop, :start].mT
+
+
+def _stripes(columns: int) -> list[tuple[int, int]]:
+    width = max(1, -(-columns // _STRIPES))
+    return [(start, min(start + width, columns)) for start in range(0, columns, width)]
+
+
+def damped(matrix: torch.Tensor, damping: float) -> torch.Tensor:
+    """Add `damping` times the mean diagonal to the diagonal, and 1 where the diagonal is 0.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (..., n, n)
+        Symmetric, positive semi-definite.
+    damping : float
+        Relative ridge; 0.01 is SparseGPT's.
+
+    Returns
+    -------
+    Tensor of shape (..., n, n)
+        Positive definite for a positive `damping`.
+
+    Notes
+    -----
+    An input that is always zero has a zero row; the 1 on its diagonal separates it from
+    the others, so its weights get no say in anybody's compensation.
+    """
+    result = matrix.clone()
+    diagonal = result.diagonal(dim1=-2, dim2=-1)
+    ridge = damping * diagonal.mean(-1, keepdim=True)
+    diagonal += torch.where(diagonal == 0, torch.ones_like(diagonal), ridge)
+    return result
+
+
+def inverse_cholesky(matrix: torch.Tensor, damping: float) -> torch.Tensor:
+    """Return the upper factor U with ``U.T @ U`` the inverse of the damped matrix.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (..., n, n)
+        Symmetric, positive semi-definite.
+    damping : float
+        Relative ridge, see :func:`damped`; raised tenfold, up to three times, while the
+        factorisation fails.
+
+    Returns
+    -------
+    Tensor of shape (..., n, n)
+        Upper triangular.
+
+    Raises
+    ------
+    NumericalError
+        If the matrix is not positive definite even with a thousandfold ridge.
+
+    Notes
+    -----
+    Factoring the matrix with its order reversed gives ``H = R R^T`` with R upper
+    triangular, hence ``U = R^-1``: one factorisation and one triangular inverse, where
+    inverting and factoring again would lose accuracy twice.
+    """
+    for attempt in range(4):
+        ridge = max(damping, 1e-6) * 10**attempt if attempt else damping
+        factor, info = torch.linalg.cholesky_ex(damped(matrix, ridge).flip(-1, -2))
+        if not bool((info != 0).any()):
+            upper = factor.flip(-1, -2)
+            del factor
+            inverse = torch.zeros_like(upper)
+            inverse.diagonal(dim1=-2, dim2=-1).fill_(1)
+            torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
+            return inverse
+    raise NumericalError(
+        f"the second moment of the inputs is not positive definite even with damping {ridge:g}; "
+        "calibrate with more tokens or raise the damping"
+    )

@@ -1,0 +1,95 @@
+"""What every pattern is."""
+
+from __future__ import annotations
+
+__all__ = ["Pattern"]
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from ...core.errors import LayerError
+
+
+class Pattern(ABC):
+    """Base class of patterns.
+
+    Attributes
+    ----------
+    density : float or None
+        The density that the pattern itself implies, such as 0.5 for 2:4.
+    column_step : int or None
+        The choice may be made separately in column blocks whose width is a multiple of
+        this; None when it needs every column at once.
+    swap_width : int or None
+        Within this many aligned columns a kept and a removed weight of one row may trade
+        places; 0 means the whole row, None that no trade is allowed.
+    """
+
+    density: float | None = None
+    column_step: int | None = 1
+    swap_width: int | None = 0
+
+    @abstractmethod
+    def quantum(self, shape: Sequence[int]) -> int:
+        """Return the smallest step, in weights, between two allowed counts.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Matrix shape (..., rows, columns).
+
+        Returns
+        -------
+        int
+            Every allowed count is a multiple of it.
+
+        Raises
+        ------
+        LayerError
+            If no mask of this pattern fits the shape.
+        """
+
+    @abstractmethod
+    def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
+        """Return the allowed mask with `keep` entries and the greatest total score.
+
+        Parameters
+        ----------
+        score : Tensor of shape (..., rows, columns)
+            Larger = keep; no NaN.
+        keep : int
+            A multiple of :meth:`quantum`, from 0 to the number of entries.
+
+        Returns
+        -------
+        Tensor of bool
+            Same shape as `score`.
+        """
+
+    def count(self, shape: Sequence[int], density: float) -> int:
+        """Return the allowed count nearest to `density` times the number of entries."""
+        quantum = self.quantum(shape)
+        return quantum * math.floor(density * math.prod(shape) / quantum + 0.5)
+
+    @property
+    @abstractmethod
+    def spec(self) -> str:
+        """Its text, as :func:`~thresher.parts.patterns.spec.parse` reads it."""
+
+
+def as_mask(mask: object) -> torch.Tensor:
+    """Return the mask that :func:`~thresher.core.top_k.top_k_mask` made of a tensor."""
+    assert isinstance(mask, torch.Tensor)
+    return mask
+
+
+def require_multiple(size: int, step: int, what: str, who: str) -> None:
+    """Raise :class:`LayerError` unless `step` divides the number of inputs or outputs."""
+    if size % step:
+        raise LayerError(
+            f"{who} needs a number of {what} divisible by {step}, and there are {size}; "
+            "exclude the layer or choose another pattern"
+        )

@@ -1,0 +1,311 @@
+"""Scores: what matters? A map from (weight, statistics) to a tensor, larger meaning keep.
+
+Scores see a weight as a matrix of shape (..., rows, columns), rows being outputs and
+columns inputs (convolutions are unfolded), and compose by arithmetic:
+``Magnitude() * InputNorm()`` is Wanda's score.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "OBS",
+    "Fisher",
+    "Gradient",
+    "InputNorm",
+    "Magnitude",
+    "Power",
+    "Product",
+    "Random",
+    "Scaled",
+    "Score",
+    "Sum",
+    "Taylor",
+    "Wanda",
+    "outlier_ratio",
+    "parse",
+]
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..core.errors import OptionError, nearest
+from .statistics import Statistics
+
+
+class Score(ABC):
+    """Base class of scores.
+
+    Attributes
+    ----------
+    needs : frozenset of str
+        The statistics that must be collected before scoring.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Score every weight.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (..., rows, columns)
+            Float32 weights, or a slice of their columns.
+        statistics : Statistics
+            Of the same columns.
+
+        Returns
+        -------
+        Tensor of shape (..., rows, columns)
+            Non-negative importance, larger = keep.
+        """
+
+    def __mul__(self, other: Score | float) -> Score:
+        return Product(self, other) if isinstance(other, Score) else Scaled(self, other)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Score) -> Score:
+        return Sum(self, other)
+
+    def __pow__(self, exponent: float) -> Score:
+        return Power(self, exponent)
+
+
+@dataclass(frozen=True)
+class _Pair(Score):
+    """Two scores that are combined entry by entry."""
+
+    left: Score
+    right: Score
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Union of both scores' needs."""
+        return self.left.needs | self.right.needs
+
+
+class Product(_Pair):
+    """Entry-wise product of two scores."""
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Multiply both scores."""
+        return self.left(weight, statistics) * self.right(weight, statistics)
+
+    def __repr__(self) -> str:
+        return f"{self.left!r} * {self.right!r}"
+
+
+class Sum(_Pair):
+    """Entry-wise sum of two scores."""
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Add both scores."""
+        return self.left(weight, statistics) + self.right(weight, statistics)
+
+    def __repr__(self) -> str:
+        return f"({self.left!r} + {self.right!r})"
+
+
+@dataclass(frozen=True)
+class _WithConstant(Score):
+    """A score combined with a number."""
+
+    score: Score
+    constant: float
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Needs of the score."""
+        return self.score.needs
+
+
+class Scaled(_WithConstant):
+    """A score times a constant."""
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Scale the score."""
+        return self.constant * self.score(weight, statistics)
+
+    def __repr__(self) -> str:
+        return f"{self.constant} * {self.score!r}"
+
+
+class Power(_WithConstant):
+    """A score raised to a power."""
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Raise the score."""
+        return self.score(weight, statistics) ** self.constant
+
+    def __repr__(self) -> str:
+        return f"({self.score!r}) ** {self.constant}"
+
+
+@dataclass(frozen=True)
+class Magnitude(Score):
+    """Absolute value of the weight."""
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``|w|``."""
+        return weight.abs()
+
+
+@dataclass(frozen=True)
+class Random(Score):
+    """Uniform random numbers: the baseline that any score must beat.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        With the layer's name it fixes the numbers, whatever the order of layers.
+    """
+
+    seed: int = 0
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return numbers in [0, 1); those of a column do not depend on what else is asked for."""
+        generator = torch.Generator().manual_seed(
+            zlib.crc32(f"{self.seed}/{statistics.name}".encode())
+        )
+        *rows, columns = weight.shape
+        # Column after column, so that a view skips what comes before it.
+        numbers = torch.rand(statistics.start + columns, *rows, generator=generator)
+        return numbers[statistics.start :].movedim(0, -1).to(weight.device)
+
+
+@dataclass(frozen=True)
+class InputNorm(Score):
+    """Root mean square of the input that a weight multiplies."""
+
+    needs = frozenset({"norm"})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return the norm of each column's input, the same for every row."""
+        return statistics.norm.unsqueeze(-2).to(weight.device).expand_as(weight)
+
+
+@dataclass(frozen=True)
+class Gradient(Score):
+    """Absolute value of the mean gradient of the loss."""
+
+    needs = frozenset({"gradient"})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``|E[g]|``."""
+        return statistics.gradient.abs()
+
+
+@dataclass(frozen=True)
+class Fisher(Score):
+    """Increase of the loss by removing a weight, under the diagonal empirical Fisher.
+
+    References
+    ----------
+    Theis et al., Faster gaze prediction with dense networks and Fisher pruning (2018), eq. 7.
+    """
+
+    needs = frozenset({"squared_gradient"})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``w^2 E[g^2] / 2``."""
+        return weight.square() * statistics.squared_gradient / 2
+
+
+@dataclass(frozen=True)
+class OBS(Score):
+    """Optimal Brain Surgeon saliency under the second moment of the inputs.
+
+    Parameters
+    ----------
+    damping : float, default 0.01
+        Ridge relative to the mean diagonal of the second moment.
+
+    Notes
+    -----
+    With U the upper Cholesky factor of the inverse, ``U_jj^2`` is the j-th diagonal entry
+    of the inverse once columns before j are fixed, which is what a left-to-right sweep needs.
+
+    References
+    ----------
+    Frantar and Alistarh, SparseGPT (2023), section 3.2; Hassibi and Stork, Second order
+    derivatives for network pruning (1992), eq. 5.
+    """
+
+    damping: float = 0.01
+    needs = frozenset({"gram", "norm"})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``w_j^2 / U_jj^2``."""
+        factor = statistics.inverse_factor(self.damping)
+        return (weight / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).square()
+
+
+def Wanda() -> Score:
+    """Return ``Magnitude() * InputNorm()``.
+
+    References
+    ----------
+    Sun et al., A Simple and Effective Pruning Approach for Large Language Models (2023), eq. 1.
+    """
+    return Magnitude() * InputNorm()
+
+
+def Taylor() -> Score:
+    """Return ``Magnitude() * Gradient()``, the first-order change of the loss (also SNIP's score).
+
+    References
+    ----------
+    Lee et al., SNIP (2018), eq. 5; Molchanov et al., Importance Estimation for Neural
+    Network Pruning (2019), eq. 8.
+    """
+    return Magnitude() * Gradient()
+
+
+def outlier_ratio(score: torch.Tensor, multiple: float = 5.0) -> float:
+    """Return the share of entries larger than `multiple` times the mean: OWL's layer statistic.
+
+    Parameters
+    ----------
+    score : Tensor
+        Any shape, non-negative.
+    multiple : float, default 5.0
+        How many means make an outlier.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    References
+    ----------
+    Yin et al., Outlier Weighed Layerwise Sparsity (2023), section 3.
+    """
+    return float((score > multiple * score.mean()).float().mean())
+
+
+_BY_NAME: dict[str, Callable[[], Score]] = {
+    "magnitude": Magnitude,
+    "random": Random,
+    "wanda": Wanda,
+    "taylor": Taylor,
+    "fisher": Fisher,
+    "obs": OBS,
+}
+
+
+def parse(name: str) -> Score:
+    """Return the score called `name`, such as ``"wanda"``.
+
+    Raises
+    ------
+    OptionError
+        If there is none; the message suggests the nearest.
+    """
+    if name.lower() not in _BY_NAME:
+        raise OptionError(f"there is no score {name!r}; {nearest(name, _BY_NAME)}")
+    return _BY_NAME[name.lower()]()

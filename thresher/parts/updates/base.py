@@ -1,0 +1,84 @@
+"""The interface of updates, and the one that changes nothing."""
+
+from __future__ import annotations
+
+__all__ = ["Keep", "Update", "parse"]
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from ...core.errors import OptionError, nearest
+from ..chooser import MaskChooser
+from ..statistics import Statistics
+
+
+class Update(ABC):
+    """Base class of updates.
+
+    Attributes
+    ----------
+    needs : frozenset of str
+        The statistics that must be collected.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def __call__(
+        self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prune a weight.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (..., rows, columns)
+            Dense float32 weights; not modified.
+        choose : MaskChooser
+            Picks the support.
+        statistics : Statistics
+            Of the layer's inputs.
+
+        Returns
+        -------
+        weight : Tensor
+            Same shape, zero wherever the mask is false.
+        mask : Tensor of bool
+            The support, with exactly ``choose.keep`` true entries.
+        """
+
+
+@dataclass(frozen=True)
+class Keep(Update):
+    """Leave the survivors as they are."""
+
+    def __call__(
+        self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Zero what was not chosen."""
+        mask = choose(weight)
+        return torch.where(mask, weight, 0), mask
+
+
+def parse(name: str | Update) -> Update:
+    """Return the update called `name`, such as ``"obs"``; an update is returned as it is.
+
+    Raises
+    ------
+    OptionError
+        If there is none; the message suggests the nearest.
+    """
+    from . import OBS, DSnoT, LeastSquares
+
+    known: dict[str, type[Update]] = {
+        "keep": Keep,
+        "obs": OBS,
+        "least-squares": LeastSquares,
+        "dsnot": DSnoT,
+    }
+    if isinstance(name, Update):
+        return name
+    if name.lower() not in known:
+        raise OptionError(f"there is no update {name!r}; {nearest(name, known)}")
+    return known[name.lower()]()

@@ -1,0 +1,1 @@
+"""Timing layouts beside dense layers, and choosing by it."""

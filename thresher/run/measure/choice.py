@@ -1,0 +1,164 @@
+"""What was measured for every layer of a model, and the layouts it gets."""
+
+from __future__ import annotations
+
+__all__ = ["DENSE", "LayerChoice", "Packing"]
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from ...core.errors import OptionError
+from ..files.stored import record_layouts
+from ..layouts.base import named_layout
+from ..packed.packable import kind_of, packable
+
+#: Name of the choice to leave a layer as it is.
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """What was measured for one layer, and the layout it gets.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer in the model.
+    shape : (int, int)
+        Of the weight's matrix: outputs, and inputs of each.
+    dtype : torch.dtype
+        Of the weight.
+    density : float
+        Fraction of weights that are not zero.
+    pattern : str
+        ``"2:4"``, ``"2:4/outputs"``, ``"blocks"``, ``"rows/columns"``, ``"shared rows"``,
+        ``"unstructured"`` or ``"none"``.
+    layout : str
+        Name of the fastest layout, or ``"dense"``.
+    dense_bytes, packed_bytes : int
+        Bytes of the weight before and after.
+    seconds : dict of str to dict of int to float
+        Least time per product, by layout and batch size.
+    noise : float
+        Of the noisiest of the layer's measurements; see
+        :class:`thresher.run.measure.timing.Comparison`.
+    reason : str
+        Why the layer stays dense; empty when it does not.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    density: float
+    pattern: str
+    layout: str
+    dense_bytes: int
+    packed_bytes: int
+    seconds: dict[str, dict[int, float]] = field(default_factory=dict)
+    noise: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The layouts chosen for a model.
+
+    Parameters
+    ----------
+    layers : list of LayerChoice
+        One for every linear layer and convolution, in the order of the model.
+    batch : tuple of int
+        Batch sizes measured.
+    machine : str
+        What the products ran on: ``"2 threads"``, or the names of the CUDA devices.
+    """
+
+    layers: list[LayerChoice]
+    batch: tuple[int, ...]
+    machine: str
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the machine was too busy for the ratios to be trusted."""
+        noises = sorted(layer.noise for layer in self.layers if layer.seconds)
+        return bool(noises) and noises[len(noises) // 2] > 0.1
+
+    def table(self, every_layer: bool = False) -> Table:
+        """Return the table that :func:`~thresher.run.pack.pack` prints.
+
+        Parameters
+        ----------
+        every_layer : bool, default False
+            Whether each layer has a row of its own. By default layers share one, with their
+            bytes and times summed, whose names differ only in numbers and whose shape, pattern
+            and layout are the same.
+        """
+        title = f"Packed on {self.machine}; times are the least of interleaved repeats"
+        table = Table(title=title)
+        table.add_column("layer", overflow="fold")  # its end is what tells layers apart
+        for heading in ("layers", "shape", "density", "pattern", "layout", "MB dense", "MB"):
+            table.add_column(heading, justify="right")
+        for size in self.batch:
+            table.add_column(f"batch {size}: dense ms", justify="right")
+            table.add_column("ms", justify="right")
+            table.add_column("ratio", justify="right")
+        groups: dict[Hashable, list[LayerChoice]] = {}
+        for layer in self.layers:
+            alike = (kind_of(layer.name), layer.shape, layer.dtype, layer.pattern, layer.layout)
+            groups.setdefault(layer.name if every_layer else alike, []).append(layer)
+        for group in groups.values():
+            table.add_row(*self._cells(group))
+        if self.noisy:
+            table.caption = (
+                "The machine was busy: the same product took different times in one run, so the "
+                "ratios are not reliable. Close other programs and pack again."
+            )
+        return table
+
+    def show(self, every_layer: bool = False) -> None:
+        """Print the table, wide: a row that wraps reads better than cells that are cut."""
+        Console(width=200, emoji=False).print(self.table(every_layer))
+
+    def _cells(self, group: list[LayerChoice]) -> list[str]:
+        """Return a row for layers of one shape, pattern and layout."""
+        first = group[0]
+        (reason, times), *_ = Counter(layer.reason for layer in group).most_common()
+        if times < len(group):
+            reason = f"mostly: {reason}"
+        cells = [
+            first.name if len(group) == 1 else kind_of(first.name),
+            str(len(group)),
+            f"{first.shape[0]} x {first.shape[1]}",
+            f"{sum(layer.density for layer in group) / len(group):.3f}",
+            first.pattern,
+            first.layout if not reason else f"{DENSE} ({reason})",
+            f"{sum(layer.dense_bytes for layer in group) / 1e6:.2f}",
+            f"{sum(layer.packed_bytes for layer in group) / 1e6:.2f}",
+        ]
+        for size in self.batch:
+            if not all(layer.seconds for layer in group):
+                cells += ["", "", ""]
+                continue
+            dense, ours = (
+                sum(layer.seconds[name][size] for layer in group) for name in (DENSE, first.layout)
+            )
+            cells += [f"{dense * 1e3:.3f}", f"{ours * 1e3:.3f}", f"{dense / ours:.2f}x"]
+        return cells
+
+    def apply(self, model: nn.Module) -> None:
+        """Replace the layers of `model` that have a layout, in place."""
+        for layer in self.layers:
+            if layer.layout == DENSE:
+                continue
+            if not layer.name:
+                raise OptionError("the model is itself a single layer; wrap it in a module")
+            dense = model.get_submodule(layer.name)
+            packed = packable(dense).packed(named_layout(layer.layout))
+            model.set_submodule(layer.name, packed.train(dense.training))
+        record_layouts(model)

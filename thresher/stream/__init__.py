@@ -1,0 +1,1 @@
+"""Sending calibration data through a model, one block after another."""
