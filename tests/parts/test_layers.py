@@ -4,7 +4,8 @@ from small_models import bert, cnn, gpt2, llama, mlp
 from torch import nn
 
 from thresher.core.errors import LayerError, NumericalError
-from thresher.parts.layers import Layer, find_layers
+from thresher.parts.coverage import find_layers
+from thresher.parts.layers import Layer
 
 CONVOLUTIONS = [
     (nn.Conv1d(4, 6, 3), (2, 4, 11)),

@@ -2,7 +2,7 @@ import torch
 from small_models import images, llama, mlp, tokens, vectors
 from torch import nn
 
-from thresher.parts.layers import find_layers
+from thresher.parts.coverage import find_layers
 from thresher.stream.blocks import call
 from thresher.stream.collect import collect_gradients, collect_inputs
 

@@ -79,7 +79,12 @@ class PruneRecord:
     calibration : dict
         What the model was calibrated on: ``source``, ``windows``, ``length``.
     layers : list of LayerRecord
-        In the model's order.
+        In the order in which they run.
+    coverage : dict
+        Numbers of ``parameters`` and of ``pruned`` ones, of those ``kept`` dense on purpose by
+        reason, and of those ``not_understood`` by name.
+    unseen : list of str
+        Layers that the calibration data never reached.
     timings : dict of str to float
         Seconds by phase, and ``total`` where phases leave out loading and writing.
     peak_bytes : int
@@ -97,6 +102,8 @@ class PruneRecord:
     density_asked: float
     calibration: dict[str, Any] = field(default_factory=dict)
     layers: list[LayerRecord] = field(default_factory=list)
+    coverage: dict[str, Any] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)

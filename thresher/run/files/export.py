@@ -15,7 +15,7 @@ from torch import nn
 
 from ...core.errors import OptionError
 from ...core.files import write_text
-from ...parts.layers import find_layers
+from ...parts.coverage import find_layers
 from .checkpoint import RECORD_FILE, Checkpoint, CheckpointWriter, copy_companions, save_tensors
 from .stored import describe_layouts
 
