@@ -23,6 +23,7 @@ from ..core.errors import CheckpointError, DataError, LayerError, OptionError
 from ..core.files import write_text
 from ..core.progress import progress_bar
 from ..parts.layers import Layer, find_layers
+from ..parts.moments import backward
 from ..parts.patterns import NM
 from ..run.files.checkpoint import CheckpointWriter
 from ..run.skeleton import Skeleton
@@ -34,7 +35,6 @@ from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
 _STATE_FILE = "progress.json"
-_GRADIENTS = frozenset({"gradient", "squared_gradient"})
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _DiskRun:
                 f"output folder {str(out)!r} exists; choose another, or overwrite it (--overwrite)"
             )
         needs = needed_statistics(recipe)
-        if needs & _GRADIENTS:
+        if backward(needs):
             raise OptionError(
                 f"{recipe.score!r} needs gradients of the whole model; prune it in memory with "
                 "thresher.prune(model, ...)"

@@ -16,6 +16,7 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
+from ..parts.moments import Moment
 from ..parts.statistics import Statistics
 from ..stream.blocks import BlockChain
 from ..stream.collect import collect_inputs
@@ -225,7 +226,7 @@ class BlockwisePruner:
         return masks, records
 
     def _statistics(
-        self, index: int, hidden: Iterable[torch.Tensor], needs: frozenset[str]
+        self, index: int, hidden: Iterable[torch.Tensor], needs: frozenset[type[Moment]]
     ) -> dict[str, Statistics]:
         layers = self._by_block[index]
 

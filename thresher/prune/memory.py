@@ -15,6 +15,7 @@ from ..core.errors import DataError, OptionError
 from ..core.progress import progress_bar
 from ..parts.calibration import embedded_text, token_windows
 from ..parts.layers import Layer, find_layers
+from ..parts.moments import Moment, backward
 from ..parts.statistics import Statistics
 from ..stream.blocks import BlockChain, call, find_blocks
 from ..stream.collect import collect_gradients
@@ -22,8 +23,6 @@ from ..stream.hidden import HiddenStates
 from .layerwise import BlockwisePruner
 from .recipe import Recipe
 from .record import PruneRecord, versions
-
-_GRADIENTS = frozenset({"gradient", "squared_gradient"})
 
 
 def prune(
@@ -141,7 +140,7 @@ def method_name(recipe: Recipe) -> str:
     return card.name if card else "recipe"
 
 
-def needed_statistics(recipe: Recipe) -> frozenset[str]:
+def needed_statistics(recipe: Recipe) -> frozenset[type[Moment]]:
     """Return everything that the recipe's parts need, its budget included."""
     surveyed = recipe.budget.score.needs if recipe.budget.score else frozenset()
     return recipe.needs | surveyed
@@ -158,8 +157,8 @@ def _prune_samples(
 ) -> None:
     chain = _chain(model, layers, samples)
     gradients: dict[str, Statistics] | None = None
-    if needed_statistics(recipe) & _GRADIENTS:
-        gradients = collect_gradients(model, layers, samples, loss or _next_token_loss)
+    if needs := backward(needed_statistics(recipe)):
+        gradients = collect_gradients(model, layers, needs, samples, loss or _next_token_loss)
     with torch.no_grad(), progress_bar(2 * len(chain.names), progress) as advance:
         pruner = BlockwisePruner(chain, layers, recipe, progress=advance)
         hidden = HiddenStates(chain.enter(samples) if samples else [])

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core.errors import NumericalError
 from ..parts.layers import Layer
+from ..parts.moments import Moment
 from ..parts.statistics import Statistics
 
 
@@ -23,8 +24,7 @@ class _Collector:
     projections; a layer called right after another with the same tensor shares its moments.
     """
 
-    def __init__(self, layers: Sequence[Layer], needs: frozenset[str]) -> None:
-        self.needs = needs
+    def __init__(self, layers: Sequence[Layer], needs: Iterable[type[Moment]]) -> None:
         self.statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
         self._leaders: dict[str, str] = {}
         self._last: tuple[torch.Tensor, Any, str] | None = None
@@ -68,7 +68,7 @@ def _version(x: torch.Tensor) -> int:
 
 
 def collect_inputs(
-    layers: Sequence[Layer], needs: Iterable[str], run: Callable[[], None]
+    layers: Sequence[Layer], needs: Iterable[type[Moment]], run: Callable[[], None]
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
 
@@ -76,7 +76,7 @@ def collect_inputs(
     ----------
     layers : sequence of Layer
         The layers to watch.
-    needs : iterable of str
+    needs : iterable of Moment classes
         See :class:`Statistics`.
     run : callable
         Runs the modules on all calibration data.
@@ -86,7 +86,7 @@ def collect_inputs(
     dict of str to Statistics
         By layer name.
     """
-    collector = _Collector(layers, frozenset(needs))
+    collector = _Collector(layers, needs)
     handles = [
         layer.module.register_forward_pre_hook(functools.partial(collector.take, layer))
         for layer in layers
@@ -103,6 +103,7 @@ def collect_inputs(
 def collect_gradients(
     model: nn.Module,
     layers: Sequence[Layer],
+    needs: Iterable[type[Moment]],
     samples: Iterable[Any],
     loss: Callable[[nn.Module, Any], torch.Tensor],
 ) -> dict[str, Statistics]:
@@ -114,6 +115,8 @@ def collect_gradients(
         The whole model, in memory.
     layers : sequence of Layer
         Whose weights to differentiate by.
+    needs : iterable of Moment classes
+        Which moments of the gradient, see :func:`~thresher.parts.moments.backward`.
     samples : iterable
         One backward pass each.
     loss : callable
@@ -124,9 +127,8 @@ def collect_gradients(
     dict of str to Statistics
         By layer name. Gradients of the model itself are left as they were.
     """
-    statistics = {
-        layer.name: Statistics(layer.name, {"gradient", "squared_gradient"}) for layer in layers
-    }
+    needs = frozenset(needs)
+    statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
     weights = [layer.weight for layer in layers]
     frozen = [weight for weight in weights if not weight.requires_grad]
     for weight in frozen:
