@@ -10,14 +10,15 @@ import pkgutil
 
 import torch
 
-import thresher.core
+import thresher.parts
 from thresher.parts import patterns, scores, updates
+from thresher.parts.moments import Moment
 from thresher.parts.statistics import Statistics
 
 
 def concrete_subclasses(base):
     """Return the classes of the package that derive from `base` and can be made."""
-    for module in pkgutil.walk_packages(thresher.core.__path__, "thresher.core."):
+    for module in pkgutil.walk_packages(thresher.parts.__path__, "thresher.parts."):
         if not module.name.rpartition(".")[2].startswith("_"):
             importlib.import_module(module.name)
     found, waiting = set(), [base]
@@ -126,7 +127,7 @@ def correlated_inputs(rows, columns, seed=0, groups=None):
 
 def full_statistics(inputs, weight, name="layer", seed=0):
     """Return statistics that hold everything any score or update may ask for."""
-    statistics = Statistics(name, {"norm", "gram", "gradient", "squared_gradient"})
+    statistics = Statistics(name, concrete_subclasses(Moment))
     statistics.update(inputs)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(3):

@@ -73,6 +73,9 @@ def test_lamp_scores_by_hand():
     torch.testing.assert_close(found, torch.tensor([1 / 14, 4 / 13, 1.0], dtype=torch.float64))
     torch.testing.assert_close(lamp_score(torch.tensor([10.0, 20.0, 30.0])), found)
     assert lamp_score(torch.zeros(3)).tolist() == [0, 0, 0]
+    # Magnitudes 2 and 5 for 1 to 6: 4 / (4 + 4 + 3 * 25), 25 / (25 + 25).
+    thinned = lamp_score(torch.tensor([2.0, 5.0]), stands_for=3)
+    torch.testing.assert_close(thinned, torch.tensor([4 / 83, 1 / 2], dtype=torch.float64))
 
 
 def test_lamp_by_hand():
@@ -86,6 +89,32 @@ def test_lamp_by_hand():
 def test_lamp_empties_no_layer():
     assert all(share > 0 for share in LAMP()(layers(), 0.01))
     assert min(Global()(layers(), 0.01)) == 0
+
+
+def test_large_layers_count_by_their_size():
+    # Of 3/4 of all weights the layer of larger scores takes 1/2, and leaves 1/4 of twice as many.
+    size = budgets.SUMMARY_SIZE
+    small = summarise("small", (size,), 0, torch.linspace(2, 3, size))
+    large = summarise("large", (2, size), 1, torch.linspace(0, 1, 2 * size))
+    assert Global()([small, large], 0.5) == [1.0, pytest.approx(0.25, abs=1e-4)]
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5])
+def test_lamp_of_thinned_scores_is_that_of_all(density):
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.randn(n, n, generator=generator).abs() for n in (600, 256, 64)]
+    exact = [lamp_score(score.flatten().sort().values) for score in scores]
+    count = sum(score.numel() for score in scores)
+    bound = torch.cat(exact).topk(round(density * count)).values[-1]
+    expected = [float((lamp >= bound).double().mean()) for lamp in exact]
+    found = [summarise(str(i), score.shape, i, score) for i, score in enumerate(scores)]
+    assert LAMP()(found, density) == pytest.approx(expected, abs=1e-3)
+
+
+@ALL
+def test_the_weighted_mean_is_the_density_of_large_layers_too(budget):
+    summaries = layers([(300, 400), (8, 16), (200, 450)], heavy=False)
+    assert mean_density(budget(summaries, 0.3), summaries) == pytest.approx(0.3, abs=1e-4)
 
 
 def test_erk_by_hand():
@@ -123,6 +152,13 @@ def test_owl_by_hand():
     assert shares == [pytest.approx(0.42), pytest.approx(0.5), pytest.approx(0.58)]
 
 
+def test_owl_weighs_the_layers_of_a_block_by_their_size():
+    # Mean (90 * 1 + 10 * 20) / 100 = 2.9, of which 5 leave 10 outliers of 100; then none.
+    scores = [torch.ones(90), torch.full((10,), 20.0), torch.ones(100)]
+    found = [summarise(str(i), s.shape, i // 2, s) for i, s in enumerate(scores)]
+    assert OWL(multiple=5, spread=0.08)(found, 0.5) == pytest.approx([0.58, 0.58, 0.42])
+
+
 def test_owl_gives_a_block_one_density_and_none_when_all_are_alike():
     shares = OWL()(layers(), 0.5)
     assert shares[0] == shares[1]
@@ -139,6 +175,9 @@ def test_summaries_thin_evenly():
     for q in (0.1, 0.5, 0.9):
         place = int(q * budgets.SUMMARY_SIZE)
         assert float(summary.quantiles[place]) == pytest.approx(q, abs=0.01)
+    # Five scores for each place, of which the third stands for all.
+    score = torch.arange(5.0 * budgets.SUMMARY_SIZE)
+    assert torch.equal(summarise("layer", score.shape, 0, score).quantiles, score[2::5])
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, _ in pattern_cases()], ids=str)
@@ -157,6 +196,11 @@ def test_allotted_counts_are_allowed_and_add_up(pattern, density):
         assert count % quantum == 0
         assert 0 <= count <= size
     assert abs(sum(counts) - density * sum(sizes)) <= max(quanta) / 2 + 0.5
+
+
+def test_the_largest_remainder_is_rounded_up():
+    shares = [0.31, 0.38, 0.31]
+    assert allot(patterns.Unstructured(), [(1, 10)] * 3, shares, 1 / 3) == [3, 4, 3]
 
 
 @pytest.mark.parametrize("error", [-0.03, 0.03])

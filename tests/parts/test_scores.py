@@ -3,7 +3,7 @@ import torch
 from part_examples import SCORES, correlated_inputs, full_statistics, instances
 
 from thresher.core.errors import OptionError
-from thresher.parts import scores
+from thresher.parts import moments, scores
 from thresher.parts.statistics import Statistics
 
 ALL = pytest.mark.parametrize("score", instances(scores.Score, SCORES), ids=repr)
@@ -51,7 +51,7 @@ def test_needs_are_enough(score):
     inputs = correlated_inputs(64, 12)
     statistics = Statistics("layer", score.needs)
     statistics.update(inputs)
-    if score.needs & {"gradient", "squared_gradient"}:
+    if moments.backward(score.needs):
         statistics.adopt_gradients(everything)
     torch.testing.assert_close(score(weight, statistics), score(weight, everything))
 
@@ -69,8 +69,8 @@ def test_arithmetic():
         (a * b + 2 * a, x * y + 2 * x),
     ]:
         torch.testing.assert_close(made(weight, statistics), expected)
-        assert made.needs <= {"norm"}
-    assert (a * b).needs == {"norm"}
+        assert made.needs <= {moments.Norm}
+    assert (a * b).needs == {moments.Norm}
 
 
 def test_formulas():
@@ -78,16 +78,16 @@ def test_formulas():
     inputs = correlated_inputs(64, 12)
     wanda = weight.abs() * inputs.square().mean(0).sqrt()
     torch.testing.assert_close(scores.Wanda()(weight, statistics), wanda)
-    taylor = (weight * statistics.gradient).abs()
+    taylor = (weight * statistics[moments.Gradient].value).abs()
     torch.testing.assert_close(scores.Taylor()(weight, statistics), taylor)
-    fisher = 0.5 * weight**2 * statistics.squared_gradient
+    fisher = 0.5 * weight**2 * statistics[moments.SquaredGradient].value
     torch.testing.assert_close(scores.Fisher()(weight, statistics), fisher)
 
 
 def test_obs_saliency_is_the_loss_of_removing_the_first_column():
     # Of the first column nothing to the left is fixed: w^2 / [H^-1]_00 in full (OBS eq. 5).
     weight, statistics = example(None)
-    hessian = statistics.gram.double()
+    hessian = statistics[moments.Gram].value.double()
     hessian += 0.01 * hessian.diagonal().mean() * torch.eye(12, dtype=torch.float64)
     expected = weight[:, 0].double() ** 2 / torch.linalg.inv(hessian)[0, 0]
     found = scores.OBS()(weight, statistics)[:, 0]
@@ -117,5 +117,5 @@ def test_names():
 
 
 def test_what_was_not_collected_is_named():
-    with pytest.raises(OptionError, match=r"'norm'.*'layer'.*was not collected"):
+    with pytest.raises(OptionError, match=r"'Norm'.*'layer'.*was not collected"):
         scores.InputNorm()(torch.ones(2, 2), Statistics("layer"))

@@ -6,6 +6,7 @@ from part_examples import UPDATES, correlated_inputs, full_statistics, instances
 from thresher.core.errors import LayerError, NumericalError, OptionError
 from thresher.parts import patterns, scores, updates
 from thresher.parts.chooser import MaskChooser
+from thresher.parts.moments import Gram, Norm
 from thresher.parts.updates.obs import _sweep
 
 ALL = pytest.mark.parametrize("update", instances(updates.Update, UPDATES), ids=repr)
@@ -135,7 +136,7 @@ def reference_obs(weight, mask, gram, damping):
 def test_obs_equals_the_formula_in_float64(block_size):
     weight, choose, statistics, _ = problem(patterns.Unstructured("row"), score=scores.Random())
     pruned, mask = updates.OBS(block_size=block_size)(weight, choose, statistics)
-    expected = reference_obs(weight.numpy(), mask.numpy(), statistics.gram.numpy(), 0.01)
+    expected = reference_obs(weight.numpy(), mask.numpy(), statistics[Gram].value.numpy(), 0.01)
     np.testing.assert_allclose(pruned.numpy(), expected, rtol=2e-3, atol=2e-4)
 
 
@@ -164,7 +165,7 @@ def test_obs_chooses_every_group_after_the_errors_before_it(n, m):
     weight, choose, statistics, _ = problem(patterns.NM(n, m), score=scores.OBS(), density=n / m)
     pruned, mask = updates.OBS()(weight, choose, statistics)
     expected, support = reference_sparsegpt(
-        weight.numpy(), statistics.gram.numpy(), n, m, damping=0.01
+        weight.numpy(), statistics[Gram].value.numpy(), n, m, damping=0.01
     )
     np.testing.assert_array_equal(mask.numpy(), support)
     np.testing.assert_allclose(pruned.numpy(), expected, rtol=2e-3, atol=2e-4)
@@ -191,7 +192,7 @@ def test_least_squares_refits_the_support_of_another_update():
 
 def test_the_compiled_sweep_equals_the_tensor_sweep():
     weight, choose, statistics, _ = problem(rows=16)
-    factor = statistics.inverse_factor(0.01)
+    factor = statistics[Gram].inverse_factor(0.01)
     mask = choose(weight)
     compiled, batched = weight.clone(), weight.clone().unsqueeze(0)
     errors = _sweep(compiled, mask, factor)
@@ -202,7 +203,7 @@ def test_the_compiled_sweep_equals_the_tensor_sweep():
 
 def test_the_compiled_sweep_takes_strided_blocks():
     weight, choose, statistics, _ = problem(rows=16)
-    factor, mask = statistics.inverse_factor(0.01), choose(weight)
+    factor, mask = statistics[Gram].inverse_factor(0.01), choose(weight)
     view, copy = weight.clone(), weight[:, 4:12].clone()
     errors = _sweep(view[:, 4:12], mask[:, 4:12], factor[4:12, 4:12])
     expected = _sweep(copy, mask[:, 4:12], factor[4:12, 4:12].contiguous())
@@ -221,10 +222,45 @@ def test_dsnot_lowers_the_expected_error_and_keeps_every_rows_count(pattern, sco
     assert torch.equal(before.sum(-1), after.sum(-1))
     # Weights themselves never change.
     assert torch.equal(pruned, torch.where(after, weight, 0))
-    contribution = weight * statistics.mean
+    contribution = weight * statistics[Norm].mean
     error = [torch.where(mask, 0, contribution).sum(-1).abs() for mask in (before, after)]
     assert bool((error[1] <= error[0] + 1e-5).all())
     assert float(error[1].sum()) < float(error[0].sum())
+
+
+def swapped(scale=1.0, **options):
+    """Return which columns of one row DSnoT keeps, of which the first three are chosen."""
+    mean = torch.tensor([0.4, 0.2, 1.0, 1.0, 0.5, 0.1])
+    deviation = torch.tensor([1.0, 2.0, 0.1, 2.0, 0.5, 1.0])
+    weight = scale * torch.tensor([[-1.0, -0.5, 0.1, 1.0, 1.0, 1.0]])
+    statistics = full_statistics(torch.stack([mean - deviation, mean + deviation]), weight)
+    first = fixed(torch.tensor([[1, 1, 1, 0, 0, 0]]))
+    choose = MaskChooser(first, patterns.Unstructured("row"), 3, statistics, (1, 6))
+    _, mask = updates.DSnoT(**options)(weight, choose, statistics)
+    return mask[0].nonzero().flatten().tolist()
+
+
+def test_dsnot_swaps_by_hand():
+    # Contributions -0.4, -0.1, 0.1 are kept and 1, 0.5, 0.1 removed: an error of 1.6. Of the
+    # removed, mean over variance is largest at 4; of the kept that lower the error, Wanda's
+    # score is smallest at 1. That leaves an error of 1.6 - 0.5 - 0.1.
+    assert swapped(cycles=1) == [0, 2, 4]
+    # Then 3 for 0, and 1.0 - 1 - 0.4; then 0 for 2, and -0.4 + 0.4 + 0.1.
+    assert swapped(cycles=2) == [2, 3, 4]
+    assert swapped(cycles=3) == [0, 3, 4]
+    # Reviving 2 would take the removal of 0, which leaves a larger error than 0.1.
+    assert swapped(cycles=50) == [0, 3, 4]
+
+
+def test_dsnot_looks_at_the_threshold_before_every_swap():
+    assert swapped(threshold=1.7) == [0, 1, 2]
+    assert swapped(threshold=0.5) == [2, 3, 4]
+
+
+def test_dsnot_compares_the_authors_threshold_with_sums_over_a_sequence():
+    # Errors of 1.6e-3 and 3.2e-5 per token are 3.3 and 0.07 over 2048 tokens.
+    assert swapped(1e-3) == [0, 3, 4]
+    assert swapped(2e-5) == [0, 1, 2]
 
 
 def test_dsnot_leaves_rows_below_the_threshold_alone():

@@ -3,7 +3,8 @@
 import torch
 from model_folders import tiny_llama
 
-from thresher.parts.coverage import find_layers
+from thresher.parts.layers import find_layers
+from thresher.parts.moments import Gram
 from thresher.prune.layerwise import BlockwisePruner
 from thresher.prune.memory import as_recipe
 from thresher.stream.blocks import find_blocks
@@ -18,7 +19,7 @@ def grams(autocast):
     pruner = BlockwisePruner(chain, find_layers(model), recipe, autocast=autocast)
     hidden = HiddenStates(chain.enter(samples))
     found = pruner._statistics(0, hidden, recipe.needs)
-    return {name: statistics.gram for name, statistics in found.items()}
+    return {name: statistics[Gram].value for name, statistics in found.items()}
 
 
 def test_second_moments_under_autocast_are_summed_in_float32():

@@ -2,17 +2,18 @@ import torch
 from small_models import images, llama, mlp, tokens, vectors
 from torch import nn
 
-from thresher.parts.coverage import find_layers
+from thresher.parts.layers import find_layers
+from thresher.parts.moments import Gradient, Gram, Norm, SquaredGradient
 from thresher.stream.blocks import call
 from thresher.stream.collect import collect_gradients, collect_inputs
 
 
 def test_inputs_are_those_the_layers_were_given():
     model, x = mlp(), vectors()
-    found = collect_inputs(find_layers(model), {"norm", "gram"}, lambda: model(x))
-    torch.testing.assert_close(found["0"].mean, x.mean(0))
+    found = collect_inputs(find_layers(model), {Norm, Gram}, lambda: model(x))
+    torch.testing.assert_close(found["0"][Norm].mean, x.mean(0))
     hidden = model[:2](x).detach()
-    torch.testing.assert_close(found["2"].gram, hidden.T @ hidden / len(x))
+    torch.testing.assert_close(found["2"][Gram].value, hidden.T @ hidden / len(x))
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
@@ -20,11 +21,11 @@ def test_layers_with_the_same_input_share_moments():
     model = llama()
     layers = find_layers(model)
     found = collect_inputs(
-        layers, {"gram"}, lambda: [call(model, {"input_ids": row[None]}) for row in tokens()]
+        layers, {Gram}, lambda: [call(model, {"input_ids": row[None]}) for row in tokens()]
     )
     attention = "model.layers.1.self_attn"
-    assert found[f"{attention}.q_proj"].gram is not None
-    q, k = found[f"{attention}.q_proj"].gram, found[f"{attention}.k_proj"].gram
+    assert found[f"{attention}.q_proj"][Gram].value is not None
+    q, k = found[f"{attention}.q_proj"][Gram].value, found[f"{attention}.k_proj"][Gram].value
     assert q.data_ptr() == k.data_ptr()
     assert found[f"{attention}.k_proj"].name == f"{attention}.k_proj"
 
@@ -43,9 +44,9 @@ class ChangedInPlace(nn.Module):
 
 def test_an_input_changed_in_place_is_another_input():
     model, x = ChangedInPlace(), vectors()
-    found = collect_inputs(find_layers(model), {"norm"}, lambda: model(x))
-    torch.testing.assert_close(found["first"].mean, x.mean(0))
-    torch.testing.assert_close(found["second"].mean, 3 * x.mean(0))
+    found = collect_inputs(find_layers(model), {Norm}, lambda: model(x))
+    torch.testing.assert_close(found["first"][Norm].mean, x.mean(0))
+    torch.testing.assert_close(found["second"][Norm].mean, 3 * x.mean(0))
 
 
 class TwoReadings(nn.Module):
@@ -60,9 +61,9 @@ class TwoReadings(nn.Module):
 
 def test_convolutions_that_read_one_input_differently_share_nothing():
     model, x = TwoReadings(), images()
-    found = collect_inputs(find_layers(model), {"gram"}, lambda: model(x))
-    assert found["wide"].gram.shape == (75, 75)
-    assert found["narrow"].gram.shape == (3, 3)
+    found = collect_inputs(find_layers(model), {Gram}, lambda: model(x))
+    assert found["wide"][Gram].value.shape == (75, 75)
+    assert found["narrow"][Gram].value.shape == (3, 3)
 
 
 def test_gradients_are_those_of_autograd():
@@ -74,11 +75,11 @@ def test_gradients_are_those_of_autograd():
         return model(sample).square().mean()
 
     model[0].weight.requires_grad_(False)
-    found = collect_gradients(model, layers, samples, loss)
+    found = collect_gradients(model, layers, {Gradient, SquaredGradient}, samples, loss)
     assert not model[0].weight.requires_grad
     assert all(p.grad is None for p in model.parameters())
     model[0].weight.requires_grad_(True)
     gradients = [torch.autograd.grad(loss(model, s), model[2].weight)[0] for s in samples]
-    torch.testing.assert_close(found["2"].gradient, torch.stack(gradients).mean(0))
+    torch.testing.assert_close(found["2"][Gradient].value, torch.stack(gradients).mean(0))
     squared = torch.stack(gradients).square().mean(0)
-    torch.testing.assert_close(found["2"].squared_gradient, squared)
+    torch.testing.assert_close(found["2"][SquaredGradient].value, squared)

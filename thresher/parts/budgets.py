@@ -163,27 +163,34 @@ class LAMP(Budget):
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return each layer's share of the globally largest LAMP scores, never zero."""
-        lamp = [lamp_score(_quantiles(layer)) for layer in layers]
+        lamp = [
+            lamp_score(quantiles, layer.size / quantiles.numel())
+            for layer, quantiles in ((layer, _quantiles(layer)) for layer in layers)
+        ]
         shares = _shares_above(lamp, layers, density)
         # The largest weight of a layer has LAMP score 1, the maximum: it always survives.
         return [max(share, 1 / layer.size) for share, layer in zip(shares, layers, strict=True)]
 
 
-def lamp_score(ascending: torch.Tensor) -> torch.Tensor:
+def lamp_score(ascending: torch.Tensor, stands_for: float = 1.0) -> torch.Tensor:
     """Return ``s_u^2 / sum_{v >= u} s_v^2`` for scores `s` in ascending order.
 
     Parameters
     ----------
     ascending : Tensor of shape (n,)
         Scores such as magnitudes, smallest first.
+    stands_for : float, default 1
+        Scores of which each is the middle one, where a layer's were thinned.
 
     Returns
     -------
     Tensor of shape (n,)
-        In [0, 1]; the last is 1 unless every score is zero.
+        In [0, 1]; of scores that were not thinned, the last is 1 unless every score is zero.
     """
     squares = ascending.double().square()
-    tails = squares.flip(0).cumsum(0).flip(0)
+    larger = squares.flip(0).cumsum(0).flip(0) - squares
+    # Of the scores that an entry stands for, half are smaller than itself.
+    tails = stands_for * larger + (stands_for + 1) / 2 * squares
     return torch.where(tails > 0, squares / tails, torch.zeros_like(tails))
 
 

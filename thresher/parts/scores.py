@@ -33,19 +33,17 @@ from dataclasses import dataclass
 import torch
 
 from ..core.errors import OptionError, nearest
+from . import moments
 from .statistics import Statistics
 
 
 class Score(ABC):
-    """Base class of scores.
+    """Base class of scores."""
 
-    Attributes
-    ----------
-    needs : frozenset of str
-        The statistics that must be collected before scoring.
-    """
-
-    needs: frozenset[str] = frozenset()
+    @property
+    def needs(self) -> frozenset[type[moments.Moment]]:
+        """The moments that must be collected before scoring; none by default."""
+        return frozenset()
 
     @abstractmethod
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
@@ -84,7 +82,7 @@ class _Pair(Score):
     right: Score
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[type[moments.Moment]]:
         """Union of both scores' needs."""
         return self.left.needs | self.right.needs
 
@@ -119,7 +117,7 @@ class _WithConstant(Score):
     constant: float
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[type[moments.Moment]]:
         """Needs of the score."""
         return self.score.needs
 
@@ -182,22 +180,22 @@ class Random(Score):
 class InputNorm(Score):
     """Root mean square of the input that a weight multiplies."""
 
-    needs = frozenset({"norm"})
+    needs = frozenset({moments.Norm})
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return the norm of each column's input, the same for every row."""
-        return statistics.norm.unsqueeze(-2).to(weight.device).expand_as(weight)
+        return statistics[moments.Norm].value.unsqueeze(-2).to(weight.device).expand_as(weight)
 
 
 @dataclass(frozen=True)
 class Gradient(Score):
     """Absolute value of the mean gradient of the loss."""
 
-    needs = frozenset({"gradient"})
+    needs = frozenset({moments.Gradient})
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return ``|E[g]|``."""
-        return statistics.gradient.abs()
+        return statistics[moments.Gradient].value.abs()
 
 
 @dataclass(frozen=True)
@@ -209,11 +207,11 @@ class Fisher(Score):
     Theis et al., Faster gaze prediction with dense networks and Fisher pruning (2018), eq. 7.
     """
 
-    needs = frozenset({"squared_gradient"})
+    needs = frozenset({moments.SquaredGradient})
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return ``w^2 E[g^2] / 2``."""
-        return weight.square() * statistics.squared_gradient / 2
+        return weight.square() * statistics[moments.SquaredGradient].value / 2
 
 
 @dataclass(frozen=True)
@@ -237,11 +235,11 @@ class OBS(Score):
     """
 
     damping: float = 0.01
-    needs = frozenset({"gram", "norm"})
+    needs = frozenset({moments.Gram})
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return ``w_j^2 / U_jj^2``."""
-        factor = statistics.inverse_factor(self.damping)
+        factor = statistics[moments.Gram].inverse_factor(self.damping)
         return (weight / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).square()
 
 

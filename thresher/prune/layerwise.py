@@ -15,6 +15,7 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
+from ..parts.moments import Moment, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.collect import collect_inputs
@@ -250,16 +251,13 @@ class UnitPruner:
             return Recipe(Magnitude(), density=1.0), layer.weight.numel()
         return Recipe(Magnitude(), self.recipe.pattern, density=self.recipe.density), keep
 
-    def _is_seen(self, known: Statistics, needs: frozenset[str]) -> bool:
-        return known.tokens > 0 or not self._input_moments(needs)
+    def _is_seen(self, known: Statistics, needs: frozenset[type[Moment]]) -> bool:
+        return known.tokens > 0 or not forward(needs)
 
-    def _input_moments(self, needs: frozenset[str]) -> frozenset[str]:
-        return needs - {"gradient", "squared_gradient"}
-
-    def _statistics(self, visit: Visit, needs: frozenset[str]) -> dict[str, Statistics]:
+    def _statistics(self, visit: Visit, needs: frozenset[type[Moment]]) -> dict[str, Statistics]:
         """Return the moments of every layer's inputs, and of its gradients if there are any."""
         layers, run = visit.unit.layers, visit.run
-        if not self._input_moments(needs) or not self.stream.samples:
+        if not forward(needs) or not self.stream.samples:
             found = {layer.name: Statistics(layer.name, needs) for layer in layers}
         else:
             with self._timed("calibration"):
@@ -274,7 +272,7 @@ class UnitPruner:
         score = self.recipe.budget.score or self.recipe.score
         summaries = {}
         # Without moments of inputs there is no need to run anything.
-        stream = self.stream if self._input_moments(score.needs) else self.stream.without_samples()
+        stream = self.stream if forward(score.needs) else self.stream.without_samples()
         for visit in stream.visits():
             statistics = self._statistics(visit, score.needs)
             for layer in visit.unit.layers:

@@ -16,6 +16,7 @@ from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
 from ..parts.layers import Layer
+from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.collect import collect_gradients
 from ..stream.passes import calibrating, call
@@ -27,8 +28,6 @@ from ..stream.units import find_units
 from .layerwise import UnitPruner
 from .recipe import Recipe
 from .record import PruneRecord, versions
-
-_GRADIENTS = frozenset({"gradient", "squared_gradient"})
 
 
 def prune(
@@ -123,7 +122,7 @@ def prune(
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     gradients = _gradients(model, coverage.layers, recipe, samples, loss)
-    inputs = samples if needed_statistics(recipe) - _GRADIENTS else []
+    inputs = samples if forward(needed_moments(recipe)) else []
     with widened(model, used), torch.no_grad():
         units = find_units(model, coverage.layers)
         stream = Stream(InMemory(model), units, inputs, precision=used)
@@ -171,7 +170,7 @@ def method_name(recipe: Recipe) -> str:
     return card.name if card else "recipe"
 
 
-def needed_statistics(recipe: Recipe) -> frozenset[str]:
+def needed_moments(recipe: Recipe) -> frozenset[type[Moment]]:
     """Return everything that the recipe's parts need, its budget included."""
     surveyed = recipe.budget.score.needs if recipe.budget.score else frozenset()
     return recipe.needs | surveyed
@@ -207,17 +206,18 @@ def _gradients(
     samples: list[Any],
     loss: Callable[[nn.Module, Any], torch.Tensor] | None,
 ) -> dict[str, Statistics] | None:
-    if not needed_statistics(recipe) & _GRADIENTS:
+    needs = backward(needed_moments(recipe))
+    if not needs:
         return None
     with calibrating(model):
-        return collect_gradients(model, layers, samples, loss or _next_token_loss)
+        return collect_gradients(model, layers, needs, samples, loss or _next_token_loss)
 
 
 def _samples(
     model: nn.Module, recipe: Recipe, data: Any, tokenizer: Any, windows: int, length: int
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return model inputs, and a description of them."""
-    if not needed_statistics(recipe):
+    if not needed_moments(recipe):
         return [], {"source": "none"}
     if data is None and not hasattr(model, "get_input_embeddings"):
         raise DataError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..core.errors import OptionError
 from ..parts import budgets, patterns, updates
 from ..parts.budgets import Budget, Uniform
+from ..parts.moments import Moment
 from ..parts.patterns import Pattern, Unstructured
 from ..parts.scores import Score
 from ..parts.updates import Keep, Update
@@ -40,7 +41,7 @@ class Recipe:
 
     Examples
     --------
-    >>> from thresher.core import scores, patterns
+    >>> from thresher.parts import scores, patterns
     >>> Recipe(scores.Wanda(), patterns.NM(2, 4)).target
     0.5
     """
@@ -75,8 +76,8 @@ class Recipe:
         return density
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The statistics that score and update need."""
+    def needs(self) -> frozenset[type[Moment]]:
+        """The moments that score and update need."""
         return self.score.needs | self.update.needs
 
     def with_options(

@@ -15,12 +15,16 @@ from torch import nn
 from ..core.errors import DataError
 from ..parts.forms import Kernel
 from ..parts.layers import Layer
+from ..parts.moments import Moment
 from ..parts.statistics import Statistics
 from .products import watching_products
 
 
 def collect_inputs(
-    model: nn.Module, layers: Sequence[Layer], needs: Iterable[str], run: Callable[[], None]
+    model: nn.Module,
+    layers: Sequence[Layer],
+    needs: Iterable[type[Moment]],
+    run: Callable[[], None],
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
 
@@ -34,7 +38,7 @@ def collect_inputs(
         What the layers are part of.
     layers : sequence of Layer
         The layers to watch.
-    needs : iterable of str
+    needs : iterable of Moment classes
         See :class:`Statistics`.
     run : callable
         Runs the modules on all calibration data, the same whenever it is called.
@@ -61,7 +65,7 @@ def _collect(
     model: nn.Module,
     called: Sequence[Layer],
     others: Sequence[Layer],
-    needs: frozenset[str],
+    needs: frozenset[type[Moment]],
     run: Callable[[], None],
     *,
     share: bool,
@@ -84,7 +88,9 @@ class _Collector:
     projections; a layer called right after another with the same tensor shares its moments.
     """
 
-    def __init__(self, layers: Sequence[Layer], needs: frozenset[str], share: bool) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], needs: frozenset[type[Moment]], share: bool
+    ) -> None:
         self.statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
         self._share = share
         self._leaders: dict[str, str] = {}
@@ -171,6 +177,7 @@ def _version(x: torch.Tensor) -> int:
 def collect_gradients(
     model: nn.Module,
     layers: Sequence[Layer],
+    needs: Iterable[type[Moment]],
     samples: Iterable[Any],
     loss: Callable[[nn.Module, Any], torch.Tensor],
 ) -> dict[str, Statistics]:
@@ -182,6 +189,8 @@ def collect_gradients(
         The whole model, in memory.
     layers : sequence of Layer
         Whose weights to differentiate by.
+    needs : iterable of Moment classes
+        Those of gradients.
     samples : iterable
         One backward pass each.
     loss : callable
@@ -192,9 +201,8 @@ def collect_gradients(
     dict of str to Statistics
         By layer name. Gradients of the model itself are left as they were.
     """
-    statistics = {
-        layer.name: Statistics(layer.name, {"gradient", "squared_gradient"}) for layer in layers
-    }
+    needs = frozenset(needs)
+    statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
     parameters = {layer.parameter: getattr(layer.module, layer.attribute) for layer in layers}
     frozen = [weight for weight in parameters.values() if not weight.requires_grad]
     for weight in frozen:

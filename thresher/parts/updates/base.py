@@ -11,19 +11,17 @@ import torch
 
 from ...core.errors import OptionError, nearest
 from ..chooser import MaskChooser
+from ..moments import Moment
 from ..statistics import Statistics
 
 
 class Update(ABC):
-    """Base class of updates.
+    """Base class of updates."""
 
-    Attributes
-    ----------
-    needs : frozenset of str
-        The statistics that must be collected.
-    """
-
-    needs: frozenset[str] = frozenset()
+    @property
+    def needs(self) -> frozenset[type[Moment]]:
+        """The moments that must be collected; none by default."""
+        return frozenset()
 
     @abstractmethod
     def __call__(

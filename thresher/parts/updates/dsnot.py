@@ -10,6 +10,7 @@ import torch
 
 from ...core.errors import LayerError
 from ..chooser import MaskChooser
+from ..moments import Norm
 from ..statistics import Statistics
 from .base import Update
 
@@ -22,8 +23,9 @@ class DSnoT(Update):
     ----------
     cycles : int, default 50
         Most swaps per row (the paper's T).
-    threshold : float, default 0.1
-        A row is done when the magnitude of its expected error is below this.
+    threshold : float, default 0.1 / 2048
+        A row is done when the magnitude of its expected output error per token is below this.
+        The authors' code compares 0.1 with the error summed over a sequence of 2048 tokens.
 
     Raises
     ------
@@ -44,8 +46,8 @@ class DSnoT(Update):
     """
 
     cycles: int = 50
-    threshold: float = 0.1
-    needs = frozenset({"norm"})
+    threshold: float = 0.1 / 2048
+    needs = frozenset({Norm})
 
     def __call__(
         self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
@@ -60,10 +62,11 @@ class DSnoT(Update):
         mask = choose(weight)
         columns = weight.shape[-1]
         rows = (-1, columns)
-        contribution = (weight * statistics.mean.unsqueeze(-2)).reshape(rows)
-        variance = statistics.variance.clamp(min=torch.finfo(torch.float32).tiny)
-        gain = (weight * (statistics.mean / variance).unsqueeze(-2)).reshape(rows)
-        wanda = (weight.abs() * statistics.norm.unsqueeze(-2)).reshape(rows)
+        inputs = statistics[Norm]
+        contribution = (weight * inputs.mean.unsqueeze(-2)).reshape(rows)
+        variance = inputs.variance.clamp(min=torch.finfo(torch.float32).tiny)
+        gain = (weight * (inputs.mean / variance).unsqueeze(-2)).reshape(rows)
+        wanda = (weight.abs() * inputs.value.unsqueeze(-2)).reshape(rows)
         refined = _swap(
             mask.reshape(rows).clone(), contribution, gain, wanda, width or columns, self
         )

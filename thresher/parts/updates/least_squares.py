@@ -11,6 +11,7 @@ import torch
 from ...core.errors import NumericalError
 from ..chooser import MaskChooser
 from ..linalg import damped
+from ..moments import Gram, Moment
 from ..statistics import Statistics
 from .base import Keep, Update
 
@@ -41,16 +42,16 @@ class LeastSquares(Update):
     support: Update = Keep()
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[type[Moment]]:
         """The second moment, and what `support` needs."""
-        return self.support.needs | {"gram", "norm"}
+        return self.support.needs | {Gram}
 
     def __call__(
         self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Find the support, then solve every row on it."""
         _, mask = self.support(weight, choose, statistics)
-        hessian = damped(statistics.gram, self.damping)
+        hessian = damped(statistics[Gram].value, self.damping)
         if weight.dim() == 2:
             return _refit(weight, mask, hessian), mask
         flat = zip(weight.flatten(0, -3), mask.flatten(0, -3), hessian.flatten(0, -3), strict=True)

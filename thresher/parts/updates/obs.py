@@ -10,6 +10,7 @@ import torch
 
 from ...core._core import obs_sweep
 from ..chooser import MaskChooser
+from ..moments import Gram
 from ..statistics import Statistics
 from .base import Update
 
@@ -36,15 +37,17 @@ class OBS(Update):
 
     damping: float = 0.01
     block_size: int = 128
-    needs = frozenset({"gram", "norm"})
+    needs = frozenset({Gram})
 
     def __call__(
         self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sweep the columns; see :class:`Update` for the shapes."""
-        factor = statistics.inverse_factor(self.damping)
+        gram = statistics[Gram]
+        factor = gram.inverse_factor(self.damping)
         # An input that is always zero cannot matter; its weights compete as zeros.
-        current = weight.masked_fill((statistics.norm == 0).unsqueeze(-2), 0)
+        idle = gram.value.diagonal(dim1=-2, dim2=-1) == 0
+        current = weight.masked_fill(idle.unsqueeze(-2), 0)
         columns = current.shape[-1]
         step = choose.pattern.column_step
         fixed = choose(current) if step is None else None
