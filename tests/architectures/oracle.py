@@ -153,7 +153,8 @@ def matrices(model: nn.Module, seen: Seen) -> list[str]:
 def units(model: nn.Module, names: Iterable[str]) -> list[list[str]]:
     """Part parameters, given in the order in which they run, into what is pruned at once.
 
-    A child of a list of modules is a unit; a layer outside all lists is one of its own.
+    A child of a list of modules is a unit; a layer outside all lists, or torch's attention, is
+    one of its own.
     """
     lists = [
         name
@@ -169,6 +170,9 @@ def units(model: nn.Module, names: Iterable[str]) -> list[list[str]]:
         )
         if outer is None:
             unit = name.rpartition(".")[0]
+            above = unit.rpartition(".")[0]
+            if isinstance(model.get_submodule(above), nn.MultiheadAttention):
+                unit = above  # its output projection is never called by itself
         else:
             prefix = f"{outer}.".lstrip(".")
             unit = prefix + name[len(prefix) :].partition(".")[0]

@@ -21,8 +21,9 @@ from ..parts.statistics import Statistics
 from ..stream.collect import collect_gradients
 from ..stream.passes import calibrating, call
 from ..stream.precision import Precision, widened
+from ..stream.products import as_used
 from ..stream.samples import as_samples
-from ..stream.source import InMemory
+from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
 from .layerwise import UnitPruner
@@ -124,8 +125,10 @@ def prune(
     gradients = _gradients(model, coverage.layers, recipe, samples, loss)
     inputs = samples if forward(needed_moments(recipe)) else []
     with widened(model, used), torch.no_grad():
+        source = InMemory(model)
+        coverage.layers = in_use(source, coverage.layers, inputs)
         units = find_units(model, coverage.layers)
-        stream = Stream(InMemory(model), units, inputs, precision=used)
+        stream = Stream(source, units, inputs, precision=used)
         with progress_bar(len(units), progress) as advance:
             pruner = UnitPruner(
                 stream,
@@ -187,6 +190,15 @@ def new_record(model: str, recipe: Recipe) -> PruneRecord:
         calibration={"source": "none"},
         versions=versions(),
     )
+
+
+def in_use(source: Source, layers: list[Layer], samples: Sequence[Any]) -> list[Layer]:
+    """Return layers as the first sample's pass multiplies them."""
+    if not samples or all(layer.users for layer in layers):
+        return layers
+    model, units = source.model, find_units(source.model, layers)
+    with calibrating(model), source.opened(units), source.on_demand(units):
+        return as_used(model, layers, lambda: call(model, samples[0]))
 
 
 def _check_present(layer: Layer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["collect_gradients", "collect_inputs"]
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -94,6 +95,7 @@ class _Collector:
         self.statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
         self._share = share
         self._leaders: dict[str, str] = {}
+        self._calls: Counter[str] = Counter()
         self._last: tuple[torch.Tensor, Any, str] | None = None
 
     @contextmanager
@@ -114,6 +116,7 @@ class _Collector:
         self, layer: Layer, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> None:
         given = _input(layer, args, keywords)
+        self._calls[layer.name] += 1
         reading = (_reading(layer), _version(given))
         if self._share and self._is_shared(layer, given, reading):
             return
@@ -149,6 +152,8 @@ class _Collector:
     def finish(self) -> dict[str, Statistics]:
         self._last = None
         for follower, leader in self._leaders.items():
+            if self._calls[follower] != self._calls[leader]:
+                raise _NoLongerSharedError
             self.statistics[follower] = self.statistics[leader].renamed(follower)
         return self.statistics
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["watching_products"]
+__all__ = ["as_used", "watching_products"]
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -149,3 +150,35 @@ def _memory(tensor: Any) -> int:
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
         return 0
     return tensor.untyped_storage().data_ptr()
+
+
+def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) -> list[Layer]:
+    """Return layers with the form in which the model multiplies them.
+
+    A parameter that no module of its own calls, as that of experts, may be stored as (outputs,
+    inputs) or as (inputs, outputs); only its use tells.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What the layers are part of.
+    layers : sequence of Layer
+        Those to watch.
+    run : callable
+        Sends a sample through the model.
+    """
+    bare = [layer for layer in layers if not layer.users]
+    forms = {layer.name: layer.form for layer in bare}
+    as_said: set[str] = set()
+    turned: set[str] = set()
+
+    def note(layer: Layer, rows: torch.Tensor) -> None:
+        (as_said if layer.form == forms[layer.name] else turned).add(layer.name)
+
+    with watching_products(model, [*bare, *map(_turn, bare)], note):
+        run()
+    return [_turn(layer) if layer.name in turned - as_said else layer for layer in layers]
+
+
+def _turn(layer: Layer) -> Layer:
+    return replace(layer, form=Columns() if layer.form == Rows() else Rows())

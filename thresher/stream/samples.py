@@ -95,7 +95,7 @@ def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
             f"windows of {ids.shape[-1]} tokens are longer than the {positions} positions of "
             f"{type(model).__name__}; cut them shorter (length={positions}, --length {positions})"
         )
-    known = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+    known = _vocabulary(model)
     if known is not None and ids.numel() and int(ids.max()) >= known:
         raise DataError(
             f"token {int(ids.max())} is beyond the {known} of {type(model).__name__}'s vocabulary: "
@@ -107,6 +107,17 @@ def _positions(model: nn.Module) -> int | None:
     config = getattr(model, "config", None)
     found = getattr(config, "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    ask = getattr(model, "get_input_embeddings", None)
+    try:
+        embedding = None if ask is None else ask()
+    except (NotImplementedError, AttributeError):
+        # Models of several parts, such as CLIP, have no embeddings of their own.
+        return None
+    known = getattr(embedding, "num_embeddings", None)
+    return known if isinstance(known, int) else None
 
 
 def _texts(data: Any) -> list[str] | str | None:

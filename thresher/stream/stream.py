@@ -55,7 +55,8 @@ class Stream:
         Model inputs, the same ones whenever they are iterated; none to visit the units without
         data, in the order given.
     precision : Precision, optional
-        Of forward passes, by default float32; that weights are held in a longer dtype is the source's matter.
+        Of forward passes, by default float32. That weights are held in a longer dtype is the
+        source's matter.
     spill : Path, optional
         Folder for the samples' states, which are otherwise in memory.
     order : Order, optional

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = ["Unit", "find_units"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from ..parts.layers import Layer
+
+#: Share of a list's weights from which on one child of it is the whole model in a wrapper.
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,11 @@ class Unit:
 def find_units(model: nn.Module, layers: Sequence[Layer]) -> list[Unit]:
     """Part a model's layers into units, in the model's own order.
 
-    The children of a list of blocks (``ModuleList``, ``Sequential``, ``ModuleDict``) are units:
-    first those of the list that holds the most weights, then of the next that lies apart from
-    it, and so on: an encoder's and a decoder's, a vision tower's and a language model's. A list
-    of which one child holds most of the weights, and lists of its own, gives way to those. What
-    lies in no list is a unit by itself.
+    The children of a list of modules (``ModuleList``, ``Sequential``, ``ModuleDict``) that lies
+    in no other list are units: an encoder's blocks and a decoder's, a vision tower's and a
+    language model's. A list of which one child is nearly all, as where a model is wrapped in a
+    ``Sequential``, gives way to the lists in that child. What lies in no list is a unit by
+    itself.
 
     Parameters
     ----------
@@ -83,42 +86,40 @@ def _is_within(path: str, block: str) -> bool:
     return f"{path}.".startswith(f"{block}.") if block else True
 
 
-def _block_names(modules: dict[str, nn.Module], layers: Sequence[Layer]) -> list[str]:
+def _block_names(modules: Mapping[str, nn.Module], layers: Sequence[Layer]) -> list[str]:
     """Return the paths of blocks, none of which lies in another."""
     weights = [(_path(layer), layer.weight.numel()) for layer in layers]
 
     def held(name: str) -> int:
         return sum(count for path, count in weights if _is_within(path, name))
 
-    lists = {n: held(n) for n, m in modules.items() if _is_list(m) and len(m) > 0}
-    # Of equals the outermost, which named_modules yields first.
-    order = sorted((n for n in lists if lists[n]), key=lambda n: -lists[n])
     blocks: list[str] = []
     taken: list[str] = []
-    for name in order:
-        if any(_is_within(name, t) or _is_within(t, name) for t in taken):
+    # A module comes before what it holds.
+    for name, module in modules.items():
+        if not _is_list(module) or any(_is_within(name, t) for t in taken):
             continue
-        chosen = _refined(name, modules, lists, held)
-        taken.append(chosen)
-        blocks += [child for child in _callable_children(chosen, modules) if held(child)]
+        children = list(_callable_children(name, modules))
+        if _holds_a_list(modules, [c for c in children if held(c) > _NEARLY_ALL * held(name)]):
+            continue
+        taken.append(name)
+        blocks += [child for child in children if held(child)]
     return blocks
 
 
-def _refined(name: str, modules: dict[str, nn.Module], lists: dict[str, int], held) -> str:  # type: ignore[no-untyped-def]
-    """Go down from a list to the one inside the child that holds most of its weights."""
-    heavy = [c for c in _callable_children(name, modules) if 2 * held(c) > lists[name]]
-    inside = [n for n in lists if heavy and n != name and _is_within(n, heavy[0]) and lists[n]]
-    if len(modules[name]) < 2 or not inside:  # type: ignore[arg-type]
-        return name
-    largest = max(inside, key=lambda n: lists[n])
-    return _refined(largest, modules, lists, held) if 2 * lists[largest] > lists[name] else name
+def _holds_a_list(modules: Mapping[str, nn.Module], children: Sequence[str]) -> bool:
+    return any(
+        _is_list(module) and _is_within(name, child) and name != child
+        for child in children
+        for name, module in modules.items()
+    )
 
 
 def _is_list(module: nn.Module) -> bool:
     return isinstance(module, nn.ModuleList | nn.Sequential | nn.ModuleDict)
 
 
-def _callable_children(name: str, modules: dict[str, nn.Module]) -> Iterator[str]:
+def _callable_children(name: str, modules: Mapping[str, nn.Module]) -> Iterator[str]:
     """Yield a list's children; those of children that are bare lists, which nobody calls."""
     for child, module in modules[name].named_children():
         path = f"{name}.{child}".strip(".")
