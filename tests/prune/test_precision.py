@@ -3,7 +3,7 @@
 import torch
 from model_folders import tiny_llama
 
-from thresher.parts.layers import find_layers
+from thresher.parts.coverage import find_layers
 from thresher.parts.moments import Gram
 from thresher.prune.layerwise import BlockwisePruner
 from thresher.prune.memory import as_recipe

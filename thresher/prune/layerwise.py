@@ -7,7 +7,7 @@ __all__ = ["UnitPruner", "merge_masks", "prune_layer"]
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -270,19 +270,24 @@ class UnitPruner:
     def _survey(self) -> dict[str, LayerSummary]:
         """Summarise every layer's scores on the dense model."""
         score = self.recipe.budget.score or self.recipe.score
-        summaries = {}
+        summaries: dict[str, LayerSummary] = {}
         # Without moments of inputs there is no need to run anything.
         stream = self.stream if forward(score.needs) else self.stream.without_samples()
-        for visit in stream.visits():
-            statistics = self._statistics(visit, score.needs)
-            for layer in visit.unit.layers:
-                layer.check_finite()
-                known = statistics.pop(layer.name)
-                chosen: Score = score if self._is_seen(known, score.needs) else Magnitude()
-                values = chosen(layer.matrix(), known)
-                summaries[layer.name] = summarise(
-                    layer.name, layer.weight.shape, visit.index, values
-                )
+        with closing(stream.visits()) as visits:
+            for visit in visits:
+                summaries |= self._summaries(visit, score)
+        return summaries
+
+    def _summaries(self, visit: Visit, score: Score) -> dict[str, LayerSummary]:
+        statistics = self._statistics(visit, score.needs)
+        summaries = {}
+        for layer in visit.unit.layers:
+            layer.check_finite()
+            known = statistics.pop(layer.name)
+            chosen = score if self._is_seen(known, score.needs) else Magnitude()
+            values = chosen(layer.matrix(), known)
+            shape = layer.weight.shape
+            summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries
 
     def _shapes_only(self) -> dict[str, LayerSummary]:

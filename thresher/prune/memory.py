@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["prune"]
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -140,9 +141,9 @@ def prune(
                 progress=advance,
             )
             counts = pruner.counts()
-            for visit in stream.visits():
-                _, records = pruner.prune(visit, counts)
-                record.layers += records
+            with closing(stream.visits()) as visits:
+                for visit in visits:
+                    record.layers += pruner.prune(visit, counts)[1]
     record.timings = dict(pruner.timings)
     record.unseen = pruner.idle
     return record

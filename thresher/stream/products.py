@@ -173,11 +173,13 @@ def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) 
     turned: set[str] = set()
 
     def note(layer: Layer, rows: torch.Tensor) -> None:
-        (as_said if layer.form == forms[layer.name] else turned).add(layer.name)
+        (as_said if layer.form == forms[layer.name] else turned).add(layer.parameter)
 
     with watching_products(model, [*bare, *map(_turn, bare)], note):
         run()
-    return [_turn(layer) if layer.name in turned - as_said else layer for layer in layers]
+    # One expert that got tokens speaks for all of its parameter.
+    other = turned - as_said
+    return [_turn(layer) if layer.parameter in other else layer for layer in layers]
 
 
 def _turn(layer: Layer) -> Layer:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from ..run.skeleton import Skeleton
+from .precision import Precision
 from .units import Unit
 
 
@@ -67,15 +67,15 @@ class Folder:
     ----------
     skeleton : Skeleton
         The model without weights.
-    compute : torch.dtype, optional
-        Convert floating weights to it while they are loaded; by default they are as the
-        skeleton gives them.
+    precision : Precision
+        Weights are held in that of forward passes while they are loaded, where it is longer
+        than what they are stored in.
     """
 
-    def __init__(self, skeleton: Skeleton, compute: torch.dtype | None = None) -> None:
+    def __init__(self, skeleton: Skeleton, precision: Precision) -> None:
         self.skeleton = skeleton
         self.model = skeleton.model
-        self._compute = compute
+        self._precision = precision
 
     @contextmanager
     def opened(self, units: Sequence[Unit]) -> Iterator[None]:
@@ -135,8 +135,8 @@ class Folder:
             yield
             return
         with self.skeleton.loaded(module, name):
-            if self._compute is not None:
+            if self._precision.widens:
                 for parameter in module.parameters():
-                    if parameter.is_floating_point():
-                        parameter.data = parameter.data.to(self._compute)
+                    if parameter.dtype == self._precision.stored:
+                        parameter.data = parameter.data.to(self._precision.passes)
             yield

@@ -109,7 +109,7 @@ def _block_names(modules: Mapping[str, nn.Module], layers: Sequence[Layer]) -> l
 
 def _holds_a_list(modules: Mapping[str, nn.Module], children: Sequence[str]) -> bool:
     return any(
-        _is_list(module) and _is_within(name, child) and name != child
+        _is_list(module) and _is_within(name, child)
         for child in children
         for name, module in modules.items()
     )
