@@ -57,7 +57,7 @@ class LayerRecord:
     @property
     def kind(self) -> str:
         """The last part of the name, such as ``"q_proj"``."""
-        return self.name.rpartition(".")[2]
+        return self.name.rpartition(".")[2].partition("[")[0]
 
 
 @dataclass
