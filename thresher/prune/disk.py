@@ -23,8 +23,7 @@ from ..core.errors import CheckpointError, DataError, LayerError, OptionError
 from ..core.files import write_text
 from ..core.progress import progress_bar
 from ..parts.layers import Layer, find_layers
-from ..parts.patterns import NM
-from ..run.files.checkpoint import CheckpointWriter
+from ..run.files.writer import CheckpointWriter
 from ..run.skeleton import Skeleton
 from ..stream.blocks import BlockChain, find_blocks
 from ..stream.hidden import HiddenStates
@@ -146,12 +145,10 @@ class _DiskRun:
 
     def execute(self) -> PruneRecord:
         started = time.perf_counter()
-        pattern = self.recipe.pattern
-        group = None
-        if isinstance(pattern, NM) and pattern.along == "inputs":
-            group = pattern.m
         state = self._resume_state()
-        writer = CheckpointWriter(self.work, self.source, group, self.options.dtype)
+        writer = CheckpointWriter(self.work, self.source, self.options.dtype)
+        for written in range(state["next"]):
+            self.skeleton.overlay(writer.shard(written))
         steps = 2 * (len(self.chain.names) - state["next"])
         with torch.no_grad(), progress_bar(steps, self.options.progress) as advance:
             pruner = BlockwisePruner(
@@ -201,26 +198,15 @@ class _DiskRun:
         prefix = self.chain.names[index]
         with self._block(index):
             masks, records = pruner.prune_block(index, hidden, counts)
-            tensors = self.skeleton.tensors(prefix)
-            stored = {self.skeleton.stored_name(f"{n}.weight"): mask for n, mask in masks.items()}
-            writer.add(index, tensors, {name: mask for name, mask in stored.items() if name})
+            named = {f"{name}.weight": mask for name, mask in masks.items()}
+            writer.add(index, *self.skeleton.outgoing(prefix, named))
         layers = state["layers"] + [dataclasses.asdict(record) for record in records]
         self._save_state({"next": index + 1, "counts": counts, "layers": layers}, state)
         hidden.drop_before()
 
     def _write_rest(self, writer: CheckpointWriter) -> None:
         """Write what belongs to no block: embeddings, norms and the head."""
-        checkpoint = self.skeleton.checkpoint
-        blocks = {name for prefix in self.chain.names for name in self._stored_under(prefix)}
-        tensors, masks = {}, {}
-        for name in checkpoint:
-            if name in blocks:
-                continue
-            tensor, mask = checkpoint.tensor_and_mask(name)
-            tensors[name] = self.skeleton.cast(tensor)
-            if mask is not None:
-                masks[name] = mask
-        writer.add(len(self.chain.names), tensors, masks)
+        writer.add(len(self.chain.names), *self.skeleton.outgoing("", {}))
 
     def _publish(self, writer: CheckpointWriter) -> None:
         for leftover in self.work.glob("hidden-*"):
@@ -265,11 +251,6 @@ class _DiskRun:
                 continue
             stack.enter_context(self.skeleton.loaded(module, name))
         return stack
-
-    def _stored_under(self, prefix: str) -> set[str]:
-        module = self.skeleton.model.get_submodule(prefix)
-        names = (self.skeleton.stored_name(f"{prefix}.{n}") for n, _ in module.named_parameters())
-        return {name for name in names if name}
 
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""

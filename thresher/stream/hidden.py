@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..run.files.checkpoint import save_tensors
+from ..run.files.writer import save_tensors
 
 
 class HiddenStates:
