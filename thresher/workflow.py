@@ -32,7 +32,9 @@ from .prune.record import PruneRecord
 from .report.html import write_report
 from .report.tables import kind_table, layer_table, recipe_table, summary_table
 from .run.evaluate import compare, perplexity
-from .run.files.checkpoint import RECORD_FILE, Checkpoint, resolve
+from .run.files.checkpoint import Checkpoint, resolve
+from .run.files.companions import RECORD_FILE
+from .run.files.recount import describe, kept_in_folder
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
@@ -208,22 +210,27 @@ def show_info(model: str, layers: bool) -> None:
 
 
 def read_record(folder: Path) -> PruneRecord:
-    """Return the record that lies beside a pruned model.
+    """Return the record that lies beside a pruned model, held against the model's weights.
+
+    Where the weights are no longer those that the record counted, because the model was trained
+    or merged since, the counts are those of the weights.
 
     Raises
     ------
     CheckpointError
-        If there is none.
+        If there is none; the message says what the files hold.
     """
     file = folder / RECORD_FILE
-    if not file.is_file():
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if text.strip() in ("", "{}"):
         raise CheckpointError(
-            f"{str(folder)!r} has no {RECORD_FILE}: it was not written by thresher prune"
+            f"{str(folder)!r}: no record was kept of how the model was pruned. {describe(folder)}"
         )
     try:
-        return PruneRecord.from_json(file.read_text(encoding="utf-8"))
+        record = PruneRecord.from_json(text)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{str(file)!r} is not a pruning record: {error}") from error
+    return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
 
 
 def is_causal_language_model(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ..run.files.checkpoint import save_tensors
+from ..run.files.writer import save_tensors
 from .walk import Walk, memories, tensors
 
 #: What is smaller stays in memory.
