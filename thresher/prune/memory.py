@@ -21,7 +21,7 @@ from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.collect import collect_gradients
 from ..stream.passes import calibrating, call
-from ..stream.precision import Precision, widened
+from ..stream.precision import Precision, widened, widened_sample
 from ..stream.products import as_used
 from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
@@ -125,6 +125,8 @@ def prune(
     used = Precision.natural(weight.dtype, weight.device, precision)
     gradients = _gradients(model, coverage.layers, recipe, samples, loss)
     inputs = samples if forward(needed_moments(recipe)) else []
+    if used.widens:
+        inputs = [widened_sample(sample, used) for sample in inputs]
     with widened(model, used), torch.no_grad():
         source = InMemory(model)
         coverage.layers = in_use(source, coverage.layers, inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Order", "prove"]
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +51,7 @@ def prove(
 
     The first and the last sample go through the model as it is, then once more halting before
     every unit, which is first run on copies of its arguments as it is while calibrating. Every
-    unit's arguments must be those of the plain pass, and both runs must give the same.
+    unit's arguments must be those of the plain pass, and both runs must return the same.
 
     Parameters
     ----------
@@ -128,28 +128,44 @@ def _plain_pass(source: Source, units: Sequence[Unit], sample: Any) -> Marks:
 
 
 def _walk(source: Source, units: Sequence[Unit], sample: Any, tolerance: float) -> Marks:
-    with source.on_demand([]), halting(units), _marking(units) as marks:
+    with source.on_demand([]), halting(units), _marking(units) as marks, _returning(units) as out:
         walk = Walk(lambda: call(source.model, sample))
         try:
             walk.go_on()
             while (halt := walk.halt) is not None:
                 with source.loaded(halt.unit):
-                    _run_twice(halt.unit, halt.copies, tolerance)
+                    args, keywords = halt.copies()
+                    # Not through the hooks, which note the model's own calls.
+                    rehearsed = _mark(halt.unit.module.forward(*args, **keywords))
                     walk.go_on()
+                _check_repeatable(halt.unit, rehearsed, out.pop(halt.unit.name), tolerance)
         finally:
             walk.stop()
     return marks
 
 
-def _run_twice(
-    unit: Unit, copies: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]], tolerance: float
+@contextmanager
+def _returning(units: Sequence[Unit]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Note what every unit returned last while the context lasts."""
+    returned: dict[str, list[torch.Tensor]] = {}
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        returned[name] = _mark(output)
+
+    handles = [
+        unit.module.register_forward_hook(functools.partial(note, unit.name)) for unit in units
+    ]
+    try:
+        yield returned
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_repeatable(
+    unit: Unit, rehearsed: list[torch.Tensor], returned: list[torch.Tensor], tolerance: float
 ) -> None:
-    found = []
-    for _ in range(2):
-        args, keywords = copies()
-        # Not through the hooks, which note the model's own calls.
-        found.append(_mark(unit.module.forward(*args, **keywords)))
-    difference = _difference(*found)
+    difference = _difference(rehearsed, returned)
     if difference > tolerance:
         raise DataError(
             f"{unit.name!r} gives another output when it is run again on the same input (relative "
