@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Order", "prove"]
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,15 +99,7 @@ def _marking(units: Sequence[Unit]) -> Iterator[Marks]:
     marks: Marks = {}
     handles = []
     for unit in units:
-
-        def note(
-            module: nn.Module,
-            args: tuple[Any, ...],
-            keywords: dict[str, Any],
-            name: str = unit.name,
-        ) -> None:
-            marks.setdefault(name, []).append(_mark((args, keywords)))
-
+        note = functools.partial(_note, marks, unit.name)
         handles.append(unit.module.register_forward_pre_hook(note, with_kwargs=True, prepend=True))
     try:
         yield marks

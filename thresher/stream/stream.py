@@ -111,8 +111,10 @@ class Stream:
                 with self.source.loaded(unit):
                     if index >= start:
                         yield Visit(index, unit, self)
-                    if index + 1 < len(self.units):
-                        self._advance(unit)
+                    # After the last unit there is nothing left to see, and a costly head to run.
+                    if index + 1 == len(self.units):
+                        return
+                    self._advance(unit)
                 self._catch_up(self.units[: index + 1])
 
     def rehearse(self, unit: Unit) -> None:
