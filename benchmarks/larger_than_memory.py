@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from thresher.assets import cache_folder
-from thresher.run.files.checkpoint import save_tensors
+from thresher.run.files.writer import save_tensors
 
 RESULTS = Path(__file__).parent / "results" / "larger-than-memory.json"
 HIDDEN, FEED_FORWARD, BLOCKS, HEADS, KEY_HEADS, VOCABULARY = 3072, 8192, 28, 24, 8, 32_000

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from thresher.parts.calibration import embedded_text
-from thresher.parts.layers import find_layers
+from thresher.parts.coverage import find_layers
 from thresher.prune import Recipe, prune
 
 #: Characters per window of text.

@@ -45,7 +45,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-@wrapt.when_imported("transformers.quantizers.auto")
+@wrapt.when_imported("transformers.modeling_utils")
 def _register_loader(module: ModuleType) -> None:
     """Teach ``from_pretrained`` the sparse format as soon as transformers can learn it."""
     importlib.import_module("thresher.run.files.loader")

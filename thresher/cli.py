@@ -143,6 +143,16 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option("--dtype", type=_DTYPES, default="auto", show_default=True, help="Of the weights.")
 @click.option("--include", multiple=True, help="Layer names to prune although kept by default.")
 @click.option("--exclude", multiple=True, help="Layer names to leave dense, such as '*.v_proj'.")
+@click.option(
+    "--unseen",
+    type=click.Choice(["magnitude", "dense"]),
+    default="magnitude",
+    show_default=True,
+    help="How to treat layers that no calibration text reaches, such as idle experts.",
+)
+@click.option(
+    "--precision", type=_DTYPES, default="auto", show_default=True, help="Of forward passes."
+)
 @click.option("--spill", is_flag=True, help="Keep hidden states on disk, not in memory.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=_FOLDER, help="Evaluate on this file.  [default: held-out text]")

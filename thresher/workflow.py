@@ -31,7 +31,9 @@ from .prune.record import PruneRecord
 from .report.html import write_report
 from .report.tables import kind_table, layer_table, recipe_table, summary_table
 from .run.evaluate import compare, perplexity
-from .run.files.checkpoint import RECORD_FILE, Checkpoint, resolve
+from .run.files.checkpoint import Checkpoint, resolve
+from .run.files.companions import RECORD_FILE
+from .run.files.recount import describe, kept_in_folder
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
@@ -57,9 +59,9 @@ class PruneJob:
         self.recipe = _recipe(options)
         self.source = resolve(model)
         self.out = Path(options["out"])
-        dtype = options["dtype"]
-        self.dtype = None if dtype == "auto" else getattr(torch, dtype)
+        self.dtype = _dtype(options["dtype"])
         self.tokenizer = _tokenizer(self.source)
+        self.length = _fitting_length(self.source, int(options["length"]))
         self.text_source, text = _calibration_text(options["calibration"])
         self.calibration, self.held_out = self._windows(text)
 
@@ -71,7 +73,7 @@ class PruneJob:
             self.recipe,
             self.calibration,
             self._disk_options(),
-            {"source": self.text_source, "windows": len(self.calibration), "length": self._length},
+            {"source": self.text_source, "windows": len(self.calibration), "length": self.length},
         )
         record.evaluation |= self._sizes()
         if self.options["evaluate"]:
@@ -83,13 +85,11 @@ class PruneJob:
         _console.print(summary_table(record))
         _console.print(f"wrote {self.out} and {self.out / 'report.html'}")
 
-    @property
-    def _length(self) -> int:
-        return int(self.options["length"])
-
     def _disk_options(self) -> DiskOptions:
         return DiskOptions(
             dtype=self.dtype,
+            unseen=self.options["unseen"],
+            precision=_dtype(self.options["precision"]),
             include=self.options["include"],
             exclude=self.options["exclude"],
             spill=self.options["spill"],
@@ -105,7 +105,7 @@ class PruneJob:
             held_out = token_windows(
                 self.tokenizer,
                 read_text(self.options["text"]),
-                length=self._length,
+                length=self.length,
                 count=_EVALUATION_WINDOWS,
             )
             return self._cut(text, wanted), held_out
@@ -115,7 +115,7 @@ class PruneJob:
         return both[:used], both[used:] if spare else None
 
     def _cut(self, text: str, count: int) -> torch.Tensor:
-        return token_windows(self.tokenizer, text, length=self._length, count=count)
+        return token_windows(self.tokenizer, text, length=self.length, count=count)
 
     def _evaluate(self) -> dict[str, Any]:
         if self.held_out is None:
@@ -123,11 +123,14 @@ class PruneJob:
                 "not evaluated: the calibration text has no window to spare; pass --text FILE"
             )
             return {}
+        if not is_causal_language_model(self.source):
+            _console.print("not evaluated: no causal language model, which perplexity is of")
+            return {}
         _console.print(f"evaluating on {len(self.held_out)} windows ...")
         dense = load_model(self.source, self.dtype)
         found = asdict(compare(dense, load_model(self.out), self.held_out))
         text = str(self.options["text"] or f"{self.text_source}, held out")
-        return {"text": text, "windows": len(self.held_out), "length": self._length, **found}
+        return {"text": text, "windows": len(self.held_out), "length": self.length, **found}
 
     def _sizes(self) -> dict[str, Any]:
         sparse = Checkpoint(self.out)
@@ -146,6 +149,9 @@ class PruneJob:
 
     def _curve(self, record: PruneRecord) -> list[dict[str, Any]]:
         """Prune to several densities with few windows, to show what a smaller cut costs."""
+        if not is_causal_language_model(self.source):
+            _console.print("no curve: it needs a causal language model")
+            return []
         if self.held_out is None or self.recipe.pattern.density is not None:
             _console.print("no curve: it needs held-out text and a pattern of free density")
             return []
@@ -203,22 +209,40 @@ def show_info(model: str, layers: bool) -> None:
 
 
 def read_record(folder: Path) -> PruneRecord:
-    """Return the record that lies beside a pruned model.
+    """Return the record that lies beside a pruned model, held against the model's weights.
+
+    Where the weights are no longer those that the record counted, because the model was trained
+    or merged since, the counts are those of the weights.
 
     Raises
     ------
     CheckpointError
-        If there is none.
+        If there is none; the message says what the files hold.
     """
     file = folder / RECORD_FILE
-    if not file.is_file():
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if text.strip() in ("", "{}"):
         raise CheckpointError(
-            f"{str(folder)!r} has no {RECORD_FILE}: it was not written by thresher prune"
+            f"{str(folder)!r}: no record was kept of how the model was pruned. {describe(folder)}"
         )
     try:
-        return PruneRecord.from_json(file.read_text(encoding="utf-8"))
+        record = PruneRecord.from_json(text)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{str(file)!r} is not a pruning record: {error}") from error
+    return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
+
+
+def is_causal_language_model(folder: Path) -> bool:
+    """Return whether a folder's architecture predicts next tokens.
+
+    transformers builds a head of random weights where an encoder is asked for as one.
+    """
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    heads = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    return bool(heads & set(config.architectures or ()))
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
@@ -226,6 +250,10 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    if not is_causal_language_model(folder):
+        raise DataError(
+            f"{str(folder)!r} is no causal language model, so that it has no perplexity"
+        )
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
@@ -279,6 +307,22 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     recipe = as_recipe(options["method"]).with_options(*parts)
     recipe.target  # noqa: B018 - raises now if nothing says how much to keep
     return recipe
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    dtype: torch.dtype | None = None if name == "auto" else getattr(torch, name)
+    return dtype
+
+
+def _fitting_length(folder: Path, length: int) -> int:
+    """Return the length of windows, no more than the model has positions."""
+    from transformers import AutoConfig
+
+    positions = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < length:
+        _console.print(f"windows of {positions} tokens, all the positions that the model has")
+        return positions
+    return length
 
 
 def _calibration_text(file: Path | None) -> tuple[str, str]:

@@ -9,7 +9,8 @@ import torch
 
 from thresher.assets import efficientnet_lite0
 from thresher.core.evidence import Experiment, Outcome
-from thresher.parts.layers import Layer, find_layers
+from thresher.parts.coverage import find_layers
+from thresher.parts.layers import Layer
 from thresher.parts.patterns import Block, SharedRows, Unstructured
 from thresher.run.layouts.base import named_layout
 from thresher.run.measure.timing import compare

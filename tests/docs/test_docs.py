@@ -11,7 +11,7 @@ import torch
 
 from thresher.core.card import catalogue
 from thresher.parts.patterns import NM
-from thresher.run.files.checkpoint import CheckpointWriter
+from thresher.run.files.writer import CheckpointWriter
 from thresher.run.layouts.formats import pack
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_the_guide_shows_wanda_as_it_is():
 
 def test_the_example_of_the_format_is_true():
     weight = torch.tensor([[0, 5, 0, 7, 1, 0, 0, 2], [3, 4, 0, 0, 0, 0, 8, 9]]).bfloat16()
-    indexed = pack(weight, weight != 0, NM(2, 4))
+    indexed = pack(weight, weight != 0, 4)
     assert indexed["_values"].tolist() == [[5, 7, 1, 2], [3, 4, 8, 9]]
     assert indexed["_indices"].tolist() == [[0xCD], [0xE4]]
     masked = pack(weight, weight != 0)
@@ -128,7 +128,7 @@ def test_the_reader_of_the_format_reads_what_is_written(tmp_path, pattern):
     mask = pattern.mask(weight.abs().float(), 5 * 48 * pattern.n // pattern.m) if pattern else None
     mask = weight > 0.3 if mask is None else mask
     group = pattern.m if pattern else None
-    writer = CheckpointWriter(tmp_path / "model", tmp_path, group)
+    writer = CheckpointWriter(tmp_path / "model", tmp_path)
     writer.add(0, {"a.weight": weight * mask, "a.bias": torch.ones(5)}, {"a.weight": mask})
     names = {}
     exec(_reader(), names)

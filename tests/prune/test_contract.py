@@ -9,7 +9,7 @@ import thresher as th
 from thresher.core.card import catalogue
 from thresher.core.errors import DataError, LayerError, NumericalError, OptionError
 from thresher.parts import budgets, patterns, scores, updates
-from thresher.parts.layers import find_layers
+from thresher.parts.coverage import find_layers
 from thresher.prune import Recipe
 
 METHODS = [name for name, kind in catalogue().items() if issubclass(kind, Recipe)]
@@ -18,7 +18,7 @@ EACH = pytest.mark.parametrize("method", METHODS)
 
 def loss(model, sample):
     """A loss for any of the small models, for methods that use gradients."""
-    from thresher.stream.blocks import call, first_output
+    from thresher.stream.passes import call, first_output
 
     output = call(model, sample)
     if hasattr(output, "to_tuple"):

@@ -204,4 +204,4 @@ def test_untied_heads_and_dtypes(book, tmp_path):
     assert {t.dtype for t in found.values()} == {torch.bfloat16}
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
-    assert os.stat(tmp_path / "out" / "model-00000.safetensors").st_mode & 0o044
+    assert os.stat(tmp_path / "out" / "thresher-00000.safetensors").st_mode & 0o044

@@ -2,13 +2,13 @@
 
 import torch
 from model_folders import tiny_llama
+from thresher.stream.blocks import find_blocks
+from thresher.stream.hidden import HiddenStates
 
-from thresher.parts.layers import find_layers
+from thresher.parts.coverage import find_layers
 from thresher.parts.moments import Gram
 from thresher.prune.layerwise import BlockwisePruner
 from thresher.prune.memory import as_recipe
-from thresher.stream.blocks import find_blocks
-from thresher.stream.hidden import HiddenStates
 
 
 def grams(autocast):

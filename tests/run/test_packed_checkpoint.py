@@ -80,7 +80,7 @@ def test_saved_and_loaded_packed(layout, tmp_path):
         assert torch.equal(after[name](x), layer(x)), name
     again.save_pretrained(tmp_path / "again")
     folders = (tmp_path, tmp_path / "again")
-    first, second = (load_file(folder / "model.safetensors") for folder in folders)
+    first, second = (load_file(folder / "thresher-00000.safetensors") for folder in folders)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -136,10 +136,10 @@ def test_convolutions_are_saved_and_loaded_packed(tmp_path):
 
 def test_a_convolution_of_another_shape_is_refused_by_name(tmp_path):
     packed_resnet().save_pretrained(tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "thresher-00000.safetensors")
     name = next(n for n in tensors if n.endswith("_shape") and list(tensors[n][2:]) == [3, 3])
     tensors[name] = tensors[name][[0, 2, 3, 1]]
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, tmp_path / "thresher-00000.safetensors", metadata={"format": "pt"})
     layer = name.removesuffix(".weight_shape").removeprefix("resnet.")
     with pytest.raises(CheckpointError, match=layer):
         AutoModelForImageClassification.from_pretrained(tmp_path)
@@ -256,7 +256,7 @@ def test_no_weight_is_ever_dense(tmp_path, monkeypatch):
 def test_tensors_are_mapped_from_the_file(tmp_path):
     packed_model("bitmask").save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
-    file = str(tmp_path / "model.safetensors")
+    file = str(tmp_path / "thresher-00000.safetensors")
     lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if file in line]
     ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
     for layer in packed_layers(again).values():
@@ -282,22 +282,22 @@ DAMAGED = [
 def test_damaged_buffers_are_refused_by_name(layout, tensor, change, tmp_path):
     packed_model(layout).save_pretrained(tmp_path)
     name = f"model.layers.1.mlp.up_proj.weight_{tensor}"
-    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "thresher-00000.safetensors")
     changed = change(tensors.pop(name))
     if changed is not None:
         tensors[name] = changed
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, tmp_path / "thresher-00000.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=rf"layers\.1\.mlp\.up_proj.*{tensor}"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_damaged_shapes_are_refused_by_name(tmp_path):
     packed_model("csr").save_pretrained(tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "thresher-00000.safetensors")
     name = "model.layers.1.mlp.up_proj.weight_shape"
     for wrong, message in (([64, 64], "expects"), ([128, -64], "no shape"), ([8192], "no shape")):
         damaged = tensors | {name: torch.tensor(wrong)}
-        save_file(damaged, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        save_file(damaged, tmp_path / "thresher-00000.safetensors", metadata={"format": "pt"})
         with pytest.raises(CheckpointError, match=rf"up_proj.*({message}|row_starts)"):
             AutoModelForCausalLM.from_pretrained(tmp_path)
 
@@ -345,7 +345,7 @@ def test_smollm2_loads_within_a_second_and_its_packed_size(tmp_path):
     fast = th.pack(model, (1,), candidates=["bitmask"], repeats=1, gain=0, show=False)
     assert len(packed_layers(fast)) == 210
     fast.save_pretrained(tmp_path)
-    size = (tmp_path / "model.safetensors").stat().st_size
+    size = (tmp_path / "thresher-00000.safetensors").stat().st_size
     runs = [
         json.loads(
             subprocess.run(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["check_boolean", "check_count", "check_number", "check_whole"]
+__all__ = ["check_boolean", "check_choice", "check_count", "check_number", "check_whole"]
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,28 @@ def check_boolean(name: str, value: Any) -> None:
     """
     if not isinstance(value, (bool, np.bool_)):
         raise OptionError(f"{name} must be True or False, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise unless an option is one of a few words.
+
+    Parameters
+    ----------
+    name : str
+        The option, for the message.
+    value : Any
+        What the user passed.
+    choices : sequence of str
+        What it may be.
+
+    Raises
+    ------
+    OptionError
+        Naming the value and the choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        known = " or ".join(repr(choice) for choice in choices)
+        raise OptionError(f"{name}={value!r} is not known; it is {known}")
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "Sample",
     "SquaredGradient",
     "backward",
+    "forward",
 ]
 
 import copy
@@ -249,6 +250,11 @@ class SquaredGradient(Gradient):
 def backward(needs: Iterable[type[Moment]]) -> frozenset[type[Moment]]:
     """Return the moments among `needs` that take a backward pass."""
     return frozenset(kind for kind in needs if kind.wants == "backward")
+
+
+def forward(needs: Iterable[type[Moment]]) -> frozenset[type[Moment]]:
+    """Return the moments among `needs` that look at inputs."""
+    return frozenset(kind for kind in needs if kind.wants == "forward")
 
 
 def _column_sums(values: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Pruning a model folder block by block, without ever holding the model in memory."""
+"""Pruning a model folder unit by unit, without ever holding the model in memory."""
 
 from __future__ import annotations
 
@@ -6,47 +6,53 @@ __all__ = ["DiskOptions", "peak_memory", "prune_folder"]
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..core.errors import CheckpointError, DataError, LayerError, OptionError
-from ..core.files import write_text
+from ..core.errors import CheckpointError, DataError, OptionError
+from ..core.options import check_choice
 from ..core.progress import progress_bar
-from ..parts.layers import Layer, find_layers
-from ..parts.moments import backward
-from ..parts.patterns import NM
-from ..run.files.checkpoint import CheckpointWriter
+from ..parts.coverage import cover
+from ..parts.moments import backward, forward
+from ..run.files.writer import CheckpointWriter
 from ..run.skeleton import Skeleton
-from ..stream.blocks import BlockChain, find_blocks
-from ..stream.hidden import HiddenStates
-from .layerwise import BlockwisePruner
-from .memory import method_name, needed_statistics
+from ..stream.precision import Precision
+from ..stream.samples import check_windows
+from ..stream.source import Folder
+from ..stream.state import RunState
+from ..stream.stream import Stream, Visit
+from ..stream.units import find_units
+from .layerwise import UnitPruner, merge_masks
+from .memory import in_use, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
-_STATE_FILE = "progress.json"
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class DiskOptions:
-    """How to go about pruning a folder; none of it changes what is chosen but `dtype`.
+    """How to go about pruning a folder.
 
     Parameters
     ----------
     dtype : torch.dtype, optional
         Convert weights to it; by default they stay as stored.
     include, exclude : sequence of str
-        Shell patterns of layer names, see :func:`~thresher.parts.layers.find_layers`.
+        Shell patterns of layer names, see :func:`~thresher.parts.coverage.find_layers`.
+    unseen : {"magnitude", "dense"}, default "magnitude"
+        What becomes of layers that the data never reaches.
+    precision : torch.dtype, optional
+        Of forward passes; by default that of the weights where the processor multiplies it at
+        full speed, otherwise float32.
     spill : bool, default False
         Keep hidden states on disk instead of in memory.
     overwrite : bool, default False
@@ -58,6 +64,8 @@ class DiskOptions:
     dtype: torch.dtype | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    unseen: str = "magnitude"
+    precision: torch.dtype | None = None
     spill: bool = False
     overwrite: bool = False
     progress: bool = True
@@ -73,7 +81,7 @@ def prune_folder(
 ) -> PruneRecord:
     """Prune a Hugging Face folder into a new one, reading and writing one block at a time.
 
-    A run that is killed goes on from its last finished block when it is started again with
+    A run that is killed goes on from its last finished unit when it is started again with
     the same arguments, and ends with the same bytes.
 
     Parameters
@@ -102,7 +110,7 @@ def prune_folder(
         If the folder, an option or the data cannot be used; nothing has then been written
         but the unfinished run's own folder, ``OUT.partial``.
     """
-    return _DiskRun(source, out, recipe, windows, options, calibration or {}).execute()
+    return _DiskRun(Path(source), Path(out), recipe, windows, options, calibration or {}).execute()
 
 
 class _DiskRun:
@@ -119,7 +127,8 @@ class _DiskRun:
             raise OptionError(
                 f"output folder {str(out)!r} exists; choose another, or overwrite it (--overwrite)"
             )
-        needs = needed_statistics(recipe)
+        check_choice("unseen", options.unseen, ("magnitude", "dense"))
+        needs = needed_moments(recipe)
         if backward(needs):
             raise OptionError(
                 f"{recipe.score!r} needs gradients of the whole model; prune it in memory with "
@@ -127,170 +136,140 @@ class _DiskRun:
             )
         if needs and (windows is None or not len(windows)):
             raise DataError(f"{method_name(recipe)} needs calibration text")
-        self.source, self.out, self.recipe, self.options = source, out, recipe, options
-        self.samples = [] if windows is None else [{"input_ids": w.unsqueeze(0)} for w in windows]
+        self.out, self.recipe, self.options = out, recipe, options
+        self.folder = source
         self.skeleton = Skeleton(source, options.dtype)
-        self.chain = self._find_chain()
-        self.layers = self._find_layers()
+        self.coverage = cover(self.skeleton.model, include=options.include, exclude=options.exclude)
+        self.samples = []
+        if forward(needs) and windows is not None:
+            check_windows(self.skeleton.model, windows)
+            self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
+        self.precision = self._precision()
+        self.source = Folder(self.skeleton, self.precision)
         self.work = out.with_name(out.name + ".partial")
         self.fingerprint = self._fingerprint(windows)
-        self.record = PruneRecord(
-            model=str(source),
-            method=method_name(recipe),
-            recipe=repr(recipe),
-            pattern=recipe.pattern.spec,
-            density_asked=recipe.target,
-            calibration=calibration if needs else {"source": "none"},
-            versions=versions(),
-        )
+        self.record = new_record(str(source), recipe)
+        if needs:
+            self.record.calibration = calibration
 
     def execute(self) -> PruneRecord:
         started = time.perf_counter()
-        pattern = self.recipe.pattern
-        group = None
-        if isinstance(pattern, NM) and pattern.along == "inputs":
-            group = pattern.m
         state = self._resume_state()
-        writer = CheckpointWriter(self.work, self.source, group, self.options.dtype)
-        steps = 2 * (len(self.chain.names) - state["next"])
-        with torch.no_grad(), progress_bar(steps, self.options.progress) as advance:
-            pruner = BlockwisePruner(
-                self.chain,
-                self.layers,
-                self.recipe,
-                loaded=self._block,
-                autocast=fast_matmul_dtype(),
-                progress=advance,
-            )
-            hidden, counts = self._begin(pruner, state)
-            for index in range(state["next"], len(self.chain.names)):
-                self._prune_block(index, pruner, writer, hidden, counts, state)
-            self._write_rest(writer)
-        self.record.layers = [LayerRecord(**layer) for layer in state["layers"]]
+        writer = CheckpointWriter(self.work, self.folder, self.options.dtype)
+        for index in range(state.next):
+            self.skeleton.overlay(writer.shard(index))
+        with torch.no_grad():
+            stream = self._stream(state)
+            left = len(stream.units) - state.next
+            with progress_bar(left, self.options.progress) as advance:
+                pruner = UnitPruner(
+                    stream,
+                    self.coverage.layers,
+                    self.recipe,
+                    unseen=self.options.unseen,
+                    stored=self.precision.stored,
+                    progress=advance,
+                )
+                self._prune(stream, pruner, writer, state)
+        writer.add(len(stream.units), *self._stored(self.skeleton.outgoing("", {})))
+        self.record.layers = [LayerRecord(**layer) for layer in state.layers]
+        self.record.unseen = state.unseen
+        self.record.coverage = self.coverage.summary()
         self.record.timings = {**pruner.timings, "total": time.perf_counter() - started}
         self.record.peak_bytes = peak_memory()
         self._publish(writer)
         return self.record
 
-    def _begin(
-        self, pruner: BlockwisePruner, state: dict[str, Any]
-    ) -> tuple[HiddenStates, dict[str, int]]:
-        """Embed the samples and allot the counts, or take up both where they were left."""
-        if not self.samples:
-            return HiddenStates([]), state["counts"] or pruner.counts([])
-        # A resumed run needs the first sample alone, for the blocks' other arguments.
-        with self._front():
-            states = self.chain.enter(self.samples if state["next"] == 0 else self.samples[:1])
-        if state["next"] > 0:
-            kept = HiddenStates(None, self.work, generation=state["next"], spill=self.options.spill)
-            return kept, state["counts"]
-        hidden = HiddenStates(states, self.work, spill=self.options.spill)
-        counts = pruner.counts(hidden)
-        self._save_state({"counts": counts}, state)
-        return hidden, counts
+    def _stream(self, state: RunState) -> Stream:
+        layers = in_use(self.source, self.coverage.layers, self.samples)
+        self.coverage.layers = layers
+        stream = Stream(
+            self.source,
+            find_units(self.skeleton.model, layers),
+            self.samples,
+            precision=self.precision,
+            spill=self.work / "states" if self.options.spill else None,
+            order=state.order,
+        )
+        state.units, state.whole = stream.order.units, sorted(stream.order.whole)
+        return stream
 
-    def _prune_block(
-        self,
-        index: int,
-        pruner: BlockwisePruner,
-        writer: CheckpointWriter,
-        hidden: HiddenStates,
-        counts: dict[str, int],
-        state: dict[str, Any],
+    def _prune(
+        self, stream: Stream, pruner: UnitPruner, writer: CheckpointWriter, state: RunState
     ) -> None:
-        prefix = self.chain.names[index]
-        with self._block(index):
-            masks, records = pruner.prune_block(index, hidden, counts)
-            tensors = self.skeleton.tensors(prefix)
-            stored = {self.skeleton.stored_name(f"{n}.weight"): mask for n, mask in masks.items()}
-            writer.add(index, tensors, {name: mask for name, mask in stored.items() if name})
-        layers = state["layers"] + [dataclasses.asdict(record) for record in records]
-        self._save_state({"next": index + 1, "counts": counts, "layers": layers}, state)
-        hidden.drop_before()
+        if not state.counts:
+            state.counts = pruner.counts()
+            state.save(self.work)
+        with closing(stream.visits(state.next)) as visits:
+            for visit in visits:
+                masks, records = pruner.prune(visit, state.counts)
+                self._write(visit, masks, writer)
+                state.layers += [dataclasses.asdict(record) for record in records]
+                state.unseen, pruner.idle = state.unseen + pruner.idle, []
+                state.next = visit.index + 1
+                state.save(self.work)
 
-    def _write_rest(self, writer: CheckpointWriter) -> None:
-        """Write what belongs to no block: embeddings, norms and the head."""
+    def _write(
+        self, visit: Visit, masks: dict[str, torch.Tensor], writer: CheckpointWriter
+    ) -> None:
+        by_parameter = merge_masks(visit.unit.layers, masks)
+        writer.add(
+            visit.index, *self._stored(self.skeleton.outgoing(visit.unit.name, by_parameter))
+        )
+        # A unit that is run again, or a tied weight that is loaded again, is the pruned one.
+        self.skeleton.overlay(writer.shard(visit.index))
+
+    def _stored(
+        self, outgoing: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return tensors in the dtype to store, where they were held in a longer one."""
+        tensors, masks = outgoing
+        if not self.precision.widens:
+            return tensors, masks
         checkpoint = self.skeleton.checkpoint
-        blocks = {name for prefix in self.chain.names for name in self._stored_under(prefix)}
-        tensors, masks = {}, {}
-        for name in checkpoint:
-            if name in blocks:
-                continue
-            tensor, mask = checkpoint.tensor_and_mask(name)
-            tensors[name] = self.skeleton.cast(tensor)
-            if mask is not None:
-                masks[name] = mask
-        writer.add(len(self.chain.names), tensors, masks)
+        with checkpoint.opened():
+            found = {}
+            for name, tensor in tensors.items():
+                dtype = self.skeleton.cast(checkpoint.outline(name)).dtype
+                found[name] = tensor.to(dtype)
+        return found, masks
+
+    def _precision(self) -> Precision:
+        layer = self.coverage.layers[0]
+        checkpoint = self.skeleton.checkpoint
+        with checkpoint.opened():
+            name = next(iter(self.skeleton.names.groups[layer.parameter].stored))
+            stored = self.skeleton.cast(checkpoint.outline(name)).dtype
+        return Precision.natural(stored, _CPU, self.options.precision)
 
     def _publish(self, writer: CheckpointWriter) -> None:
-        for leftover in self.work.glob("hidden-*"):
-            shutil.rmtree(leftover)
+        shutil.rmtree(self.work / "states", ignore_errors=True)
         writer.finish(self.record.to_json())
-        (self.work / _STATE_FILE).unlink(missing_ok=True)
+        RunState.remove(self.work)
         if self.out.exists():
             shutil.rmtree(self.out)
         os.replace(self.work, self.out)
 
-    def _find_chain(self) -> BlockChain:
-        chain = find_blocks(self.skeleton.model)
-        if chain.names == [""]:
-            raise LayerError(
-                f"{type(self.skeleton.model).__name__} has no list of blocks to load one at a "
-                "time; prune it in memory with thresher.prune(model, ...)"
-            )
-        return chain
-
-    def _find_layers(self) -> list[Layer]:
-        """Find the prunable layers inside the blocks; others, such as poolers, stay dense."""
-        layers = find_layers(
-            self.skeleton.model, include=self.options.include, exclude=self.options.exclude
-        )
-        prefixes = tuple(f"{name}." for name in self.chain.names)
-        inside = [layer for layer in layers if f"{layer.name}.".startswith(prefixes)]
-        if not inside:
-            raise LayerError("every prunable layer is excluded; nothing would be pruned")
-        return inside
-
-    def _block(self, index: int) -> AbstractContextManager[None]:
-        return self.skeleton.loaded(self.chain.module(index), self.chain.names[index])
-
-    def _front(self) -> ExitStack:
-        """Load what runs before the first block, which never includes the output head."""
-        stack = ExitStack()
-        head = getattr(self.skeleton.model, "get_output_embeddings", lambda: None)()
-        prefixes = tuple(f"{name}." for name in self.chain.names)
-        for name, module in self.skeleton.model.named_modules():
-            inside = f"{name}.".startswith(prefixes)
-            if module is head or inside or not _has_own_parameters(module):
-                continue
-            stack.enter_context(self.skeleton.loaded(module, name))
-        return stack
-
-    def _stored_under(self, prefix: str) -> set[str]:
-        module = self.skeleton.model.get_submodule(prefix)
-        names = (self.skeleton.stored_name(f"{prefix}.{n}") for n, _ in module.named_parameters())
-        return {name for name in names if name}
-
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""
         digest = hashlib.sha256()
-        digest.update((self.source / "config.json").read_bytes())
-        for file in sorted(self.source.glob("*.safetensors")):
+        digest.update((self.folder / "config.json").read_bytes())
+        for file in sorted(self.folder.glob("*.safetensors")):
             digest.update(f"{file.name}/{file.stat().st_size}".encode())
         if windows is not None:
             digest.update(windows.contiguous().numpy().tobytes())
-        parts = (self.recipe, self.options.dtype, self.options.include, self.options.exclude)
-        digest.update(repr([*parts, versions()]).encode())
+        options = self.options
+        chosen = (options.dtype, options.include, options.exclude, options.unseen)
+        digest.update(repr([self.recipe, *chosen, self.precision, versions()]).encode())
         return digest.hexdigest()
 
-    def _resume_state(self) -> dict[str, Any]:
-        fresh = {"fingerprint": self.fingerprint, "next": 0, "counts": {}, "layers": []}
-        file = self.work / _STATE_FILE
+    def _resume_state(self) -> RunState:
+        fresh = RunState(self.fingerprint)
         if not self.work.exists():
             return fresh
-        if file.is_file():
-            state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if state["fingerprint"] == self.fingerprint:
+        if RunState.is_in(self.work):
+            state = RunState.load(self.work)
+            if state.fingerprint == self.fingerprint:
                 return state
             if not self.options.overwrite:
                 raise CheckpointError(
@@ -299,21 +278,6 @@ class _DiskRun:
                 )
         shutil.rmtree(self.work)
         return fresh
-
-    def _save_state(self, changes: dict[str, Any], state: dict[str, Any]) -> None:
-        state.update(changes)
-        write_text(self.work / _STATE_FILE, json.dumps(state))
-
-
-def _has_own_parameters(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False))
-
-
-def fast_matmul_dtype() -> torch.dtype | None:
-    """Return bfloat16 when this processor multiplies it natively, else None."""
-    capabilities = torch.cpu.get_capabilities()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if native else None
 
 
 def peak_memory() -> int:

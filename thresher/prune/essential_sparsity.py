@@ -14,7 +14,8 @@ from torch import nn
 from ..core.card import Card, Catalogued
 from ..core.errors import OptionError
 from ..parts.budgets import Budget, Global
-from ..parts.layers import Layer, find_layers
+from ..parts.coverage import find_layers
+from ..parts.layers import Layer
 from ..parts.patterns import NM, Unstructured
 from ..parts.scores import Magnitude, Score
 from .memory import prune
@@ -151,7 +152,7 @@ class EssentialSparsity(Catalogued):
         lower_is_better : bool, default False
             True for a loss or a perplexity.
         include, exclude : sequence of str
-            Shell patterns of layer names, see :func:`~thresher.parts.layers.find_layers`.
+            Shell patterns of layer names, see :func:`~thresher.parts.coverage.find_layers`.
 
         Returns
         -------

@@ -1,14 +1,13 @@
-"""Pruning one layer, and one block of layers after another."""
+"""Pruning one layer, and one unit of layers after another."""
 
 from __future__ import annotations
 
-__all__ = ["BlockwisePruner", "prune_layer"]
+__all__ = ["UnitPruner", "merge_masks", "prune_layer"]
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -16,22 +15,27 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
-from ..parts.moments import Moment
+from ..parts.moments import Moment, forward
+from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
-from ..stream.blocks import BlockChain
 from ..stream.collect import collect_inputs
-from ..stream.hidden import HiddenStates
+from ..stream.stream import Stream, Visit
 from .recipe import Recipe
 from .record import LayerRecord
 
-Gradients = dict[str, Statistics]
+Gradients = Mapping[str, Statistics]
 
 _HISTOGRAM_BINS = 60
 
 
 @torch.no_grad()
 def prune_layer(
-    layer: Layer, block: int, recipe: Recipe, statistics: Statistics, keep: int
+    layer: Layer,
+    block: int,
+    recipe: Recipe,
+    statistics: Statistics,
+    keep: int,
+    stored: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, LayerRecord]:
     """Prune one layer in place.
 
@@ -40,13 +44,15 @@ def prune_layer(
     layer : Layer
         Its weight is overwritten.
     block : int
-        Index of its block, for the record.
+        Index of its unit, for the record.
     recipe : Recipe
         How to choose and update.
     statistics : Statistics
         Of the layer's inputs.
     keep : int
         Weights to keep.
+    stored : torch.dtype, optional
+        What the weight will be stored in, where that is shorter than what it is held in.
 
     Returns
     -------
@@ -64,7 +70,14 @@ def prune_layer(
     dense = layer.matrix()
     choose = MaskChooser(recipe.score, recipe.pattern, keep, statistics, tuple(dense.shape))
     pruned, mask = recipe.update(dense, choose, statistics)
-    if not bool(torch.isfinite(pruned).all()):
+    dtype = stored or layer.weight.dtype
+    rounded = layer.store(pruned).to(dtype)
+    if not bool(torch.isfinite(rounded).all()):
+        if bool(torch.isfinite(pruned).all()):
+            raise NumericalError(
+                f"the update of layer {layer.name!r} gave weights up to {pruned.abs().max():.3g}, "
+                f"beyond {dtype}; prune in bfloat16 or float32, or use a method without an update"
+            )
         raise NumericalError(
             f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
         )
@@ -77,7 +90,11 @@ def prune_layer(
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
     )
-    layer.weight.copy_(layer.store(pruned))
+    layer.weight.copy_(rounded)
+    for user in layer.users:
+        # Loaded one by one, modules that share a weight hold a copy each.
+        if user is not layer.module:
+            user.get_parameter("weight").data.copy_(rounded)
     record.seconds = time.perf_counter() - start
     return layer.store(mask).bool(), record
 
@@ -105,101 +122,107 @@ def _histogram(
     return {"edges": edges.tolist(), "dense": count(dense), "pruned": count(pruned[mask])}
 
 
-class BlockwisePruner:
-    """Prunes the blocks of a model in order, each fed by its pruned predecessors.
+def merge_masks(
+    layers: Sequence[Layer], masks: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return masks by parameter, put together from those of its parts.
 
     Parameters
     ----------
-    chain : BlockChain
-        The blocks.
+    layers : sequence of Layer
+        The layers that `masks` are of.
+    masks : mapping of str to Tensor of bool
+        By layer name, in the layers' own shapes.
+    """
+    merged: dict[str, torch.Tensor] = {}
+    for layer in layers:
+        if layer.part is None:
+            merged[layer.parameter] = masks[layer.name]
+            continue
+        shape = getattr(layer.module, layer.attribute).shape
+        # A part that is not pruned keeps everything.
+        whole = merged.setdefault(layer.parameter, torch.ones(shape, dtype=torch.bool))
+        layer.part_of(whole).copy_(masks[layer.name])
+    return merged
+
+
+class UnitPruner:
+    """Prunes the units of a stream in order, each fed by its pruned predecessors.
+
+    Parameters
+    ----------
+    stream : Stream
+        The units and the samples.
     layers : list of Layer
-        The layers to prune, each inside a block.
+        The layers to prune.
     recipe : Recipe
         How to prune them.
-    loaded : callable, optional
-        ``loaded(index)`` returns a context in which block `index` has its weights; by
-        default they are always there.
-    autocast : torch.dtype, optional
-        Lower precision for the matrix products of forward passes; solving is in float32.
+    gradients : mapping of str to Statistics, optional
+        Gradient moments by layer, where the recipe's parts need them.
+    unseen : {"magnitude", "dense"}, default "magnitude"
+        What becomes of layers that the data never reaches.
+    stored : torch.dtype, optional
+        See :func:`prune_layer`.
     progress : callable, optional
         ``progress(text)`` is called when a step of the work ends.
+
+    Attributes
+    ----------
+    timings : dict of str to float
+        Seconds by phase.
+    idle : list of str
+        Layers that the data never reached.
     """
 
     def __init__(
         self,
-        chain: BlockChain,
+        stream: Stream,
         layers: Sequence[Layer],
         recipe: Recipe,
         *,
-        loaded: Callable[[int], AbstractContextManager[Any]] | None = None,
-        autocast: torch.dtype | None = None,
+        gradients: Gradients | None = None,
+        unseen: str = "magnitude",
+        stored: torch.dtype | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
-        self.chain = chain
+        self.stream = stream
         self.layers = list(layers)
         self.recipe = recipe
         self.timings: dict[str, float] = defaultdict(float)
-        self._loaded = loaded or (lambda index: nullcontext())
-        self._autocast = autocast
+        self.idle: list[str] = []
+        self._gradients = gradients
+        self._unseen = unseen
+        self._stored = stored
         self._progress = progress or (lambda text: None)
-        self._by_block = self._assign()
         self._check_shapes()
 
-    def layers_of(self, index: int) -> list[Layer]:
-        """Return the layers to prune in block `index`."""
-        return self._by_block[index]
-
-    def counts(
-        self,
-        hidden: Iterable[Any],
-        samples: Sequence[Any] = (),
-        gradients: Gradients | None = None,
-    ) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Decide how many weights every layer keeps.
-
-        Parameters
-        ----------
-        hidden : iterable of Tensor
-            Inputs of the first block; only read when the budget looks at scores of data.
-        samples : sequence
-            Inputs of the whole model, for layers outside the blocks.
-        gradients : dict of str to Statistics, optional
-            Gradient moments, when the budget's score needs them.
 
         Returns
         -------
         dict of str to int
             By layer name.
         """
-        if self.recipe.budget.surveys:
-            summaries = self._survey(hidden, samples, gradients)
-        else:
-            summaries = self._shapes_only()
+        budget = self.recipe.budget
+        summaries = self._survey() if budget.surveys else self._shapes_only()
         ordered = [summaries[layer.name] for layer in self.layers]
-        densities = self.recipe.budget(ordered, self.recipe.target)
+        densities = budget(ordered, self.recipe.target)
         shapes = [layer.shape for layer in self.layers]
         kept = allot(self.recipe.pattern, shapes, densities, self.recipe.target)
         return dict(zip((layer.name for layer in self.layers), kept, strict=True))
 
-    def prune_block(
-        self,
-        index: int,
-        hidden: HiddenStates,
-        counts: dict[str, int],
-        gradients: Gradients | None = None,
+    def prune(
+        self, visit: Visit, counts: Mapping[str, int]
     ) -> tuple[dict[str, torch.Tensor], list[LayerRecord]]:
-        """Prune the layers of one block, then advance the hidden states through it.
+        """Prune the layers of one unit.
 
         Parameters
         ----------
-        index : int
-            Which block.
-        hidden : HiddenStates
-            Its inputs; afterwards its outputs, if another block is fed with them.
-        counts : dict of str to int
+        visit : Visit
+            The unit.
+        counts : mapping of str to int
             Weights to keep per layer.
-        gradients : dict of str to Statistics, optional
-            Gradient moments, when the recipe's score needs them.
 
         Returns
         -------
@@ -207,85 +230,72 @@ class BlockwisePruner:
             By layer name, in the weights' own shapes.
         records : list of LayerRecord
         """
-        name = self.chain.names[index] or type(self.chain.model).__name__
-        statistics = self._statistics(index, hidden, self.recipe.needs)
+        statistics = self._statistics(visit, self.recipe.needs)
         masks, records = {}, []
         with self._timed("pruning"):
-            for layer in self._by_block[index]:
+            for layer in visit.unit.layers:
                 known = statistics.pop(layer.name)
-                if gradients is not None:
-                    known.adopt_gradients(gradients[layer.name])
-                mask, record = prune_layer(layer, index, self.recipe, known, counts[layer.name])
+                recipe, keep = self._recipe_for(layer, known, counts[layer.name])
+                mask, record = prune_layer(layer, visit.index, recipe, known, keep, self._stored)
                 masks[layer.name] = mask
                 records.append(record)
-        self._progress(f"pruned {name}")
-        if self._feeds_another(index):
-            with self._timed("forward"), self._forward_context():
-                hidden.advance(lambda state: self.chain.run(index, state))
-        self._progress(f"ran {name}")
+        self._progress(f"pruned {visit.unit.name or 'the model'}")
         return masks, records
 
-    def _statistics(
-        self, index: int, hidden: Iterable[torch.Tensor], needs: frozenset[type[Moment]]
-    ) -> dict[str, Statistics]:
-        layers = self._by_block[index]
+    def _recipe_for(self, layer: Layer, known: Statistics, keep: int) -> tuple[Recipe, int]:
+        """Return how to prune a layer: without data where none has reached it."""
+        if self._is_seen(known, self.recipe.needs):
+            return self.recipe, keep
+        self.idle.append(layer.name)
+        if self._unseen == "dense":
+            return Recipe(Magnitude(), density=1.0), layer.weight.numel()
+        return Recipe(Magnitude(), self.recipe.pattern, density=self.recipe.density), keep
 
-        def run() -> None:
-            with self._forward_context():
-                for state in hidden:
-                    self.chain.run(index, state)
+    def _is_seen(self, known: Statistics, needs: frozenset[type[Moment]]) -> bool:
+        return known.tokens > 0 or not forward(needs)
 
-        with self._timed("calibration"):
-            return collect_inputs(layers, needs, run)
+    def _statistics(self, visit: Visit, needs: frozenset[type[Moment]]) -> dict[str, Statistics]:
+        """Return the moments of every layer's inputs, and of its gradients if there are any."""
+        layers, run = visit.unit.layers, visit.run
+        if not forward(needs) or not self.stream.samples:
+            found = {layer.name: Statistics(layer.name, needs) for layer in layers}
+        else:
+            with self._timed("calibration"):
+                found = collect_inputs(self.stream.source.model, layers, needs, run)
+        if self._gradients is not None:
+            for layer in layers:
+                found[layer.name].adopt_gradients(self._gradients[layer.name])
+        return found
 
-    def _feeds_another(self, index: int) -> bool:
-        return index + 1 < len(self.chain.names) and self.chain.names[index + 1] != ""
-
-    def _survey(
-        self, hidden: Iterable[Any], samples: Sequence[Any], gradients: Gradients | None
-    ) -> dict[str, LayerSummary]:
+    def _survey(self) -> dict[str, LayerSummary]:
         """Summarise every layer's scores on the dense model."""
         score = self.recipe.budget.score or self.recipe.score
-        states = list(hidden) if score.needs else []
+        summaries: dict[str, LayerSummary] = {}
+        # Without moments of inputs there is no need to run anything.
+        stream = self.stream if forward(score.needs) else self.stream.without_samples()
+        with closing(stream.visits()) as visits:
+            for visit in visits:
+                summaries |= self._summaries(visit, score)
+        return summaries
+
+    def _summaries(self, visit: Visit, score: Score) -> dict[str, LayerSummary]:
+        statistics = self._statistics(visit, score.needs)
         summaries = {}
-        for index, name in enumerate(self.chain.names):
-            with self._loaded(index):
-                inputs = states if name else samples
-                statistics = self._statistics(index, inputs if score.needs else [], score.needs)
-                for layer in self._by_block[index]:
-                    layer.check_finite()
-                    known = statistics.pop(layer.name)
-                    if gradients is not None:
-                        known.adopt_gradients(gradients[layer.name])
-                    values = score(layer.matrix(), known)
-                    summaries[layer.name] = summarise(layer.name, layer.weight.shape, index, values)
-                if self._feeds_another(index):
-                    with self._forward_context():
-                        states = [self.chain.run(index, state) for state in states]
+        for layer in visit.unit.layers:
+            layer.check_finite()
+            known = statistics.pop(layer.name)
+            chosen = score if self._is_seen(known, score.needs) else Magnitude()
+            values = chosen(layer.matrix(), known)
+            shape = layer.weight.shape
+            summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries
 
     def _shapes_only(self) -> dict[str, LayerSummary]:
         return {
             layer.name: summarise(layer.name, layer.weight.shape, index)
-            for index, layers in self._by_block.items()
-            for layer in layers
+            for index, unit in enumerate(self.stream.units)
+            for layer in unit.layers
         }
-
-    def _assign(self) -> dict[int, list[Layer]]:
-        assigned: dict[int, list[Layer]] = {i: [] for i in range(len(self.chain.names))}
-        for layer in self.layers:
-            owners = [
-                i
-                for i, name in enumerate(self.chain.names)
-                if not name or f"{layer.name}.".startswith(f"{name}.")
-            ]
-            if not owners:
-                raise LayerError(
-                    f"layer {layer.name!r} is outside the chain of blocks "
-                    f"({self.chain.names[0]}, ...); exclude it"
-                )
-            assigned[owners[0]].append(layer)
-        return assigned
 
     def _check_shapes(self) -> None:
         for layer in self.layers:
@@ -295,30 +305,7 @@ class BlockwisePruner:
                 raise LayerError(f"layer {layer.name!r}: {error}") from None
 
     @contextmanager
-    def _forward_context(self) -> Any:
-        """Run forward passes, and the products of their statistics, in the asked precision.
-
-        A layer under autocast multiplies its inputs rounded to ``autocast``; with "medium"
-        precision their second moment is that of the rounded inputs, summed in float32.
-        """
-        if self._autocast is None:
-            with torch.no_grad():
-                yield
-            return
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium")
-        try:
-            with torch.no_grad(), torch.autocast(self._device(), dtype=self._autocast):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-
-    def _device(self) -> str:
-        kinds = {parameter.device.type for parameter in self.chain.model.parameters()}
-        return "cuda" if "cuda" in kinds else "cpu"
-
-    @contextmanager
-    def _timed(self, phase: str) -> Any:
+    def _timed(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.timings[phase] += time.perf_counter() - start

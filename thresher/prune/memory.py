@@ -5,22 +5,29 @@ from __future__ import annotations
 __all__ = ["prune"]
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..core.card import find
-from ..core.errors import DataError, OptionError
+from ..core.errors import DataError, LayerError, OptionError
+from ..core.options import check_choice
 from ..core.progress import progress_bar
-from ..parts.calibration import embedded_text, token_windows
-from ..parts.layers import Layer, find_layers
-from ..parts.moments import Moment, backward
+from ..parts.coverage import cover
+from ..parts.layers import Layer
+from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
-from ..stream.blocks import BlockChain, call, find_blocks
 from ..stream.collect import collect_gradients
-from ..stream.hidden import HiddenStates
-from .layerwise import BlockwisePruner
+from ..stream.passes import calibrating, call
+from ..stream.precision import Precision, widened
+from ..stream.products import as_used
+from ..stream.samples import as_samples
+from ..stream.source import InMemory, Source
+from ..stream.stream import Stream
+from ..stream.units import find_units
+from .layerwise import UnitPruner
 from .recipe import Recipe
 from .record import PruneRecord, versions
 
@@ -40,6 +47,8 @@ def prune(
     loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    unseen: str = "magnitude",
+    precision: torch.dtype | None = None,
     progress: bool = True,
 ) -> PruneRecord:
     """Prune a model in place.
@@ -47,15 +56,16 @@ def prune(
     Parameters
     ----------
     model : nn.Module
-        Any module with Linear, convolution or Hugging Face ``Conv1D`` layers. Its blocks are
-        pruned in order, each calibrated on the outputs of its pruned predecessors.
+        Any module with Linear, convolution, recurrent or attention layers, experts, or Hugging
+        Face ``Conv1D`` layers. Its blocks, and the layers outside them, are pruned in the order
+        in which they run, each calibrated on the outputs of its pruned predecessors.
     method : str or Recipe
         A method of the catalogue such as ``"sparsegpt"``, or a composed recipe.
     data : optional
         Calibration data: texts (a string or a list of them, for language models), a tensor
-        of token windows, or an iterable of model inputs (tensors, tuples of arguments, or
-        dicts of keywords). Methods that look at no data need none; a language model
-        otherwise falls back on Python's documentation.
+        of token windows or of images, or an iterable of model inputs (tensors, tuples of
+        arguments, or dicts of keywords). Methods that look at no data need none; a language
+        model otherwise falls back on Python's documentation.
     density : float, optional
         Share of the prunable weights to keep, in (0, 1].
     pattern, budget, update : str or part, optional
@@ -69,14 +79,21 @@ def prune(
         loss of a language model.
     include, exclude : sequence of str
         Shell patterns of layer names to prune although they would stay dense (the output
-        head), and to leave dense.
+        head), and to leave dense; see :func:`~thresher.parts.coverage.find_layers`.
+    unseen : {"magnitude", "dense"}, default "magnitude"
+        What becomes of layers that the data never reaches, such as experts that are never
+        chosen: pruned by magnitude alone, or left dense. The record names them.
+    precision : torch.dtype, optional
+        Of forward passes; by default that of the weights where the device multiplies it at full
+        speed, otherwise float32.
     progress : bool, default True
         Show a progress bar on a terminal.
 
     Returns
     -------
     PruneRecord
-        Densities, errors and timings by layer; the masks are the zeros of the weights.
+        Densities, errors and timings by layer, and which parameters were not pruned; the
+        masks are the zeros of the weights.
 
     Raises
     ------
@@ -93,25 +110,42 @@ def prune(
     """
     recipe = as_recipe(method).with_options(density, pattern, budget, update)
     recipe.target  # noqa: B018 - raises now if neither density nor pattern says how much
-    layers = find_layers(model, include=include, exclude=exclude)
-    for layer in layers:
+    check_choice("unseen", unseen, ("magnitude", "dense"))
+    # A compiled model is a shell around the one whose modules can be seen.
+    model = getattr(model, "_orig_mod", model)
+    coverage = cover(model, include=include, exclude=exclude)
+    for layer in coverage.layers:
+        _check_present(layer)
         layer.check_finite()
-    training = model.training
-    model.eval()
-    try:
-        samples, source = _samples(model, recipe, data, tokenizer, windows, length)
-        record = PruneRecord(
-            model=str(getattr(model, "name_or_path", "") or type(model).__name__),
-            method=method_name(recipe),
-            recipe=repr(recipe),
-            pattern=recipe.pattern.spec,
-            density_asked=recipe.target,
-            calibration=source,
-            versions=versions(),
-        )
-        _prune_samples(model, layers, recipe, samples, record, loss, progress)
-    finally:
-        model.train(training)
+    samples, source = _samples(model, recipe, data, tokenizer, windows, length)
+    record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
+    record.calibration = source
+    record.coverage = coverage.summary()
+    weight = coverage.layers[0].weight
+    used = Precision.natural(weight.dtype, weight.device, precision)
+    gradients = _gradients(model, coverage.layers, recipe, samples, loss)
+    inputs = samples if forward(needed_moments(recipe)) else []
+    with widened(model, used), torch.no_grad():
+        source = InMemory(model)
+        coverage.layers = in_use(source, coverage.layers, inputs)
+        units = find_units(model, coverage.layers)
+        stream = Stream(source, units, inputs, precision=used)
+        with progress_bar(len(units), progress) as advance:
+            pruner = UnitPruner(
+                stream,
+                coverage.layers,
+                recipe,
+                gradients=gradients,
+                unseen=unseen,
+                stored=used.stored,
+                progress=advance,
+            )
+            counts = pruner.counts()
+            with closing(stream.visits()) as visits:
+                for visit in visits:
+                    record.layers += pruner.prune(visit, counts)[1]
+    record.timings = dict(pruner.timings)
+    record.unseen = pruner.idle
     return record
 
 
@@ -140,96 +174,70 @@ def method_name(recipe: Recipe) -> str:
     return card.name if card else "recipe"
 
 
-def needed_statistics(recipe: Recipe) -> frozenset[type[Moment]]:
+def needed_moments(recipe: Recipe) -> frozenset[type[Moment]]:
     """Return everything that the recipe's parts need, its budget included."""
     surveyed = recipe.budget.score.needs if recipe.budget.score else frozenset()
     return recipe.needs | surveyed
 
 
-def _prune_samples(
+def new_record(model: str, recipe: Recipe) -> PruneRecord:
+    """Return the record of a run that is about to begin."""
+    return PruneRecord(
+        model=model,
+        method=method_name(recipe),
+        recipe=repr(recipe),
+        pattern=recipe.pattern.spec,
+        density_asked=recipe.target,
+        calibration={"source": "none"},
+        versions=versions(),
+    )
+
+
+def in_use(source: Source, layers: list[Layer], samples: Sequence[Any]) -> list[Layer]:
+    """Return layers as the first sample's pass multiplies them."""
+    if not samples or all(layer.users for layer in layers):
+        return layers
+    model, units = source.model, find_units(source.model, layers)
+    with calibrating(model), source.opened(units), source.on_demand(units):
+        return as_used(model, layers, lambda: call(model, samples[0]))
+
+
+def _check_present(layer: Layer) -> None:
+    """Raise if a weight is not in this process's memory."""
+    if layer.weight.is_meta:
+        raise LayerError(
+            f"the weight of layer {layer.name!r} is not in memory (it is on the meta device, or "
+            "offloaded); load the model whole, without device_map, or prune its folder with "
+            "`thresher prune`"
+        )
+
+
+def _gradients(
     model: nn.Module,
     layers: list[Layer],
     recipe: Recipe,
     samples: list[Any],
-    record: PruneRecord,
     loss: Callable[[nn.Module, Any], torch.Tensor] | None,
-    progress: bool,
-) -> None:
-    chain = _chain(model, layers, samples)
-    gradients: dict[str, Statistics] | None = None
-    if needs := backward(needed_statistics(recipe)):
-        gradients = collect_gradients(model, layers, needs, samples, loss or _next_token_loss)
-    with torch.no_grad(), progress_bar(2 * len(chain.names), progress) as advance:
-        pruner = BlockwisePruner(chain, layers, recipe, progress=advance)
-        hidden = HiddenStates(chain.enter(samples) if samples else [])
-        counts = pruner.counts(hidden, samples, gradients)
-        for index, name in enumerate(chain.names):
-            states = hidden if name else HiddenStates(samples)
-            _, records = pruner.prune_block(index, states, counts, gradients)
-            record.layers += records
-    record.timings = dict(pruner.timings)
-
-
-def _chain(model: nn.Module, layers: list[Layer], samples: list[Any]) -> BlockChain:
-    if not samples:
-        return BlockChain(model, [""])
-    chain = find_blocks(model, samples[0])
-    prefixes = tuple(f"{name}." for name in chain.names)
-    if chain.names != [""] and not all(f"{layer.name}.".startswith(prefixes) for layer in layers):
-        chain.names.append("")
-    return chain
+) -> dict[str, Statistics] | None:
+    needs = backward(needed_moments(recipe))
+    if not needs:
+        return None
+    with calibrating(model):
+        return collect_gradients(model, layers, needs, samples, loss or _next_token_loss)
 
 
 def _samples(
     model: nn.Module, recipe: Recipe, data: Any, tokenizer: Any, windows: int, length: int
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return model inputs, and a description of them."""
-    if not needed_statistics(recipe):
+    if not needed_moments(recipe):
         return [], {"source": "none"}
-    is_language_model = hasattr(model, "get_input_embeddings")
-    if data is None:
-        if not is_language_model:
-            raise DataError(
-                f"{type(model).__name__} needs calibration data for {method_name(recipe)!r}: pass "
-                "data=, an iterable of model inputs"
-            )
-        data = embedded_text()
-    if isinstance(data, str) or (
-        isinstance(data, list | tuple) and data and isinstance(data[0], str)
-    ):
-        data = token_windows(tokenizer or _tokenizer(model), data, length=length, count=windows)
-    if isinstance(data, torch.Tensor) and is_language_model:
-        samples: list[Any] = [{"input_ids": row.unsqueeze(0)} for row in data]
-    elif isinstance(data, torch.Tensor):
-        samples = [data]
-    else:
-        samples = list(data)
-    if not samples:
-        raise DataError("the calibration data is empty")
-    device = next(model.parameters()).device
-    described = {"source": "data", "windows": len(samples)}
-    if isinstance(data, torch.Tensor):
-        described["length"] = int(data.shape[-1])
-    return [_to_device(sample, device) for sample in samples], described
-
-
-def _to_device(sample: Any, device: torch.device) -> Any:
-    if isinstance(sample, torch.Tensor):
-        return sample.to(device)
-    if isinstance(sample, dict):
-        return {key: _to_device(value, device) for key, value in sample.items()}
-    if isinstance(sample, list | tuple):
-        return type(sample)(_to_device(value, device) for value in sample)
-    return sample
-
-
-def _tokenizer(model: nn.Module) -> Any:
-    from transformers import AutoTokenizer
-
-    name = getattr(model, "name_or_path", "")
-    if not name:
-        raise DataError("texts need a tokenizer: pass tokenizer=, or windows of token ids as data=")
-    return AutoTokenizer.from_pretrained(name)
+    if data is None and not hasattr(model, "get_input_embeddings"):
+        raise DataError(
+            f"{type(model).__name__} needs calibration data for {method_name(recipe)!r}: pass "
+            "data=, an iterable of model inputs"
+        )
+    return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length)
 
 
 def _next_token_loss(model: nn.Module, sample: Any) -> torch.Tensor:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -57,7 +58,7 @@ class LayerRecord:
     @property
     def kind(self) -> str:
         """The last part of the name, such as ``"q_proj"``."""
-        return self.name.rpartition(".")[2]
+        return self.name.rpartition(".")[2].partition("[")[0]
 
 
 @dataclass
@@ -79,7 +80,12 @@ class PruneRecord:
     calibration : dict
         What the model was calibrated on: ``source``, ``windows``, ``length``.
     layers : list of LayerRecord
-        In the model's order.
+        In the order in which they run.
+    coverage : dict
+        Numbers of ``parameters`` and of ``pruned`` ones, of those ``kept`` dense on purpose by
+        reason, and of those ``not_understood`` by name.
+    unseen : list of str
+        Layers that the calibration data never reached.
     timings : dict of str to float
         Seconds by phase, and ``total`` where phases leave out loading and writing.
     peak_bytes : int
@@ -97,6 +103,8 @@ class PruneRecord:
     density_asked: float
     calibration: dict[str, Any] = field(default_factory=dict)
     layers: list[LayerRecord] = field(default_factory=list)
+    coverage: dict[str, Any] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
@@ -111,6 +119,35 @@ class PruneRecord:
     def seconds(self) -> float:
         """Time of the whole run: ``total`` where it was taken, otherwise the phases' sum."""
         return self.timings.get("total", sum(self.timings.values()))
+
+    def recounted(self, kept: Mapping[str, int]) -> PruneRecord:
+        """Return this record with the counts that were found in the weights, where they differ.
+
+        A kept weight may happen to be zero, so that counts are replaced only where they differ by
+        more than half a percent of the layer's weights.
+
+        Parameters
+        ----------
+        kept : mapping of str to int
+            Weights that are not zero, by layer; layers that it does not name are left as they are.
+
+        Returns
+        -------
+        PruneRecord
+            This very record if it fits.
+        """
+        changed = {
+            layer.name: kept[layer.name]
+            for layer in self.layers
+            if layer.name in kept and abs(kept[layer.name] - layer.kept) > 0.005 * layer.size
+        }
+        if not changed:
+            return self
+        layers = [
+            dataclasses.replace(layer, kept=changed.get(layer.name, layer.kept))
+            for layer in self.layers
+        ]
+        return dataclasses.replace(self, layers=layers)
 
     def to_json(self) -> str:
         """Return the record as JSON text."""

@@ -11,6 +11,7 @@ from rich.filesize import decimal as bytes_text
 from rich.table import Table
 from rich.text import Text
 
+from .coverage import coverage_rows
 from .kinds import by_kind
 from .units import duration, number, percent, times
 
@@ -38,6 +39,7 @@ def summary_table(record: PruneRecord) -> Table:
     rows = {
         "density asked": percent(record.density_asked),
         "density reached": percent(record.density),
+        **coverage_rows(record),
         "perplexity, dense": _UNKNOWN if dense is None else number(dense),
         "perplexity, pruned": _UNKNOWN
         if pruned is None
@@ -68,6 +70,7 @@ def recipe_table(record: PruneRecord) -> Table:
         "recipe": record.recipe,
         "pattern": record.pattern,
         "density": f"{percent(record.density)} ({percent(record.density_asked)} asked)",
+        **coverage_rows(record),
         "calibration": _listed(record.calibration, ": "),
         "versions": _listed(record.versions, " "),
     }

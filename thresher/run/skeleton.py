@@ -4,19 +4,23 @@ from __future__ import annotations
 
 __all__ = ["Skeleton"]
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
-from .files.checkpoint import Checkpoint
+from .files.checkpoint import Checkpoint, Shards
+from .files.names import Names, StoredGroup
 
 
 class Skeleton:
     """A model on the meta device whose modules are loaded when they are needed.
+
+    Stored tensors become parameters through the conversions of transformers, see
+    :class:`~thresher.run.files.names.Names`, and go back the same way.
 
     Parameters
     ----------
@@ -35,19 +39,21 @@ class Skeleton:
     Raises
     ------
     CheckpointError
-        If the folder has no usable configuration, or its weights do not match the
-        architecture's names.
+        If the folder has no usable configuration, its weights are quantised in a way that is
+        not read here, or they do not fit the architecture: one is missing or of another shape.
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         self.checkpoint = Checkpoint(folder)
         self.dtype = dtype
-        self.model = _build(folder)
-        self._stored = self._match_names()
-
-    def stored_name(self, parameter: str) -> str | None:
-        """Return the name under which a parameter is stored; None for a tied one."""
-        return self._stored.get(parameter)
+        self.model = build_model(folder)
+        self._sources: list[Shards] = [self.checkpoint]
+        self._given: set[str] = set()
+        with self.checkpoint.opened():
+            held = {name: self.checkpoint.outline(name) for name in self.checkpoint}
+        self.names = Names(self.model, held)
+        self._twins = _tied(self.model)
+        self._check_nothing_missing()
 
     @contextmanager
     def loaded(self, module: nn.Module, prefix: str) -> Iterator[None]:
@@ -64,68 +70,155 @@ class Skeleton:
         try:
             yield
         finally:
-            module.to("meta")
+            # Buffers stay: those that no file holds were computed and could not be loaded again.
+            for owner, leaf, parameter in _parameters(module):
+                owner._parameters[leaf] = _without_data(parameter)
 
     def load(self, module: nn.Module, prefix: str) -> None:
-        """Give a module its weights."""
-        for local, parameter in list(module.named_parameters()):
-            if parameter.is_meta:
-                self._assign(module, local, f"{prefix}.{local}".strip("."))
+        """Give a module its weights, and the buffers that the folder holds.
 
-    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Return the weights that a loaded module would write, by stored name."""
-        module = self.model.get_submodule(prefix)
-        found = {}
-        for local, parameter in module.named_parameters():
-            name = self._stored.get(f"{prefix}.{local}".strip("."))
-            if name is not None:
-                found[name] = parameter.detach()
-        return found
+        Raises
+        ------
+        CheckpointError
+            If they cannot be converted without those of other modules.
+        """
+        wanted: dict[str, list[tuple[nn.Module, str]]] = {}
+        for owner, leaf, full in _places(module, prefix):
+            stored = self._stored_as(full)
+            if stored is not None:
+                wanted.setdefault(stored, []).append((owner, leaf))
+        groups = {id(g): g for g in (self.names.groups[name] for name in wanted)}
+        with ExitStack() as stack:
+            for source in self._sources:
+                stack.enter_context(source.opened())
+            for group in groups.values():
+                values = self._read(group)
+                for name in group.parameters:
+                    for owner, leaf in wanted.get(name, ()):
+                        _assign(owner, leaf, values[name])
 
-    def cast(self, tensor: torch.Tensor) -> torch.Tensor:
+    def outgoing(
+        self, prefix: str, masks: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what a module would write, as the folder stores it.
+
+        Parameters
+        ----------
+        prefix : str
+            Path of a module that is loaded. ``""`` stands for all that was neither returned
+            before nor lies in an overlay, loaded or not: embeddings, norms, the head, and
+            tensors that the model does not use.
+        masks : mapping of str to Tensor
+            Supports by full name of the parameter, of its shape.
+
+        Returns
+        -------
+        tensors, masks : dict of str to Tensor
+            By stored name. Weights that the folder stores packed keep their support where
+            `masks` has no other.
+
+        Raises
+        ------
+        CheckpointError
+            If stored tensors of this module belong to others too.
+        """
+        tensors: dict[str, Tensor] = {}
+        supports: dict[str, Tensor] = {}
+        for group in self._groups_under(prefix):
+            values = self._values(group)
+            tensors |= self.names.backward(group, values)
+            if any(name in masks for name in group.parameters):
+                whole = {
+                    n: masks[n] if n in masks else torch.ones_like(v, dtype=torch.bool)
+                    for n, v in values.items()
+                }
+                supports |= self.names.backward(group, whole)
+        if not prefix:
+            left = [n for n in self.names.surplus if n not in self._given]
+            tensors |= {name: self.cast(self.checkpoint.tensor(name)) for name in left}
+        for name in tensors.keys() - supports.keys():
+            if self.checkpoint.is_packed(name):
+                _, mask = self.checkpoint.tensor_and_mask(name)
+                assert mask is not None
+                supports[name] = mask
+        self._given |= tensors.keys()
+        return tensors, supports
+
+    def overlay(self, written: Path) -> None:
+        """Let weights that were written already take the place of the folder's.
+
+        Parameters
+        ----------
+        written : Path
+            A shard of :class:`~thresher.run.files.writer.CheckpointWriter`, or the folder that it
+            writes to. Modules that are loaded from now on get the weights that are there.
+        """
+        shards = Shards.in_folder(written)
+        self._sources.insert(0, shards)
+        self._given |= set(shards)
+
+    def cast(self, tensor: Tensor) -> Tensor:
         """Convert a floating tensor to the asked dtype."""
         if self.dtype is None or not tensor.is_floating_point():
             return tensor
         return tensor.to(self.dtype)
 
-    def _assign(self, module: nn.Module, local: str, full: str) -> None:
-        stored = self._stored.get(full)
-        if stored is None:
-            raise CheckpointError(f"parameter {full!r} is tied to another and cannot load alone")
-        value = self.cast(self.checkpoint.tensor(stored))
-        owner_path, _, leaf = local.rpartition(".")
-        owner = module.get_submodule(owner_path)
-        expected = getattr(owner, leaf).shape
-        if value.shape != expected:
-            raise CheckpointError(
-                f"{stored!r} has shape {tuple(value.shape)}, and the configuration of "
-                f"{str(self.checkpoint.folder)!r} says {tuple(expected)}"
-            )
-        setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
+    def _read(self, group: StoredGroup) -> dict[str, Tensor]:
+        """Return the parameters that a group's tensors become, from disk."""
+        self.names.prove_reversible(group)
+        stored = {}
+        for name in group.stored:
+            source = next(source for source in self._sources if name in source)
+            stored[name] = self.cast(source.tensor(name))
+        return self.names.forward(group, stored)
 
-    def _match_names(self) -> dict[str, str]:
-        """Map parameters to stored names, which may lack or add the base model's prefix."""
-        base = getattr(self.model, "base_model_prefix", "")
-        matched: dict[str, str] = {}
-        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
-        missing = []
-        for name, _ in self.model.named_parameters():
-            options = (name, name.removeprefix(f"{base}."), f"{base}.{name}")
-            stored = next((option for option in options if option in self.checkpoint), None)
-            if stored is not None:
-                matched[name] = stored
-            elif name not in tied:
-                missing.append(name)
+    def _values(self, group: StoredGroup) -> dict[str, Tensor]:
+        """Return a group's parameters as they are in the model, or on disk if not loaded."""
+        held = {name: _value(self.model, name) for name in group.parameters}
+        return self._read(group) if any(v.is_meta for v in held.values()) else held
+
+    def _groups_under(self, prefix: str) -> Iterable[StoredGroup]:
+        """Return the groups of a module, or with no prefix those that are left."""
+        groups = {id(g): g for g in self.names.groups.values()}.values()
+        if not prefix:
+            return [g for g in groups if not g.stored.keys() & self._given]
+        found = []
+        for group in groups:
+            inside = [n == prefix or n.startswith(f"{prefix}.") for n in group.parameters]
+            if any(inside) and not all(inside):
+                raise CheckpointError(
+                    f"the stored tensor {next(iter(group.stored))!r} becomes "
+                    f"{group.parameters}, not all of which lie in {prefix!r}; prune the model "
+                    "in memory with thresher.prune(model, ...)"
+                )
+            if all(inside):
+                found.append(group)
+        return found
+
+    def _stored_as(self, name: str) -> str | None:
+        """Return the name that a parameter or buffer is stored for: its own or a tied one's."""
+        names = (name, *self._twins.get(name, ()))
+        return next((each for each in names if each in self.names.groups), None)
+
+    def _check_nothing_missing(self) -> None:
+        names = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
+        missing = [name for name in names if self._stored_as(name) is None]
         if missing:
             raise CheckpointError(
-                f"{str(self.checkpoint.folder)!r} stores {type(self.model).__name__} under other "
-                f"names (no {missing[0]!r} and {len(missing) - 1} more); load it with "
-                "transformers, save it with save_pretrained, and use that folder"
+                f"{str(self.checkpoint.folder)!r} has no tensor for {missing[0]!r} (and "
+                f"{len(missing) - 1} more parameters) of {type(self.model).__name__}; fetch or "
+                "write the model again, or prune it in memory with thresher.prune(model, ...)"
             )
-        return matched
 
 
-def _build(folder: Path) -> nn.Module:
+def build_model(folder: Path) -> nn.Module:
+    """Return the model that a folder's configuration describes, its parameters without data.
+
+    Raises
+    ------
+    CheckpointError
+        If the configuration cannot be used.
+    """
     import transformers
     from accelerate import init_empty_weights
 
@@ -140,10 +233,55 @@ def _build(folder: Path) -> nn.Module:
             f"config.json of {str(folder)!r} names architecture {architectures}, which this "
             "transformers does not have; install the version that made the model"
         )
-    # The sparse format is read by us here, not by the loader in transformers.
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    # How the weights are stored is read by us here, not by the loader in transformers.
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
     # Buffers such as rotary frequencies are computed, not stored, so they must be real.
     with init_empty_weights(include_buffers=False):
         model: nn.Module = kind(config)
+    model.tie_weights()  # type: ignore[operator]
     return model.eval()
+
+
+def _tied(model: nn.Module) -> dict[str, list[str]]:
+    """Return the other names of every parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    several = [group for group in names.values() if len(group) > 1]
+    return {name: [n for n in group if n != name] for group in several for name in group}
+
+
+def _places(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str, str]]:
+    """Yield owner, leaf and full name of what a module needs: parameters and buffers."""
+    for path, owner in module.named_modules(prefix=prefix, remove_duplicate=False):
+        needed = {n: p for n, p in owner._parameters.items() if p is not None and p.is_meta}
+        for leaf in (*needed, *owner._buffers):
+            yield owner, leaf, f"{path}.{leaf}".strip(".")
+
+
+def _parameters(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    for owner in module.modules():
+        for leaf, parameter in list(owner._parameters.items()):
+            if parameter is not None:
+                yield owner, leaf, parameter
+
+
+def _without_data(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+
+
+def _value(model: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    value = getattr(model.get_submodule(path), leaf)
+    assert isinstance(value, Tensor)
+    return value.detach()
+
+
+def _assign(owner: nn.Module, leaf: str, value: Tensor) -> None:
+    if leaf in owner._buffers:
+        # A copy: what a module changes in place must not be the file's.
+        owner._buffers[leaf] = value.clone()
+    else:
+        owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)

@@ -1,20 +1,85 @@
-"""Filling statistics: hooks on layers while a block runs, and gradients of a loss."""
+"""Filling statistics: what layers are given while a model runs, and gradients of a loss."""
 
 from __future__ import annotations
 
 __all__ = ["collect_gradients", "collect_inputs"]
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..core.errors import NumericalError
+from ..core.errors import DataError
+from ..parts.forms import Kernel
 from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
+from .products import watching_products
+
+
+def collect_inputs(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    needs: Iterable[type[Moment]],
+    run: Callable[[], None],
+) -> dict[str, Statistics]:
+    """Collect the input statistics of layers while `run` sends data through them.
+
+    A layer that modules are called with is watched there; for one that is used without such a
+    call, as experts are, its products are watched, in a second run where a module was expected
+    to be called and was not.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What the layers are part of.
+    layers : sequence of Layer
+        The layers to watch.
+    needs : iterable of Moment classes
+        See :class:`Statistics`.
+    run : callable
+        Runs the modules on all calibration data, the same whenever it is called.
+
+    Returns
+    -------
+    dict of str to Statistics
+        By layer name; without tokens where the data never reached a layer.
+    """
+    needs = frozenset(needs)
+    called = [layer for layer in layers if layer.users]
+    others = [layer for layer in layers if not layer.users]
+    try:
+        found = _collect(model, called, others, needs, run, share=True)
+    except _NoLongerSharedError:
+        found = _collect(model, called, others, needs, run, share=False)
+    idle = [layer for layer in called if found[layer.name].tokens == 0]
+    if idle:
+        found |= _collect(model, [], idle, needs, run, share=False)
+    return found
+
+
+def _collect(
+    model: nn.Module,
+    called: Sequence[Layer],
+    others: Sequence[Layer],
+    needs: frozenset[type[Moment]],
+    run: Callable[[], None],
+    *,
+    share: bool,
+) -> dict[str, Statistics]:
+    collector = _Collector([*called, *others], needs, share)
+    products = watching_products(model, others, collector.take_rows)
+    with collector.watching(called), products, torch.no_grad():
+        run()
+    return collector.finish()
+
+
+class _NoLongerSharedError(Exception):
+    """Layers that were given the same tensors at first are given different ones now."""
 
 
 class _Collector:
@@ -24,80 +89,94 @@ class _Collector:
     projections; a layer called right after another with the same tensor shares its moments.
     """
 
-    def __init__(self, layers: Sequence[Layer], needs: Iterable[type[Moment]]) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], needs: frozenset[type[Moment]], share: bool
+    ) -> None:
         self.statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
+        self._share = share
         self._leaders: dict[str, str] = {}
+        self._calls: Counter[str] = Counter()
         self._last: tuple[torch.Tensor, Any, str] | None = None
 
-    def take(self, layer: Layer, module: nn.Module, args: tuple[Any, ...]) -> None:
-        x = args[0].detach()
-        reading = (_reading(layer), _version(args[0]))
-        if self._last is not None and self._last[0] is args[0] and self._last[1] == reading:
+    @contextmanager
+    def watching(self, layers: Sequence[Layer]) -> Iterator[None]:
+        """Take the inputs of modules that are called while the context lasts."""
+        handles = [
+            user.register_forward_pre_hook(functools.partial(self.take, layer), with_kwargs=True)
+            for layer in layers
+            for user in layer.users
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def take(
+        self, layer: Layer, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> None:
+        given = _input(layer, args, keywords)
+        self._calls[layer.name] += 1
+        reading = (_reading(layer), _version(given))
+        if self._share and self._is_shared(layer, given, reading):
+            return
+        self._last = (given, reading, layer.name)
+        self.take_rows(layer, layer.inputs(given.detach()))
+
+    def _is_shared(self, layer: Layer, given: torch.Tensor, reading: Any) -> bool:
+        """Return whether the layer before was given the same, and always has been."""
+        if self._last is not None and self._last[0] is given and self._last[1] == reading:
             leader = self._last[2]
-            if self._leaders.setdefault(layer.name, leader) == leader:
-                return
+            fresh = leader != layer.name and self.statistics[layer.name].tokens == 0
+            if fresh and self._leaders.setdefault(layer.name, leader) == leader:
+                return True
         if layer.name in self._leaders:
-            # It shared its input at first and no longer does: its moments would be wrong.
-            raise NumericalError(
-                f"layer {layer.name!r} shares its input with {self._leaders[layer.name]!r} for "
-                "some samples only; calibrate with samples of one shape"
-            )
-        self._last = (args[0], reading, layer.name)
-        # Under autocast the sums below would be rounded to the forward pass's precision.
-        with torch.autocast(x.device.type, enabled=False):
-            self.statistics[layer.name].update(layer.inputs(x))
+            raise _NoLongerSharedError
+        return False
+
+    def take_rows(self, layer: Layer, rows: torch.Tensor) -> None:
+        """Take the rows that a layer's matrix multiplies."""
+        if not rows.shape[-2]:
+            return
+        before = torch.get_float32_matmul_precision()
+        # Rows in bfloat16 multiply exactly as bfloat16; their products are summed in float32.
+        half = rows.dtype == torch.bfloat16
+        torch.set_float32_matmul_precision("medium" if half else before)
+        try:
+            # Under autocast the sums would be rounded to the forward pass's precision.
+            with torch.autocast(rows.device.type, enabled=False):
+                self.statistics[layer.name].update(rows)
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def finish(self) -> dict[str, Statistics]:
         self._last = None
         for follower, leader in self._leaders.items():
+            if self._calls[follower] != self._calls[leader]:
+                raise _NoLongerSharedError
             self.statistics[follower] = self.statistics[leader].renamed(follower)
         return self.statistics
 
 
+def _input(layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> torch.Tensor:
+    """Return what a layer multiplies: the one tensor that it is called with."""
+    given = [each for each in (*args, *keywords.values()) if isinstance(each, torch.Tensor)]
+    if not given:
+        raise DataError(f"layer {layer.name!r} was called without a tensor")
+    return given[0]
+
+
 def _reading(layer: Layer) -> Any:
     """Return what, besides the input, decides the rows a layer makes of it."""
-    module = layer.module
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if isinstance(layer.form, Kernel):
+        module = layer.form.module
         return (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-    return None
+    return type(layer.form)
 
 
 def _version(x: torch.Tensor) -> int:
     """Return how often a tensor was changed in place."""
     return 0 if x.is_inference() else x._version
-
-
-def collect_inputs(
-    layers: Sequence[Layer], needs: Iterable[type[Moment]], run: Callable[[], None]
-) -> dict[str, Statistics]:
-    """Collect the input statistics of layers while `run` sends data through them.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        The layers to watch.
-    needs : iterable of Moment classes
-        See :class:`Statistics`.
-    run : callable
-        Runs the modules on all calibration data.
-
-    Returns
-    -------
-    dict of str to Statistics
-        By layer name.
-    """
-    collector = _Collector(layers, needs)
-    handles = [
-        layer.module.register_forward_pre_hook(functools.partial(collector.take, layer))
-        for layer in layers
-    ]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return collector.finish()
 
 
 def collect_gradients(
@@ -116,7 +195,7 @@ def collect_gradients(
     layers : sequence of Layer
         Whose weights to differentiate by.
     needs : iterable of Moment classes
-        Which moments of the gradient, see :func:`~thresher.parts.moments.backward`.
+        Those of gradients.
     samples : iterable
         One backward pass each.
     loss : callable
@@ -129,16 +208,20 @@ def collect_gradients(
     """
     needs = frozenset(needs)
     statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
-    weights = [layer.weight for layer in layers]
-    frozen = [weight for weight in weights if not weight.requires_grad]
+    parameters = {layer.parameter: getattr(layer.module, layer.attribute) for layer in layers}
+    frozen = [weight for weight in parameters.values() if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)
     try:
         for sample in samples:
             with torch.enable_grad():
-                gradients = torch.autograd.grad(loss(model, sample), weights, allow_unused=True)
-            for layer, gradient in zip(layers, gradients, strict=True):
-                known = torch.zeros_like(layer.weight) if gradient is None else gradient
+                found = torch.autograd.grad(
+                    loss(model, sample), list(parameters.values()), allow_unused=True
+                )
+            gradients = dict(zip(parameters, found, strict=True))
+            for layer in layers:
+                whole = gradients[layer.parameter]
+                known = torch.zeros_like(layer.weight) if whole is None else layer.part_of(whole)
                 statistics[layer.name].update_gradient(layer.matrix(known))
     finally:
         for weight in frozen:

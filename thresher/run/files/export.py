@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-__all__ = ["export", "save"]
+__all__ = ["check_savable", "export", "save"]
 
+import copy
 import json
 import os
 import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ...core.errors import OptionError
+from ...core.errors import CheckpointError, OptionError
 from ...core.files import write_text
-from ...parts.layers import find_layers
-from .checkpoint import RECORD_FILE, Checkpoint, CheckpointWriter, copy_companions, save_tensors
+from .checkpoint import Checkpoint, plain_config
+from .companions import RECORD_FILE, copy_companions
+from .recount import kept_in_model
 from .stored import describe_layouts
+from .writer import CheckpointWriter, save_tensors, write_index
+
+#: A bitmask takes this share of the bytes of 16-bit weights; fewer zeros do not pay.
+_LEAST_ZEROS = 1 / 16
+_SHARD_BYTES = 2 << 30
 
 
 def export(source: str | Path, out: str | Path) -> None:
@@ -41,25 +51,83 @@ def export(source: str | Path, out: str | Path) -> None:
     work = _start(out)
     try:
         checkpoint = Checkpoint(source)
-        files: dict[Path, list[str]] = {}
-        for name in checkpoint:
-            files.setdefault(checkpoint.file_of(name), []).append(name)
-        weight_map: dict[str, str] = {}
-        for number, names in enumerate(files.values()):
-            shard = f"model-{number:05d}.safetensors"
-            save_tensors({name: checkpoint.tensor(name) for name in names}, work / shard)
-            weight_map |= dict.fromkeys(names, shard)
+        for number, names in enumerate(_portions(checkpoint)):
+            with checkpoint.opened():
+                tensors = {name: checkpoint.tensor(name) for name in names}
+            save_tensors(tensors, work / f"model-{number:05d}.safetensors")
         copy_companions(source, work)
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        config.pop("quantization_config", None)
-        total = sum(file.stat().st_size for file in work.glob("*.safetensors"))
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_text(work / "config.json", json.dumps(config, indent=2) + "\n")
-        write_text(work / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+        text = json.dumps(plain_config(source), indent=2) + "\n"
+        write_text(work / "config.json", text)
+        write_index(work, work.glob("model-*.safetensors"), "model.safetensors.index.json")
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
     os.replace(work, out)
+
+
+def check_savable(model: nn.Module) -> None:
+    """Raise unless :func:`save` can write a model, so that no work is done in vain.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model that is to be saved.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no transformers model, has no data, is quantised by another library, carries
+        adapters, or has a configuration that transformers refuses to write.
+    """
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise CheckpointError(
+            f"a {type(model).__name__} is no transformers model, so no folder could be loaded as "
+            "one; keep its weights with safetensors.torch.save_model(model, FILE), and save the "
+            "model under a wrapper such as peft's after merging it (merge_and_unload)"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise CheckpointError(
+            f"{type(model).__name__} carries adapters, and transformers would save these alone; "
+            "merge or delete them first"
+        )
+    quantization = getattr(model.config, "quantization_config", None)
+    if quantization is not None and _method(quantization) != "thresher":
+        raise CheckpointError(
+            f"the weights of {type(model).__name__} are quantised ({_method(quantization)}); "
+            "dequantise the model before it is pruned and saved"
+        )
+    if not hasattr(model, "hf_device_map") and any(p.is_meta for p in model.parameters()):
+        raise CheckpointError(
+            f"parameters of {type(model).__name__} are on the meta device and have no data; load "
+            "the model before it is saved"
+        )
+    _check_configurations(model)
+
+
+def _check_configurations(model: Any) -> None:
+    """Write the model's configurations to a place that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("config", "generation_config"):
+            held = getattr(model, name, None)
+            if held is None or (name == "generation_config" and not model.can_generate()):
+                continue
+            try:
+                copy.deepcopy(held).save_pretrained(folder)
+            except Exception as error:
+                raise CheckpointError(
+                    f"transformers refuses to write model.{name}: {error}; repair model.{name} "
+                    "before the model is saved"
+                ) from error
+
+
+def _method(quantization: Any) -> str:
+    """Return the name of a quantisation from its configuration, a dict or an object."""
+    if not isinstance(quantization, dict):
+        quantization = quantization.to_dict()
+    method = quantization.get("quant_method", "method not named")
+    return str(getattr(method, "value", method))
 
 
 def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any = None) -> None:
@@ -68,12 +136,14 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        Zeros of its prunable layers are taken for removed weights. A packed model keeps the
-        layouts that it has.
+        Zeros of its parameters are taken for removed weights where there are enough of them. A
+        packed model keeps the layouts that it has.
     out : str or Path
         Folder to write; it appears only when it is complete.
     record : PruneRecord, optional
-        What :func:`thresher.prune` returned; kept beside the weights for the report.
+        What :func:`thresher.prune` returned; kept beside the weights for the report. Counts
+        that are no longer those of the weights, after fine-tuning or a merge, are corrected with
+        a warning.
     tokenizer : optional
         Saved beside the model.
 
@@ -81,8 +151,14 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     ------
     OptionError
         If `out` exists.
+    CheckpointError
+        If the model cannot be saved, see :func:`check_savable`.
     """
     out = Path(out)
+    # What torch.compile returns is a wrapper.
+    model = getattr(model, "_orig_mod", model)
+    check_savable(model)
+    text = None if record is None else _corrected(record, model).to_json()
     work = _start(out)
     dense = out.with_name(out.name + ".dense")
     try:
@@ -91,11 +167,10 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
         model.save_pretrained(folder)  # type: ignore[operator]
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
-        text = record.to_json() if record is not None else "{}\n"
-        if packed:
+        if not packed:
+            _pack_zeros(dense, work, text)
+        elif text is not None:
             write_text(work / RECORD_FILE, text)
-        else:
-            _pack_zeros(model, dense, work, record, text)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -104,28 +179,54 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     os.replace(work, out)
 
 
-def _pack_zeros(model: nn.Module, dense: Path, work: Path, record: Any, text: str) -> None:
+def _corrected(record: Any, model: nn.Module) -> Any:
+    """Return a record whose counts are those of the model's weights."""
+    found = record.recounted(kept_in_model(model, [layer.name for layer in record.layers]))
+    if found is not record:
+        warnings.warn(
+            f"the record says that {record.density:.1%} of the pruned weights were kept, and "
+            f"{found.density:.1%} of them are not zero: the model was changed since (trained, or "
+            "merged with an adapter); the record is saved with what is there",
+            stacklevel=3,
+        )
+    return found
+
+
+def _pack_zeros(dense: Path, work: Path, text: str | None) -> None:
     """Write the dense folder again with its pruned weights packed."""
-    pattern = getattr(record, "pattern", "")
-    group = int(pattern.partition(":")[2]) if ":" in pattern else None
-    writer = CheckpointWriter(work, dense, group)
-    checkpoint = Checkpoint(dense)
-    pruned = _pruned_names(model, checkpoint)
-    tensors: dict[str, torch.Tensor] = {name: checkpoint.tensor(name) for name in checkpoint}
-    writer.add(0, tensors, {name: tensors[name] != 0 for name in pruned})
+    writer, checkpoint = CheckpointWriter(work, dense), Checkpoint(dense)
+    for number, names in enumerate(_portions(checkpoint)):
+        with checkpoint.opened():
+            tensors = {name: checkpoint.tensor(name) for name in names}
+        masks = {name: tensor != 0 for name, tensor in tensors.items() if _is_pruned(tensor)}
+        writer.add(number, tensors, masks)
     writer.finish(text)
 
 
-def _pruned_names(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
-    """Return stored names of layers sparse enough that packing saves room."""
-    base = getattr(model, "base_model_prefix", "")
-    names = []
-    for layer in find_layers(model):
-        full = f"{layer.name}.weight"
-        stored = next((n for n in (full, full.removeprefix(f"{base}.")) if n in checkpoint), None)
-        if stored is not None and float((layer.weight == 0).float().mean()) > 1 / 16:
-            names.append(stored)
-    return names
+def _is_pruned(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is a weight with so many zeros that packing saves room."""
+    if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.numel() == 0:
+        return False
+    return int(torch.count_nonzero(tensor)) < (1 - _LEAST_ZEROS) * tensor.numel()
+
+
+def _portions(checkpoint: Checkpoint) -> Iterator[list[str]]:
+    """Yield names of weights that are written together: of one file, and not too many bytes."""
+    files: dict[Path, list[str]] = {}
+    for name in checkpoint:
+        files.setdefault(checkpoint.file_of(name), []).append(name)
+    for names in files.values():
+        portion: list[str] = []
+        size = 0
+        with checkpoint.opened():
+            sizes = [checkpoint.dense_bytes(name) for name in names]
+        for name, added in zip(names, sizes, strict=True):
+            if portion and size + added > _SHARD_BYTES:
+                yield portion
+                portion, size = [], 0
+            portion.append(name)
+            size += added
+        yield portion
 
 
 def _start(out: Path) -> Path:

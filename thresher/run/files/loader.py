@@ -4,26 +4,32 @@ from __future__ import annotations
 
 __all__ = ["ThresherConfig", "ThresherQuantizer"]
 
-from collections.abc import Container, Sequence
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
-from transformers.core_model_loading import ConversionOps, WeightConverter
+import wrapt
+from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
-from transformers.quantizers.quantizers_utils import get_module_from_name
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ...core.errors import CheckpointError
 from ..layouts import formats
+from ..layouts.base import Layout
 from ..layouts.convolution import Geometry
 from ..layouts.convolving import ConvolvingLayout
 from ..packed.conv import PackedConv2d
 from ..packed.linear import PackedLayer, PackedLinear
-from .checkpoint import check_version
-from .stored import StoredWeights
+from .checkpoint import INDEX_FILE, Shards, check_version
+from .names import Names
+from .saver import save_packed
+from .stored import StoredWeights, record_layouts
 
 
 @register_quantization_config("thresher")
@@ -70,7 +76,11 @@ class ThresherConfig(QuantizationConfigMixin):
 
 @register_quantizer("thresher")
 class ThresherQuantizer(HfQuantizer):
-    """Loads packed weights, into packed layers or into the model's ordinary ones."""
+    """Loads packed weights, into packed layers or into the model's ordinary ones.
+
+    transformers is shown a state dict of dense weights, each of which is unpacked as it is
+    asked for, and does with them what it does with those of any folder.
+    """
 
     quantization_config: ThresherConfig
     requires_calibration = True
@@ -80,53 +90,75 @@ class ThresherQuantizer(HfQuantizer):
         super().__init__(quantization_config, **options)
         check_version(vars(quantization_config), "this checkpoint")
         self.stored = StoredWeights(quantization_config.group, quantization_config.layouts)
-        self.serialized_names = {"weight": ["weight" + s for s in self.stored.suffixes]}
-        self._waiting: list[str] = []
-        self._unpacked: list[str] = []
+        self._claimed: dict[str, Layout] = {}
+        self._conversions: Any = None
+        self._loaded = False
 
-    def get_load_operations(self) -> dict[str, Any]:
-        """Return the operation that unpacks one weight, when all of them are unpacked."""
-        return {"dequantize": _Unpack}
+    def update_attn_implementation(self, config: Any) -> Any:
+        """Name the file of weights: the first time that transformers shows the configuration."""
+        if getattr(config, "transformers_weights", None):
+            config.transformers_weights = INDEX_FILE
+        return config
 
-    def get_weight_conversions(self) -> list[WeightConverter]:
-        """Return the unpacking of any weight, or of those that cannot stay packed."""
-        if not self.quantization_config.packed:
-            return super().get_weight_conversions()
-        return [
-            WeightConverter([name + s for s in self.stored.suffixes], name, [_Unpack(self)])
-            for name in self._unpacked
-        ]
+    # Called by the versions of transformers that know no `update_attn_implementation`.
+    update_tp_plan = update_attn_implementation
 
     def is_serializable(self) -> bool:
         """Return True: an ordinary model is saved dense, a packed one packed."""
         return True
 
-    def _process_model_before_weight_loading(
-        self,
-        model: Any,
-        checkpoint_files: Sequence[str] | None = None,
-        **_: Any,
-    ) -> Any:
-        """Put a place-holder for every layer that stays packed, with the tensors of the file."""
+    def load(self, load: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """Let transformers load a model from weights that are unpacked one at a time.
+
+        Parameters
+        ----------
+        load : callable
+            ``PreTrainedModel._load_pretrained_model``.
+        arguments : dict
+            What it was to be called with.
+
+        Raises
+        ------
+        CheckpointError
+            If a tensor is missing, damaged or of another shape.
+        """
+        config, model = arguments["load_config"], arguments["model"]
+        files = [Path(file) for file in arguments["checkpoint_files"]]
+        shards = Shards.of_files(files, str(config.pretrained_model_name_or_path), self.stored)
+        with shards.opened():
+            claimed = self._claim(model, shards, config.device_map or {})
+            state = {n: _Lazy(shards, n) for n in shards if n not in claimed}
+            # To the loader this is an ordinary model with ordinary weights.
+            plain = dataclasses.replace(config, hf_quantizer=None)
+            found = load(**{**arguments, "state_dict": state, "load_config": plain})
+        self._check_nothing_missing(model, found[0] if isinstance(found, tuple) else found, config)
+        self._conversions = getattr(model, "_weight_conversions", None)
+        self._loaded = True
+        return found
+
+    def _claim(self, model: Any, shards: Shards, devices: Mapping[str, Any]) -> set[str]:
+        """Bind the weights that stay packed; return their stored names."""
         if not self.quantization_config.packed:
-            return model
-        held, known = _mapped(checkpoint_files or ()), model.state_dict().keys()
-        for name in [name for name in held if name.endswith("_shape")]:
-            weight = name.removesuffix("_shape")
-            parts = self.stored.parts_of(weight, held)
-            found = _parameter_of(weight, known, model.base_model_prefix) or ""
-            path, _dot, leaf = found.rpartition(".")
-            if not leaf or len(parts) < 2:
+            return set()
+        names = Names(model, {name: shards.outline(name) for name in shards})
+        claimed = set()
+        for target, group in names.groups.items():
+            stored = next(iter(group.stored))
+            path, _, leaf = target.rpartition(".")
+            packed = group.converter is None and shards.is_packed(stored) and leaf == "weight"
+            if not packed or not self._stays_packed(model.get_submodule(path), stored):
                 continue
-            layer = model.get_submodule(path)
-            if leaf != "weight" or not self._stays_packed(layer, weight):
-                self._unpacked.append(weight)
-                continue
-            buffers = {part.removeprefix(weight): held[part] for part in parts}
-            model.set_submodule(path, _Waiting(layer, buffers))
-            model.all_tied_weights_keys.pop(f"{path}.weight", None)
-            self._waiting.append(path)
-        return model
+            weight = model.get_submodule(path).weight
+            parts = {
+                suffix: part.to(weight.dtype) if part.is_floating_point() else part
+                for suffix, part in shards.packed(stored).items()
+            }
+            self._claimed[path] = self.stored.matrix(stored, parts).to(_device(path, devices))
+            # The layer keeps its place until the loader is done, and its weight stays empty.
+            weight._is_hf_initialized = True
+            model.all_tied_weights_keys.pop(target, None)
+            claimed.add(stored)
+        return claimed
 
     def _stays_packed(self, layer: nn.Module, weight: str) -> bool:
         """Return whether a layer has a packed form for the layout that its weight is stored in."""
@@ -137,88 +169,118 @@ class ThresherQuantizer(HfQuantizer):
             return layer.groups == 1 or layout.takes_groups
         return type(layer) is nn.Linear
 
-    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
-        """Bind the tensors that the loader mapped, checking them."""
-        for path in self._waiting:
-            packed = model.get_submodule(path).bind(self.stored, f"{path}.weight")
-            model.set_submodule(path, packed)
-        # The loader would undo its conversions on saving; what was unpacked stays so.
-        used = getattr(model, "_weight_conversions", None) or []
-        model._weight_conversions = [
-            c for c in used if not any(isinstance(o, _Unpack) for o in getattr(c, "operations", ()))
+    def _check_nothing_missing(self, model: Any, info: Any, config: Any) -> None:
+        """Raise if a weight of the model that was saved has not arrived."""
+        info.missing_keys -= {f"{path}.weight" for path in self._claimed}
+        folder = str(config.pretrained_model_name_or_path)
+        if info.mismatched_keys and not config.ignore_mismatched_sizes:
+            name, found, expected = min(info.mismatched_keys, key=lambda each: each[0])
+            raise CheckpointError(
+                f"{name!r} has shape {tuple(found)} in {folder!r}, and the model expects "
+                f"{tuple(expected)}"
+            )
+        if type(model).__name__ not in (getattr(model.config, "architectures", None) or ()):
+            # Another model on the same body: its own head is new, as with any other folder.
+            return
+        ignored = [re.compile(p) for p in model._keys_to_ignore_on_load_missing or ()]
+        missing = [
+            name
+            for name, _ in model.named_parameters(remove_duplicate=False)
+            if name in info.missing_keys
+            and name not in model.all_tied_weights_keys
+            and not any(pattern.search(name) for pattern in ignored)
         ]
+        if missing:
+            raise CheckpointError(
+                f"{folder!r} has no tensor for {missing[0]!r} (and {len(missing) - 1} more "
+                f"parameters) of {type(model).__name__}; write it again"
+            )
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        """Put the packed layers in place."""
+        if not self._loaded:
+            import transformers
+
+            raise CheckpointError(
+                f"transformers {transformers.__version__} loads models in a way that this "
+                "Thresher does not know; write an ordinary folder with `thresher export`, or "
+                "install an earlier transformers"
+            )
+        for path, layout in self._claimed.items():
+            model.set_submodule(path, _packed(model.get_submodule(path), layout))
+        self._claimed.clear()
+        record_layouts(model)
+        if hasattr(model.config, "transformers_weights"):
+            del model.config.transformers_weights
+        # Dropped with the marks of a quantised model, and needed to save under the same names.
+        if self._conversions is not None:
+            model._weight_conversions = self._conversions
         return model
 
 
-class _Waiting(nn.Module):
-    """A layer between the building of the model and the reading of its tensors."""
+class _Lazy:
+    """A weight of a folder that is read, and unpacked, when it is sliced, as safetensors' are."""
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, buffers: dict[str, torch.Tensor]) -> None:
-        super().__init__()
-        self.shape = tuple(layer.weight.shape)
-        self.geometry = Geometry.of(layer) if isinstance(layer, nn.Conv2d) else None
-        self.bias = layer.bias
-        for suffix, stored in buffers.items():
-            # The loader casts to the types that it finds here.
-            dtype = layer.weight.dtype if stored.is_floating_point() else stored.dtype
-            self.register_buffer(
-                f"weight{suffix}", torch.empty_like(stored, dtype=dtype, device="meta")
-            )
+    def __init__(self, shards: Shards, name: str) -> None:
+        self._shards, self._name = shards, name
 
-    def bind(self, stored: StoredWeights, name: str) -> PackedLayer:
-        """Return the packed layer."""
-        parts = {key.removeprefix("weight"): buffer for key, buffer in self.named_buffers()}
-        layout = stored.matrix(name, parts)
-        shape = tuple(parts["_shape"].tolist())
-        if shape != self.shape:
-            raise _wrong_shape(name, shape, self.shape)
-        if self.geometry is None:
-            return PackedLinear(layout, self.bias)
+    def __getitem__(self, index: Any) -> Tensor:
+        return self._shards.tensor(self._name)[index]
+
+    def get_shape(self) -> list[int]:
+        """Return the shape of the dense weight."""
+        return list(self._shards.outline(self._name).shape)
+
+    def get_dtype(self) -> str:
+        """Return the type of the dense weight as safetensors spells it."""
+        return _SPELLED[self._shards.outline(self._name).dtype]
+
+
+_SPELLED = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def _packed(layer: nn.Module, layout: Layout) -> PackedLayer:
+    """Return the packed layer that takes the place of a layer without data."""
+    if isinstance(layer, nn.Conv2d):
         assert isinstance(layout, ConvolvingLayout)
-        return PackedConv2d(layout, self.geometry, self.bias)
+        return PackedConv2d(layout, Geometry.of(layer), layer.bias)
+    assert isinstance(layer, nn.Linear)
+    return PackedLinear(layout, layer.bias)
 
 
-def _mapped(files: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return every tensor of the files as they are mapped; nothing is read yet."""
-    held: dict[str, torch.Tensor] = {}
-    for file in files:
-        with safe_open(file, framework="pt") as handle:
-            held |= {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    return held
+def _device(path: str, devices: Mapping[str, Any]) -> torch.device:
+    """Return where a device map puts a module: the entry of its longest prefix."""
+    prefixes = [name for name in devices if not name or f"{path}.".startswith(f"{name}.")]
+    device = devices[max(prefixes, key=len)] if prefixes else "cpu"
+    if device == "disk":
+        raise CheckpointError(
+            f"the device map leaves the packed layer {path!r} on disk; packed layers are mapped "
+            'from their file anyway, so give it "cpu"'
+        )
+    return torch.device(device)
 
 
-def _parameter_of(name: str, known: Container[str], base: str) -> str | None:
-    """Return the model's name of a stored weight, which may have or lack the base's prefix."""
-    for path in (name, name.removeprefix(f"{base}."), f"{base}.{name}"):
-        if path in known:
-            return path
-    return None
+def _load(load: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    arguments = dict(inspect.signature(load).bind(*args, **kwargs).arguments)
+    quantizer = getattr(arguments.get("load_config"), "hf_quantizer", None)
+    if isinstance(quantizer, ThresherQuantizer):
+        return quantizer.load(load, arguments)
+    return load(*args, **kwargs)
 
 
-def _wrong_shape(name: str, found: Sequence[int], expected: Sequence[int]) -> CheckpointError:
-    return CheckpointError(
-        f"{name!r} has shape {tuple(found)} in the file, and the model expects {tuple(expected)}"
-    )
-
-
-class _Unpack(ConversionOps):
-    def __init__(self, hf_quantizer: ThresherQuantizer) -> None:
-        self.hf_quantizer = hf_quantizer
-
-    def convert(  # type: ignore[override]
-        self,
-        input_dict: dict[str, Any],
-        model: nn.Module,
-        full_layer_name: str,
-        **_: Any,
-    ) -> dict[str, torch.Tensor]:
-        parts = {}
-        for key, value in input_dict.items():
-            tensor = value[0] if isinstance(value, list) else value
-            parts[key.rpartition(".")[2].removeprefix("weight")] = tensor
-        module, leaf = get_module_from_name(model, full_layer_name)
-        expected = getattr(module, leaf)
-        weight, _mask = self.hf_quantizer.stored.dense(full_layer_name, parts)
-        if weight.shape != expected.shape:
-            raise _wrong_shape(full_layer_name, weight.shape, expected.shape)
-        return {full_layer_name: weight.to(expected.dtype)}
+# This module is imported as soon as that of transformers' models is. A version without this method
+# says so when a sparse folder is loaded.
+wrapt.wrap_function_wrapper(PreTrainedModel, "save_pretrained", save_packed)
+if hasattr(PreTrainedModel, "_load_pretrained_model"):
+    wrapt.wrap_function_wrapper(PreTrainedModel, "_load_pretrained_model", _load)

@@ -61,11 +61,9 @@ class StoredWeights:
                     "layout, settings, tensors and weights"
                 ) from error
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Every ending that some packed weight's tensors add to its name."""
-        named = {f"_{tensor}" for stored in self._named.values() for tensor in stored.tensors}
-        return (*formats.suffixes, *sorted(named - set(formats.suffixes)))
+    def is_named(self, name: str) -> bool:
+        """Return whether the configuration names the layout of a weight."""
+        return self._find(name) is not None
 
     def parts_of(self, name: str, held: Container[str]) -> list[str]:
         """Return the names of the tensors of weight `name`, of those that are `held`."""
@@ -127,6 +125,14 @@ class StoredWeights:
             weight = as_weight(weight, (shape[2], shape[3]))
         return weight, weight != 0
 
+    def outline(self, name: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return a dense weight without data; parameters and errors as for `matrix`."""
+        shape = _shape_of(name, parts.get("_shape"))
+        dtypes = [part.dtype for part in parts.values() if part.is_floating_point()]
+        if not dtypes:
+            raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(parts)}")
+        return torch.empty(shape, dtype=dtypes[0], device="meta")
+
     def _find(self, name: str) -> _Stored | None:
         """Return how a weight is stored; a model may name it with or without its base's name."""
         if name in self._named or not self._named:
@@ -147,13 +153,12 @@ class StoredWeights:
 
 
 def _shape_of(name: str, tensor: torch.Tensor | None) -> tuple[int, ...]:
-    """Return the shape of a linear layer's weight or a convolution's, from its tensor."""
+    """Return the shape of a dense weight from the tensor that holds it."""
     shape = [] if tensor is None else tensor.flatten().tolist()
     whole = tensor is not None and tensor.dim() == 1 and tensor.dtype == torch.int64
-    if not whole or len(shape) not in (2, 4) or min(shape) < 0:
+    if not whole or len(shape) < 2 or min(shape) < 0:
         raise CheckpointError(
-            f"tensor '{name}_shape' is no shape of a matrix or a convolution: {shape}; the file "
-            "is corrupted"
+            f"tensor '{name}_shape' is no shape of a weight: {shape}; the file is corrupted"
         )
     return tuple(shape)
 

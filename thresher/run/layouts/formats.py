@@ -7,13 +7,17 @@ from __future__ import annotations
 
 __all__ = [
     "FORMAT_VERSION",
+    "READABLE_VERSIONS",
+    "bitmask_parts",
     "bitmask_support",
+    "group_of",
     "kept_per_group",
+    "most_in_groups",
     "pack",
-    "pack_bitmask",
     "pack_positions",
     "packed_bytes",
     "position_bits",
+    "position_parts",
     "position_support",
     "suffixes",
     "unpack",
@@ -26,20 +30,21 @@ import numpy as np
 import torch
 
 from ...core.errors import CheckpointError
-from ...parts.patterns import NM
 
-#: Raised when a reader of an earlier version could misread a file.
-FORMAT_VERSION = 1
+#: Raised when a reader of an earlier version could misread a folder, or not find its files.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 
 _VALUES, _SHAPE, _BITMASK, _INDICES = "_values", "_shape", "_bitmask", "_indices"
 
 #: Endings that a packed weight's tensors add to its name, unless the configuration names a layout.
 suffixes = (_VALUES, _SHAPE, _BITMASK, _INDICES)
 
+#: Wider groups would need positions of more bits than a bitmask, at any useful density.
+_LARGEST_GROUP = 64
 
-def pack(
-    weight: torch.Tensor, mask: torch.Tensor, group: NM | None = None
-) -> dict[str, torch.Tensor]:
+
+def pack(weight: torch.Tensor, mask: torch.Tensor, m: int | None = None) -> dict[str, torch.Tensor]:
     """Pack a weight on its support.
 
     Parameters
@@ -48,9 +53,9 @@ def pack(
         Any floating dtype; dimensions after the first are flattened to columns.
     mask : Tensor of bool, same shape
         The support.
-    group : NM, optional
-        When every M consecutive columns keep exactly N, positions are stored instead of a
-        bitmask, if they take no more room.
+    m : int, optional
+        When every `m` consecutive columns keep equally many, positions are stored instead of a
+        bitmask, if they take no more room. See :func:`group_of`.
 
     Returns
     -------
@@ -58,15 +63,72 @@ def pack(
         By suffix: ``_values`` and ``_shape``, with ``_bitmask`` or with ``_indices``.
     """
     rows = weight.shape[0]
-    shape = torch.tensor(weight.shape, dtype=torch.int64)
     flat, kept = weight.reshape(rows, -1), mask.reshape(rows, -1)
-    if group is not None and group.n * position_bits(group.m) <= group.m:
-        chosen = kept.reshape(rows, -1, group.m)
-        if bool((chosen.sum(-1) == group.n).all()):
-            positions = chosen.nonzero()[:, 2].reshape(rows, -1)
-            values = flat[kept].reshape(rows, -1)
-            return {_VALUES: values, _SHAPE: shape, _INDICES: pack_positions(positions, group.m)}
-    return {_VALUES: flat[kept], _SHAPE: shape, _BITMASK: pack_bitmask(kept)}
+    n = _kept_in_every_group(kept, m) if m else 0
+    parts = position_parts(flat, kept, n, m) if n and m else bitmask_parts(flat, kept)
+    shape = torch.tensor(weight.shape, dtype=torch.int64)
+    return {_SHAPE: shape, **{f"_{name}": tensor for name, tensor in parts.items()}}
+
+
+def group_of(mask: torch.Tensor) -> int | None:
+    """Return M if a support keeps N of every M columns, and positions would take little room.
+
+    Parameters
+    ----------
+    mask : Tensor of bool, shape (rows, ...)
+        As for :func:`pack`.
+    """
+    kept = mask.reshape(mask.shape[0], -1)
+    rows, columns = kept.shape
+    per_row = int(kept[0].sum()) if rows else 0
+    if per_row == 0:
+        return None
+    step = columns // math.gcd(per_row, columns)
+    for m in range(step, min(columns // 2, _LARGEST_GROUP) + 1, step):
+        if _kept_in_every_group(kept[:1], m) and _kept_in_every_group(kept, m):
+            return m
+    return None
+
+
+def _kept_in_every_group(kept: torch.Tensor, m: int) -> int:
+    """Return N if N of every `m` columns are kept and positions take no more than bits, else 0."""
+    if kept.numel() == 0 or kept.shape[1] % m:
+        return 0
+    counts = kept.reshape(kept.shape[0], -1, m).sum(-1)
+    n = int(counts.flatten()[0])
+    fits = n * position_bits(m) <= m and bool((counts == n).all())
+    return n if fits else 0
+
+
+def bitmask_parts(matrix: torch.Tensor, kept: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return ``bitmask`` and ``values`` of a matrix on a support, both (rows, columns)."""
+    packed = np.packbits(kept.cpu().numpy(), axis=1, bitorder="little")
+    return {"bitmask": torch.from_numpy(packed), "values": matrix[kept]}
+
+
+def position_parts(
+    matrix: torch.Tensor, kept: torch.Tensor, n: int, m: int
+) -> dict[str, torch.Tensor]:
+    """Return ``indices`` and ``values`` of a matrix on an N:M support, both (rows, columns).
+
+    Groups with fewer than `n` survivors, never more, take some of their zeros with them.
+    """
+    rows, columns = matrix.shape
+    groups = kept.reshape(rows, columns // m, m)
+    if bool((groups.sum(-1) < n).any()):
+        # A stable sort of "is removed" puts the survivors first, each kind in column order.
+        first = (~groups).to(torch.uint8).sort(dim=-1, stable=True).indices[..., :n]
+        groups = torch.zeros_like(groups).scatter_(-1, first, True)
+    values = matrix[groups.reshape(rows, columns)].reshape(rows, columns // m * n)
+    positions = groups.nonzero()[:, 2].reshape(rows, columns // m * n)
+    return {"indices": pack_positions(positions, m), "values": values}
+
+
+def most_in_groups(kept: torch.Tensor, m: int) -> int:
+    """Return the largest number of survivors in a group of `m` columns, `m` dividing those."""
+    if kept.numel() == 0:
+        return 0
+    return int(kept.reshape(kept.shape[0], -1, m).sum(-1).max())
 
 
 def unpack(
@@ -121,11 +183,6 @@ def packed_bytes(tensors: dict[str, torch.Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def pack_bitmask(kept: torch.Tensor) -> torch.Tensor:
-    """Pack a support of shape (rows, columns) at one bit each, every row padded to whole bytes."""
-    return torch.from_numpy(np.packbits(kept.cpu().numpy(), axis=1, bitorder="little"))
-
-
 def position_bits(m: int) -> int:
     """Return the bits that a position in a group of `m` takes."""
     return max(1, (m - 1).bit_length())
@@ -141,7 +198,7 @@ def pack_positions(positions: torch.Tensor, m: int) -> torch.Tensor:
 
 
 def bitmask_support(bitmask: torch.Tensor, rows: int, columns: int, name: str) -> torch.Tensor:
-    """Undo :func:`pack_bitmask` for the weight `name`, CheckpointError when it does not fit."""
+    """Return the support that the bitmask of weight `name` says, CheckpointError if none."""
     expected = (rows, -(-columns // 8))
     if tuple(bitmask.shape) != expected or bitmask.dtype != torch.uint8:
         raise CheckpointError(

@@ -44,8 +44,7 @@ class Bitmask(KernelLayout):
     @classmethod
     def from_dense(cls, weight: Tensor) -> Self:
         """Pack a dense matrix."""
-        kept = weight != 0
-        tensors = {"bitmask": formats.pack_bitmask(kept), "values": weight.detach()[kept]}
+        tensors = formats.bitmask_parts(weight.detach(), weight != 0)
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
     def bind(self) -> Any:
@@ -105,7 +104,7 @@ class NofM(KernelLayout):
     def find_pattern(cls, weight: Tensor) -> tuple[int, int] | None:
         """Return the first of `patterns` that a matrix satisfies."""
         for n, m in cls.patterns:
-            if weight.shape[1] % m == 0 and _most_in_groups(weight, m) <= n:
+            if weight.shape[1] % m == 0 and formats.most_in_groups(weight != 0, m) <= n:
                 return n, m
         return None
 
@@ -132,16 +131,11 @@ class NofM(KernelLayout):
                 raise LayerError(f"a matrix of shape {tuple(weight.shape)}: {cls.refusal(weight)}")
             n, m = found
         rows, columns = weight.shape
-        if columns % m or _most_in_groups(weight, m) > n:
+        kept = weight != 0
+        if columns % m or formats.most_in_groups(kept, m) > n:
             raise LayerError(f"a matrix of shape {tuple(weight.shape)} is not {n}:{m} sparse")
-        groups = weight.detach().reshape(rows, columns // m, m)
-        # A stable sort of "is zero" puts the survivors first, each kind in column order.
-        chosen = (groups == 0).to(torch.uint8).sort(dim=-1, stable=True).indices[..., :n]
-        chosen = chosen.sort(dim=-1).values
-        per_row = columns // m * n
-        values = groups.gather(-1, chosen).reshape(rows, per_row).contiguous()
-        indices = formats.pack_positions(chosen.reshape(rows, per_row), m)
-        return cls({"values": values, "indices": indices}, (rows, columns), {"n": n, "m": m})
+        tensors = formats.position_parts(weight.detach(), kept, n, m)
+        return cls(tensors, (rows, columns), {"n": n, "m": m})
 
     def bind(self) -> Any:
         """Bind indices and values."""
@@ -158,13 +152,6 @@ class NofM(KernelLayout):
         kept = formats.position_support(tensors["indices"], *self.shape, n, m, self.name)
         dense[kept] = tensors["values"].flatten()
         return dense
-
-
-def _most_in_groups(weight: Tensor, m: int) -> int:
-    """Return the largest number of survivors in a group of `m` columns."""
-    if weight.numel() == 0:
-        return 0
-    return int((weight != 0).reshape(weight.shape[0], -1, m).sum(-1).max())
 
 
 def refuse_groups(

@@ -1,0 +1,248 @@
+"""Samples go through a model in step, and see exactly what a plain pass shows them."""
+
+from contextlib import closing
+
+import pytest
+import torch
+from small_models import bert, cnn, encoder_inputs, gpt2, images, llama, mlp, tokens, vectors
+from torch import nn
+
+from thresher.core.errors import DataError
+from thresher.parts.coverage import find_layers
+from thresher.stream.passes import calibrating, call
+from thresher.stream.source import InMemory
+from thresher.stream.stream import Stream
+from thresher.stream.units import find_units
+
+KINDS = [
+    (mlp, lambda: [vectors(seed=s) for s in range(2)], ["0", "2", "4"]),
+    (
+        cnn,
+        lambda: [images(seed=s) for s in range(2)],
+        ["stem", "blocks.0", "blocks.1", "blocks.2", "classifier"],
+    ),
+    (llama, lambda: samples_of_tokens(), [f"model.layers.{i}" for i in range(3)]),
+    (gpt2, lambda: samples_of_tokens(), [f"transformer.h.{i}" for i in range(3)]),
+    (bert, encoder_inputs, [*(f"encoder.layer.{i}" for i in range(3)), "pooler.dense"]),
+]
+EACH = pytest.mark.parametrize(
+    ("make", "data", "names"), KINDS, ids=lambda v: getattr(v, "__name__", None)
+)
+
+
+def samples_of_tokens(lengths=(24, 24, 24)):
+    return [{"input_ids": tokens(1, n, seed=i)} for i, n in enumerate(lengths)]
+
+
+def stream_over(model, samples, **options):
+    return Stream(InMemory(model), find_units(model, find_layers(model)), samples, **options)
+
+
+def inputs_by_unit(model, units, run):
+    """Return what every unit is given while `run` goes on, by name."""
+    seen = {unit.name: [] for unit in units}
+
+    def note(name):
+        def hook(module, args, keywords):
+            first = args[0] if args else keywords["hidden_states"]
+            seen[name].append(first.detach().clone())
+
+        return hook
+
+    handles = [
+        unit.module.register_forward_pre_hook(note(unit.name), with_kwargs=True) for unit in units
+    ]
+    run()
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+@EACH
+def test_units_are_visited_in_the_order_in_which_they_run(make, data, names):
+    stream = stream_over(make(), data())
+    assert [unit.name for unit in stream.units] == names
+    with closing(stream.visits()) as visits:
+        assert [(visit.index, visit.unit.name) for visit in visits] == list(enumerate(names))
+
+
+@EACH
+@torch.no_grad()
+def test_a_unit_sees_what_pruned_predecessors_make_of_the_samples(make, data, names):
+    model, samples = make(), data()
+    stream = stream_over(model, samples)
+    units = stream.units
+    with closing(stream.visits()) as visits:
+        for visit in visits:
+            seen = inputs_by_unit(model, [visit.unit], visit.run)[visit.unit.name]
+            plain = inputs_by_unit(
+                model, units, lambda: [call_plainly(model, sample) for sample in samples]
+            )[visit.unit.name]
+            assert len(seen) == len(samples)
+            for mine, theirs in zip(seen, plain, strict=True):
+                torch.testing.assert_close(mine, theirs)
+            for layer in visit.unit.layers:
+                layer.weight.mul_(torch.rand_like(layer.weight) > 0.5)
+
+
+def call_plainly(model, sample):
+    with calibrating(model):
+        return call(model, sample)
+
+
+@EACH
+def test_a_stream_leaves_nothing_behind_even_when_it_is_left_early(make, data, names):
+    model = make().train()
+    before = {name: module.training for name, module in model.named_modules()}
+    with closing(stream_over(model, data()).visits()) as visits:
+        next(visits)
+    for name, module in model.named_modules():
+        assert not module._forward_pre_hooks
+        assert not module._forward_hooks
+        assert "forward" not in module.__dict__
+        assert module.training == before[name]
+
+
+def test_a_run_that_goes_on_later_visits_the_rest():
+    model = llama()
+    stream = stream_over(model, samples_of_tokens())
+    with closing(stream.visits(start=2)) as visits:
+        assert [visit.index for visit in visits] == [2]
+
+
+def test_samples_may_differ_in_length_and_mask():
+    model = llama()
+    stream = stream_over(model, samples_of_tokens((24, 16, 7)))
+    with closing(stream.visits()) as visits:
+        for visit in visits:
+            seen = inputs_by_unit(model, [visit.unit], visit.run)[visit.unit.name]
+            assert [state.shape[1] for state in seen] == [24, 16, 7]
+    padded = encoder_inputs(3)
+    padded[2]["attention_mask"][0, 10:] = 0
+    with closing(stream_over(bert(), padded).visits()) as visits:
+        assert len(list(visits)) == 4
+
+
+@torch.no_grad()
+def test_states_on_disk_are_the_same_states(tmp_path):
+    wide = [{"input_ids": tokens(32, 32, seed=s)} for s in range(2)]
+    found = []
+    for spill in (None, tmp_path / "states"):
+        model = llama()
+        stream = stream_over(model, wide, spill=spill)
+        sums = []
+        with closing(stream.visits()) as visits:
+            for visit in visits:
+                if spill is not None:
+                    assert len(list(spill.glob("*.safetensors"))) == 2
+                seen = inputs_by_unit(model, [visit.unit], visit.run)[visit.unit.name]
+                sums += [state.sum() for state in seen]
+        found.append(torch.stack(sums))
+    assert torch.equal(*found)
+
+
+class Branched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.branches = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16)])
+
+    def forward(self, x):
+        return self.branches[0](x) + self.branches[1](x)
+
+
+class Between(Branched):
+    """Between its blocks happens what no block does, and in place."""
+
+    def forward(self, x):
+        y = self.branches[0](x)
+        y += 3 * x
+        return self.branches[1](y)
+
+
+class Repeated(Branched):
+    def forward(self, x):
+        for _ in range(2):
+            for block in self.branches:
+                x = block(x)
+        return x
+
+
+class Conditioned(Branched):
+    """What its second block is given depends on what the first returns."""
+
+    def forward(self, x):
+        y = self.branches[0](x)
+        return self.branches[1](y * (y.mean() > 0) + x.sum())
+
+
+@pytest.mark.parametrize("kind", [Branched, Between, Repeated, Conditioned])
+@torch.no_grad()
+def test_models_without_a_chain_are_followed_too(kind):
+    torch.manual_seed(0)
+    model, samples = kind(), [vectors(seed=s) for s in range(3)]
+    stream = stream_over(model, samples)
+    assert [unit.name for unit in stream.units] == ["branches.0", "branches.1"]
+    with closing(stream.visits()) as visits:
+        for visit in visits:
+            seen = inputs_by_unit(model, [visit.unit], visit.run)[visit.unit.name]
+            plain = inputs_by_unit(
+                model, [visit.unit], lambda: [call_plainly(model, each) for each in samples]
+            )[visit.unit.name]
+            torch.testing.assert_close(torch.cat(seen), torch.cat(plain))
+            visit.unit.layers[0].weight[:8] = 0
+
+
+class Remembering(nn.Module):
+    """A block that adds what it was given before."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.last = nn.Linear(16, 16), 0.0
+
+    def forward(self, x):
+        self.last = self.last + x.mean()
+        return self.linear(x) + self.last
+
+
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x):
+        return self.linear(x) + torch.randn_like(x)
+
+
+@pytest.mark.parametrize("kind", [Remembering, Drawing])
+def test_units_that_remember_or_draw_at_random_are_refused_by_name(kind):
+    model = nn.Sequential(kind(), nn.Linear(16, 4))
+    with pytest.raises(DataError, match=r"'0' gives another output when it is run again"):
+        stream_over(model, [vectors()])
+
+
+class Aware(nn.Module):
+    """Its model counts passes outside the blocks, so that the second pass is another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.passes = nn.ModuleList([nn.Linear(16, 16)]), 0
+
+    def forward(self, x):
+        self.passes += 1
+        return self.blocks[0](x * self.passes)
+
+
+def test_models_whose_passes_differ_are_refused_by_name():
+    with pytest.raises(DataError, match=r"'blocks\.0' is given something else"):
+        stream_over(Aware(), [vectors()])
+
+
+def test_samples_of_another_kind_are_named():
+    with pytest.raises(DataError, match="not str"):
+        call(mlp(), "text")
+
+
+def test_a_model_in_a_wrapper_has_the_units_of_the_model():
+    model = nn.Sequential(nn.Sequential(*[nn.Linear(16, 16) for _ in range(4)]))
+    names = [unit.name for unit in find_units(model, find_layers(model))]
+    assert names == ["0.0", "0.1", "0.2", "0.3"]

@@ -1,0 +1,323 @@
+"""Which parameters of a model are pruned, which are kept on purpose, which are not understood."""
+
+from __future__ import annotations
+
+__all__ = ["Coverage", "cover", "find_layers"]
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import LayerError, OptionError, nearest
+from .forms import Columns, Kernel, Rows, form_of
+from .layers import Layer
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: A depthwise kernel with so few inputs per output gains nothing from a zero.
+_FEW_INPUTS = 4
+
+
+@dataclass
+class Coverage:
+    """What becomes of every parameter of a model.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        To prune, in the model's own order.
+    kept : dict of str to str
+        Parameters that stay dense on purpose, and why.
+    unknown : dict of str to str
+        Parameters of two or more axes that are no known kind of layer, and what they are in.
+    sizes : dict of str to int
+        Numbers of values of all parameters, those that are shared counted once.
+    """
+
+    layers: list[Layer] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, object]:
+        """Return the numbers of parameters pruned, kept by reason, and not understood by name."""
+        pruned = sum(layer.weight.numel() for layer in self.layers)
+        kept: dict[str, int] = {}
+        for name, reason in self.kept.items():
+            kept[reason] = kept.get(reason, 0) + self.sizes[name]
+        unknown = {name: self.sizes[name] for name in self.unknown}
+        return {
+            "parameters": sum(self.sizes.values()),
+            "pruned": pruned,
+            "kept": kept,
+            "not_understood": unknown,
+        }
+
+
+def find_layers(
+    model: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[Layer]:
+    """Find the layers to prune, in the model's own order.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any module.
+    include : sequence of str
+        Shell patterns of names, such as ``"lm_head"``, to prune although they would stay
+        dense: output heads of Hugging Face models, layers whose weight is shared with an
+        embedding, routers, depthwise kernels of up to four inputs.
+    exclude : sequence of str
+        Shell patterns of names to leave dense; they win over `include`.
+
+    Returns
+    -------
+    list of Layer
+        Embeddings are never among them.
+
+    Raises
+    ------
+    LayerError
+        If there is nothing to prune, or a layer holds no plain floating-point weight.
+    OptionError
+        If a pattern matches no layer.
+    """
+    return cover(model, include=include, exclude=exclude).layers
+
+
+def cover(
+    model: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Coverage:
+    """Sort every parameter of a model; parameters and errors as for :func:`find_layers`."""
+    heads, embeddings, adapters = _heads(model), _embeddings(model), _adapters(model)
+    found, used = Coverage(), _Patterns(include, exclude)
+    places: dict[tuple[int, tuple[int, int] | None], int] = {}
+    for path, module in model.named_modules():
+        for layer in _layers_in(path, module):
+            identity = (id(getattr(module, layer.attribute)), layer.part)
+            if identity in places:
+                owner = found.layers[places[identity]]
+                users = (*owner.users, *layer.users)
+                found.layers[places[identity]] = replace(owner, users=users)
+                continue
+            reason = _reason(layer, heads, embeddings, adapters)
+            if used.excludes(layer):
+                reason = "excluded"
+            elif reason is not None and used.includes(layer):
+                reason = None
+            if reason is None:
+                places[identity] = len(found.layers)
+                found.layers.append(layer)
+            else:
+                found.kept[layer.parameter] = reason
+    _sort_the_rest(model, found)
+    used.check(model)
+    if not found.layers:
+        raise LayerError(_nothing(model, found, exclude))
+    return found
+
+
+class _Patterns:
+    """The user's shell patterns, and which of them have matched anything."""
+
+    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+        for option, patterns in (("include", include), ("exclude", exclude)):
+            if isinstance(patterns, str):
+                raise OptionError(f"{option}={patterns!r} is a text; pass a list: [{patterns!r}]")
+        self._include, self._exclude = tuple(include), tuple(exclude)
+        self._idle = {*self._include, *self._exclude}
+        self._seen: list[str] = []
+
+    def includes(self, layer: Layer) -> bool:
+        return self._match(self._include, layer)
+
+    def excludes(self, layer: Layer) -> bool:
+        self._seen.append(layer.name)
+        # Asked of every layer, so that a pattern of either kind is known to match something.
+        self._match(self._include, layer)
+        return self._match(self._exclude, layer)
+
+    def _match(self, patterns: tuple[str, ...], layer: Layer) -> bool:
+        names = {layer.name, layer.parameter, layer.parameter.rpartition(".")[0]}
+        hits = [p for p in patterns if any(fnmatch.fnmatchcase(name, p) for name in names)]
+        self._idle.difference_update(hits)
+        return bool(hits)
+
+    def check(self, model: nn.Module) -> None:
+        for pattern in (*self._include, *self._exclude):
+            if pattern in self._idle:
+                option = "include" if pattern in self._include else "exclude"
+                raise OptionError(
+                    f"{option}={pattern!r} matches no layer of {type(model).__name__}"
+                    f"{nearest(pattern.strip('*.'), self._seen)}; patterns are of whole names, "
+                    "such as '*.down_proj'"
+                )
+
+
+def _layers_in(path: str, module: nn.Module) -> Iterator[Layer]:
+    """Yield what a module's own parameters are, as layers."""
+    if form_of(module) is not None:
+        _check_plain(path, module)
+        # A parametrised weight is computed from other tensors at every call.
+        if isinstance(module._parameters.get("weight"), nn.Parameter):
+            yield Layer(path, module)
+    elif isinstance(module, nn.MultiheadAttention):
+        yield from _projections(path, module)
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() == 2:
+                yield _bare(path, module, name)
+    else:
+        for name, parameter in module.named_parameters(recurse=False):
+            if _are_experts(module, parameter):
+                yield from _experts(path, module, name, parameter)
+
+
+def _bare(path: str, module: nn.Module, name: str) -> Layer:
+    full = f"{path}.{name}".strip(".")
+    return Layer(full, module, name, Rows(), users=(), parameter=full)
+
+
+def _projections(path: str, module: nn.MultiheadAttention) -> Iterator[Layer]:
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.dim() != 2:
+            continue
+        whole = _bare(path, module, name)
+        if name != "in_proj_weight":
+            yield whole
+            continue
+        width = parameter.shape[0] // 3
+        for index in range(3):
+            part = (index * width, width)
+            yield replace(whole, name=f"{whole.name}[{index}]", part=part)
+
+
+def _are_experts(module: nn.Module, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter stacks one matrix for each of a module's experts."""
+    if parameter.dim() != 3 or parameter.shape[0] < 2 or min(parameter.shape[1:]) < 2:
+        return False
+    if "expert" in type(module).__name__.lower():
+        return True
+    counts = (v for k, v in vars(module).items() if "expert" in k and isinstance(v, int))
+    return parameter.shape[0] in counts
+
+
+def _experts(path: str, module: nn.Module, name: str, parameter: nn.Parameter) -> Iterator[Layer]:
+    full = f"{path}.{name}".strip(".")
+    form = Columns() if getattr(module, "is_transposed", False) else Rows()
+    for index in range(parameter.shape[0]):
+        part = (index, 1)
+        yield Layer(f"{full}[{index}]", module, name, form, part, users=(), parameter=full)
+
+
+def _reason(layer: Layer, heads: set[int], embeddings: set[int], adapters: set[int]) -> str | None:
+    """Return why a layer stays dense unless it is included; None to prune it."""
+    if id(layer.module) in heads:
+        return "output head"
+    if id(getattr(layer.module, layer.attribute)) in embeddings:
+        return "shares an embedding"
+    if id(layer.module) in adapters:
+        return "adapter"
+    if isinstance(layer.form, Kernel) and layer.module.groups == layer.module.in_channels > 1:
+        return "depthwise kernel" if layer.shape[-1] <= _FEW_INPUTS else None
+    return None
+
+
+def _heads(model: nn.Module) -> set[int]:
+    """Identify output heads, also of language models inside other modules."""
+    heads = set()
+    for module in model.modules():
+        ask = getattr(module, "get_output_embeddings", None)
+        if ask is None:
+            continue
+        try:
+            head = ask()
+        except (NotImplementedError, AttributeError):
+            continue
+        if isinstance(head, nn.Module):
+            heads |= {id(part) for part in head.modules()}
+    return heads
+
+
+def _embeddings(model: nn.Module) -> set[int]:
+    kinds = nn.Embedding | nn.EmbeddingBag
+    return {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
+
+
+def _adapters(model: nn.Module) -> set[int]:
+    """Identify what peft put beside the layers of a base model."""
+    found: set[int] = set()
+    for module in model.modules():
+        for name in getattr(module, "adapter_layer_names", ()):
+            part = getattr(module, name, None)
+            if isinstance(part, nn.Module):
+                found |= {id(inner) for inner in part.modules()}
+    return found
+
+
+def _check_plain(path: str, module: nn.Module) -> None:
+    weight: Any = module.weight
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        raise LayerError(
+            f"layer {path!r} ({type(module).__name__}) has no weight yet; run the model once on "
+            "an input before pruning it"
+        )
+    if weight.dtype not in _FLOATS:
+        raise LayerError(
+            f"layer {path!r} ({type(module).__name__}) holds {weight.dtype}, the codes of a "
+            "quantised weight; load the model without quantisation, prune it, and quantise last"
+        )
+
+
+def _sort_the_rest(model: nn.Module, found: Coverage) -> None:
+    """Give every parameter that is no layer its reason."""
+    pruned = {layer.parameter for layer in found.layers}
+    for full, parameter in model.named_parameters():
+        lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
+        found.sizes[full] = 0 if lazy else parameter.numel()
+        if full in pruned or full in found.kept:
+            continue
+        path, _, name = full.rpartition(".")
+        module = model.get_submodule(path)
+        reason = _why_kept(module, name, parameter)
+        if reason is None:
+            found.unknown[full] = type(module).__name__
+        else:
+            found.kept[full] = reason
+    # A shared parameter is known by its first name alone.
+    found.kept = {name: reason for name, reason in found.kept.items() if name in found.sizes}
+
+
+def _why_kept(module: nn.Module, name: str, parameter: nn.Parameter) -> str | None:
+    if parameter.dim() < 2 or "norm" in type(module).__name__.lower():
+        return "norms and biases"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or "embed" in name or "token" in name:
+        return "embedding"
+    kind = type(module).__name__.lower()
+    if "router" in kind or "gate" in kind:
+        return "router"
+    if "bias" in name:
+        return "norms and biases"
+    return None
+
+
+def _nothing(model: nn.Module, found: Coverage, exclude: Sequence[str]) -> str:
+    message = (
+        f"{type(model).__name__} has no layer to prune: Linear, convolution, recurrent and "
+        "attention layers, experts and Hugging Face Conv1D layers can be, outside embeddings and "
+        "the output head"
+    )
+    if exclude:
+        message += f" and outside exclude={list(exclude)}"
+    halves = ("weight_g", "weight_v", "weight_orig")
+    parametrised = [n for n in found.unknown if "parametrizations." in n or n.endswith(halves)]
+    if parametrised:
+        message += (
+            f". {parametrised[0]!r} belongs to a parametrised layer, whose weight is computed at "
+            "every call: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
+            "remove_weight_norm or prune.remove for the older kinds, makes it a plain one"
+        )
+    return message

@@ -1,0 +1,82 @@
+"""Forward passes for calibration: how a model is called, and in which state."""
+
+from __future__ import annotations
+
+__all__ = ["calibrating", "call", "first_output"]
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import DataError
+
+
+def call(model: nn.Module, sample: Any) -> Any:
+    """Call a model on a sample: a tensor, a tuple of arguments or a mapping of keywords.
+
+    Raises
+    ------
+    DataError
+        If the sample is none of these.
+    """
+    if isinstance(sample, Mapping):
+        return model(**sample)
+    if isinstance(sample, tuple | list):
+        return model(*sample)
+    if isinstance(sample, torch.Tensor):
+        return model(sample)
+    raise DataError(
+        f"a sample must be a tensor, a tuple of arguments or a dict of keywords, "
+        f"not {type(sample).__name__}"
+    )
+
+
+def first_output(output: Any) -> Any:
+    """Return the first of a module's outputs, which may be a tuple or a dataclass of several."""
+    if hasattr(output, "to_tuple"):
+        output = output.to_tuple()
+    return output[0] if isinstance(output, tuple | list) else output
+
+
+@contextmanager
+def calibrating(model: nn.Module) -> Iterator[None]:
+    """Put a model in the state to calibrate it in, and back as it was.
+
+    Every module is in evaluation mode, no key-value cache is kept, compiled parts run as they
+    are written, so that hooks see their modules, and no gradient is taken.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(model))
+        stack.enter_context(_without_cache(model))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(torch.no_grad())
+        yield
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    # Module by module, since some may be frozen in evaluation mode while others train.
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    caching = [c for c in configs.values() if getattr(c, "use_cache", None) is True]
+    for config in caching:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in caching:
+            config.use_cache = True

@@ -1,0 +1,186 @@
+"""Seeing which inputs a weight multiplies where no module is called with them."""
+
+from __future__ import annotations
+
+__all__ = ["as_used", "watching_products"]
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..parts.forms import Columns, Kernel, Rows
+from ..parts.layers import Layer
+
+Take = Callable[[Layer, torch.Tensor], None]
+
+
+@contextmanager
+def watching_products(model: nn.Module, layers: Sequence[Layer], take: Take) -> Iterator[None]:
+    """Call ``take(layer, rows)`` for every matrix product with one of the layers' weights.
+
+    A product is known by the memory that it reads, so that it does not matter which function,
+    view or transposition of the parameter the model uses: experts chosen one by one, a
+    projection cut from a larger one, a recurrent step. Fused kernels that hide their products
+    are switched off meanwhile.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its experts are run one by one while the context lasts.
+    layers : sequence of Layer
+        Whose products to watch.
+    take : callable
+        Gets the layer and the rows of shape (tokens, columns) that its matrix multiplies.
+    """
+    if not layers:
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(_experts_one_by_one(model))
+        stack.enter_context(_without_fusion())
+        stack.enter_context(_Products(layers, take))
+        yield
+
+
+@contextmanager
+def _without_fusion() -> Iterator[None]:
+    """Have recurrent layers and attention multiply their weights one by one."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with warnings.catch_warnings():
+        # torch speaks of graphics processors when these flags are touched.
+        warnings.simplefilter("ignore")
+        try:
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _experts_one_by_one(model: nn.Module) -> Iterator[None]:
+    """Choose transformers' plain loop over experts; its other ways copy or fuse the weights."""
+    changed = []
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        chosen = getattr(config, "_experts_implementation", None)
+        if isinstance(chosen, str) and chosen != "eager":
+            changed.append((config, chosen))
+            config._experts_implementation = "eager"
+    try:
+        yield
+    finally:
+        for config, chosen in changed:
+            config._experts_implementation = chosen
+
+
+class _Products(TorchDispatchMode):
+    def __init__(self, layers: Sequence[Layer], take: Take) -> None:
+        super().__init__()
+        self._take = take
+        self._layers: dict[int, list[Layer]] = {}
+        self._converted: dict[int, torch.Tensor] = {}
+        for layer in layers:
+            self._layers.setdefault(_memory(layer.weight), []).append(layer)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm", "mv"):
+            self._product(*args[:2])
+        elif name in ("addmm", "baddbmm", "addmv"):
+            self._product(*args[1:3])
+        elif name == "convolution":
+            self._convolution(*args[:2])
+        output = func(*args, **(kwargs or {}))
+        if name == "_to_copy" and _memory(args[0]) in self._layers:
+            self._follow(args[0], output)
+        return output
+
+    def _follow(self, weight: torch.Tensor, converted: torch.Tensor) -> None:
+        """Know a weight that is converted to another dtype before it is used."""
+        whole = weight.untyped_storage().nbytes() == weight.nbytes
+        if whole and weight.stride() == converted.stride():
+            source = _memory(weight)
+            # Kept, or its memory could become another tensor's.
+            before = self._converted.pop(source, None)
+            self._layers.pop(_memory(before), None)
+            self._converted[source] = converted
+            self._layers[_memory(converted)] = self._layers[source]
+
+    def _product(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        if right.dim() == 1:
+            right = right.unsqueeze(-1)
+        for layer in self._layers.get(_memory(right), ()):
+            self._matched(layer, right.mT, left)
+        for layer in self._layers.get(_memory(left), ()):
+            self._matched(layer, left, right.mT)
+
+    def _matched(self, layer: Layer, used: torch.Tensor, inputs: torch.Tensor) -> None:
+        """Take the inputs if `used`, (outputs, inputs), reads from the layer's part."""
+        if not isinstance(layer.form, Rows | Columns):
+            return
+        matrix = layer.form.matrix(layer.weight)
+        if used.dim() == 3 and used.shape[0] > 1 and used.stride(0) != 0:
+            for one, rows in zip(used, inputs, strict=True):
+                self._matched(layer, one, rows)
+            return
+        used = used[0] if used.dim() == 3 else used
+        if used.stride() != matrix.stride() or used.shape[-1] != matrix.shape[-1]:
+            return
+        start = used.storage_offset() - matrix.storage_offset()
+        if -used.shape[0] * used.stride(0) < start < matrix.shape[0] * matrix.stride(0):
+            self._take(layer, inputs.reshape(-1, inputs.shape[-1]))
+
+    def _convolution(self, x: torch.Tensor, weight: torch.Tensor) -> None:
+        for layer in self._layers.get(_memory(weight), ()):
+            if isinstance(layer.form, Kernel) and weight.numel() == layer.weight.numel():
+                self._take(layer, layer.inputs(x))
+
+
+def _memory(tensor: Any) -> int:
+    """Identify the memory that a tensor reads."""
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        return 0
+    return tensor.untyped_storage().data_ptr()
+
+
+def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) -> list[Layer]:
+    """Return layers with the form in which the model multiplies them.
+
+    A parameter that no module of its own calls, as that of experts, may be stored as (outputs,
+    inputs) or as (inputs, outputs); only its use tells.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What the layers are part of.
+    layers : sequence of Layer
+        Those to watch.
+    run : callable
+        Sends a sample through the model.
+    """
+    bare = [layer for layer in layers if not layer.users]
+    forms = {layer.name: layer.form for layer in bare}
+    as_said: set[str] = set()
+    turned: set[str] = set()
+
+    def note(layer: Layer, rows: torch.Tensor) -> None:
+        (as_said if layer.form == forms[layer.name] else turned).add(layer.parameter)
+
+    with watching_products(model, [*bare, *map(_turn, bare)], note):
+        run()
+    # One expert that got tokens speaks for all of its parameter.
+    other = turned - as_said
+    return [_turn(layer) if layer.parameter in other else layer for layer in layers]
+
+
+def _turn(layer: Layer) -> Layer:
+    return replace(layer, form=Columns() if layer.form == Rows() else Rows())

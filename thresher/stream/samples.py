@@ -1,0 +1,177 @@
+"""Calibration samples: what a user passes as data, as inputs of a model."""
+
+from __future__ import annotations
+
+__all__ = ["as_samples", "check_windows", "fitting_length"]
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import DataError
+from ..parts.calibration import embedded_text, token_windows
+
+
+def as_samples(
+    model: nn.Module,
+    data: Any = None,
+    *,
+    tokenizer: Any = None,
+    windows: int = 64,
+    length: int = 1024,
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return inputs that `model` can be called with, on its device, and a description.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What is to be called with them.
+    data : optional
+        Texts (a string, a list of them, or of ``{"text": ...}``), a tensor, or an iterable of
+        inputs: tensors, tuples of arguments, or dicts of keywords. A tensor of integers is rows
+        of token ids; one of floats is what the model takes first, such as ``pixel_values``. Of
+        tuples that are longer than the model's arguments, as from a loader of labelled data,
+        the first ones are used. None is Python's documentation, for language models.
+    tokenizer : optional
+        For texts; by default loaded from where the model came from.
+    windows, length : int
+        How many windows of how many tokens texts are cut into, at most.
+
+    Raises
+    ------
+    DataError
+        If there is no sample, or the model cannot take them.
+    """
+    if data is None:
+        data = embedded_text()
+    texts = _texts(data)
+    if texts is not None:
+        length = fitting_length(model, length)
+        tokenizer = tokenizer or _tokenizer(model)
+        data = token_windows(tokenizer, texts, length=length, count=windows)
+    if isinstance(data, Mapping):
+        data = [data]
+    if isinstance(data, torch.Tensor):
+        samples = _of_tensor(model, data)
+    else:
+        samples = [_taken(model, sample) for sample in data]
+    if not samples:
+        raise DataError("the calibration data is empty")
+    for sample in samples:
+        if isinstance(sample, Mapping) and isinstance(sample.get("input_ids"), torch.Tensor):
+            check_windows(model, sample["input_ids"])
+    described: dict[str, Any] = {"source": "data", "windows": len(samples)}
+    if isinstance(data, torch.Tensor):
+        described["length"] = int(data.shape[-1])
+    device = next(model.parameters()).device
+    return [_to_device(sample, device) for sample in samples], described
+
+
+def fitting_length(model: nn.Module, length: int) -> int:
+    """Return `length`, or the number of positions of a model that has fewer."""
+    return min(length, _positions(model) or length)
+
+
+def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
+    """Raise if a model cannot take token ids.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model with token embeddings.
+    ids : Tensor of int64, shape (windows, length)
+
+    Raises
+    ------
+    DataError
+        If an id is beyond the vocabulary, or a window longer than the positions.
+    """
+    positions = _positions(model)
+    if positions is not None and ids.shape[-1] > positions:
+        raise DataError(
+            f"windows of {ids.shape[-1]} tokens are longer than the {positions} positions of "
+            f"{type(model).__name__}; cut them shorter (length={positions}, --length {positions})"
+        )
+    known = _vocabulary(model)
+    if known is not None and ids.numel() and int(ids.max()) >= known:
+        raise DataError(
+            f"token {int(ids.max())} is beyond the {known} of {type(model).__name__}'s vocabulary: "
+            "the tokenizer belongs to another model"
+        )
+
+
+def _positions(model: nn.Module) -> int | None:
+    config = getattr(model, "config", None)
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    ask = getattr(model, "get_input_embeddings", None)
+    try:
+        embedding = None if ask is None else ask()
+    except (NotImplementedError, AttributeError):
+        # Models of several parts, such as CLIP, have no embeddings of their own.
+        return None
+    known = getattr(embedding, "num_embeddings", None)
+    return known if isinstance(known, int) else None
+
+
+def _texts(data: Any) -> list[str] | str | None:
+    if isinstance(data, str):
+        return data
+    if isinstance(data, Sequence) and data and not isinstance(data, torch.Tensor):
+        if all(isinstance(each, str) for each in data):
+            return list(data)
+        if all(isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in data):
+            return [each["text"] for each in data]
+    return None
+
+
+def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
+    if not data.numel():
+        return []
+    if not hasattr(model, "get_input_embeddings"):
+        return [data]
+    if not data.is_floating_point():
+        return [{"input_ids": row.unsqueeze(0)} for row in data]
+    name = getattr(model, "main_input_name", "input_ids")
+    if name == "input_ids":
+        raise DataError(
+            f"{type(model).__name__} takes token ids, and the data is a tensor of {data.dtype}; "
+            "pass integers, or a list of dicts with the model's own keywords"
+        )
+    return [{name: row.unsqueeze(0)} for row in data]
+
+
+def _taken(model: nn.Module, sample: Any) -> Any:
+    """Leave away what a model takes no argument for, such as labels."""
+    if not isinstance(sample, tuple | list) or len(sample) < 2:
+        return sample
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return sample
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return tuple(sample[: len(positional)])
+
+
+def _to_device(sample: Any, device: torch.device) -> Any:
+    if isinstance(sample, torch.Tensor):
+        return sample.to(device)
+    if isinstance(sample, Mapping):
+        return {key: _to_device(value, device) for key, value in sample.items()}
+    if isinstance(sample, list | tuple):
+        return type(sample)(_to_device(value, device) for value in sample)
+    return sample
+
+
+def _tokenizer(model: nn.Module) -> Any:
+    from transformers import AutoTokenizer
+
+    name = getattr(model, "name_or_path", "")
+    if not name:
+        raise DataError("texts need a tokenizer: pass tokenizer=, or windows of token ids as data=")
+    return AutoTokenizer.from_pretrained(name)

@@ -1,0 +1,142 @@
+"""Where a model's weights are: all in memory, or in a folder and loaded unit by unit."""
+
+from __future__ import annotations
+
+__all__ = ["Folder", "InMemory", "Source"]
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Protocol
+
+from torch import nn
+
+from ..run.skeleton import Skeleton
+from .precision import Precision
+from .units import Unit
+
+
+class Source(Protocol):
+    """A model whose units have their weights when they are asked for.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The whole model.
+    """
+
+    model: nn.Module
+
+    def opened(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
+        """Have the weights of all that is in none of `units` but the output head."""
+
+    def loaded(self, unit: Unit) -> AbstractContextManager[None]:
+        """Have the weights of one unit."""
+
+    def on_demand(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
+        """Have the weights of each unit, and of the output head, while it runs."""
+
+
+class InMemory:
+    """A model that has all its weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def opened(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def loaded(self, unit: Unit) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def on_demand(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+
+class Folder:
+    """A Hugging Face folder whose weights are loaded when they are needed.
+
+    Parameters
+    ----------
+    skeleton : Skeleton
+        The model without weights.
+    precision : Precision
+        Weights are held in that of forward passes while they are loaded, where it is longer
+        than what they are stored in.
+    """
+
+    def __init__(self, skeleton: Skeleton, precision: Precision) -> None:
+        self.skeleton = skeleton
+        self.model = skeleton.model
+        self._precision = precision
+
+    @contextmanager
+    def opened(self, units: Sequence[Unit]) -> Iterator[None]:
+        """Load embeddings, norms and whatever else runs between the units."""
+        head = self._head()
+        inside = {id(m) for unit in units for m in unit.module.modules()}
+        with ExitStack() as stack:
+            for name, module in self.model.named_modules():
+                own = any(True for _ in module.parameters(recurse=False))
+                if own and module is not head and id(module) not in inside:
+                    stack.enter_context(self._having(module, name))
+            yield
+
+    def loaded(self, unit: Unit) -> AbstractContextManager[None]:
+        """Load one unit, and drop it afterwards."""
+        return self._having(unit.module, unit.name)
+
+    @contextmanager
+    def on_demand(self, units: Sequence[Unit]) -> Iterator[None]:
+        """Load a unit when it is called, and drop it afterwards."""
+        places = {unit.name: unit.module for unit in units}
+        if (head := self._head()) is not None:
+            places |= {name: m for name, m in self.model.named_modules() if m is head}
+        handles: list[Any] = []
+        for name, module in places.items():
+            handles += self._loading_hooks(module, name)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _head(self) -> nn.Module | None:
+        head: nn.Module | None = getattr(self.model, "get_output_embeddings", lambda: None)()
+        return head
+
+    def _loading_hooks(self, module: nn.Module, name: str) -> list[Any]:
+        open_now: list[ExitStack] = []
+
+        def load(*_: Any) -> None:
+            stack = ExitStack()
+            stack.enter_context(self._having(module, name))
+            open_now.append(stack)
+
+        def drop(*_: Any) -> None:
+            open_now.pop().close()
+
+        return [
+            module.register_forward_pre_hook(load, prepend=True),
+            module.register_forward_hook(drop, always_call=True),
+        ]
+
+    @contextmanager
+    def _having(self, module: nn.Module, name: str) -> Iterator[None]:
+        absent = [p for p in module.parameters() if p.is_meta]
+        if not absent:
+            yield
+            return
+        with self.skeleton.loaded(module, name):
+            if self._precision.widens:
+                for parameter in module.parameters():
+                    if parameter.dtype == self._precision.stored:
+                        parameter.data = parameter.data.to(self._precision.passes)
+            yield

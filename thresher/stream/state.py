@@ -1,0 +1,86 @@
+"""The state of a run that can be stopped at any moment and gone on with."""
+
+from __future__ import annotations
+
+__all__ = ["RunState"]
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import CheckpointError
+from ..core.files import write_text
+from .proof import Order
+
+_FILE = "progress.json"
+
+
+@dataclass
+class RunState:
+    """All that is needed to go on, but the weights that were written.
+
+    Parameters
+    ----------
+    fingerprint : str
+        Identifies the run's model, data, options and versions.
+    next : int
+        Units that are finished.
+    counts : dict of str to int
+        Weights to keep, by layer.
+    layers : list of dict
+        Records of the layers that are finished.
+    unseen : list of str
+        Those of them that no data reached.
+    units : list of str
+        In the order in which they run; empty before that is known.
+    whole : list of str
+        See :class:`~thresher.stream.proof.Order`.
+    """
+
+    fingerprint: str
+    next: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
+
+    @property
+    def order(self) -> Order | None:
+        """The order of the units, once it is known."""
+        return Order(self.units, frozenset(self.whole)) if self.units else None
+
+    def save(self, folder: Path) -> None:
+        """Write the state into a run's folder, whole or not at all."""
+        write_text(folder / _FILE, json.dumps(dataclasses.asdict(self)))
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Return whether a folder holds a state."""
+        return (folder / _FILE).is_file()
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Delete the state of a run that has ended."""
+        (folder / _FILE).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> RunState:
+        """Read the state from a run's folder.
+
+        Raises
+        ------
+        CheckpointError
+            If the file was damaged, or written by another version.
+        """
+        try:
+            data = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            known = {each.name for each in dataclasses.fields(cls)}
+            return cls(**{key: value for key, value in data.items() if key in known})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{str(folder / _FILE)!r} is not the state of a run: {error}; delete "
+                f"{str(folder)!r} to start anew"
+            ) from error

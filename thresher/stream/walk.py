@@ -1,0 +1,166 @@
+"""Walks: forward passes that halt before every unit, so that all samples go on in step.
+
+A sample's forward pass is the model's own, from its input to its last unit. It runs in a
+greenlet, which is left where the model calls a unit and entered again when the unit may run.
+Whatever the model hands its units (masks, positions, an encoder's states, what an earlier unit
+returned besides its hidden state) is then exactly what it hands them by itself.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Halt", "Walk", "halting", "memories", "replica", "tensors"]
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import greenlet
+import torch
+from torch import nn
+
+from .units import Unit
+
+
+@dataclass
+class Halt:
+    """A call of a unit that a walk waits for.
+
+    Parameters
+    ----------
+    unit : Unit
+        What is called.
+    args : tuple
+        Positional arguments, as the model made them.
+    keywords : dict
+        Keyword arguments.
+    """
+
+    unit: Unit
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+    def copies(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments copied, so that a call cannot change them for the next one."""
+        args, keywords = replica((self.args, self.keywords))
+        return args, keywords
+
+
+class Walk(greenlet.greenlet):
+    """One sample's forward pass.
+
+    Parameters
+    ----------
+    forward : callable
+        Runs the model on the sample; called without arguments.
+
+    Attributes
+    ----------
+    halt : Halt or None
+        Where it waits; None when it has not started or has ended.
+    made : set of int or None
+        Memory of what the last unit returned; None before the first one.
+    """
+
+    def __init__(self, forward: Callable[[], Any]) -> None:
+        super().__init__(forward)
+        self.halt: Halt | None = None
+        self.made: set[int] | None = None
+
+    def go_on(self) -> None:
+        """Run the unit that it waits for, and on to the next one."""
+        self.parent = greenlet.getcurrent()
+        reached = self.switch()
+        self.halt = reached if isinstance(reached, Halt) else None
+
+    def stop(self) -> None:
+        """Leave the forward pass where it is."""
+        if self and not self.dead:
+            self.throw()
+        self.halt = None
+
+
+@contextmanager
+def halting(units: Sequence[Unit]) -> Iterator[None]:
+    """Have walks halt at `units` while the context lasts; other calls go through."""
+    before = {}
+    for unit in units:
+        before[unit.name] = unit.module.__dict__.get("forward")
+        unit.module.forward = _halting_forward(unit, unit.module.forward)
+    try:
+        yield
+    finally:
+        for unit in units:
+            if before[unit.name] is None:
+                del unit.module.__dict__["forward"]
+            else:
+                unit.module.forward = before[unit.name]
+
+
+def _halting_forward(unit: Unit, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def halt(*args: Any, **keywords: Any) -> Any:
+        walk = greenlet.getcurrent()
+        if not isinstance(walk, Walk):
+            return forward(*args, **keywords)
+        walk.parent.switch(Halt(unit, args, keywords))
+        output = forward(*args, **keywords)
+        walk.made = set(memories(output))
+        return output
+
+    return halt
+
+
+def memories(value: Any) -> Iterator[int]:
+    """Yield the addresses of the memory that tensors in `value` read."""
+    for tensor in tensors(value):
+        yield tensor.untyped_storage().data_ptr()
+
+
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in an argument, or in containers of arguments."""
+    if isinstance(value, torch.Tensor):
+        if value.layout == torch.strided:
+            yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors(each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from tensors(each)
+
+
+def replica(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Copy a call's arguments: tensors, containers and caches; modules stay themselves.
+
+    Parameters
+    ----------
+    value : Any
+        An argument, or a container of some.
+    memo : dict, optional
+        Copies by the identity of what was copied, so that what is shared stays shared.
+    """
+    memo = {} if memo is None else memo
+    if id(value) in memo:
+        return memo[id(value)]
+    if isinstance(value, torch.Tensor):
+        made: Any = value if isinstance(value, nn.Parameter) else value.detach().clone()
+    elif isinstance(value, dict) and type(value) is dict:
+        made = {key: replica(each, memo) for key, each in value.items()}
+    elif type(value) in (list, tuple):
+        made = type(value)(replica(each, memo) for each in value)
+    elif value is None or isinstance(value, nn.Module | str | bytes | int | float | bool | type):
+        made = value
+    else:
+        made = _deep_copy(value, memo)
+    memo[id(value)] = made
+    return made
+
+
+def _deep_copy(value: Any, memo: dict[int, Any]) -> Any:
+    try:
+        return copy.deepcopy(value, memo)
+    except (TypeError, RuntimeError, NotImplementedError):
+        # What cannot be copied is handed over as it is; the proof at the start of a run shows
+        # whether a unit leaves something in it.
+        return value
