@@ -25,7 +25,7 @@ class Case:
     layout : str
         Name of a registered layout.
     pattern : str
-        As :meth:`Pattern.parse <thresher.core.named.Named.parse>` takes it.
+        As :meth:`Pattern.parse <thresher.core.named.Spelled.parse>` takes it.
     density : float
         Of the pattern.
     dtype : torch.dtype

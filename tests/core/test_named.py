@@ -11,7 +11,7 @@ from thresher.core.card import catalogue
 from thresher.core.discovery import descendants, import_modules
 from thresher.core.errors import OptionError
 from thresher.core.index import index
-from thresher.core.named import Named
+from thresher.core.named import Spelled
 from thresher.parts.budgets import LAMP, OWL, Budget
 from thresher.parts.moments import Moment
 from thresher.parts.patterns import NM, Pattern
@@ -20,8 +20,8 @@ from thresher.parts.scores import Score
 from thresher.parts.updates import OBS, Update
 from thresher.run.layouts.base import Layout
 
-#: Every base whose subclasses are called by name.
-KINDS = [base for base in Named.__subclasses__() if base.__module__.startswith("thresher.")]
+#: Every base whose subclasses are written as text.
+KINDS = [base for base in Spelled.__subclasses__() if base.__module__.startswith("thresher.")]
 EACH = pytest.mark.parametrize("base", KINDS, ids=lambda base: base.kind)
 
 

@@ -1,8 +1,8 @@
-"""Everything that is called by name: found by its class, parsed from text."""
+"""Everything that is called by name: classes found by it, instances read from text."""
 
 from __future__ import annotations
 
-__all__ = ["Named"]
+__all__ = ["Named", "Spelled"]
 
 import sys
 from typing import Any, ClassVar, Self
@@ -23,14 +23,10 @@ class Named:
         What subclasses are, as messages call it, such as ``"budget"``.
     name : str
         What users type, in lower case with hyphens.
-    spellings : tuple of str
-        Texts that :meth:`from_spec` reads, where that is not the name alone; an example of each
-        form that holds numbers. Messages and helps list them.
     """
 
     kind: ClassVar[str]
     name: ClassVar[str]
-    spellings: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def known(cls) -> dict[str, type[Self]]:
@@ -76,6 +72,19 @@ class Named:
         if name not in known:
             raise unknown(cls.kind, name, known)
         return known[name]
+
+
+class Spelled(Named):
+    """Mixin of a base class whose instances users write as text.
+
+    Attributes
+    ----------
+    spellings : tuple of str
+        Texts that :meth:`from_spec` reads, where that is not the name alone; an example of each
+        form that holds numbers. Messages and helps list them.
+    """
+
+    spellings: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_spec(cls, text: str) -> Self | None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core.errors import OptionError
-from ..core.named import Named
+from ..core.named import Spelled
 from .patterns import Pattern
 from .scores import InputNorm, Magnitude, Score
 
@@ -95,7 +95,7 @@ def summarise(
     return LayerSummary(name, tuple(shape), block, float(score.mean()), ordered)
 
 
-class Budget(Named, ABC):
+class Budget(Spelled, ABC):
     """Base class of budgets.
 
     Attributes

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from ..core.errors import OptionError
-from ..core.named import Named
+from ..core.named import Spelled
 from ..core.options import check_whole
 
 
@@ -77,7 +77,7 @@ class Periodic:
 
 
 @dataclass(frozen=True)
-class Schedule(Named, ABC):
+class Schedule(Spelled, ABC):
     """From `initial` at progress 0 to `final` at progress 1, monotonically.
 
     Parameters

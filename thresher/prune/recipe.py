@@ -93,7 +93,7 @@ class Recipe:
         density : float, optional
             Share of weights to keep.
         pattern, budget, update : str or part, optional
-            Names are looked up, see :meth:`thresher.core.named.Named.parse`.
+            Names are looked up, see :meth:`thresher.core.named.Spelled.parse`.
         """
         changes: dict[str, object] = {}
         if density is not None:

@@ -29,7 +29,7 @@ class Format:
     ----------
     pattern : str or Pattern, default "unstructured"
         Keeps the largest magnitudes that it allows; see
-        :meth:`Pattern.parse <thresher.core.named.Named.parse>`.
+        :meth:`Pattern.parse <thresher.core.named.Spelled.parse>`.
         A pattern of a user's own class works too.
     density : float, optional
         Share of entries to keep, in (0, 1]; left out for patterns that imply it, such as 2:4.

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 
 from ...core.errors import LayerError
-from ...core.named import Named
+from ...core.named import Spelled
 
 
-class Pattern(Named, ABC):
+class Pattern(Spelled, ABC):
     """Base class of patterns."""
 
     kind = "pattern"

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ...core.named import Named
+from ...core.named import Spelled
 from ..chooser import MaskChooser
 from ..moments import Moment
 from ..statistics import Statistics
 
 
-class Update(Named, ABC):
+class Update(Spelled, ABC):
     """Base class of updates."""
 
     kind = "update"
