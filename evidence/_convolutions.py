@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thresher.assets.efficientnet_lite import EfficientNetLite0
-from thresher.parts.patterns import Pattern, parse
+from thresher.parts.patterns import Pattern
 from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layouts import RowGroups
 from thresher.run.layouts.base import named_layout
@@ -48,7 +48,7 @@ class Layer:
 
     def sparse(self, pattern: str, density: float, seed: int = 1) -> Tensor:
         """Return the weight's matrix with only a random support of the pattern kept."""
-        parsed: Pattern = parse(pattern)
+        parsed = Pattern.parse(pattern)
         matrix = as_matrix(self.weight)
         score = torch.rand(matrix.shape, generator=torch.Generator().manual_seed(seed))
         return matrix * parsed.mask(score, parsed.count(matrix.shape, density))

@@ -89,6 +89,14 @@ def test_the_catalogue(tmp_path):
     assert {"name", "title", "authors", "year", "area", "usage", "evidence"} <= data[0].keys()
     output = run("methods", "sparsegpt")
     assert "Massive Language Models Can Be Accurately Pruned" in output.replace("\n", " ")
+    (line,) = json.loads(run("methods", "sparsegpt", "--json"))
+    assert line["usage"] == 'thresher.prune(model, "sparsegpt", density=0.5)'
+    assert line["class"] == "thresher.prune.sparsegpt.SparseGPT"
+
+
+def test_a_method_names_its_file():
+    # Its name is not that of its card, nor that of the class.
+    assert "run/layouts/banks.py" in run("methods", "s4").replace("\n", "").replace(" ", "")
 
 
 def test_a_method_from_a_users_own_file(llama_folder, book, tmp_path):
@@ -96,8 +104,8 @@ def test_a_method_from_a_users_own_file(llama_folder, book, tmp_path):
     plugin.write_text(
         """
 from dataclasses import dataclass
-from thresher.core import scores
 from thresher.core.card import Card, Catalogued
+from thresher.parts import scores
 from thresher.prune.recipe import Recipe
 
 
@@ -146,8 +154,6 @@ def empty(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--density", "0"), "density 0.0 is out of range"),
-        (("--density", "1.01"), "density 1.01 is out of range"),
         ((), "say how much to keep"),
         (("--pattern", "5:4"), "N must be at least 1 and at most M"),
         (("--pattern", "2:4", "--density", "0.3"), "contradicts density 0.3"),
@@ -155,7 +161,6 @@ def empty(tmp_path):
         (("--pattern", "blok"), "there is no pattern 'blok'"),
         (("--method", "sparsgpt", "--density", "0.5"), "did you mean 'sparsegpt'?"),
         (("--budget", "ow", "--density", "0.5"), "did you mean 'owl'?"),
-        (("--density", "0.5", "--windows", "0"), "--windows 0"),
         (("--density", "0.5", "--exclude", "*"), "no layer to prune"),
     ],
 )
@@ -163,6 +168,21 @@ def test_bad_options(llama_folder, book, tmp_path, arguments, message):
     command = ("prune", llama_folder, "--out", tmp_path / "out", "--calibration", book)
     assert message in run(*command, "--length", 64, *arguments, code=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--density", "0.0"),
+        ("--density", "1.01"),
+        ("--windows", "0"),
+        ("--length", "-1"),
+    ],
+)
+def test_numbers_out_of_range(llama_folder, tmp_path, option, value):
+    command = ("prune", llama_folder, "--out", tmp_path / "out")
+    output = run(*command, option, value, code=2)
+    assert f"Invalid value for '{option}': {value} is not in the range" in output
 
 
 @pytest.mark.parametrize(
@@ -223,8 +243,42 @@ def test_importing_is_quick_and_loads_no_torch():
     assert processor_seconds([sys.executable, "-c", code]) < 0.3
 
 
-def test_help_is_quick():
-    assert processor_seconds([sys.executable, "-m", "thresher", "--help"]) < 0.5
+@pytest.mark.parametrize(
+    ("arguments", "most"),
+    [(("--help",), 0.5), (("prune", "--help"), 0.5), (("methods",), 1.0)],
+)
+def test_help_and_catalogue_are_quick(arguments, most):
+    assert processor_seconds([sys.executable, "-m", "thresher", *arguments]) < most
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("prune", "--help"),
+        ("methods",),
+        ("methods", "--json"),
+        ("prune", "model", "--out", "out", "--density", "2"),
+        ("prune", "model", "--out", "out", "--budget", "ow"),
+        ("prune", "model", "--out", "out", "--method", "wandaa"),
+        ("prune", "model", "--out", "out", "--pattern", "blok"),
+    ],
+)
+def test_help_catalogue_and_wrong_names_load_no_torch(arguments):
+    code = """
+import atexit, sys
+from thresher.cli import main
+atexit.register(lambda: print("torch" in sys.modules))
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert ran.stdout.splitlines()[-1] == "False", ran.stderr
+
+
+def test_the_names_of_parts_are_in_the_help():
+    output = " ".join(run("prune", "--help").split())
+    for words in ("2:4/outputs", "owl, uniform", "keep, least-squares, obs"):
+        assert words in output
 
 
 def processor_seconds(command: list[str]) -> float:

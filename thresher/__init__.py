@@ -12,7 +12,8 @@ from typing import Any
 
 import wrapt
 
-#: Where each public name lives: a module, or a name in a module.
+#: The public face, and the one list that is written by hand: what users may rely on, and where
+#: each name lives, a module or a name in a module.
 _NAMES = {
     "Recipe": "thresher.prune.recipe:Recipe",
     "budgets": "thresher.parts.budgets",

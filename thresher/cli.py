@@ -14,9 +14,11 @@ from typing import Any
 
 import click
 
-from .core.errors import ThresherError
+from .core.errors import ThresherError, unknown
 
 _FOLDER = click.Path(path_type=Path)
+_COUNT = click.IntRange(min=1)
+_DENSITY = click.FloatRange(0, 1, min_open=True)
 _DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
 
 
@@ -64,6 +66,42 @@ class _Command(click.Group):
                 raise
 
 
+class _NameOption(click.Option):
+    """An option that names a method or a part, and is called as that kind is.
+
+    Its help lists the names, and a wrong one is refused before torch is imported. Both are read
+    off the index, which tells of what this package brings.
+    """
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        self.help = self.help or ", ".join(self._spellings())
+        return super().get_help_record(ctx)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        text = super().process_value(ctx, value)
+        if not isinstance(text, str) or self._may_be_elsewhere(ctx, text):
+            return text
+        known = self._spellings()
+        if text.strip().lower().replace("_", "-") not in known:
+            raise unknown(str(self.name), text, known)
+        return text
+
+    def _may_be_elsewhere(self, ctx: click.Context, text: str) -> bool:
+        """Return whether only the parts themselves can tell if `text` names one."""
+        from importlib.metadata import entry_points
+
+        numbers = any(letter.isdigit() for letter in text)
+        plugins = ctx.find_root().params["plugin"] or entry_points(group="thresher.methods")
+        return numbers or bool(plugins)
+
+    def _spellings(self) -> list[str]:
+        from .core.index import index
+
+        if self.name == "method":
+            return list(index()["methods"])
+        return [text for texts in index()["parts"][self.name].values() for text in texts]
+
+
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="thresher")
 @click.option(
@@ -83,16 +121,24 @@ def main(plugin: tuple[Path, ...]) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--method", default="sparsegpt", show_default=True, help="See `thresher methods`.")
-@click.option("--density", type=float, help="Share of weights to keep, in (0, 1].")
-@click.option("--pattern", help="unstructured, per-row, fan-in, 2:4, 16x16, channels, ...")
-@click.option("--budget", help="uniform, global, erdos-renyi, erk, lamp or owl.")
-@click.option("--update", help="keep, obs, least-squares or dsnot.")
+@click.option(
+    "--method",
+    cls=_NameOption,
+    default="sparsegpt",
+    show_default=True,
+    help="See `thresher methods`.",
+)
+@click.option("--density", type=_DENSITY, help="Share of weights to keep.")
+@click.option("--pattern", cls=_NameOption)
+@click.option("--budget", cls=_NameOption)
+@click.option("--update", cls=_NameOption)
 @click.option(
     "--calibration", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]"
 )
-@click.option("--windows", default=64, show_default=True, help="Calibration windows, at most.")
-@click.option("--length", default=1024, show_default=True, help="Tokens per window.")
+@click.option(
+    "--windows", type=_COUNT, default=64, show_default=True, help="Calibration windows, at most."
+)
+@click.option("--length", type=_COUNT, default=1024, show_default=True, help="Tokens per window.")
 @click.option("--out", type=_FOLDER, required=True, help="Folder to write.")
 @click.option("--dtype", type=_DTYPES, default="auto", show_default=True, help="Of the weights.")
 @click.option("--include", multiple=True, help="Layer names to prune although kept by default.")
@@ -127,8 +173,8 @@ def prune(model: str, **options: Any) -> None:
 @click.argument("model")
 @click.option("--text", type=_FOLDER, required=True, help="UTF-8 text file.")
 @click.option("--dense", help="The dense original: adds KL divergence and top-1 agreement.")
-@click.option("--windows", default=20, show_default=True, help="Windows, at most.")
-@click.option("--length", default=1024, show_default=True, help="Tokens per window.")
+@click.option("--windows", type=_COUNT, default=20, show_default=True, help="Windows, at most.")
+@click.option("--length", type=_COUNT, default=1024, show_default=True, help="Tokens per window.")
 def evaluate(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
     """Measure the perplexity of MODEL on a text."""
     from .workflow import evaluate_folder
@@ -178,7 +224,7 @@ def methods(name: str | None, as_json: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every experiment there is.")
 @click.option("--scale", default=1.0, show_default=True, help="Size of the experiment.")
-@click.option("--seeds", default=None, type=int, help="How many seeds.")
+@click.option("--seeds", type=_COUNT, help="How many seeds.")
 @click.option("--out", type=_FOLDER, default=Path("evidence-results"), show_default=True)
 def evidence(
     name: str | None, everything: bool, scale: float, seeds: int | None, out: Path
@@ -208,13 +254,21 @@ def export(model: Path, out: Path) -> None:
 @click.option(
     "--batch",
     multiple=True,
-    type=int,
+    type=_COUNT,
     default=(1, 16),
     show_default=True,
     help="Rows per product that layouts are chosen for. Repeatable.",
 )
-@click.option("--tokens", default=32, show_default=True, help="Tokens to generate per run.")
-@click.option("--repeats", default=3, show_default=True, help="Interleaved runs of each model.")
+@click.option(
+    "--tokens", type=_COUNT, default=32, show_default=True, help="Tokens to generate per run."
+)
+@click.option(
+    "--repeats",
+    type=_COUNT,
+    default=3,
+    show_default=True,
+    help="Interleaved runs of each model.",
+)
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
 def bench(
     model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool

@@ -24,7 +24,6 @@ from rich.table import Table
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import write_text
 from .parts.calibration import embedded_text, read_text, token_windows
-from .parts.patterns import parse as parse_pattern
 from .prune.disk import DiskOptions, prune_folder
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
@@ -304,13 +303,8 @@ def bench_folder(
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
-    pattern = options["pattern"]
-    recipe = as_recipe(options["method"]).with_options(
-        options["density"],
-        parse_pattern(pattern) if pattern else None,
-        options["budget"],
-        options["update"],
-    )
+    parts = (options[name] for name in ("density", "pattern", "budget", "update"))
+    recipe = as_recipe(options["method"]).with_options(*parts)
     recipe.target  # noqa: B018 - raises now if nothing says how much to keep
     return recipe
 

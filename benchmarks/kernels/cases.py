@@ -9,7 +9,7 @@ import torch
 from thresher.evidence._int8 import dense_int8
 from torch import Tensor, nn
 
-from thresher.parts.patterns import Pattern, parse
+from thresher.parts.patterns import Pattern
 from thresher.run.layouts.base import Layout, named_layout
 
 SHAPES = ((4096, 4096), (11008, 4096))
@@ -25,7 +25,7 @@ class Case:
     layout : str
         Name of a registered layout.
     pattern : str
-        As :func:`thresher.parts.patterns.spec.parse` takes it.
+        As :meth:`Pattern.parse <thresher.core.named.Spelled.parse>` takes it.
     density : float
         Of the pattern.
     dtype : torch.dtype
@@ -48,7 +48,7 @@ class Case:
 
     def weight(self, dense: Tensor) -> Tensor:
         """Return `dense` with only a random support of the pattern kept."""
-        pattern: Pattern = parse(self.pattern)
+        pattern = Pattern.parse(self.pattern)
         generator = torch.Generator().manual_seed(1)
         score = torch.rand(dense.shape, generator=generator)
         mask = pattern.mask(score, pattern.count(dense.shape, self.density))

@@ -22,6 +22,8 @@ from sphinx.util.rst import escape
 
 import thresher
 from thresher.core.card import Catalogued, catalogue
+from thresher.core.discovery import import_modules
+from thresher.core.named import Spelled
 from thresher.report.charts import templates
 from thresher.report.methods import evidence_result, method_data
 
@@ -107,10 +109,31 @@ def method_pages() -> dict[str, str]:
         "Every method, read off the classes that carry a card. ``thresher methods`` prints the "
         "same list.\n",
         table,
-        _directive("toctree", options=["hidden:"], lines=names),
+        _directive("toctree", options=["hidden:"], lines=["parts", *names]),
     ]
     pages = {name: method_page(method) for name, method in catalogue().items()}
-    return {"index": "\n".join(index), **pages}
+    return {"index": "\n".join(index), "parts": parts_page(), **pages}
+
+
+def parts_page() -> str:
+    """Return the page of the parts that are called by name."""
+    import_modules("thresher.parts")
+    page = [
+        _title("Parts by name"),
+        "What the command line and the arguments of ``thresher.prune`` call parts; numbers in "
+        "them are examples. Parts with settings are made in Python.\n",
+    ]
+    for base in Spelled.__subclasses__():
+        rows = [
+            [
+                ", ".join(f"``{text}``" for text in kind.spelled()),
+                f":class:`~{kind.__module__}.{kind.__qualname__}`",
+                str(kind.__doc__).partition("\n")[0],
+            ]
+            for kind in base.known().values()
+        ]
+        page += [_title(base.kind.capitalize(), "-"), _table(["name", "class", "what it is"], rows)]
+    return "\n".join(page)
 
 
 def method_page(method: type[Catalogued]) -> str:

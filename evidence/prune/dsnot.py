@@ -18,8 +18,8 @@ from .._statistics import paired_margin
 
 _FIRST_MASKS: dict[str, scores.Score] = {
     "magnitude": scores.Magnitude(),
-    "Wanda": scores.Wanda(),
-    "OBS saliency": scores.OBS(),
+    "Wanda": scores.Magnitude() * scores.InputNorm(),
+    "OBS saliency": scores.OBSSaliency(),
 }
 _SPARSITIES = (0.5, 0.6, 0.7)
 

@@ -11,7 +11,7 @@ from thresher.core.evidence import Experiment, Outcome
 from thresher.parts.patterns import NM, Pattern
 from thresher.parts.updates import OBS, LeastSquares
 from thresher.prune import Recipe
-from thresher.prune.magnitude import Magnitude
+from thresher.prune.magnitude import MagnitudePruning
 from thresher.prune.sparsegpt import SparseGPT
 from thresher.prune.wanda import Wanda
 
@@ -24,7 +24,7 @@ TOLERANCE = 0.05
 
 
 _METHODS: dict[str, Recipe] = {
-    "magnitude": Magnitude(),
+    "magnitude": MagnitudePruning(),
     "Wanda": Wanda(),
     "SparseGPT": SparseGPT(),
     "exact on SparseGPT's mask": replace(SparseGPT(), update=LeastSquares(support=OBS())),

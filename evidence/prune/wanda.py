@@ -10,7 +10,7 @@ import numpy as np
 from thresher.core.evidence import Experiment, Outcome
 from thresher.parts.patterns import NM, Unstructured
 from thresher.prune import Recipe
-from thresher.prune.magnitude import Magnitude
+from thresher.prune.magnitude import MagnitudePruning
 from thresher.prune.sparsegpt import SparseGPT
 from thresher.prune.wanda import Wanda
 
@@ -20,7 +20,7 @@ from .._statistics import paired_margin
 
 _PER_ROW, _PER_LAYER = Unstructured("row"), Unstructured()
 _METHODS: dict[str, Recipe] = {
-    "magnitude": Magnitude(),
+    "magnitude": MagnitudePruning(),
     "Wanda": Wanda(),
     "SparseGPT": SparseGPT(),
 }
@@ -34,7 +34,7 @@ def _run(scale: float, seeds: Sequence[int]) -> Outcome:
         for cut, options in _CUTS.items()
     }
     # The other comparison group, to tell the score's part in the result from the group's.
-    recipes["magnitude per row at 50 %"] = Recipe(Magnitude().score, _PER_ROW, density=0.5)
+    recipes["magnitude per row at 50 %"] = Recipe(MagnitudePruning().score, _PER_ROW, density=0.5)
     recipes["Wanda per layer at 50 %"] = Recipe(Wanda().score, _PER_LAYER, density=0.5)
     dense, pruned = models.pruned_log_perplexities(recipes, seeds, scale)
     table = [

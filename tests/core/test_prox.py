@@ -10,7 +10,6 @@ from thresher.core.top_k import top_k_mask
 OPERATORS = {
     "soft": (prox.soft, lambda z, t: t * np.abs(z).sum()),
     "hard": (prox.hard, lambda z, t: t**2 / 2 * (z != 0).sum()),
-    "group_soft": (prox.group_soft, lambda z, t: t * np.linalg.norm(z, axis=-1).sum()),
 }
 EACH = pytest.mark.parametrize("name", OPERATORS)
 

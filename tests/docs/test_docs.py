@@ -97,6 +97,13 @@ def test_a_recorded_figure_is_placed_and_cannot_end_its_script(pages):
 
 
 @needs_sphinx
+def test_every_part_that_is_called_by_name_is_listed(pages):
+    page = pages.parts_page()
+    for words in ("Budget\n", "``unstructured``, ``per-row``", "updates.obs.OBS`", "``cubic``"):
+        assert words in page
+
+
+@needs_sphinx
 def test_a_method_without_evidence_says_so(pages):
     assert "None is recorded yet" in pages.evidence_section("wanda", None)
 

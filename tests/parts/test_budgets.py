@@ -209,9 +209,3 @@ def test_allotted_counts_are_exact_for_a_budget_that_is_off(error):
     counts = allot(patterns.Unstructured(), shapes, [0.5 + error] * 3, 0.5)
     assert sum(counts) == round(0.5 * 521)
     assert all(0 <= count <= math.prod(shape) for count, shape in zip(counts, shapes, strict=True))
-
-
-def test_names():
-    assert budgets.parse("LAMP") == LAMP()
-    with pytest.raises(OptionError, match="did you mean 'uniform'"):
-        budgets.parse("unifrom")

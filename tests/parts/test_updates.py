@@ -3,7 +3,7 @@ import pytest
 import torch
 from part_examples import UPDATES, correlated_inputs, full_statistics, instances, pattern_cases
 
-from thresher.core.errors import LayerError, NumericalError, OptionError
+from thresher.core.errors import LayerError, NumericalError
 from thresher.parts import patterns, scores, updates
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.moments import Gram, Norm
@@ -11,6 +11,10 @@ from thresher.parts.updates.obs import _sweep
 
 ALL = pytest.mark.parametrize("update", instances(updates.Update, UPDATES), ids=repr)
 PATTERNS = pytest.mark.parametrize("pattern", [p for p, _ in pattern_cases()], ids=str)
+
+
+WANDA = scores.Magnitude() * scores.InputNorm()
+SALIENCY = scores.OBSSaliency()
 
 
 def problem(pattern=None, *, rows=8, columns=24, groups=None, score=None, density=0.5, seed=0):
@@ -21,7 +25,7 @@ def problem(pattern=None, *, rows=8, columns=24, groups=None, score=None, densit
     weight = torch.randn(*batch, rows, columns, generator=torch.Generator().manual_seed(seed))
     statistics = full_statistics(inputs, weight)
     keep = pattern.count(weight.shape, density)
-    score = score or scores.Wanda()
+    score = score or WANDA
     choose = MaskChooser(score, pattern, keep, statistics, tuple(weight.shape))
     return weight, choose, statistics, inputs
 
@@ -79,7 +83,7 @@ def test_inputs_that_are_always_zero_do_no_harm(update):
     inputs[:, [0, 7, 23]] = 0
     statistics = full_statistics(inputs, weight)
     pattern = patterns.Unstructured()
-    choose = MaskChooser(scores.Wanda(), pattern, 96, statistics, tuple(weight.shape))
+    choose = MaskChooser(WANDA, pattern, 96, statistics, tuple(weight.shape))
     pruned, mask = update(weight, choose, statistics)
     assert bool(torch.isfinite(pruned).all())
     assert int(mask.sum()) == 96
@@ -92,7 +96,13 @@ def test_constant_inputs_do_no_harm(update):
     weight, _, _, inputs = problem()
     inputs[:, :4] = 3.0
     statistics = full_statistics(inputs, weight)
-    choose = MaskChooser(scores.Wanda(), patterns.NM(2, 4), 96, statistics, tuple(weight.shape))
+    choose = MaskChooser(
+        WANDA,
+        patterns.NM(2, 4),
+        96,
+        statistics,
+        tuple(weight.shape),
+    )
     pruned, _ = update(weight, choose, statistics)
     assert bool(torch.isfinite(pruned).all())
 
@@ -100,7 +110,7 @@ def test_constant_inputs_do_no_harm(update):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("density", [0.3, 0.5, 0.7])
 def test_errors_fall_from_keep_to_obs_to_least_squares(seed, density):
-    weight, choose, statistics, inputs = problem(seed=seed, density=density, score=scores.OBS())
+    weight, choose, statistics, inputs = problem(seed=seed, density=density, score=SALIENCY)
     _, mask = updates.OBS()(weight, choose, statistics)
     same = MaskChooser(
         fixed(mask), patterns.Unstructured(), int(mask.sum()), statistics, choose.shape
@@ -162,7 +172,7 @@ def reference_sparsegpt(weight, gram, n, m, damping):
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (2, 8)])
 def test_obs_chooses_every_group_after_the_errors_before_it(n, m):
-    weight, choose, statistics, _ = problem(patterns.NM(n, m), score=scores.OBS(), density=n / m)
+    weight, choose, statistics, _ = problem(patterns.NM(n, m), score=SALIENCY, density=n / m)
     pruned, mask = updates.OBS()(weight, choose, statistics)
     expected, support = reference_sparsegpt(
         weight.numpy(), statistics[Gram].value.numpy(), n, m, damping=0.01
@@ -183,7 +193,7 @@ def test_least_squares_equals_lstsq():
 
 
 def test_least_squares_refits_the_support_of_another_update():
-    weight, choose, statistics, inputs = problem(score=scores.OBS())
+    weight, choose, statistics, inputs = problem(score=SALIENCY)
     obs, mask = updates.OBS()(weight, choose, statistics)
     exact, same = updates.LeastSquares(support=updates.OBS())(weight, choose, statistics)
     assert torch.equal(mask, same)
@@ -214,7 +224,11 @@ def test_the_compiled_sweep_takes_strided_blocks():
 
 
 @pytest.mark.parametrize("pattern", [patterns.Unstructured("row"), patterns.NM(2, 4)], ids=str)
-@pytest.mark.parametrize("score", [scores.Magnitude(), scores.Wanda(), scores.OBS()], ids=repr)
+@pytest.mark.parametrize(
+    "score",
+    [scores.Magnitude(), WANDA, SALIENCY],
+    ids=repr,
+)
 def test_dsnot_lowers_the_expected_error_and_keeps_every_rows_count(pattern, score):
     weight, choose, statistics, _ = problem(pattern, rows=32, score=score)
     before = choose(weight)
@@ -278,7 +292,7 @@ def test_dsnot_names_patterns_it_cannot_use():
 def test_a_singular_second_moment_without_damping():
     weight, _, _, _ = problem()
     statistics = full_statistics(correlated_inputs(6, 24), weight)
-    choose = MaskChooser(scores.Wanda(), patterns.Unstructured(), 96, statistics, (8, 24))
+    choose = MaskChooser(WANDA, patterns.Unstructured(), 96, statistics, (8, 24))
     with pytest.raises(NumericalError, match="raise the damping"):
         updates.LeastSquares(damping=0.0)(weight, choose, statistics)
     # OBS raises the damping by itself, as SparseGPT's users expect.
@@ -291,9 +305,3 @@ def test_nan_scores_name_the_layer():
     weight[0, 0] = torch.nan
     with pytest.raises(LayerError, match=r"NaN in layer 'layer'"):
         updates.Keep()(weight, choose, statistics)
-
-
-def test_names():
-    assert updates.parse("OBS") == updates.OBS()
-    with pytest.raises(OptionError, match="did you mean 'least-squares'"):
-        updates.parse("least-square")

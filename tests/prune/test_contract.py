@@ -230,7 +230,7 @@ def test_methods_that_do_not_prune_are_named():
 
 def test_composed_recipes():
     recipe = Recipe(
-        score=scores.Wanda(),
+        score=scores.Magnitude() * scores.InputNorm(),
         pattern=patterns.NM(2, 4),
         update=updates.LeastSquares(),
     )
@@ -238,7 +238,10 @@ def test_composed_recipes():
     assert record.method == "recipe"
     assert record.density == 0.5
     record = th.prune(
-        cnn(), Recipe(scores.Taylor(), budget=budgets.ERK(), density=0.3), [images()], loss=loss
+        cnn(),
+        Recipe(scores.Magnitude() * scores.GradientMagnitude(), budget=budgets.ERK(), density=0.3),
+        [images()],
+        loss=loss,
     )
     assert record.density == pytest.approx(0.3, abs=1e-3)
 

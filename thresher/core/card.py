@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["Card", "Catalogued", "area_of", "catalogue", "find", "load_plugin"]
+__all__ = [
+    "Card",
+    "Catalogued",
+    "Entry",
+    "area_of",
+    "catalogue",
+    "entries",
+    "entry_of",
+    "find",
+    "load_plugin",
+]
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import pkgutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .errors import OptionError, nearest
+from .errors import OptionError, unknown
+from .index import index
 
 _METHODS: dict[str, type[Catalogued]] = {}
 
@@ -65,33 +76,78 @@ class Catalogued:
         card = cls.__dict__.get("card")
         if card is None:
             return
-        holder = _METHODS.get(card.name)
-        if holder is not None and holder.__qualname__ != cls.__qualname__:
+        mine = entry_of(cls)
+        held = _METHODS.get(card.name)
+        other = entry_of(held) if held else None
+        if other is None and mine.area == "plugin":
+            other = _own_entries().get(card.name)
+        # A class that is defined again, as in a notebook, takes its own place.
+        if other is not None and other.qualname != mine.qualname:
             raise OptionError(
-                f"two methods are named {card.name!r}: {holder.__module__}.{holder.__qualname__} "
-                f"and {cls.__module__}.{cls.__qualname__}; rename one card"
+                f"two methods are named {card.name!r}: {other.module}.{other.qualname} and "
+                f"{mine.module}.{mine.qualname}; rename one card"
             )
         _METHODS[card.name] = cls
 
 
-def catalogue() -> dict[str, type[Catalogued]]:
-    """Import every room and installed plug-in, and return all methods by name.
+@dataclass(frozen=True)
+class Entry:
+    """A method as the catalogue lists it, whose class need not have been imported.
+
+    Parameters
+    ----------
+    card : Card
+        The paper.
+    module, qualname : str
+        Where the class is.
+    bases : tuple of str
+        Names of the classes that it derives from.
+    """
+
+    card: Card
+    module: str
+    qualname: str
+    bases: tuple[str, ...]
+
+    @property
+    def area(self) -> str:
+        """The room it lives in, such as ``"prune"``; ``"plugin"`` outside the package."""
+        package, _, rest = self.module.partition(".")
+        return rest.partition(".")[0] if package == "thresher" else "plugin"
+
+    def load(self) -> type[Catalogued]:
+        """Import and return the class."""
+        found: type[Catalogued] = getattr(importlib.import_module(self.module), self.qualname)
+        return found
+
+
+def entry_of(method: type[Catalogued]) -> Entry:
+    """Return the entry of a class that carries a card."""
+    bases = tuple(each.__name__ for each in method.__mro__[1:])
+    return Entry(method.card, method.__module__, method.__qualname__, bases)
+
+
+def entries() -> dict[str, Entry]:
+    """Return every method by name, without importing those of this package.
 
     Returns
     -------
-    dict of str to type
+    dict of str to Entry
         Sorted by name. Other packages take part through the entry-point group
         ``thresher.methods``; single files through :func:`load_plugin`.
     """
-    for room in _rooms():
-        _import_room(room)
-    for entry in importlib.metadata.entry_points(group="thresher.methods"):
-        entry.load()
-    return dict(sorted(_METHODS.items()))
+    _load_installed_plugins()
+    found = {name: entry_of(method) for name, method in _METHODS.items()}
+    return dict(sorted((found | _own_entries()).items()))
+
+
+def catalogue() -> dict[str, type[Catalogued]]:
+    """Import and return every method by name, sorted; see :func:`entries`."""
+    return {name: _METHODS.get(name) or entry.load() for name, entry in entries().items()}
 
 
 def find(name: str) -> type[Catalogued]:
-    """Return the method called `name`.
+    """Import and return the method called `name`.
 
     Parameters
     ----------
@@ -109,37 +165,32 @@ def find(name: str) -> type[Catalogued]:
         If no method has that name; the message suggests the nearest.
     """
     wanted = name.lower().replace("_", "-")
-    # Room by room, so that pruning does not wait for scikit-learn to be imported.
-    for room in ("core", *_rooms()):
-        if wanted in _METHODS:
-            return _METHODS[wanted]
-        _import_room(room)
-    methods = catalogue()
-    if wanted not in methods:
-        raise OptionError(f"there is no method {name!r}; {nearest(wanted, methods)}")
-    return methods[wanted]
+    own = _own_entries()
+    if wanted not in _METHODS and wanted in own:
+        return own[wanted].load()
+    if wanted not in _METHODS:
+        _load_installed_plugins()
+    if wanted not in _METHODS:
+        raise unknown("method", name, _METHODS.keys() | own.keys())
+    return _METHODS[wanted]
 
 
-def _rooms() -> list[str]:
-    """Return the packages that can hold methods; pruning, the most used, first."""
-    here = Path(__file__).parents[1]
-    found = {m.name for m in pkgutil.iter_modules([str(here)]) if m.ispkg}
-    return sorted(found - {"core", "evidence", "report"}, key=lambda room: (room != "prune", room))
+def _own_entries() -> dict[str, Entry]:
+    return {
+        name: Entry(Card(**found["card"]), found["module"], found["class"], tuple(found["bases"]))
+        for name, found in index()["methods"].items()
+    }
 
 
-def _import_room(room: str) -> None:
-    package = importlib.import_module(f"thresher.{room}")
-    for module in pkgutil.walk_packages(
-        [str(Path(str(package.__file__)).parent)], f"thresher.{room}."
-    ):
-        if not module.name.rpartition(".")[2].startswith("_"):
-            importlib.import_module(module.name)
+@functools.cache
+def _load_installed_plugins() -> None:
+    for entry in importlib.metadata.entry_points(group="thresher.methods"):
+        entry.load()
 
 
 def area_of(method: type[Catalogued]) -> str:
-    """Return the room a method lives in, such as ``"prune"``; ``"plugin"`` outside the package."""
-    package, _, rest = method.__module__.partition(".")
-    return rest.partition(".")[0] if package == "thresher" else "plugin"
+    """Return the room a method lives in, see :attr:`Entry.area`."""
+    return entry_of(method).area
 
 
 def load_plugin(path: str | Path) -> None:

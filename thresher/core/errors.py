@@ -11,6 +11,7 @@ __all__ = [
     "OptionError",
     "ThresherError",
     "nearest",
+    "unknown",
 ]
 
 import difflib
@@ -65,3 +66,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(names)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+    """Return the error that there is nothing called `name`.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked for, such as ``"budget"``.
+    name : str
+        What the user wrote.
+    known : iterable of str
+        The names that would have been accepted.
+    """
+    return OptionError(f"there is no {kind} {name!r}; {nearest(name, known)}")

@@ -6,7 +6,7 @@ go in, the same kind comes out. Each solves ``argmin_z 0.5 * ||z - x||^2 + penal
 
 from __future__ import annotations
 
-__all__ = ["group_soft", "hard", "soft", "top_k"]
+__all__ = ["hard", "soft", "top_k"]
 
 from typing import Any
 
@@ -90,40 +90,6 @@ def top_k(x: Any, k: int, axis: int | None = -1) -> Any:
     """
     xp = array_namespace(x)
     return xp.where(top_k_mask(xp.abs(x), k, axis), x, xp.zeros_like(x))
-
-
-def group_soft(x: Any, threshold: Any, axis: int | tuple[int, ...] = -1) -> Any:
-    """Shrink the Euclidean norm of every group: the prox of ``threshold * sum_g ||z_g||_2``.
-
-    Parameters
-    ----------
-    x : array
-        The groups are the slices along `axis`.
-    threshold : float or array
-        Non-negative, broadcast against the array of group norms (with `axis` kept as 1).
-    axis : int or tuple of int, default -1
-        The axes that span one group.
-
-    Returns
-    -------
-    array
-        ``x_g * max(1 - threshold / ||x_g||, 0)``; groups of norm at most `threshold` vanish.
-
-    References
-    ----------
-    Yuan and Lin, Model selection and estimation in regression with grouped variables (2006).
-    """
-    xp = array_namespace(x)
-    _require_non_negative(threshold)
-    # Dividing by the largest entry first keeps the squares of huge or tiny groups in range.
-    largest = xp.max(xp.abs(x), axis=axis, keepdims=True)
-    safe = xp.where(largest > 0, largest, xp.ones_like(largest))
-    norm = safe * xp.sqrt(xp.sum((x / safe) ** 2, axis=axis, keepdims=True))
-    kept = norm > threshold
-    scale = xp.where(
-        kept, 1 - threshold / xp.where(kept, norm, xp.ones_like(norm)), xp.zeros_like(norm)
-    )
-    return x * scale
 
 
 def _require_non_negative(threshold: Any) -> None:

@@ -16,7 +16,6 @@ __all__ = [
     "LayerSummary",
     "Uniform",
     "allot",
-    "parse",
     "summarise",
 ]
 
@@ -27,9 +26,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core.errors import OptionError, nearest
+from ..core.errors import OptionError
+from ..core.named import Spelled
 from .patterns import Pattern
-from .scores import Score, Wanda
+from .scores import InputNorm, Magnitude, Score
 
 #: Scores kept of a layer; layers up to this size are represented exactly.
 SUMMARY_SIZE = 65_536
@@ -95,7 +95,7 @@ def summarise(
     return LayerSummary(name, tuple(shape), block, float(score.mean()), ordered)
 
 
-class Budget(ABC):
+class Budget(Spelled, ABC):
     """Base class of budgets.
 
     Attributes
@@ -106,6 +106,7 @@ class Budget(ABC):
         The score to survey; None takes the recipe's.
     """
 
+    kind = "budget"
     surveys: bool = False
     score: Score | None = None
 
@@ -131,6 +132,8 @@ class Budget(ABC):
 class Uniform(Budget):
     """The same density everywhere."""
 
+    name = "uniform"
+
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return `density` for every layer."""
         return [density] * len(layers)
@@ -143,6 +146,7 @@ class Global(Budget):
     Layers can vanish entirely: that is the known weakness of global magnitude pruning.
     """
 
+    name = "global"
     surveys = True
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
@@ -159,6 +163,7 @@ class LAMP(Budget):
     Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning (2021), eq. 2.
     """
 
+    name = "lamp"
     surveys = True
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
@@ -204,6 +209,8 @@ class ErdosRenyi(Budget):
     connectivity (2018), eq. 1.
     """
 
+    name = "erdos-renyi"
+
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return the densities, capped at 1 with the excess shared by the others."""
         raw = [sum(layer.shape[:2]) / math.prod(layer.shape[:2]) for layer in layers]
@@ -218,6 +225,8 @@ class ERK(Budget):
     ----------
     Evci et al., Rigging the Lottery (2020), section 3.
     """
+
+    name = "erk"
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return the densities, capped at 1 with the excess shared by the others."""
@@ -244,8 +253,9 @@ class OWL(Budget):
 
     multiple: float = 5.0
     spread: float = 0.08
+    name = "owl"
     surveys = True
-    score = Wanda()
+    score = Magnitude() * InputNorm()
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return one density per block, rising with its outlier ratio."""
@@ -370,28 +380,3 @@ def _scale_to(raw: Sequence[float], sizes: Sequence[int], density: float) -> lis
             return [1.0 if i in full else scale * raw[i] for i in range(len(raw))]
         full |= over
     return [1.0] * len(raw)
-
-
-_BY_NAME: dict[str, type[Budget]] = {
-    "uniform": Uniform,
-    "global": Global,
-    "erdos-renyi": ErdosRenyi,
-    "erk": ERK,
-    "lamp": LAMP,
-    "owl": OWL,
-}
-
-
-def parse(name: str | Budget) -> Budget:
-    """Return the budget called `name`, such as ``"owl"``; a budget is returned as it is.
-
-    Raises
-    ------
-    OptionError
-        If there is none; the message suggests the nearest.
-    """
-    if isinstance(name, Budget):
-        return name
-    if name.lower() not in _BY_NAME:
-        raise OptionError(f"there is no budget {name!r}; {nearest(name, _BY_NAME)}")
-    return _BY_NAME[name.lower()]()

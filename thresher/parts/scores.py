@@ -8,31 +8,25 @@ columns inputs (convolutions are unfolded), and compose by arithmetic:
 from __future__ import annotations
 
 __all__ = [
-    "OBS",
     "Fisher",
-    "Gradient",
+    "GradientMagnitude",
     "InputNorm",
     "Magnitude",
+    "OBSSaliency",
     "Power",
     "Product",
     "Random",
     "Scaled",
     "Score",
     "Sum",
-    "Taylor",
-    "Wanda",
-    "outlier_ratio",
-    "parse",
 ]
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from ..core.errors import OptionError, nearest
 from . import moments
 from .statistics import Statistics
 
@@ -178,7 +172,14 @@ class Random(Score):
 
 @dataclass(frozen=True)
 class InputNorm(Score):
-    """Root mean square of the input that a weight multiplies."""
+    """Root mean square of the input that a weight multiplies.
+
+    Times :class:`Magnitude`, it is Wanda's score.
+
+    References
+    ----------
+    Sun et al., A Simple and Effective Pruning Approach for Large Language Models (2023), eq. 1.
+    """
 
     needs = frozenset({moments.Norm})
 
@@ -188,8 +189,16 @@ class InputNorm(Score):
 
 
 @dataclass(frozen=True)
-class Gradient(Score):
-    """Absolute value of the mean gradient of the loss."""
+class GradientMagnitude(Score):
+    """Absolute value of the mean gradient of the loss.
+
+    Times :class:`Magnitude`, it is the first-order change of the loss when a weight is removed.
+
+    References
+    ----------
+    Lee et al., SNIP (2018), eq. 5; Molchanov et al., Importance Estimation for Neural Network
+    Pruning (2019), eq. 8.
+    """
 
     needs = frozenset({moments.Gradient})
 
@@ -215,7 +224,7 @@ class Fisher(Score):
 
 
 @dataclass(frozen=True)
-class OBS(Score):
+class OBSSaliency(Score):
     """Optimal Brain Surgeon saliency under the second moment of the inputs.
 
     Parameters
@@ -241,69 +250,3 @@ class OBS(Score):
         """Return ``w_j^2 / U_jj^2``."""
         factor = statistics[moments.Gram].inverse_factor(self.damping)
         return (weight / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).square()
-
-
-def Wanda() -> Score:
-    """Return ``Magnitude() * InputNorm()``.
-
-    References
-    ----------
-    Sun et al., A Simple and Effective Pruning Approach for Large Language Models (2023), eq. 1.
-    """
-    return Magnitude() * InputNorm()
-
-
-def Taylor() -> Score:
-    """Return ``Magnitude() * Gradient()``, the first-order change of the loss (also SNIP's score).
-
-    References
-    ----------
-    Lee et al., SNIP (2018), eq. 5; Molchanov et al., Importance Estimation for Neural
-    Network Pruning (2019), eq. 8.
-    """
-    return Magnitude() * Gradient()
-
-
-def outlier_ratio(score: torch.Tensor, multiple: float = 5.0) -> float:
-    """Return the share of entries larger than `multiple` times the mean: OWL's layer statistic.
-
-    Parameters
-    ----------
-    score : Tensor
-        Any shape, non-negative.
-    multiple : float, default 5.0
-        How many means make an outlier.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-
-    References
-    ----------
-    Yin et al., Outlier Weighed Layerwise Sparsity (2023), section 3.
-    """
-    return float((score > multiple * score.mean()).float().mean())
-
-
-_BY_NAME: dict[str, Callable[[], Score]] = {
-    "magnitude": Magnitude,
-    "random": Random,
-    "wanda": Wanda,
-    "taylor": Taylor,
-    "fisher": Fisher,
-    "obs": OBS,
-}
-
-
-def parse(name: str) -> Score:
-    """Return the score called `name`, such as ``"wanda"``.
-
-    Raises
-    ------
-    OptionError
-        If there is none; the message suggests the nearest.
-    """
-    if name.lower() not in _BY_NAME:
-        raise OptionError(f"there is no score {name!r}; {nearest(name, _BY_NAME)}")
-    return _BY_NAME[name.lower()]()

@@ -11,7 +11,7 @@ from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class DSnoT(Recipe, Catalogued):
+class DSnoTPruning(Recipe, Catalogued):
     """Start from Wanda's mask and swap weights until the expected output error is small.
 
     Parameters
@@ -24,7 +24,7 @@ class DSnoT(Recipe, Catalogued):
     Zhang et al., Dynamic Sparse No Training (2023), section 3.2.
     """
 
-    score: scores.Score = scores.Wanda()
+    score: scores.Score = scores.Magnitude() * scores.InputNorm()
     pattern: Pattern = Unstructured("row")
     update: updates.Update = updates.DSnoT()
     card = Card(

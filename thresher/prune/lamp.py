@@ -10,7 +10,7 @@ from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class LAMP(Recipe, Catalogued):
+class LAMPPruning(Recipe, Catalogued):
     """Prune by magnitude squared relative to the larger weights of the same layer.
 
     Parameters

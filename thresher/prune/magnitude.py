@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.card import Card, Catalogued
-from ..parts.scores import Magnitude as MagnitudeScore
-from ..parts.scores import Score
+from ..parts.scores import Magnitude, Score
 from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Magnitude(Recipe, Catalogued):
+class MagnitudePruning(Recipe, Catalogued):
     """Remove the smallest weights of every layer.
 
     Parameters
@@ -25,7 +24,7 @@ class Magnitude(Recipe, Catalogued):
     section 3.
     """
 
-    score: Score = MagnitudeScore()
+    score: Score = Magnitude()
     card = Card(
         name="magnitude",
         title="Learning both Weights and Connections for Efficient Neural Networks",

@@ -8,7 +8,6 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..core.errors import OptionError
-from ..parts import budgets, patterns, updates
 from ..parts.budgets import Budget, Uniform
 from ..parts.moments import Moment
 from ..parts.patterns import Pattern, Unstructured
@@ -42,7 +41,7 @@ class Recipe:
     Examples
     --------
     >>> from thresher.parts import scores, patterns
-    >>> Recipe(scores.Wanda(), patterns.NM(2, 4)).target
+    >>> Recipe(scores.Magnitude(), patterns.NM(2, 4)).target
     0.5
     """
 
@@ -94,15 +93,15 @@ class Recipe:
         density : float, optional
             Share of weights to keep.
         pattern, budget, update : str or part, optional
-            Names are looked up, see the ``parse`` function of each part.
+            Names are looked up, see :meth:`thresher.core.named.Spelled.parse`.
         """
         changes: dict[str, object] = {}
         if density is not None:
             changes["density"] = density
         if pattern is not None:
-            changes["pattern"] = patterns.parse(pattern)
+            changes["pattern"] = Pattern.parse(pattern)
         if budget is not None:
-            changes["budget"] = budgets.parse(budget)
+            changes["budget"] = Budget.parse(budget)
         if update is not None:
-            changes["update"] = updates.parse(update)
+            changes["update"] = Update.parse(update)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ class SparseGPT(Recipe, Catalogued):
     Frantar and Alistarh, SparseGPT (2023), algorithm 1.
     """
 
-    score: scores.Score = scores.OBS()
+    score: scores.Score = scores.OBSSaliency()
     update: updates.Update = updates.OBS()
     card = Card(
         name="sparsegpt",

@@ -25,7 +25,7 @@ class Wanda(Recipe, Catalogued):
     section 3.
     """
 
-    score: scores.Score = scores.Wanda()
+    score: scores.Score = scores.Magnitude() * scores.InputNorm()
     pattern: Pattern = Unstructured("row")
     card = Card(
         name="wanda",

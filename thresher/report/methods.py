@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..core.card import Catalogued, area_of, catalogue, find
+from ..core.card import Entry, entries, entry_of, find
 from .docstrings import wrapped
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
@@ -32,27 +32,24 @@ def method_data(name: str | None = None) -> list[dict[str, Any]]:
     list of dict
         Card fields, ``area``, ``class``, ``usage`` and ``evidence`` (None before it ran).
     """
-    chosen = [find(name)] if name else list(catalogue().values())
+    chosen = [entry_of(find(name))] if name else list(entries().values())
     return [
         {
-            **asdict(method.card),
-            "area": area_of(method),
-            "class": f"{method.__module__}.{method.__qualname__}",
-            "usage": usage(method),
-            "evidence": evidence_result(method.card.name),
+            **asdict(entry.card),
+            "area": entry.area,
+            "class": f"{entry.module}.{entry.qualname}",
+            "usage": usage(entry),
+            "evidence": evidence_result(entry.card.name),
         }
-        for method in chosen
+        for entry in chosen
     ]
 
 
-def usage(method: type[Catalogued]) -> str:
+def usage(entry: Entry) -> str:
     """Return the line of Python that uses a method."""
-    # Imported here, since it brings torch, which listing other rooms can do without.
-    from ..prune.recipe import Recipe
-
-    if issubclass(method, Recipe):
-        return f'thresher.prune(model, "{method.card.name}", density=0.5)'
-    return f"from {method.__module__} import {method.__qualname__}"
+    if "Recipe" in entry.bases:
+        return f'thresher.prune(model, "{entry.card.name}", density=0.5)'
+    return f"from {entry.module} import {entry.qualname}"
 
 
 def evidence_result(name: str) -> dict[str, Any] | None:
@@ -70,17 +67,16 @@ def listing() -> None:
     table = Table(title="Methods")
     for column in ("name", "area", "year", "what it does", "evidence"):
         table.add_column(column, overflow="fold")
-    for method in catalogue().values():
-        card = method.card
-        row = (card.name, area_of(method), str(card.year), card.summary, _verdict(card.name))
-        table.add_row(*row)
+    for name, entry in entries().items():
+        card = entry.card
+        table.add_row(name, entry.area, str(card.year), card.summary, _verdict(name))
     _console.print(table)
 
 
 def describe(name: str) -> None:
     """Print one method's card, usage, documentation and evidence."""
     method = find(name)
-    card = method.card
+    entry, card = entry_of(method), method.card
     table = Table(show_header=False, title=card.name)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -88,8 +84,9 @@ def describe(name: str) -> None:
     table.add_row("authors", f"{card.authors} ({card.year})")
     if card.arxiv:
         table.add_row("arXiv", card.arxiv)
-    table.add_row("area", area_of(method))
-    table.add_row("usage", usage(method))
+    table.add_row("area", entry.area)
+    table.add_row("usage", usage(entry))
+    table.add_row("source", inspect.getsourcefile(method))
     _console.print(table)
     text = wrapped(inspect.getdoc(method) or card.summary, _console.width)
     _console.print(text, markup=False, soft_wrap=True)

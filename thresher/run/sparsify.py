@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
 
-from ..parts.patterns import Pattern, parse
+from ..parts.patterns import Pattern
 from . import operators
 from .layouts.base import Layout, named_layout
 from .packed.linear import PackedLinear
@@ -28,7 +28,8 @@ class Format:
     Parameters
     ----------
     pattern : str or Pattern, default "unstructured"
-        Keeps the largest magnitudes that it allows; see :func:`thresher.parts.patterns.spec.parse`.
+        Keeps the largest magnitudes that it allows; see
+        :meth:`Pattern.parse <thresher.core.named.Spelled.parse>`.
         A pattern of a user's own class works too.
     density : float, optional
         Share of entries to keep, in (0, 1]; left out for patterns that imply it, such as 2:4.
@@ -51,7 +52,7 @@ class Format:
 
     @property
     def _share(self) -> float:
-        density = self.density if self.density is not None else parse(self.pattern).density
+        density = self.density if self.density is not None else Pattern.parse(self.pattern).density
         if density is None:
             raise OptionError(
                 f"pattern {self.pattern!r} does not say how much to keep; add density="
@@ -60,7 +61,7 @@ class Format:
 
     def sparsify(self, dense: Tensor) -> Layout | Tensor:
         """Return the survivors of a matrix; a dense result passes gradients on to them."""
-        pattern = parse(self.pattern)
+        pattern = Pattern.parse(self.pattern)
         mask = pattern.mask(dense.detach().abs(), pattern.count(dense.shape, self._share))
         kept = dense * mask
         if self.layout is None:

@@ -12,12 +12,10 @@ __all__ = [
     "Pattern",
     "SharedRows",
     "Unstructured",
-    "parse",
 ]
 
 from .base import Pattern
 from .blocks import Block, Channels
 from .nm import NM
 from .shared_rows import SharedRows
-from .spec import parse
 from .unstructured import FanIn, Unstructured

@@ -11,26 +11,34 @@ from collections.abc import Sequence
 import torch
 
 from ...core.errors import LayerError
+from ...core.named import Spelled
 
 
-class Pattern(ABC):
-    """Base class of patterns.
+class Pattern(Spelled, ABC):
+    """Base class of patterns."""
 
-    Attributes
-    ----------
-    density : float or None
-        The density that the pattern itself implies, such as 0.5 for 2:4.
-    column_step : int or None
-        The choice may be made separately in column blocks whose width is a multiple of
-        this; None when it needs every column at once.
-    swap_width : int or None
-        Within this many aligned columns a kept and a removed weight of one row may trade
-        places; 0 means the whole row, None that no trade is allowed.
-    """
+    kind = "pattern"
 
-    density: float | None = None
-    column_step: int | None = 1
-    swap_width: int | None = 0
+    @property
+    def density(self) -> float | None:
+        """The density that the pattern itself implies, such as 0.5 for 2:4; by default none."""
+        return None
+
+    @property
+    def column_step(self) -> int | None:
+        """Columns that must be chosen together: the mask may be chosen in blocks of a multiple.
+
+        None when every column is needed at once; by default 1.
+        """
+        return 1
+
+    @property
+    def swap_width(self) -> int | None:
+        """Aligned columns within which a kept and a removed weight of a row may trade places.
+
+        0, the default, means the whole row, None that no trade is allowed.
+        """
+        return 0
 
     @abstractmethod
     def quantum(self, shape: Sequence[int]) -> int:
@@ -77,13 +85,7 @@ class Pattern(ABC):
     @property
     @abstractmethod
     def spec(self) -> str:
-        """Its text, as :func:`~thresher.parts.patterns.spec.parse` reads it."""
-
-
-def as_mask(mask: object) -> torch.Tensor:
-    """Return the mask that :func:`~thresher.core.top_k.top_k_mask` made of a tensor."""
-    assert isinstance(mask, torch.Tensor)
-    return mask
+        """Its text, as :meth:`from_spec` reads it."""
 
 
 def require_multiple(size: int, step: int, what: str, who: str) -> None:

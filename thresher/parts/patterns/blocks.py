@@ -4,14 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Block", "Channels"]
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from ...core.errors import OptionError
 from ...core.top_k import top_k_mask
-from .base import Pattern, as_mask, require_multiple
+from .base import Pattern, require_multiple
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Block(Pattern):
 
     rows: int
     columns: int
+    name = "block"
+    spellings = ("16x16",)
     swap_width = None
 
     def __post_init__(self) -> None:
@@ -33,7 +37,7 @@ class Block(Pattern):
             raise OptionError(f"a block of {self.rows}x{self.columns} holds no weight")
 
     @property
-    def column_step(self) -> int:  # type: ignore[override]
+    def column_step(self) -> int:
         """Blocks must not be cut."""
         return self.columns
 
@@ -48,13 +52,20 @@ class Block(Pattern):
         *batch, rows, columns = score.shape
         tall, wide = rows // self.rows, columns // self.columns
         blocks = score.reshape(*batch, tall, self.rows, wide, self.columns)
-        chosen = as_mask(top_k_mask(blocks.sum((-3, -1)), keep // self.quantum(score.shape), None))
+        count = keep // self.quantum(score.shape)
+        chosen: torch.Tensor = top_k_mask(blocks.sum((-3, -1)), count, axis=None)
         return chosen[..., :, None, :, None].expand_as(blocks).reshape(score.shape)
 
     @property
     def spec(self) -> str:
         """``"RxC"``."""
         return f"{self.rows}x{self.columns}"
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self | None:
+        """Read ``"RxC"``."""
+        found = re.fullmatch(r"(\d+)x(\d+)", text)
+        return cls(int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class Channels(Pattern):
     """
 
     size: int = 1
+    name = "channels"
+    spellings = ("channels", "channels/64")
     column_step = None
     swap_width = None
 
@@ -89,3 +102,9 @@ class Channels(Pattern):
     def spec(self) -> str:
         """``"channels"`` or ``"channels/SIZE"``."""
         return "channels" if self.size == 1 else f"channels/{self.size}"
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self | None:
+        """Read ``"channels"`` or ``"channels/SIZE"``."""
+        found = re.fullmatch(r"channels(?:/(\d+))?", text)
+        return cls(int(found[1] or 1)) if found else None

@@ -5,14 +5,16 @@ from __future__ import annotations
 __all__ = ["NM"]
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from ...core.errors import OptionError
 from ...core.top_k import top_k_mask
-from .base import Pattern, as_mask, require_multiple
+from .base import Pattern, require_multiple
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class NM(Pattern):
     n: int
     m: int
     along: str = "inputs"
+    name = "n:m"
+    spellings = ("2:4", "2:4/outputs")
 
     def __post_init__(self) -> None:
         if self.along not in ("inputs", "outputs"):
@@ -46,17 +50,17 @@ class NM(Pattern):
             )
 
     @property
-    def density(self) -> float:  # type: ignore[override]
+    def density(self) -> float:
         """``n / m``."""
         return self.n / self.m
 
     @property
-    def column_step(self) -> int:  # type: ignore[override]
+    def column_step(self) -> int:
         """Groups of M must not be cut."""
         return self.m if self.along == "inputs" else 1
 
     @property
-    def swap_width(self) -> int | None:  # type: ignore[override]
+    def swap_width(self) -> int | None:
         """Trades stay inside a group, and a row has none of its own along the outputs."""
         return self.m if self.along == "inputs" else None
 
@@ -72,9 +76,16 @@ class NM(Pattern):
         if self.along == "outputs":
             return NM(self.n, self.m).mask(score.mT, keep).mT.contiguous()
         groups = score.reshape(*score.shape[:-1], score.shape[-1] // self.m, self.m)
-        return as_mask(top_k_mask(groups, n)).reshape(score.shape)
+        mask: torch.Tensor = top_k_mask(groups, n)
+        return mask.reshape(score.shape)
 
     @property
     def spec(self) -> str:
         """``"N:M"`` or ``"N:M/outputs"``."""
         return f"{self.n}:{self.m}" + ("" if self.along == "inputs" else "/outputs")
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self | None:
+        """Read ``"N:M"``, ``"N:M/inputs"`` or ``"N:M/outputs"``."""
+        found = re.fullmatch(r"(\d+):(\d+)(?:/(inputs|outputs))?", text)
+        return cls(int(found[1]), int(found[2]), found[3] or "inputs") if found else None

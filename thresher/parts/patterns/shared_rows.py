@@ -5,8 +5,10 @@ from __future__ import annotations
 __all__ = ["SharedRows"]
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -36,6 +38,8 @@ class SharedRows(Pattern):
     """
 
     size: int
+    name = "shared-rows"
+    spellings = ("shared/4",)
     column_step = None
     swap_width = None
 
@@ -73,6 +77,12 @@ class SharedRows(Pattern):
     def spec(self) -> str:
         """``"shared/SIZE"``."""
         return f"shared/{self.size}"
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self | None:
+        """Read ``"shared/SIZE"``."""
+        found = re.fullmatch(r"shared/(\d+)", text)
+        return cls(int(found[1])) if found else None
 
 
 def _suited_order(score: torch.Tensor, inputs: torch.Tensor, size: int) -> torch.Tensor:

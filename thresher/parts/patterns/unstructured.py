@@ -6,13 +6,14 @@ __all__ = ["FanIn", "Unstructured"]
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import torch
 
 from ...core.errors import OptionError
 from ...core.top_k import top_k_mask
-from .base import Pattern, as_mask
+from .base import Pattern
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Unstructured(Pattern):
     """
 
     per: str = "tensor"
+    name = "unstructured"
+    spellings: ClassVar[tuple[str, ...]] = ("unstructured", "per-row")
 
     def __post_init__(self) -> None:
         if self.per not in ("tensor", "row"):
@@ -39,13 +42,20 @@ class Unstructured(Pattern):
     def mask(self, score: torch.Tensor, keep: int) -> torch.Tensor:
         """Keep the largest scores."""
         if self.per == "tensor":
-            return as_mask(top_k_mask(score, keep, axis=None))
-        return as_mask(top_k_mask(score, keep // self.quantum(score.shape)))
+            mask: torch.Tensor = top_k_mask(score, keep, axis=None)
+        else:
+            mask = top_k_mask(score, keep // self.quantum(score.shape))
+        return mask
 
     @property
     def spec(self) -> str:
         """``"unstructured"`` or ``"per-row"``."""
         return "unstructured" if self.per == "tensor" else "per-row"
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self | None:
+        """Read ``"unstructured"`` or ``"per-row"``."""
+        return {"unstructured": cls(), "per-row": cls("row")}.get(text)
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,16 @@ class FanIn(Unstructured):
     Lasby et al., Dynamic Sparse Training with Structured Sparsity (2023), section 3.
     """
 
-    per: str = "row"
+    per: str = field(default="row", init=False)
+    name = "fan-in"
+    spellings = ()
 
     @property
     def spec(self) -> str:
         """``"fan-in"``."""
         return "fan-in"
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self | None:
+        """Read ``"fan-in"``."""
+        return cls() if text == "fan-in" else None

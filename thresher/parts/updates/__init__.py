@@ -3,9 +3,9 @@
 An update maps (weight, mask chooser, statistics) to the new weight and its mask.
 """
 
-from .base import Keep, Update, parse
+from .base import Keep, Update
 from .dsnot import DSnoT
 from .least_squares import LeastSquares
 from .obs import OBS
 
-__all__ = ["OBS", "DSnoT", "Keep", "LeastSquares", "Update", "parse"]
+__all__ = ["OBS", "DSnoT", "Keep", "LeastSquares", "Update"]

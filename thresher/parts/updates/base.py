@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["Keep", "Update", "parse"]
+__all__ = ["Keep", "Update"]
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 
-from ...core.errors import OptionError, nearest
+from ...core.named import Spelled
 from ..chooser import MaskChooser
 from ..moments import Moment
 from ..statistics import Statistics
 
 
-class Update(ABC):
+class Update(Spelled, ABC):
     """Base class of updates."""
+
+    kind = "update"
 
     @property
     def needs(self) -> frozenset[type[Moment]]:
@@ -51,32 +53,11 @@ class Update(ABC):
 class Keep(Update):
     """Leave the survivors as they are."""
 
+    name = "keep"
+
     def __call__(
         self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Zero what was not chosen."""
         mask = choose(weight)
         return torch.where(mask, weight, 0), mask
-
-
-def parse(name: str | Update) -> Update:
-    """Return the update called `name`, such as ``"obs"``; an update is returned as it is.
-
-    Raises
-    ------
-    OptionError
-        If there is none; the message suggests the nearest.
-    """
-    from . import OBS, DSnoT, LeastSquares
-
-    known: dict[str, type[Update]] = {
-        "keep": Keep,
-        "obs": OBS,
-        "least-squares": LeastSquares,
-        "dsnot": DSnoT,
-    }
-    if isinstance(name, Update):
-        return name
-    if name.lower() not in known:
-        raise OptionError(f"there is no update {name!r}; {nearest(name, known)}")
-    return known[name.lower()]()

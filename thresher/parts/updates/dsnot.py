@@ -47,6 +47,7 @@ class DSnoT(Update):
 
     cycles: int = 50
     threshold: float = 0.1 / 2048
+    name = "dsnot"
     needs = frozenset({Norm})
 
     def __call__(

@@ -40,6 +40,7 @@ class LeastSquares(Update):
 
     damping: float = 0.01
     support: Update = Keep()
+    name = "least-squares"
 
     @property
     def needs(self) -> frozenset[type[Moment]]:

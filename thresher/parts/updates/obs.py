@@ -37,6 +37,7 @@ class OBS(Update):
 
     damping: float = 0.01
     block_size: int = 128
+    name = "obs"
     needs = frozenset({Gram})
 
     def __call__(

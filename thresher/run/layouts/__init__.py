@@ -4,8 +4,8 @@ __all__ = [
     "BankBalanced",
     "Bitmask",
     "Blocks",
+    "ConstantFanIn",
     "Csr",
-    "FanIn",
     "GroupSparse4Bit",
     "GroupedNofM",
     "Int8Blocks",
@@ -18,7 +18,7 @@ __all__ = [
 from .banks import BankBalanced
 from .blocks import Blocks
 from .grouped import GroupedNofM
-from .indexed import Csr, FanIn
+from .indexed import ConstantFanIn, Csr
 from .int8 import Int8Blocks
 from .masked import Bitmask, NofM
 from .quantized import GroupSparse4Bit

@@ -29,8 +29,8 @@ class BankBalanced(NofM, Catalogued):
     predicted by :class:`thresher.run.cost_model.BankedAccelerator`. Prune with the pattern
     ``"2:64"`` and the like. Buffers and settings are those of
     :class:`~thresher.run.layouts.masked.NofM`, 6 bits a position. Processors multiply it as
-    :class:`~thresher.run.layouts.indexed.FanIn`, with positions that are widened to the columns'
-    16 bits when they are bound: at these densities that is faster than masks.
+    :class:`~thresher.run.layouts.indexed.ConstantFanIn`, with positions that are widened to the
+    columns' 16 bits when they are bound: at these densities that is faster than masks.
 
     Notes
     -----

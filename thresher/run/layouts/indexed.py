@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Csr", "FanIn", "too_dense", "too_wide"]
+__all__ = ["ConstantFanIn", "Csr", "too_dense", "too_wide"]
 
 from typing import Any, Self
 
@@ -76,7 +76,7 @@ class Csr(ConvolvingLayout):
         return dense
 
 
-class FanIn(KernelLayout):
+class ConstantFanIn(KernelLayout):
     """The same number of survivors in every row, as SRigL leaves them.
 
     Buffers: ``indices``, uint16 (rows, fan-in), the columns; ``values``, (rows, fan-in). Rows
