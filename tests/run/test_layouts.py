@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 
 import pytest
@@ -13,7 +12,6 @@ from layout_contract import (
     DENSITIES,
     DTYPES,
     SHAPES,
-    SUPPORTED,
     check_product,
     check_round_trips,
     one_thread,  # noqa: F401
@@ -25,12 +23,6 @@ from thresher.run import _run
 from thresher.run.layouts.base import Layout, known_layouts, named_layout
 
 ALL = sorted(known_layouts())
-
-
-@pytest.fixture(params=SUPPORTED)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("THRESHER_ISA", request.param)
-    return request.param
 
 
 def fitting_weight(layout: type[Layout], shape, density, dtype, seed):
@@ -270,7 +262,14 @@ def test_wrong_inputs_name_the_remedy():
 
 
 @pytest.mark.parametrize("wanted", ["sse9", "AVX2"])
-def test_unknown_instruction_set_is_refused(wanted, monkeypatch):
-    monkeypatch.setitem(os.environ, "THRESHER_ISA", wanted)
+def test_unknown_instruction_set_is_refused(wanted, force_isa):
+    force_isa(wanted)
     with pytest.raises(ValueError, match="use portable, avx2 or avx512"):
-        _run.active_isa()
+        named_layout("csr").from_dense(torch.eye(4)).matmul(torch.ones(1, 4))
+
+
+def test_the_instruction_set_is_read_once(force_isa, monkeypatch):
+    force_isa("portable")
+    assert _run.active_isa() == "portable"
+    monkeypatch.setenv("THRESHER_ISA", "nonsense")
+    assert _run.active_isa() == "portable"
