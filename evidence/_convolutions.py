@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from thresher.assets.efficientnet_lite import EfficientNetLite0
 from thresher.parts.patterns import Pattern, parse
-from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layouts import RowGroups
-from thresher.run.layouts.base import named_layout
 from thresher.run.layouts.convolution import Geometry, as_matrix
+from thresher.run.layouts.registry import named_layout
 from thresher.run.measure.choice import Packing
 from thresher.run.pack import choose_layouts
 from thresher.run.packed.conv import PackedConv2d
+
+from ._folding import fold_convolutions, fuse_activations
 
 DENSE = "dense fp32"
 LAST = "dense fp32 channels-last"

@@ -11,7 +11,7 @@ from thresher.assets import efficientnet_lite0
 from thresher.core.evidence import Experiment, Outcome
 from thresher.parts.layers import Layer, find_layers
 from thresher.parts.patterns import Block, SharedRows, Unstructured
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 from thresher.run.measure.timing import compare
 
 from .. import _convolutions as convolutions

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from thresher.core.errors import OptionError
 
 from .layouts import GroupedNofM, NofM
-from .layouts.base import Layout, known_layouts, named_layout
+from .layouts.base import Layout
+from .layouts.registry import known_layouts, named_layout
 from .measure.choice import DENSE, LayerChoice, Packing
 from .measure.timing import Comparison, compare
 from .packed.linear import PackedLayer

@@ -14,8 +14,9 @@ from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, OptionError
 from ..layouts import formats
-from ..layouts.base import Layout, known_layouts, named_layout
+from ..layouts.base import Layout
 from ..layouts.convolution import as_weight
+from ..layouts.registry import known_layouts, named_layout
 from ..packed.linear import PackedLayer
 
 

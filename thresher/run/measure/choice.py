@@ -15,7 +15,7 @@ from torch import nn
 
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
-from ..layouts.base import named_layout
+from ..layouts.registry import named_layout
 from ..packed.packable import kind_of, packable
 
 #: Name of the choice to leave a layer as it is.
