@@ -18,7 +18,7 @@ from .layouts.base import Layout
 from .layouts.registry import known_layouts, named_layout
 from .measure.choice import DENSE, LayerChoice, Packing
 from .measure.timing import Comparison, compare
-from .packed.linear import PackedLayer
+from .packed.layer import PackedLayer
 from .packed.packable import Packable, packable_layers
 
 

@@ -21,7 +21,8 @@ from ..layouts import formats
 from ..layouts.convolution import Geometry
 from ..layouts.convolving import ConvolvingLayout
 from ..packed.conv import PackedConv2d
-from ..packed.linear import PackedLayer, PackedLinear
+from ..packed.layer import PackedLayer
+from ..packed.linear import PackedLinear
 from .checkpoint import check_version
 from .stored import StoredWeights
 

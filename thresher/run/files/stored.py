@@ -17,7 +17,7 @@ from ..layouts import formats
 from ..layouts.base import Layout
 from ..layouts.convolution import as_weight
 from ..layouts.registry import known_layouts, named_layout
-from ..packed.linear import PackedLayer
+from ..packed.layer import PackedLayer
 
 
 @dataclass(frozen=True)

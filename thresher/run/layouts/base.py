@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import LayerError
+from .handles import held, hold, in_graph
 
 
 class Layout(abc.ABC):
@@ -42,6 +43,7 @@ class Layout(abc.ABC):
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.handle = hold(self)
 
     @classmethod
     def refusal(cls, weight: Tensor) -> str | None:
@@ -183,6 +185,8 @@ class Layout(abc.ABC):
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
         self.require_device(x)
+        if in_graph():
+            return multiply(x, bias, self.handle, self.shape[0])
         # No more operators than these: on cold caches, each costs as much as a small product.
         x = x.contiguous()
         if torch.is_grad_enabled() and x.requires_grad:
@@ -205,13 +209,38 @@ class Layout(abc.ABC):
         dense_bias = None if bias is None else bias.to(self.dtype)
         return nn.functional.linear(x, self.to_dense(), dense_bias)
 
+    def multiply_transposed(self, grad: Tensor) -> Tensor:
+        """Return ``grad @ W``, the gradient of the input, for `grad` of shape (..., rows)."""
+        return grad @ self.to_dense()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = {name: tensor.clone() for name, tensor in self.tensors().items()}
         return self.from_tensors(copied, self.shape, self.settings)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the tensors: kernels are bound to addresses, which end with the process.
+        tensors = {name: _as_int16(tensor) for name, tensor in self.tensors().items()}
+        return _unpickled, (type(self), tensors, self.shape, self.settings)
+
     def __repr__(self) -> str:
         rows, columns = self.shape
         return f"{type(self).__name__}({rows} x {columns}, {self.dtype}, {self.nbytes:,} bytes)"
+
+
+def _as_int16(tensor: Tensor) -> tuple[Tensor, bool]:
+    """Return the bits of 16-bit positions as int16, whose pickles torch reads, and if they are."""
+    unsigned = tensor.dtype == torch.uint16
+    return tensor.view(torch.int16) if unsigned else tensor, unsigned
+
+
+def _unpickled(
+    kind: type[Layout],
+    tensors: Mapping[str, tuple[Tensor, bool]],
+    shape: tuple[int, int],
+    settings: Mapping[str, int],
+) -> Layout:
+    restored = {n: t.view(torch.uint16) if unsigned else t for n, (t, unsigned) in tensors.items()}
+    return kind.from_tensors(restored, shape, settings)
 
 
 class _Multiply(torch.autograd.Function):
@@ -224,4 +253,39 @@ class _Multiply(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad @ ctx.layout.to_dense(), None, None
+        return ctx.layout.multiply_transposed(grad), None, None
+
+
+@torch.library.custom_op("thresher::multiply", mutates_args=())
+def multiply(x: Tensor, bias: Tensor | None, layout: int, rows: int) -> Tensor:
+    """Return ``x @ W.T + bias``, for graphs: compilers and tracers take it as it is."""
+    product: Tensor = held(layout).multiply(x.contiguous(), bias)
+    return product
+
+
+@torch.library.custom_op("thresher::multiply_transposed", mutates_args=())
+def _multiply_transposed(grad: Tensor, layout: int, columns: int) -> Tensor:
+    product: Tensor = held(layout).multiply_transposed(grad)
+    return product
+
+
+@multiply.register_fake
+def _(x: Tensor, bias: Tensor | None, layout: int, rows: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], rows))
+
+
+@_multiply_transposed.register_fake
+def _(grad: Tensor, layout: int, columns: int) -> Tensor:
+    return grad.new_empty((*grad.shape[:-1], columns))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, _, ctx.layout, _ = inputs
+    ctx.columns = x.shape[-1]
+
+
+def _input_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return _multiply_transposed(grad, ctx.layout, ctx.columns), None, None, None
+
+
+multiply.register_autograd(_input_gradient, setup_context=_remember)

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...core.errors import OptionError, nearest
 from .base import Layout
@@ -64,7 +65,7 @@ def _define_own() -> None:
         importlib.import_module(f"{__package__}.{module.name}")
 
 
-def _descendants(kind: type) -> Iterator[type[Layout]]:
+def _descendants(kind: type[Any]) -> Iterator[type[Layout]]:
     for child in kind.__subclasses__():
         yield child
         yield from _descendants(child)

@@ -18,7 +18,8 @@ from ..layouts.convolution import Geometry, as_matrix
 from ..layouts.convolving import ConvolvingLayout
 from ..layouts.indexed import too_dense
 from .conv import PackedConv2d
-from .linear import PackedLayer, PackedLinear
+from .layer import PackedLayer
+from .linear import PackedLinear
 
 
 def kind_of(name: str) -> str:
