@@ -12,6 +12,8 @@ from typing import Any
 
 import wrapt
 
+from .core.versions import watch
+
 #: Where each public name lives: a module, or a name in a module.
 _NAMES = {
     "Recipe": "thresher.prune.recipe:Recipe",
@@ -49,3 +51,6 @@ def __dir__() -> list[str]:
 def _register_loader(module: ModuleType) -> None:
     """Teach ``from_pretrained`` the sparse format as soon as transformers can learn it."""
     importlib.import_module("thresher.run.files.loader")
+
+
+watch()
