@@ -245,8 +245,8 @@ class Format:
     Parameters
     ----------
     pattern : str or Pattern, default "unstructured"
-        Keeps the largest magnitudes that it allows; see :func:`thresher.parts.patterns.spec.parse`.
-        A pattern of a user's own class works too.
+        Keeps the largest magnitudes that it allows; see
+        :meth:`thresher.parts.patterns.Pattern.parse`. A pattern of a user's own class works too.
     density : float, optional
         Share of entries to keep, in (0, 1]; left out for patterns that imply it, such as 2:4.
     layout : str, optional

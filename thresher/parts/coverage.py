@@ -221,7 +221,10 @@ def _reason(layer: Layer, heads: set[int], embeddings: set[int], adapters: set[i
         return "shares an embedding"
     if id(layer.module) in adapters:
         return "adapter"
-    if isinstance(layer.form, Kernel) and layer.module.groups == layer.module.in_channels > 1:
+    if (
+        isinstance(layer.form, Kernel)
+        and 1 < layer.form.module.groups == layer.form.module.in_channels
+    ):
         return "depthwise kernel" if layer.shape[-1] <= _FEW_INPUTS else None
     return None
 

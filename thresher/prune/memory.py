@@ -117,9 +117,9 @@ def prune(
     for layer in coverage.layers:
         _check_present(layer)
         layer.check_finite()
-    samples, source = _samples(model, recipe, data, tokenizer, windows, length)
+    samples, described = _samples(model, recipe, data, tokenizer, windows, length)
     record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
-    record.calibration = source
+    record.calibration = described
     record.coverage = coverage.summary()
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)

@@ -71,9 +71,9 @@ def _without_fusion() -> Iterator[None]:
 @contextmanager
 def _experts_one_by_one(model: nn.Module) -> Iterator[None]:
     """Choose transformers' plain loop over experts; its other ways copy or fuse the weights."""
-    changed = []
+    changed: list[tuple[Any, str]] = []
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         chosen = getattr(config, "_experts_implementation", None)
         if isinstance(chosen, str) and chosen != "eager":
             changed.append((config, chosen))
@@ -85,9 +85,9 @@ def _experts_one_by_one(model: nn.Module) -> Iterator[None]:
             config._experts_implementation = chosen
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, layers: Sequence[Layer], take: Take) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._take = take
         self._watched = layers
         self._layers: dict[int, list[Layer]] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Stream", "Visit"]
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Stream:
         """Return a stream that visits the same units in the same order, without data."""
         return Stream(self.source, self.units, [], precision=self._precision, order=self.order)
 
-    def visits(self, start: int = 0) -> Iterator[Visit]:
+    def visits(self, start: int = 0) -> Generator[Visit]:
         """Visit the units from the one at `start` on; the samples go through all of them.
 
         Parameters
@@ -146,7 +147,7 @@ class Stream:
         stack.enter_context(self.source.opened(self.units))
         stack.enter_context(halting(self.units))
         stack.callback(self._end)
-        self._walks = [Walk(lambda sample=each: call(model, sample)) for each in self.samples]
+        self._walks = [Walk(functools.partial(call, model, each)) for each in self.samples]
         for index, walk in enumerate(self._walks):
             self._go_on(index, walk)
 

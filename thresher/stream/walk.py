@@ -47,7 +47,7 @@ class Halt:
         return args, keywords
 
 
-class Walk(greenlet.greenlet):
+class Walk(greenlet.greenlet):  # type: ignore[misc]
     """One sample's forward pass.
 
     Parameters
@@ -84,7 +84,7 @@ class Walk(greenlet.greenlet):
 @contextmanager
 def halting(units: Sequence[Unit]) -> Iterator[None]:
     """Have walks halt at `units` while the context lasts; other calls go through."""
-    before = {}
+    before: dict[str, Any] = {}
     for unit in units:
         before[unit.name] = unit.module.__dict__.get("forward")
         unit.module.forward = _halting_forward(unit, unit.module.forward)
