@@ -27,6 +27,7 @@ from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from ..stream.walk import call_on_copy
 from .layerwise import UnitPruner
 from .recipe import Recipe
 from .record import PruneRecord, versions
@@ -113,7 +114,7 @@ def prune(
     check_choice("unseen", unseen, ("magnitude", "dense"))
     # A compiled model is a shell around the one whose modules can be seen.
     model = getattr(model, "_orig_mod", model)
-    coverage = cover(model, include=include, exclude=exclude)
+    coverage = cover(model, include=include, exclude=exclude, strict=False)
     for layer in coverage.layers:
         _check_present(layer)
         layer.check_finite()
@@ -201,7 +202,7 @@ def in_use(source: Source, layers: list[Layer], samples: Sequence[Any]) -> list[
         return layers
     model, units = source.model, find_units(source.model, layers)
     with calibrating(model), source.opened(units), source.on_demand(units):
-        return as_used(model, layers, lambda: call(model, samples[0]))
+        return as_used(model, layers, lambda: call_on_copy(model, samples[0]))
 
 
 def _check_present(layer: Layer) -> None:

@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
-from .passes import call
 from .source import Source
 from .units import Unit
-from .walk import Walk, halting
+from .walk import Walk, call_on_copy, halting
 
 _SAMPLED = 4096
 #: Largest relative difference that rounding explains, by the precision of a forward pass.
@@ -116,13 +115,13 @@ def _note(
 
 def _plain_pass(source: Source, units: Sequence[Unit], sample: Any) -> Marks:
     with source.on_demand(units), _marking(units) as marks:
-        call(source.model, sample)
+        call_on_copy(source.model, sample)
     return marks
 
 
 def _walk(source: Source, units: Sequence[Unit], sample: Any, tolerance: float) -> Marks:
     with source.on_demand([]), halting(units), _marking(units) as marks, _returning(units) as out:
-        walk = Walk(lambda: call(source.model, sample))
+        walk = Walk(lambda: call_on_copy(source.model, sample))
         try:
             walk.go_on()
             while (halt := walk.halt) is not None:

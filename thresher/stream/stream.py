@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from .passes import calibrating, call
+from .passes import calibrating
 from .precision import Precision
 from .proof import Order, prove
 from .shelf import Shelf
 from .source import Source
 from .units import Unit
-from .walk import Walk, halting
+from .walk import Walk, call_on_copy, halting
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Stream:
             with self.source.on_demand(others):
                 for sample in self.samples:
                     with self._rounding():
-                        call(self.source.model, sample)
+                        call_on_copy(self.source.model, sample)
             return
         for index, walk in self._waiting(unit):
             assert walk.halt is not None
@@ -147,7 +147,7 @@ class Stream:
         stack.enter_context(self.source.opened(self.units))
         stack.enter_context(halting(self.units))
         stack.callback(self._end)
-        self._walks = [Walk(functools.partial(call, model, each)) for each in self.samples]
+        self._walks = [Walk(functools.partial(call_on_copy, model, each)) for each in self.samples]
         for index, walk in enumerate(self._walks):
             self._go_on(index, walk)
 
