@@ -7,7 +7,6 @@ import torch
 from model_folders import tiny_llama
 
 import thresher as th
-from thresher.core.errors import NumericalError
 from thresher.parts.coverage import find_layers
 from thresher.parts.moments import Gram
 from thresher.stream.collect import collect_inputs
@@ -81,12 +80,15 @@ def test_passes_of_another_precision_change_the_masks_and_not_the_dtype():
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.float32])
-def test_compensated_weights_beyond_a_short_dtype_are_refused(precision):
+def test_compensated_weights_stay_within_a_short_dtype(precision):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False)).half()
     model[0].weight.data.copy_(4e4 + 100 * torch.randn(64, 64))
-    before = model[0].weight.detach().clone()
     twins = 1e-3 * torch.randn(256, 32).repeat_interleave(2, dim=1).half()
-    with pytest.raises(NumericalError, match=r"layer '0' gave weights up to .*, beyond .*float16"):
-        th.prune(model, "sparsegpt", [twins], density=0.5, precision=precision, progress=False)
-    assert torch.equal(model[0].weight, before)
+    with pytest.warns(UserWarning, match=r"layer .0. gave \d+ weights beyond the 65504"):
+        record = th.prune(
+            model, "sparsegpt", [twins], density=0.5, precision=precision, progress=False
+        )
+    assert model[0].weight.abs().max() == 65504
+    # The error is that of the weights as they are stored.
+    assert record.layers[0].error > 0.01
