@@ -1,5 +1,7 @@
 """Samples go through a model in step, and see exactly what a plain pass shows them."""
 
+import copy
+import functools
 from contextlib import closing
 
 import pytest
@@ -246,3 +248,60 @@ def test_a_model_in_a_wrapper_has_the_units_of_the_model():
     model = nn.Sequential(nn.Sequential(*[nn.Linear(16, 16) for _ in range(4)]))
     names = [unit.name for unit in find_units(model, find_layers(model))]
     assert names == ["0.0", "0.1", "0.2", "0.3"]
+
+
+@torch.no_grad()
+def test_the_dense_path_goes_through_the_units_as_they_were_found():
+    model, samples = llama(), samples_of_tokens()
+    dense = copy.deepcopy(model)
+    stream = stream_over(model, samples, dense=True)
+    with closing(stream.visits()) as visits:
+        for visit in visits:
+            found = {
+                path: inputs_by_unit(model, [visit.unit], functools.partial(visit.run, path))
+                for path in ("dense", "pruned")
+            }
+            for path, whole in (("dense", dense), ("pruned", model)):
+                units = find_units(whole, find_layers(whole))
+                plain = inputs_by_unit(
+                    whole, units, lambda w=whole: [call_plainly(w, each) for each in samples]
+                )
+                for mine, theirs in zip(
+                    found[path][visit.unit.name], plain[visit.unit.name], strict=True
+                ):
+                    torch.testing.assert_close(mine, theirs)
+            for layer in visit.unit.layers:
+                layer.weight.mul_(torch.rand_like(layer.weight) > 0.5)
+    with pytest.raises(DataError, match="is called several times"):
+        stream_over(Repeated(), [vectors()], dense=True)
+
+
+def prune_here(rank, port, folder):
+    """Prune a Llama as one of two processes, and leave its masks in a folder."""
+    import thresher as th
+
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    model = llama()
+    th.prune(model, "sparsegpt", tokens(5), density=0.5, progress=False)
+    torch.save(model.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_the_samples_and_prune_alike(tmp_path):
+    import socket
+
+    import thresher as th
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(prune_here, (port, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    alone = llama()
+    th.prune(alone, "sparsegpt", tokens(5), density=0.5, progress=False)
+    for name, weight in alone.state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        assert ((first[name] != 0) == (weight != 0)).float().mean() > 0.98, name
+        torch.testing.assert_close(first[name], weight, rtol=1e-2, atol=1e-2)

@@ -23,6 +23,7 @@ from ..stream.collect import collect_gradients
 from ..stream.passes import calibrating, call
 from ..stream.precision import Precision, widened, widened_sample
 from ..stream.products import as_used
+from ..stream.ranks import share_of
 from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
@@ -66,7 +67,9 @@ def prune(
         Calibration data: texts (a string or a list of them, for language models), a tensor
         of token windows or of images, or an iterable of model inputs (tensors, tuples of
         arguments, or dicts of keywords). Methods that look at no data need none; a language
-        model otherwise falls back on Python's documentation.
+        model otherwise falls back on Python's documentation. Where ``torch.distributed`` is
+        initialised the samples are shared out over its processes, each of which prunes its own
+        copy of the model, to the same weights.
     density : float, optional
         Share of the prunable weights to keep, in (0, 1].
     pattern, budget, update : str or part, optional
@@ -125,7 +128,7 @@ def prune(
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     gradients = _gradients(model, coverage.layers, recipe, samples, loss)
-    inputs = samples if forward(needed_moments(recipe)) else []
+    inputs = share_of(samples) if forward(needed_moments(recipe)) else []
     if used.widens:
         inputs = [widened_sample(sample, used) for sample in inputs]
     with widened(model, used), torch.no_grad():

@@ -19,6 +19,7 @@ from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
 from .products import watching_products
+from .ranks import ranks, sum_over_ranks
 
 
 def collect_inputs(
@@ -53,7 +54,8 @@ def collect_inputs(
     called = [layer for layer in layers if layer.users]
     others = [layer for layer in layers if not layer.users]
     try:
-        found = _collect(model, called, others, needs, run, share=True)
+        # Processes would share different moments, and could not add them up.
+        found = _collect(model, called, others, needs, run, share=ranks() == 1)
     except _NoLongerSharedError:
         found = _collect(model, called, others, needs, run, share=False)
     idle = [layer for layer in called if found[layer.name].tokens == 0]
@@ -75,6 +77,7 @@ def _collect(
     products = watching_products(model, others, collector.take_rows)
     with collector.watching(called), products, torch.no_grad():
         run()
+    sum_over_ranks(collector.statistics, [*called, *others])
     return collector.finish()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Shelf"]
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +39,8 @@ class Shelf:
         self._model = model
         self._put: dict[int, list[tuple[torch.UntypedStorage, int]]] = {}
 
-    def put(self, index: int, walk: Walk) -> None:
-        """Put away what sample `index` waits with."""
+    def put(self, walk: Walk) -> None:
+        """Put away what a walk waits with."""
         if self._folder is None:
             return
         large = list(self._states(walk))
@@ -47,9 +48,9 @@ class Shelf:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         bytes_of = {str(n): _bytes(storage) for n, storage in enumerate(large)}
-        save_tensors(bytes_of, self._file(index))
+        save_tensors(bytes_of, self._file(walk))
         del bytes_of
-        self._put[index] = [(storage, storage.nbytes()) for storage in large]
+        self._put[id(walk)] = [(storage, storage.nbytes()) for storage in large]
         for storage in large:
             storage.resize_(0)
 
@@ -63,18 +64,24 @@ class Shelf:
             if storages[memory].nbytes() >= _SMALL and storages[memory].resizable():
                 yield storages[memory]
 
-    def restore(self, index: int) -> None:
-        """Bring back what sample `index` waits with."""
-        if index not in self._put:
+    def restore(self, walk: Walk) -> None:
+        """Bring back what a walk waits with."""
+        if id(walk) not in self._put:
             return
-        stored = load_file(self._file(index))
-        for number, (storage, size) in enumerate(self._put.pop(index)):
+        stored = load_file(self._file(walk))
+        for number, (storage, size) in enumerate(self._put.pop(id(walk))):
             storage.resize_(size)
             _bytes(storage).copy_(stored[str(number)])
 
-    def _file(self, index: int) -> Path:
+    def clear(self) -> None:
+        """Forget what was put away, and delete the files."""
+        self._put.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, walk: Walk) -> Path:
         assert self._folder is not None
-        return self._folder / f"{index:06d}.safetensors"
+        return self._folder / f"{id(walk):x}.safetensors"
 
 
 def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:

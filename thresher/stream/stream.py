@@ -5,21 +5,26 @@ from __future__ import annotations
 __all__ = ["Stream", "Visit"]
 
 import functools
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from ..core.errors import DataError
 from .passes import calibrating
 from .precision import Precision
 from .proof import Order, prove
+from .ranks import check_agreement
 from .shelf import Shelf
 from .source import Source
 from .units import Unit
 from .walk import Walk, call_on_copy, halting
+
+PRUNED, DENSE = "pruned", "dense"
 
 
 @dataclass
@@ -38,9 +43,16 @@ class Visit:
     unit: Unit
     _stream: Stream = field(repr=False)
 
-    def run(self) -> None:
-        """Send every sample through the unit as it is now, to be watched; they stay before it."""
-        self._stream.rehearse(self.unit)
+    def run(self, path: str = "pruned") -> None:
+        """Send every sample through the unit as it is now, to be watched; they stay before it.
+
+        Parameters
+        ----------
+        path : {"pruned", "dense"}
+            What the samples have gone through: the units as they were left, or as they were
+            found. A stream without a dense path has the first alone.
+        """
+        self._stream.rehearse(self.unit, path)
 
 
 class Stream:
@@ -60,6 +72,9 @@ class Stream:
         source's matter.
     spill : Path, optional
         Folder for the samples' states, which are otherwise in memory.
+    dense : bool, default False
+        Whether the samples also go through the units as they were found, for visitors that
+        compare with what those would give. Units must then be called once in a pass.
     order : Order, optional
         What an earlier stream over the same model found; by default it is found and proved.
 
@@ -76,18 +91,26 @@ class Stream:
         *,
         precision: Precision | None = None,
         spill: Path | None = None,
+        dense: bool = False,
         order: Order | None = None,
     ) -> None:
         self.source = source
         self.samples = samples
         self._precision = precision or Precision()
         self._shelf = Shelf(spill, source.model)
-        self._walks: list[Walk] = []
+        self._paths = (PRUNED, DENSE) if dense else (PRUNED,)
+        self._walks: dict[str, list[Walk]] = {}
         if order is None:
             order = self._find_order(units)
+        check_agreement(order.units, "the order of units")
         by_name = {unit.name: unit for unit in units}
         self.order = order
         self.units = [by_name[name] for name in order.units]
+        if dense and order.whole:
+            raise DataError(
+                f"{sorted(order.whole)[0]!r} is called several times in a pass or shares a weight, "
+                "so that there is no dense path beside the pruned one; exclude its layers"
+            )
 
     def without_samples(self) -> Stream:
         """Return a stream that visits the same units in the same order, without data."""
@@ -110,15 +133,18 @@ class Stream:
                 self._begin(stack)
             for index, unit in enumerate(self.units):
                 with self.source.loaded(unit):
+                    found = self._weights(unit)
                     if index >= start:
                         yield Visit(index, unit, self)
                     # After the last unit there is nothing left to see, and a costly head to run.
                     if index + 1 == len(self.units):
                         return
-                    self._advance(unit)
+                    with _holding(found):
+                        self._advance(unit, DENSE)
+                    self._advance(unit, PRUNED)
                 self._catch_up(self.units[: index + 1])
 
-    def rehearse(self, unit: Unit) -> None:
+    def rehearse(self, unit: Unit, path: str = PRUNED) -> None:
         """Run a unit on copies of what waits before it, or the whole model where it must be."""
         if unit.name in self.order.whole:
             others = [u for u in self.units if u.name != unit.name]
@@ -127,11 +153,11 @@ class Stream:
                     with self._rounding():
                         call_on_copy(self.source.model, sample)
             return
-        for index, walk in self._waiting(unit):
+        for walk in self._waiting(unit, path):
             assert walk.halt is not None
-            self._shelf.restore(index)
+            self._shelf.restore(walk)
             args, keywords = walk.halt.copies()
-            self._shelf.put(index, walk)
+            self._shelf.put(walk)
             with self._rounding():
                 unit.module(*args, **keywords)
 
@@ -147,41 +173,65 @@ class Stream:
         stack.enter_context(self.source.opened(self.units))
         stack.enter_context(halting(self.units))
         stack.callback(self._end)
-        self._walks = [Walk(functools.partial(call_on_copy, model, each)) for each in self.samples]
-        for index, walk in enumerate(self._walks):
-            self._go_on(index, walk)
+        for path in self._paths:
+            calls = [functools.partial(call_on_copy, model, each) for each in self.samples]
+            self._walks[path] = [Walk(forward) for forward in calls]
+            for walk in self._walks[path]:
+                self._go_on(walk)
 
     def _end(self) -> None:
-        for index, walk in enumerate(self._walks):
-            self._shelf.restore(index)
+        for walk in self._every_walk():
             walk.stop()
-        self._walks = []
+        self._walks = {}
+        self._shelf.clear()
 
-    def _waiting(self, unit: Unit) -> Iterator[tuple[int, Walk]]:
-        for index, walk in enumerate(self._walks):
+    def _every_walk(self) -> list[Walk]:
+        return [walk for walks in self._walks.values() for walk in walks]
+
+    def _waiting(self, unit: Unit, path: str) -> Iterator[Walk]:
+        for walk in self._walks.get(path, ()):
             if walk.halt is not None and walk.halt.unit is unit:
-                yield index, walk
+                yield walk
 
-    def _advance(self, unit: Unit) -> None:
-        for index, walk in self._waiting(unit):
-            self._go_on(index, walk)
+    def _advance(self, unit: Unit, path: str) -> None:
+        for walk in self._waiting(unit, path):
+            self._go_on(walk)
 
     def _catch_up(self, done: Sequence[Unit]) -> None:
         """Take samples through units that were visited already and are called again."""
         known = {unit.name for unit in done}
-        while any(w.halt is not None and w.halt.unit.name in known for w in self._walks):
+        while any(w.halt is not None and w.halt.unit.name in known for w in self._every_walk()):
             for unit in done:
-                if any(True for _ in self._waiting(unit)):
+                if any(True for _ in self._waiting(unit, PRUNED)):
                     with self.source.loaded(unit):
-                        self._advance(unit)
+                        self._advance(unit, PRUNED)
 
-    def _go_on(self, index: int, walk: Walk) -> None:
-        self._shelf.restore(index)
+    def _go_on(self, walk: Walk) -> None:
+        self._shelf.restore(walk)
         with self._rounding():
             walk.go_on()
         if walk.halt is not None:
-            self._shelf.put(index, walk)
+            self._shelf.put(walk)
+
+    def _weights(self, unit: Unit) -> dict[nn.Parameter, torch.Tensor]:
+        """Return copies of a unit's weights, where a dense path will need them."""
+        if DENSE not in self._paths:
+            return {}
+        return {p: p.detach().clone() for p in unit.module.parameters()}
 
     def _rounding(self) -> AbstractContextManager[None]:
         kinds = {parameter.device.type for parameter in self.source.model.parameters()}
         return self._precision.rounding(torch.device("cuda" if "cuda" in kinds else "cpu"))
+
+
+@contextmanager
+def _holding(weights: Mapping[nn.Parameter, torch.Tensor]) -> Iterator[None]:
+    """Give parameters other values while the context lasts."""
+    changed = {parameter: parameter.data for parameter in weights}
+    for parameter, value in weights.items():
+        parameter.data = value
+    try:
+        yield
+    finally:
+        for parameter, value in changed.items():
+            parameter.data = value
