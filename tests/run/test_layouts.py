@@ -12,6 +12,7 @@ from layout_contract import (
     DENSITIES,
     DTYPES,
     SHAPES,
+    check_kept,
     check_product,
     check_round_trips,
     one_thread,  # noqa: F401
@@ -46,6 +47,47 @@ def test_products_equal_float64(name, isa):
         for batch in BATCHES[seed % 2 :: 2]:
             x = torch.randn(batch, weight.shape[1], generator=generator).to(dtype)
             check_product(packed, x, bias if seed % 3 else None)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_matrix_is_kept_or_refused(name):
+    """Not only what the layout is made for: rows, columns and blocks that are partly empty."""
+    layout = named_layout(name)
+    cases = itertools.product([(40, 100), (64, 128), (37, 513)], (0.003, 0.02, 0.3, 1.0), DTYPES)
+    for seed, (shape, density, dtype) in enumerate(cases):
+        weight = random_weight(shape, density, dtype, seed)
+        try:
+            packed = layout.from_dense(weight)
+        except LayerError:
+            assert layout.refusal(weight) is not None
+            continue
+        if packed.exact:
+            check_kept(packed, weight)
+        if packed.exact and layout.refusal(weight) is None:
+            assert packed.nbytes < weight.numel() * weight.element_size()
+
+
+def test_refusals_by_hand():
+    """Sizes on both sides of where a layout begins to save bytes."""
+    csr, mask, nm = (named_layout(name) for name in ("csr", "bitmask", "n:m"))
+    weight = torch.zeros(1, 100)
+    weight[0, :66] = 1  # 66 * (4 + 2) = 396 bytes of 400
+    assert csr.refusal(weight) is None
+    weight[0, 66] = 1  # 402
+    assert "too dense" in csr.refusal(weight)
+    weight = torch.ones(1, 64)
+    weight[0, :3] = 0  # 12 bytes saved, 8 of mask
+    assert mask.refusal(weight) is None
+    weight[0, :2] = 1  # 4 bytes saved
+    assert "too dense" in mask.refusal(weight)
+    weight = torch.zeros(1, 80)
+    weight[0, ::8] = 1
+    assert nm.find_pattern(weight) == (1, 8)
+    weight[0, 1] = 1  # fits 2:8 and 2:4, and would fill 11 of 20 places
+    assert nm.find_pattern(weight) == (2, 8)
+    assert nm.refusal(weight) == "2:8 would store mostly zeros"
+    weight[0, 9] = 1  # 12 of 20
+    assert nm.refusal(weight) is None
 
 
 @pytest.mark.parametrize(

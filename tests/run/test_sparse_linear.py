@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from layout_contract import one_thread  # noqa: F401
@@ -10,6 +13,7 @@ from training_contract import check_same_gradients_on_any_threads
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run.layouts.support import Support
+from thresher.run.packed.sparse_conv import SparseConv2d
 from thresher.run.packed.sparse_linear import LinearProducts, SparseLinear
 
 
@@ -104,3 +108,46 @@ def test_bad_input_is_refused():
         Support(torch.tensor([0]), torch.tensor([2]), (2, 2))
     with pytest.raises(LayerError, match="4 float32 inputs"):
         SparseLinear(4, 4)(torch.randn(2, 5))
+
+
+def sparse_layers():
+    torch.manual_seed(0)
+    return [
+        (lambda: SparseLinear(20, 10, density=0.25), torch.randn(3, 20)),
+        (lambda: SparseConv2d(4, 6, 3, density=0.25), torch.randn(2, 4, 8, 8)),
+    ]
+
+
+@pytest.mark.parametrize(("make", "x"), sparse_layers(), ids=["linear", "conv"])
+def test_copies_files_and_graphs_compute_the_same(make, x):
+    layer = make()
+    expected = layer(x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), expected)
+        with torch.no_grad():
+            twin.values.zero_()
+        assert not torch.equal(twin(x), expected)
+    assert torch.equal(layer(x), expected)
+    torch.testing.assert_close(torch.compile(layer, backend="eager")(x), expected)
+
+
+@pytest.mark.parametrize(("make", "x"), sparse_layers(), ids=["linear", "conv"])
+def test_a_state_dict_brings_the_positions(make, x):
+    layer, other = make(), make()
+    kept = torch.arange(len(layer.support)) % 3 > 0
+    layer.move(kept, torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.to_dense(), layer.to_dense())
+    assert torch.equal(other(x), layer(x))
+    state = layer.state_dict()
+    del state["support"]
+    with pytest.raises(RuntimeError, match=r"Missing.*support"):
+        make().load_state_dict(state)
+    with pytest.raises(RuntimeError, match="support_shape is"):
+        SparseLinear(10, 20, density=0.25).load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize(("make", "x"), sparse_layers(), ids=["linear", "conv"])
+def test_values_that_no_kernel_takes_are_refused(make, x):
+    with pytest.raises(LayerError, match=r"torch.bfloat16 .*\.float\(\)"):
+        make().bfloat16()(x)

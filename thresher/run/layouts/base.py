@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import LayerError
-from .handles import held, hold, in_graph
+from .handles import held, hold
 
 
 class Layout(abc.ABC):
@@ -184,22 +184,22 @@ class Layout(abc.ABC):
                 f"layout {self.name!r} holds {self.dtype} weights and was given an input of "
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
-        self.require_device(x)
-        if in_graph():
+        if x.device != self.device:
+            raise self.elsewhere(x)
+        # No more operators and calls than these: each is felt beside a small product.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return multiply(x, bias, self.handle, self.shape[0])
-        # No more operators than these: on cold caches, each costs as much as a small product.
         x = x.contiguous()
         if torch.is_grad_enabled() and x.requires_grad:
             return _Multiply.apply(x, self, bias)
         return self.multiply(x, bias)
 
-    def require_device(self, x: Tensor) -> None:
-        """Raise LayerError if an input is on another device than the buffers."""
-        if x.device != self.device:
-            raise LayerError(
-                f"layout {self.name!r} is on {self.device} and was given an input on {x.device}; "
-                f"move one of them, e.g. x.to({str(self.device)!r})"
-            )
+    def elsewhere(self, x: Tensor) -> LayerError:
+        """Return the error for an input on another device than the buffers."""
+        return LayerError(
+            f"layout {self.name!r} is on {self.device} and was given an input on {x.device}; "
+            f"move one of them, e.g. x.to({str(self.device)!r})"
+        )
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` for a contiguous `x` of shape (..., columns).

@@ -68,7 +68,8 @@ class ConvolvingLayout(KernelLayout):
                 f"layout {self.name!r} holds {self.dtype} weights and was given images of "
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
-        self.require_device(x)
+        if x.device != self.device:
+            raise self.elsewhere(x)
         if in_graph():
             return convolve(x, bias, self.handle, geometry.numbers).clamp(low, high)
         if torch.is_grad_enabled() and x.requires_grad:

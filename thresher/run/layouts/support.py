@@ -45,6 +45,9 @@ class Support:
         self._starts = _starts(rows, shape[0])
         self._indices = columns.to(torch.uint16)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Support, (self.rows, self.columns, self.shape)
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -35,7 +35,8 @@ class PackedLayer(nn.Module):
     def __init__(self, layout: Layout, bias: Tensor | None = None) -> None:
         super().__init__()
         self.layout = layout
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        held = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.register_parameter("bias", held)
 
     def extra_repr(self) -> str:
         """Describe the layer in ``print(model)``."""
@@ -69,8 +70,9 @@ class PackedLayer(nn.Module):
 
     def float_bias(self) -> Tensor | None:
         """Return the bias as kernels take it."""
-        bias = self.bias
-        # Converting float32 to float32 does nothing, and not for nothing.
+        # Looking an attribute of a module up, and converting float32 to float32, are felt beside
+        # a small product.
+        bias = self._parameters["bias"]
         return bias if bias is None or bias.dtype == torch.float32 else bias.float()
 
     def _rebind(self, tensors: dict[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import OptionError
+from ...core.errors import LayerError, OptionError
 from ..layouts.support import Support
 
 
@@ -90,10 +90,18 @@ class _SparseProduct(torch.autograd.Function):
         )
 
 
+@torch.compiler.disable
+def _outside_the_graph(layer: SparseLayer, x: Tensor) -> Tensor:
+    return layer._product(x)
+
+
 class SparseLayer(nn.Module, abc.ABC):
     """A layer whose only weights are the survivors of its support.
 
-    A subclass says how its matrix multiplies (:meth:`make_products`).
+    A subclass says how its matrix multiplies (:meth:`make_products`). The state dict holds
+    ``values``, ``bias``, the positions in ``support`` (2, survivors) and ``support_shape``; loading
+    one moves the survivors to its positions. ``torch.compile`` runs the layer as it is, between
+    two graphs.
 
     Attributes
     ----------
@@ -149,8 +157,52 @@ class SparseLayer(nn.Module, abc.ABC):
 
     def multiply(self, x: Tensor) -> Tensor:
         """Return the output for a contiguous float32 input, with all gradients."""
+        if self.values.dtype != torch.float32 or self.values.device.type != "cpu":
+            raise LayerError(
+                f"a sparse layer's values are {self.values.dtype} on {self.values.device}; its "
+                "kernels train float32 on the CPU: convert it back with .float().cpu()"
+            )
+        if torch.compiler.is_compiling():
+            return _outside_the_graph(self, x)
+        return self._product(x)
+
+    def _product(self, x: Tensor) -> Tensor:
         out: Tensor = _SparseProduct.apply(x, self.values, self.bias, self)
         return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Kernels are bound to addresses: copies and pickles bind their own.
+        bound = ("products", "_bound")
+        return {name: value for name, value in self.__dict__.items() if name not in bound}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._install(self.support)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        support = self.support
+        destination[f"{prefix}support"] = torch.stack([support.rows, support.columns])
+        destination[f"{prefix}support_shape"] = torch.tensor(support.shape)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        *_, missing_keys, _unexpected_keys, error_msgs = rest
+        names = [f"{prefix}support", f"{prefix}support_shape"]
+        found = {key: value for key, value in state_dict.items() if key not in names}
+        absent = [name for name in names if name not in state_dict]
+        missing_keys.extend(absent)
+        if not absent:
+            rows, columns = state_dict[names[0]].to(torch.int64)
+            shape = tuple(state_dict[names[1]].tolist())
+            if shape == self.support.shape:
+                self._install(Support(rows.clone(), columns.clone(), shape))
+                self.values.data = self.values.data.new_zeros(len(rows))  # for those that follow
+                self.values.grad = None
+            else:
+                error_msgs.append(f"{names[1]} is {shape}, expected {self.support.shape}")
+        super()._load_from_state_dict(found, prefix, *rest)
 
     @torch.no_grad()
     def to_matrix(self) -> Tensor:
