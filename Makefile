@@ -25,8 +25,8 @@ test: $(INSTALLED) lint
 # The main jobs on other versions than the lock's, in environments of their own, as a user has
 # them: installed from a wheel. PYTHONSAFEPATH keeps the source tree from being imported instead.
 WHEELS := build/wheels
-JOBS := tests/architectures tests/prune tests/report tests/run/test_checkpoint.py \
-  tests/run/test_pack.py tests/run/test_packed_checkpoint.py
+JOBS := tests/architectures tests/prune tests/report tests/run/test_checkpoint*.py \
+  tests/run/test_pack*.py
 jobs = PYTHONSAFEPATH=1 $(1)/bin/python -m pytest -o pythonpath=tests -p no:cacheprovider $(JOBS)
 
 # Today's versions.
@@ -37,7 +37,7 @@ test-latest: wheel
 	.venv-latest/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(call jobs,.venv-latest)
 
-# The lowest that pyproject.toml declares, but for torch; for the oldest Python that it declares.
+# The lowest that pyproject.toml declares, but for torch; they are made for its lowest Python, 3.11.
 test-lowest: wheel
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(locked) $(LOWEST)
