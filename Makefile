@@ -3,8 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Exact versions: the lock has hashes, torch.txt the one library that is taken by version alone.
+# torch comes second, so that what it needs is there already; a CUDA build adds its own libraries.
+LOCK := requirements/lock.txt
+LOWEST := requirements/lowest.txt
+TORCH := requirements/torch.txt
+locked = -m pip install --quiet --no-deps --require-hashes --requirement
 
-.PHONY: demo test lint docs bench sanitize clean
+.PHONY: demo test test-latest test-lowest lint docs bench sanitize lock wheel clean
 
 # Prune SmolLM2-135M to 50 % on Python's documentation, and show what it cost.
 demo: $(INSTALLED)
@@ -12,9 +18,36 @@ demo: $(INSTALLED)
 	$(BIN)/thresher prune "$$($(BIN)/python -m thresher.assets smollm2)" --density 0.5 \
 	  --dtype bfloat16 --out demo-out --overwrite --curve
 
-# Everything that CI runs.
+# The tests and the linters, with the versions of the lock.
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
+
+# The main jobs on other versions than the lock's, in environments of their own, as a user has
+# them: installed from a wheel. PYTHONSAFEPATH keeps the source tree from being imported instead.
+WHEELS := build/wheels
+JOBS := tests/architectures tests/prune tests/report tests/run/test_checkpoint.py \
+  tests/run/test_pack.py tests/run/test_packed_checkpoint.py
+jobs = PYTHONSAFEPATH=1 $(1)/bin/python -m pytest -o pythonpath=tests -p no:cacheprovider $(JOBS)
+
+# Today's versions.
+test-latest: wheel
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/python -m pip install --quiet --constraint $(TORCH) --upgrade \
+	  --upgrade-strategy eager "$$(echo $(WHEELS)/thresher-*.whl)[assets,test]"
+	.venv-latest/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(call jobs,.venv-latest)
+
+# The lowest that pyproject.toml declares, but for torch; for the oldest Python that it declares.
+test-lowest: wheel
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(locked) $(LOWEST)
+	.venv-lowest/bin/python -m pip install --quiet --requirement $(TORCH)
+	.venv-lowest/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(call jobs,.venv-lowest)
+
+wheel: $(INSTALLED)
+	rm -rf $(WHEELS)
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEELS) .
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -38,14 +71,17 @@ sanitize: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -type f)
+# Renew every version in the lock, and the lowest ones after a change of pyproject.toml.
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python requirements/renew.py
+
+$(INSTALLED): pyproject.toml $(LOCK) $(TORCH) CMakeLists.txt $(shell find cpp -type f)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	  "scikit-build-core>=0.10" "nanobind>=2.4"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-	  --editable ".[assets,docs,test]"
+	$(BIN)/python $(locked) $(LOCK)
+	$(BIN)/python -m pip install --quiet --requirement $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo-out artifacts docs/_build
+	rm -rf $(VENV) .venv-latest .venv-lowest build demo-out artifacts docs/_build

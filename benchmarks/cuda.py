@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from thresher.core.files import write_text
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 from thresher.run.measure.timing import compare
 
 from . import machine

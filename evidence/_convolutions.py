@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from thresher.assets.efficientnet_lite import EfficientNetLite0
 from thresher.parts.patterns import Pattern
-from thresher.run.fuse import fold_convolutions, fuse_activations
 from thresher.run.layouts import RowGroups
-from thresher.run.layouts.base import named_layout
 from thresher.run.layouts.convolution import Geometry, as_matrix
-from thresher.run.measure.choice import Packing
+from thresher.run.layouts.registry import named_layout
+from thresher.run.measure.choice import Choices
 from thresher.run.pack import choose_layouts
 from thresher.run.packed.conv import PackedConv2d
+
+from ._folding import fold_convolutions, fuse_activations
 
 DENSE = "dense fp32"
 LAST = "dense fp32 channels-last"
@@ -68,7 +69,7 @@ class Layer:
 
 def packed_network(
     density: float, seed: int, repeats: int = 5
-) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, Packing]:
+) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, Choices]:
     """Return EfficientNet-Lite0 dense in both orders, in our kernel without zeros, and packed.
 
     Weights are random, because time does not depend on them; the largest of every 1x1 kernel

@@ -12,6 +12,8 @@ from typing import Any
 
 import wrapt
 
+from .core.versions import watch
+
 #: The public face, and the one list that is written by hand: what users may rely on, and where
 #: each name lives, a module or a name in a module.
 _NAMES = {
@@ -50,3 +52,6 @@ def __dir__() -> list[str]:
 def _register_loader(module: ModuleType) -> None:
     """Teach ``from_pretrained`` the sparse format as soon as transformers can learn it."""
     importlib.import_module("thresher.run.files.loader")
+
+
+watch()

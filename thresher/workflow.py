@@ -334,5 +334,5 @@ def _tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(f"{str(folder)!r} has no usable tokenizer: {error}") from error

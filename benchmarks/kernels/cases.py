@@ -10,7 +10,8 @@ from thresher.evidence._int8 import dense_int8
 from torch import Tensor, nn
 
 from thresher.parts.patterns import Pattern
-from thresher.run.layouts.base import Layout, named_layout
+from thresher.run.layouts.base import Layout
+from thresher.run.layouts.registry import named_layout
 
 SHAPES = ((4096, 4096), (11008, 4096))
 BATCHES = (1, 16, 128)

@@ -10,7 +10,7 @@ import torch
 from thresher.evidence._convolutions import DENSE, LAST, OWN, Layer, packed_network
 from torch import Tensor, nn
 
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 from thresher.run.measure.timing import Comparison, compare
 from thresher.run.packed.sparse_conv import SparseConv2d
 

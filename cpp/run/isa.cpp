@@ -1,6 +1,7 @@
 #include "isa.hpp"
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -42,6 +43,14 @@ Isa forced(const std::string& wanted) {
                               " is unknown; use portable, avx2 or avx512");
 }
 
+Isa resolve() {
+  const char* wanted = std::getenv("THRESHER_ISA");
+  return wanted == nullptr || *wanted == '\0' ? detected_isa() : forced(wanted);
+}
+
+constexpr int unresolved = -1;
+std::atomic<int> resolved{unresolved};
+
 }  // namespace
 
 std::string_view name(Isa isa) { return names[static_cast<std::size_t>(isa)]; }
@@ -52,8 +61,14 @@ Isa detected_isa() {
 }
 
 Isa active_isa() {
-  const char* wanted = std::getenv("THRESHER_ISA");
-  return wanted == nullptr || *wanted == '\0' ? detected_isa() : forced(wanted);
+  const int known = resolved.load(std::memory_order_relaxed);
+  if (known != unresolved) return static_cast<Isa>(known);
+  // Threads that get here together find the same.
+  const Isa isa = resolve();
+  resolved.store(static_cast<int>(isa), std::memory_order_relaxed);
+  return isa;
 }
+
+void forget_isa() { resolved.store(unresolved, std::memory_order_relaxed); }
 
 }  // namespace thresher

@@ -15,7 +15,11 @@ std::string_view name(Isa isa);
 Isa detected_isa();
 
 // The set in use: the detected one, or what the environment variable THRESHER_ISA names.
-// Throws std::invalid_argument when that name is unknown or not supported here.
+// The variable is read at the first product. Throws std::invalid_argument, until it is put right,
+// when that name is unknown or not supported here.
 Isa active_isa();
+
+// Lets the next product read the variable again: for tests, which force one set after another.
+void forget_isa();
 
 }  // namespace thresher

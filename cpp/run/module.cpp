@@ -7,6 +7,7 @@ NB_MODULE(_run, module) {
   module.doc() = "Compiled kernels of thresher.run";
   module.def("detected_isa", [] { return std::string(name(thresher::detected_isa())); });
   module.def("active_isa", [] { return std::string(name(thresher::active_isa())); });
+  module.def("forget_isa", &thresher::forget_isa);
   thresher::bind_masked(module);
   thresher::bind_indexed(module);
   thresher::bind_grouped_nm(module);

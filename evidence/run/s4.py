@@ -10,13 +10,13 @@ from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.parts.patterns import NM
-from thresher.run.cost_model import BankedAccelerator
 from thresher.run.layouts import BankBalanced
 from thresher.run.measure.timing import compare
 
 from .. import _models as models
 from .._plots import lines
 from .._statistics import paired_margin
+from ._banks import BankedAccelerator
 
 #: The sparse network is twice as wide: at 8 times sparsity it has half of the dense weights.
 _FACTORS = (8, 16, 32)

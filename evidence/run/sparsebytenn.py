@@ -12,7 +12,7 @@ from thresher.core.evidence import Experiment, Outcome
 from thresher.parts.coverage import find_layers
 from thresher.parts.layers import Layer
 from thresher.parts.patterns import Block, SharedRows, Unstructured
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 from thresher.run.measure.timing import compare
 
 from .. import _convolutions as convolutions

@@ -18,10 +18,10 @@ from torch import nn
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.run.measure.timing import compare
-from thresher.run.sparsify import Format, LayoutLinear, sparsify
 
 from .. import _models as models
 from .._plots import lines
+from ._sten import Format, LayoutLinear, sparsify
 
 _DENSITIES = (0.5, 0.25, 0.125)
 _TOLERANCE = 1e-5

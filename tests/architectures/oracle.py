@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +65,13 @@ class Seen:
 class _Watch(TorchDispatchMode):
     """Notes the inputs of every parameter while it is active."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, only: Collection[str] | None) -> None:
         super().__init__()
         self.seen = Seen()
         self._names: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
         for name, parameter in model.named_parameters():
+            if only is not None and name not in only:
+                continue
             start = parameter.data_ptr()
             end = start + parameter.numel() * parameter.element_size()
             self._names[_memory(parameter)].append((start, end, name))
@@ -129,9 +131,13 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def watch(model: nn.Module, samples: Iterable[Mapping[str, torch.Tensor]]) -> Seen:
+def watch(
+    model: nn.Module,
+    samples: Iterable[Mapping[str, torch.Tensor]],
+    only: Collection[str] | None = None,
+) -> Seen:
     """Run a model on samples, each alone, and return what its parameters were given."""
-    with torch.no_grad(), _Watch(model) as mode:
+    with torch.no_grad(), _Watch(model, only) as mode:
         for sample in samples:
             model(**sample)
     return mode.seen
@@ -150,39 +156,68 @@ def matrices(model: nn.Module, seen: Seen) -> list[str]:
     return [name for name in seen.uses if id(parameters[name]) not in dense]
 
 
-def units(model: nn.Module, names: Iterable[str]) -> list[list[str]]:
+@dataclass(frozen=True)
+class Choice:
+    """What a run had decided of a parameter before it looked at any input.
+
+    Parameters
+    ----------
+    part : int
+        Which others it is pruned with at once.
+    density : float, default 0.5
+        Share of every row that is kept.
+    """
+
+    part: int
+    density: float = 0.5
+
+
+def units(
+    model: nn.Module, names: Iterable[str], choices: Mapping[str, Choice] | None = None
+) -> list[list[str]]:
     """Part parameters, given in the order in which they run, into what is pruned at once.
 
-    A child of a list of modules is a unit; a layer outside all lists, or torch's attention, is
-    one of its own.
+    A child of the outermost list of modules is a unit; a layer outside all lists is one of its
+    own, the projections of torch's attention being one layer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What the parameters are of.
+    names : iterable of str
+        The parameters.
+    choices : dict of str to Choice, optional
+        By parameter, where units are pruned in parts.
     """
-    lists = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential) and name
-    ]
-    if isinstance(model, nn.Sequential):
-        lists.insert(0, "")
-    found: dict[str, list[str]] = {}
+    modules = dict(model.named_modules())
+    lists = [n for n, m in modules.items() if isinstance(m, nn.ModuleList | nn.Sequential)]
+    found: dict[Any, list[str]] = {}
+    homes: dict[int, str] = {}
     for name in names:
-        outer = next(
-            (entry for entry in lists if f"{name}.".startswith(f"{entry}.".lstrip("."))), None
-        )
-        if outer is None:
+        # Outermost first, which is how named_modules yields them.
+        outer = next((f"{n}.".lstrip(".") for n in lists if _within(name, n)), None)
+        if outer is not None:
+            unit = outer + name.removeprefix(outer).partition(".")[0]
+        else:
             unit = name.rpartition(".")[0]
             above = unit.rpartition(".")[0]
-            if isinstance(model.get_submodule(above), nn.MultiheadAttention):
-                unit = above  # its output projection is never called by itself
-        else:
-            prefix = f"{outer}.".lstrip(".")
-            unit = prefix + name[len(prefix) :].partition(".")[0]
-        found.setdefault(unit, []).append(name)
+            unit = above if isinstance(modules.get(above), nn.MultiheadAttention) else unit
+        part = None if choices is None else choices[name].part
+        if part is not None and homes.setdefault(part, unit) != unit:
+            raise AssertionError(f"pruned at once, but of several blocks: {homes[part]}, {unit}")
+        found.setdefault((unit, part), []).append(name)
     return list(found.values())
 
 
+def _within(name: str, module: str) -> bool:
+    return name.startswith(f"{module}.".lstrip("."))
+
+
 @torch.no_grad()
-def prune_half(seen: Seen, names: Iterable[str]) -> dict[str, list[torch.Tensor]]:
-    """Set half of every row to zero, those of the least score by Wanda.
+def prune_rows(
+    seen: Seen, names: Iterable[str], choices: Mapping[str, Choice] | None = None
+) -> dict[str, list[torch.Tensor]]:
+    """Set half of every row, or what was chosen, to zero: those of the least score by Wanda.
 
     Returns
     -------
@@ -191,9 +226,11 @@ def prune_half(seen: Seen, names: Iterable[str]) -> dict[str, list[torch.Tensor]
     """
     pruned = {}
     for name in names:
+        density = 0.5 if choices is None else choices[name].density
         for use in seen.uses[name].values():
             score = (use.view.double().abs() * use.squares.sqrt()).flatten(0, -2)
-            drop = score.argsort(dim=0, stable=True)[: score.shape[0] // 2]
+            count = round((1 - density) * score.shape[0])
+            drop = score.argsort(dim=0, stable=True)[:count]
             keep = torch.ones_like(score, dtype=torch.bool).scatter_(0, drop, False)
             use.view.mul_(keep.view(use.view.shape))
         pruned[name] = [use.view for use in seen.uses[name].values()]
@@ -239,9 +276,9 @@ def wanda(
     samples: Sequence[Mapping[str, torch.Tensor]],
     *,
     cache: bool = True,
-    only: Iterable[str] | None = None,
+    choices: Mapping[str, Choice] | None = None,
 ) -> Wanda:
-    """Prune a copy of a model to half, unit by unit, and return the masks.
+    """Prune a copy of a model, unit by unit, and return the masks.
 
     Parameters
     ----------
@@ -251,21 +288,21 @@ def wanda(
         Inputs, each run alone through the whole model.
     cache : bool, default True
         Whether the model may keep keys and values, as it does by default.
-    only : iterable of str, optional
-        Prune these parameters alone.
+    choices : dict of str to Choice, optional
+        Prune these parameters alone; by default half of all that are used as matrices.
     """
     model = working_copy(model, cache)
     seen = watch(model, samples)
-    wanted = set(matrices(model, seen) if only is None else only)
+    wanted = set(matrices(model, seen) if choices is None else choices)
     masks, covered = {}, {}
-    parts = units(model, [name for name in seen.uses if name in wanted])
-    for unit in parts:
-        views = prune_half(watch(model, samples), unit)
+    order = units(model, [name for name in seen.uses if name in wanted], choices)
+    for unit in order:
+        views = prune_rows(watch(model, samples, unit), unit, choices)
         for name in unit:
             parameter = model.get_parameter(name)
             masks[name] = parameter.detach() != 0
             covered[name] = _covered(parameter, views[name])
-    return Wanda(masks, covered, parts)
+    return Wanda(masks, covered, order)
 
 
 @torch.no_grad()

@@ -118,11 +118,17 @@ def test_a_cache_that_leaks_is_noticed():
     names = oracle.matrices(model, oracle.watch(model, samples))
     first = oracle.units(model, names)[0]
     leaky = copy.deepcopy(model)
-    oracle.prune_half(oracle.watch(leaky, [{**s, name: cache} for s in samples]), first)
-    assert oracle.wanda(model, samples, only=first).total(leaky) < 0.98
+    oracle.prune_rows(oracle.watch(leaky, [{**s, name: cache} for s in samples]), first)
+    assert (
+        oracle.wanda(model, samples, choices=dict.fromkeys(first, oracle.Choice(0))).total(leaky)
+        < 0.98
+    )
     alone = copy.deepcopy(model)
-    oracle.prune_half(oracle.watch(alone, samples), first)
-    assert oracle.wanda(model, samples, only=first).total(alone) == 1
+    oracle.prune_rows(oracle.watch(alone, samples), first)
+    assert (
+        oracle.wanda(model, samples, choices=dict.fromkeys(first, oracle.Choice(0))).total(alone)
+        == 1
+    )
 
 
 def test_one_wrong_weight_is_noticed():
@@ -152,3 +158,12 @@ def test_units_are_blocks_and_single_layers_in_the_order_in_which_they_run(name,
     assert len(found) == len(wanted)
     for unit, part in zip(found, wanted, strict=True):
         assert all(part in parameter for parameter in unit)
+
+
+def test_units_may_be_pruned_in_parts_but_not_across_blocks():
+    model, samples = BY_NAME["BERT"].build(), BY_NAME["BERT"].samples(1)
+    names = [n for unit in oracle.wanda(model, samples).units for n in unit]
+    choices = {name: oracle.Choice(index) for index, name in enumerate(names)}
+    assert oracle.wanda(model, samples, choices=choices).units == [[name] for name in names]
+    with pytest.raises(AssertionError, match="several blocks"):
+        oracle.wanda(model, samples, choices=dict.fromkeys(names, oracle.Choice(0)))

@@ -278,8 +278,16 @@ class _Expert(nn.Module):
 
 
 @EACH
-def test_layers_that_see_no_data_are_named(method):
+@pytest.mark.parametrize("unseen", ["magnitude", "dense"])
+def test_layers_that_see_no_data_are_named(method, unseen):
     if not as_recipe(method).needs:
         pytest.skip("looks at no data")
-    with pytest.raises(DataError, match="'idle' was given no calibration tokens"):
-        th.prune(_Expert(), method, vectors(), density=0.5, loss=loss, progress=False)
+    model = _Expert()
+    data = vectors()
+    record = th.prune(model, method, data, density=0.5, loss=loss, unseen=unseen, progress=False)
+    assert record.unseen == ["idle"]
+    kept = {layer.name: layer.density for layer in record.layers}
+    assert kept == {"chosen": 0.5, "idle": 0.5 if unseen == "magnitude" else 1}
+    weight = model.idle.weight.abs()
+    removed = weight[weight == 0].numel()
+    assert removed == (32 if unseen == "magnitude" else 0)

@@ -4,7 +4,7 @@ from small_models import mlp, vectors
 from torch import nn
 
 from thresher.core.errors import OptionError
-from thresher.parts.scores import Random, Wanda
+from thresher.parts.scores import InputNorm, Magnitude, Random
 from thresher.prune.essential_sparsity import EssentialSparsity, SparsitySweep
 
 
@@ -49,7 +49,7 @@ def test_metrics_where_lower_is_better():
 def test_the_model_is_left_as_it_was():
     model = mlp()
     before = [p.detach().clone() for p in model.parameters()]
-    EssentialSparsity(score=Wanda(), sparsities=(0, 0.5)).sweep(
+    EssentialSparsity(score=Magnitude() * InputNorm(), sparsities=(0, 0.5)).sweep(
         model, lambda m: float(m(vectors()).detach().square().mean()), vectors()
     )
 

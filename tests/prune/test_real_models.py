@@ -52,7 +52,7 @@ def test_an_encoder_still_embeds_by_meaning(tmp_path, method):
     windows = token_windows(tokenizer, embedded_text(), length=128, count=8)
     record = prune_folder(folder, tmp_path / "small", as_recipe(method).with_options(0.5), windows)
     assert record.density == pytest.approx(0.5, abs=1e-3)
-    assert len(record.layers) == 36
+    assert len(record.layers) == 37  # six in each of six blocks, and the pooler
     sentences = ["A cat sleeps.", "The kitten is napping.", "Interest rates rose again."]
     batch = tokenizer(sentences, return_tensors="pt", padding=True)
     model = AutoModel.from_pretrained(tmp_path / "small").eval()

@@ -3,9 +3,24 @@
 import pytest
 from layout_contract import SUPPORTED
 
+from thresher.run import _run
+
+
+@pytest.fixture
+def force_isa(monkeypatch):
+    """Return a function that holds the kernels to an instruction set until the test ends."""
+
+    def force(name):
+        monkeypatch.setenv("THRESHER_ISA", name)
+        _run.forget_isa()
+
+    yield force
+    monkeypatch.delenv("THRESHER_ISA", raising=False)
+    _run.forget_isa()
+
 
 @pytest.fixture(params=SUPPORTED)
-def isa(request, monkeypatch):
+def isa(request, force_isa):
     """Run a test once on every instruction set that this machine can be held to."""
-    monkeypatch.setenv("THRESHER_ISA", request.param)
+    force_isa(request.param)
     return request.param

@@ -22,7 +22,7 @@ from triton import language as tl
 from triton.runtime import interpreter
 
 from thresher.run import cuda
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 
 SHAPES = [(0, 8), (8, 0), (1, 1), (3, 7), (17, 33), (40, 256), (37, 513), (20, 2051)]
 DENSITIES = (0.0, 0.1, 0.5, 0.9, 1.0)

@@ -17,14 +17,13 @@ from torch import nn
 
 from thresher.core.errors import LayerError
 from thresher.run.layouts import Bitmask, Csr
-from thresher.run.layouts.base import known_layouts, named_layout
 from thresher.run.layouts.convolution import as_matrix
+from thresher.run.layouts.registry import known_layouts, named_layout
 from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed.conv import PackedConv2d
 from thresher.run.packed.linear import PackedLinear
 
 ALL = sorted(known_layouts())
-TRAINABLE = sorted(set(ALL) - {"group-sparse-4bit", "int8-4x1"})
 
 
 @pytest.fixture(autouse=True)
@@ -78,12 +77,6 @@ def test_gradients_stay_on_the_device(name):
     assert x.grad.device == DEVICE
     expected = moved.to_dense().cpu().sum(0).expand(3, -1)
     torch.testing.assert_close(x.grad.cpu(), expected)
-
-
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_values_are_gathered_on_the_device(name):
-    moved = stored(name).to(DEVICE)
-    assert torch.equal(moved.gather(moved.to_dense()).cpu(), moved.tensors()["values"].cpu())
 
 
 @pytest.mark.parametrize("name", ALL)

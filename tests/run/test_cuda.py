@@ -10,7 +10,7 @@ from layout_contract import DTYPES, random_weight, tolerance
 from torch import nn
 
 from thresher.run.layouts import SemiStructured
-from thresher.run.layouts.base import known_layouts, named_layout
+from thresher.run.layouts.registry import known_layouts, named_layout
 from thresher.run.measure.timing import compare
 from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed.linear import PackedLinear

@@ -12,7 +12,7 @@ from own_process import run_tests
 
 from thresher.core.errors import LayerError
 from thresher.run import cuda
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 

@@ -12,7 +12,7 @@ from torch.sparse._semi_structured_conversions import (
 
 from thresher.core.errors import LayerError
 from thresher.run.layouts import NofM, SemiStructured
-from thresher.run.layouts.base import named_layout
+from thresher.run.layouts.registry import named_layout
 from thresher.run.pack import choose_layouts
 
 

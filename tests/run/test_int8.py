@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layout_contract import DTYPES, SUPPORTED, one_thread, random_weight  # noqa: F401
+from layout_contract import DTYPES, one_thread, random_weight  # noqa: F401
 
 from thresher.core.errors import LayerError
 from thresher.parts.patterns import Block
 from thresher.run.layouts import Int8Blocks
-
-
-@pytest.fixture(params=SUPPORTED)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("THRESHER_ISA", request.param)
-    return request.param
 
 
 def exact_product(packed: Int8Blocks, x: torch.Tensor) -> torch.Tensor:

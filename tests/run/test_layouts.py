@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 
 import pytest
@@ -13,7 +12,6 @@ from layout_contract import (
     DENSITIES,
     DTYPES,
     SHAPES,
-    SUPPORTED,
     check_product,
     check_round_trips,
     one_thread,  # noqa: F401
@@ -22,15 +20,10 @@ from layout_contract import (
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run import _run
-from thresher.run.layouts.base import Layout, known_layouts, named_layout
+from thresher.run.layouts.base import Layout
+from thresher.run.layouts.registry import known_layouts, named_layout
 
 ALL = sorted(known_layouts())
-
-
-@pytest.fixture(params=SUPPORTED)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("THRESHER_ISA", request.param)
-    return request.param
 
 
 def fitting_weight(layout: type[Layout], shape, density, dtype, seed):
@@ -169,16 +162,6 @@ def test_any_leading_dimensions(name):
     assert packed.matmul(x[:, :0]).shape == (2, 0, 48)
 
 
-@pytest.mark.parametrize("leading", [(), (6,), (2, 3), (2, 0)])
-def test_gradient_of_values_with_any_leading_dimensions(leading):
-    packed = named_layout("csr").from_dense(random_weight((9, 14), 0.3, torch.float32, 0))
-    values, dense = packed.train_values(), packed.to_dense().requires_grad_()
-    x, grad = torch.randn(*leading, 14), torch.randn(*leading, 9)
-    packed.matmul(x).backward(grad)
-    torch.nn.functional.linear(x, dense).backward(grad)
-    torch.testing.assert_close(values.grad, dense.grad[dense != 0])
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_bit_identical_across_threads(name, isa):
     weight = fitting_weight(named_layout(name), (200, 256), 0.4, torch.bfloat16, 1)
@@ -270,7 +253,14 @@ def test_wrong_inputs_name_the_remedy():
 
 
 @pytest.mark.parametrize("wanted", ["sse9", "AVX2"])
-def test_unknown_instruction_set_is_refused(wanted, monkeypatch):
-    monkeypatch.setitem(os.environ, "THRESHER_ISA", wanted)
+def test_unknown_instruction_set_is_refused(wanted, force_isa):
+    force_isa(wanted)
     with pytest.raises(ValueError, match="use portable, avx2 or avx512"):
-        _run.active_isa()
+        named_layout("csr").from_dense(torch.eye(4)).matmul(torch.ones(1, 4))
+
+
+def test_the_instruction_set_is_read_once(force_isa, monkeypatch):
+    force_isa("portable")
+    assert _run.active_isa() == "portable"
+    monkeypatch.setenv("THRESHER_ISA", "nonsense")
+    assert _run.active_isa() == "portable"

@@ -13,7 +13,7 @@ from torch import nn
 from thresher.core.errors import LayerError, OptionError
 from thresher.run.layouts import Bitmask, Csr
 from thresher.run.measure import timing
-from thresher.run.measure.choice import DENSE, LayerChoice, Packing
+from thresher.run.measure.choice import DENSE, Choices, LayerChoice
 from thresher.run.measure.timing import Comparison, compare
 from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed.linear import PackedLinear
@@ -64,7 +64,7 @@ def test_the_table_has_a_row_for_each_kind_of_layer():
             seconds, reason=reason,
         )  # fmt: skip
 
-    packing = Packing(
+    packing = Choices(
         [
             layer("blocks.0.up", 2.0),
             layer("blocks.1.up", 4.0),
@@ -77,9 +77,9 @@ def test_the_table_has_a_row_for_each_kind_of_layer():
     )
     rows = list(zip(*(column.cells for column in packing.table().columns), strict=True))
     assert rows == [
-        ("blocks.*.up", "2", "8 x 4", "0.500", "unstructured", "csr", "4.00", "2.00",
+        ("blocks.*.up", "2", "0.0%", "8 x 4", "0.500", "unstructured", "csr", "4.00", "2.00",
          "6.000", "2.000", "3.00x"),
-        ("blocks.*.down", "3", "8 x 4", "0.500", "unstructured",
+        ("blocks.*.down", "3", "0.0%", "8 x 4", "0.500", "unstructured",
          "dense (mostly: best was csr, 1.01x)", "6.00", "3.00", "6.000", "6.000", "1.00x"),
     ]  # fmt: skip
     names = list(packing.table(every_layer=True).columns[0].cells)

@@ -29,7 +29,7 @@ from thresher.prune.disk import prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.files.checkpoint import Checkpoint
 from thresher.run.files.stored import record_layouts
-from thresher.run.layouts.base import known_layouts, named_layout
+from thresher.run.layouts.registry import known_layouts, named_layout
 from thresher.run.packed.conv import PackedConv2d
 from thresher.run.packed.linear import PackedLinear
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layout_contract import SUPPORTED, one_thread  # noqa: F401
+from layout_contract import one_thread  # noqa: F401
 from torch import nn
 from training_contract import check_same_gradients_on_any_threads
 
@@ -13,11 +13,9 @@ from thresher.run.layouts.support import Support
 from thresher.run.packed.sparse_linear import LinearProducts, SparseLinear
 
 
-@pytest.mark.parametrize("isa", SUPPORTED)
 @pytest.mark.parametrize("batch", [0, 1, 3, 17, 130])
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
-def test_all_gradients_equal_float64(isa, batch, density, monkeypatch):
-    monkeypatch.setenv("THRESHER_ISA", isa)
+def test_all_gradients_equal_float64(isa, batch, density):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(37, 53, generator=generator)
     weight *= torch.rand(37, 53, generator=generator) < density

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from layout_contract import check_product, check_round_trips, one_thread, random_weight  # noqa: F401
 from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
-from thresher.run.layouts import base as registry
-from thresher.run.layouts.base import Layout, known_layouts
+from thresher.run.layouts.base import Layout
+from thresher.run.layouts.registry import known_layouts
 from thresher.run.pack import choose_layouts
 
 
@@ -44,7 +46,8 @@ def coordinates():
             return cls(tensors["places"], tensors["values"], shape)
 
     yield Coordinates
-    registry._LAYOUTS.pop("coordinates")
+    del Coordinates
+    gc.collect()  # a class refers to itself; until it is collected it is a known layout
 
 
 def test_contract_and_gradient_come_by_conversion(coordinates):
@@ -65,5 +68,15 @@ def test_pack_tries_it(coordinates):
 
 
 def test_two_layouts_of_one_name_are_refused(coordinates):
-    with pytest.raises(OptionError, match="two layouts are named 'coordinates'"):
-        type("Other", (Layout,), {"name": "coordinates"})
+    other = type("Other", (Layout,), {"name": "coordinates"})
+    with pytest.raises(OptionError, match=r"two layouts are named 'coordinates': .*Other"):
+        known_layouts()
+    del other
+    gc.collect()
+    assert known_layouts()["coordinates"] is coordinates
+
+
+def test_a_class_defined_again_takes_the_place_of_the_first(coordinates):
+    body = dict(coordinates.__dict__) | {"__qualname__": coordinates.__qualname__}
+    again = type(coordinates)(coordinates.__name__, (Layout,), body)
+    assert known_layouts()["coordinates"] is again

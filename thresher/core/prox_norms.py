@@ -9,7 +9,7 @@ __all__ = ["k_support", "l1_ball", "l_inf", "simplex", "slope"]
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from .errors import OptionError
 
@@ -38,7 +38,7 @@ def simplex(x: Any, radius: float = 1.0) -> Any:
     if not radius > 0:
         raise OptionError(f"radius must be positive, got {radius}")
     falling = xp.flip(xp.sort(x))
-    rank = xp.arange(1, x.shape[0] + 1, dtype=x.dtype, device=x.device)
+    rank = xp.arange(1, x.shape[0] + 1, dtype=x.dtype, device=device(x))
     thresholds = (xp.cumulative_sum(falling) - radius) / rank
     last = int(xp.sum(xp.astype(falling > thresholds, xp.int64))) - 1
     return xp.clip(x - thresholds[max(last, 0)], min=0.0)
@@ -132,7 +132,7 @@ def slope(x: Any, thresholds: Any) -> Any:
     pooled: list[float] = []
     for total, size in zip(sums, sizes, strict=True):
         pooled.extend([max(total / size, 0.0)] * size)
-    sorted_result = xp.asarray(pooled, dtype=x.dtype, device=x.device)
+    sorted_result = xp.asarray(pooled, dtype=x.dtype, device=device(x))
     return xp.sign(x) * xp.take(sorted_result, xp.argsort(order))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Coverage", "cover", "find_layers"]
 
 import fnmatch
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,9 +90,22 @@ def find_layers(
 
 
 def cover(
-    model: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    model: nn.Module,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    strict: bool = True,
 ) -> Coverage:
-    """Sort every parameter of a model; parameters and errors as for :func:`find_layers`."""
+    """Sort every parameter of a model.
+
+    Parameters
+    ----------
+    model, include, exclude
+        See :func:`find_layers`, also for what is raised.
+    strict : bool, default True
+        Whether a pattern of `exclude` that matches no layer is an error. Otherwise it is a
+        warning: programs share such lists among architectures.
+    """
     heads, embeddings, adapters = _heads(model), _embeddings(model), _adapters(model)
     found, used = Coverage(), _Patterns(include, exclude)
     places: dict[tuple[int, tuple[int, int] | None], int] = {}
@@ -114,7 +128,7 @@ def cover(
             else:
                 found.kept[layer.parameter] = reason
     _sort_the_rest(model, found)
-    used.check(model)
+    used.check(model, strict)
     if not found.layers:
         raise LayerError(_nothing(model, found, exclude))
     return found
@@ -146,15 +160,19 @@ class _Patterns:
         self._idle.difference_update(hits)
         return bool(hits)
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module, strict: bool) -> None:
         for pattern in (*self._include, *self._exclude):
             if pattern in self._idle:
                 option = "include" if pattern in self._include else "exclude"
-                raise OptionError(
-                    f"{option}={pattern!r} matches no layer of {type(model).__name__}"
-                    f"{nearest(pattern.strip('*.'), self._seen)}; patterns are of whole names, "
-                    "such as '*.down_proj'"
+                kinds = {name.rpartition(".")[2].partition("[")[0] for name in self._seen}
+                hint = nearest(pattern.rpartition(".")[2].strip("*"), kinds)
+                message = (
+                    f"{option}={pattern!r} matches no layer of {type(model).__name__}; {hint}; "
+                    "patterns are of whole names, such as '*.down_proj'"
                 )
+                if strict or option == "include":
+                    raise OptionError(message)
+                warnings.warn(message, stacklevel=4)
 
 
 def _layers_in(path: str, module: nn.Module) -> Iterator[Layer]:
@@ -221,7 +239,10 @@ def _reason(layer: Layer, heads: set[int], embeddings: set[int], adapters: set[i
         return "shares an embedding"
     if id(layer.module) in adapters:
         return "adapter"
-    if isinstance(layer.form, Kernel) and layer.module.groups == layer.module.in_channels > 1:
+    if (
+        isinstance(layer.form, Kernel)
+        and 1 < layer.form.module.groups == layer.form.module.in_channels
+    ):
         return "depthwise kernel" if layer.shape[-1] <= _FEW_INPUTS else None
     return None
 

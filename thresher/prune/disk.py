@@ -22,6 +22,7 @@ from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
 from ..parts.moments import backward, forward
+from ..run.files.companions import RECORD_FILE
 from ..run.files.writer import CheckpointWriter
 from ..run.skeleton import Skeleton
 from ..stream.precision import Precision
@@ -123,10 +124,6 @@ class _DiskRun:
         options: DiskOptions,
         calibration: dict[str, Any],
     ) -> None:
-        if out.exists() and not options.overwrite:
-            raise OptionError(
-                f"output folder {str(out)!r} exists; choose another, or overwrite it (--overwrite)"
-            )
         check_choice("unseen", options.unseen, ("magnitude", "dense"))
         needs = needed_moments(recipe)
         if backward(needs):
@@ -149,10 +146,13 @@ class _DiskRun:
         self.work = out.with_name(out.name + ".partial")
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
+        self.record.fingerprint = self.fingerprint
         if needs:
             self.record.calibration = calibration
 
     def execute(self) -> PruneRecord:
+        if self.out.exists() and not self.options.overwrite:
+            return self._finished()
         started = time.perf_counter()
         state = self._resume_state()
         writer = CheckpointWriter(self.work, self.folder, self.options.dtype)
@@ -179,6 +179,26 @@ class _DiskRun:
         self.record.peak_bytes = peak_memory()
         self._publish(writer)
         return self.record
+
+    def _finished(self) -> PruneRecord:
+        """Return the record of the very same run, which has ended before.
+
+        Raises
+        ------
+        OptionError
+            If something else stands where the output is to be.
+        """
+        file = self.out / RECORD_FILE
+        try:
+            record = PruneRecord.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):
+            record = None
+        if record is None or record.fingerprint != self.fingerprint:
+            raise OptionError(
+                f"output folder {str(self.out)!r} exists, and is not of this run; choose another, "
+                "or overwrite it (--overwrite)"
+            )
+        return record
 
     def _stream(self, state: RunState) -> Stream:
         layers = in_use(self.source, self.coverage.layers, self.samples)
@@ -255,7 +275,9 @@ class _DiskRun:
         digest = hashlib.sha256()
         digest.update((self.folder / "config.json").read_bytes())
         for file in sorted(self.folder.glob("*.safetensors")):
-            digest.update(f"{file.name}/{file.stat().st_size}".encode())
+            digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "blake2b").digest())
         if windows is not None:
             digest.update(windows.contiguous().numpy().tobytes())
         options = self.options

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["UnitPruner", "merge_masks", "prune_layer"]
 
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -70,23 +71,17 @@ def prune_layer(
     dense = layer.matrix()
     choose = MaskChooser(recipe.score, recipe.pattern, keep, statistics, tuple(dense.shape))
     pruned, mask = recipe.update(dense, choose, statistics)
-    dtype = stored or layer.weight.dtype
-    rounded = layer.store(pruned).to(dtype)
-    if not bool(torch.isfinite(rounded).all()):
-        if bool(torch.isfinite(pruned).all()):
-            raise NumericalError(
-                f"the update of layer {layer.name!r} gave weights up to {pruned.abs().max():.3g}, "
-                f"beyond {dtype}; prune in bfloat16 or float32, or use a method without an update"
-            )
+    if not bool(torch.isfinite(pruned).all()):
         raise NumericalError(
             f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
         )
+    rounded = _rounded(layer, pruned, stored or layer.weight.dtype)
     record = LayerRecord(
         name=layer.name,
         block=block,
         shape=list(layer.weight.shape),
         kept=int(mask.sum()),
-        error=_relative_error(dense, pruned, statistics.sample),
+        error=_relative_error(dense, layer.matrix(rounded), statistics.sample),
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
     )
@@ -97,6 +92,20 @@ def prune_layer(
             user.get_parameter("weight").data.copy_(rounded)
     record.seconds = time.perf_counter() - start
     return layer.store(mask).bool(), record
+
+
+def _rounded(layer: Layer, pruned: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a matrix in the layer's shape and the dtype to store, within what that can hold."""
+    largest = torch.finfo(dtype).max
+    beyond = int((pruned.abs() > largest).sum())
+    if beyond:
+        warnings.warn(
+            f"the update of layer {layer.name!r} gave {beyond} weights beyond the {largest:g} of "
+            f"{dtype}, which were set to that; convert the model to bfloat16 to keep them",
+            stacklevel=2,
+        )
+        pruned = pruned.clamp(-largest, largest)
+    return layer.form.store(pruned, tuple(layer.weight.shape)).to(dtype).contiguous()
 
 
 def _relative_error(

@@ -21,12 +21,13 @@ from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.collect import collect_gradients
 from ..stream.passes import calibrating, call
-from ..stream.precision import Precision, widened
+from ..stream.precision import Precision, widened, widened_sample
 from ..stream.products import as_used
 from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from ..stream.walk import call_on_copy
 from .layerwise import UnitPruner
 from .recipe import Recipe
 from .record import PruneRecord, versions
@@ -113,18 +114,20 @@ def prune(
     check_choice("unseen", unseen, ("magnitude", "dense"))
     # A compiled model is a shell around the one whose modules can be seen.
     model = getattr(model, "_orig_mod", model)
-    coverage = cover(model, include=include, exclude=exclude)
+    coverage = cover(model, include=include, exclude=exclude, strict=False)
     for layer in coverage.layers:
         _check_present(layer)
         layer.check_finite()
-    samples, source = _samples(model, recipe, data, tokenizer, windows, length)
+    samples, described = _samples(model, recipe, data, tokenizer, windows, length)
     record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
-    record.calibration = source
+    record.calibration = described
     record.coverage = coverage.summary()
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     gradients = _gradients(model, coverage.layers, recipe, samples, loss)
     inputs = samples if forward(needed_moments(recipe)) else []
+    if used.widens:
+        inputs = [widened_sample(sample, used) for sample in inputs]
     with widened(model, used), torch.no_grad():
         source = InMemory(model)
         coverage.layers = in_use(source, coverage.layers, inputs)
@@ -199,7 +202,7 @@ def in_use(source: Source, layers: list[Layer], samples: Sequence[Any]) -> list[
         return layers
     model, units = source.model, find_units(source.model, layers)
     with calibrating(model), source.opened(units), source.on_demand(units):
-        return as_used(model, layers, lambda: call(model, samples[0]))
+        return as_used(model, layers, lambda: call_on_copy(model, samples[0]))
 
 
 def _check_present(layer: Layer) -> None:

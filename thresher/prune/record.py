@@ -86,6 +86,8 @@ class PruneRecord:
         reason, and of those ``not_understood`` by name.
     unseen : list of str
         Layers that the calibration data never reached.
+    fingerprint : str
+        Of the model, data, options and versions of a run from disk.
     timings : dict of str to float
         Seconds by phase, and ``total`` where phases leave out loading and writing.
     peak_bytes : int
@@ -105,6 +107,7 @@ class PruneRecord:
     layers: list[LayerRecord] = field(default_factory=list)
     coverage: dict[str, Any] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    fingerprint: str = ""
     timings: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 __all__ = ["Layout", "PackedLinear", "choose_layouts", "known_layouts", "named_layout", "pack"]
 
-from .layouts.base import Layout, known_layouts, named_layout
+from .layouts.base import Layout
+from .layouts.registry import known_layouts, named_layout
 from .pack import choose_layouts, pack
 from .packed.linear import PackedLinear

@@ -11,14 +11,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from thresher.core.errors import OptionError
-
+from ..core.errors import OptionError
 from .layouts import GroupedNofM, NofM
-from .layouts.base import Layout, known_layouts, named_layout
-from .measure.choice import DENSE, LayerChoice, Packing
+from .layouts.base import Layout
+from .layouts.registry import known_layouts, named_layout
+from .measure.candidates import Candidate
+from .measure.choice import DENSE, Choices, LayerChoice, require_container, without_compiler
 from .measure.timing import Comparison, compare
-from .packed.linear import PackedLayer
-from .packed.packable import Packable, packable_layers
+from .measure.weights import Found, find_weights
+from .packed.layer import PackedLayer
 
 
 def choose_layouts(
@@ -28,7 +29,7 @@ def choose_layouts(
     repeats: int = 7,
     gain: float = 1.05,
     example: Tensor | None = None,
-) -> Packing:
+) -> Choices:
     """Time the candidate layouts of every layer, without changing the model.
 
     Layers that agree in shape, dtype, density (to one hundredth) and candidates are measured
@@ -37,42 +38,27 @@ def choose_layouts(
     sizes = tuple(batch)
     if not sizes or any(size < 1 for size in sizes):
         raise OptionError(f"batch={sizes} must name at least one batch size of 1 or more")
-    known = known_layouts()
-    tried = [named_layout(n) for n in candidates] if candidates is not None else [*known.values()]
+    tried = list(known_layouts().values()) if candidates is None else _named(candidates)
     measured: dict[tuple, tuple[str, dict[str, dict[int, float]], float, str]] = {}
     layers = []
     machines = set()
-    for name, work in packable_layers(model, example):
-        weight = work.matrix
+    for found in find_weights(without_compiler(model), example):
+        weight, work = found.weight.detach(), found.candidate
         density = int(torch.count_nonzero(weight)) / max(1, weight.numel())
+        if work is None:
+            layers.append(_choice(found, density, "", (DENSE, {}, 0.0, found.reason)))
+            continue
         refusals = {c: work.refusal(c) for c in tried if c.exact}
         fitting = [c for c, refusal in refusals.items() if refusal is None]
         names = tuple(c.name for c in fitting)
         machines.add(_machine(work.device))
-        key = (work.key, work.device, weight.shape, weight.dtype, round(density, 2), names)
+        key = (work.key, work.device, work.matrix.shape, weight.dtype, round(density, 2), names)
         if not fitting:
             measured[key] = (DENSE, {}, 0.0, _why_none(refusals.values()))
         elif key not in measured:
             measured[key] = _measure(work, fitting, sizes, repeats, gain)
-        layout, seconds, noise, reason = measured[key]
-        dense_bytes = weight.numel() * weight.element_size()
-        packed_bytes = dense_bytes if layout == DENSE else known[layout].from_dense(weight).nbytes
-        layers.append(
-            LayerChoice(
-                name,
-                (weight.shape[0], weight.shape[1]),
-                weight.dtype,
-                density,
-                _pattern(weight, density),
-                layout,
-                dense_bytes,
-                packed_bytes,
-                seconds,
-                noise,
-                reason,
-            )
-        )
-    return Packing(layers, sizes, " and ".join(sorted(machines)))
+        layers.append(_choice(found, density, _pattern(work.matrix, density), measured[key]))
+    return Choices(layers, sizes, " and ".join(sorted(machines)))
 
 
 def pack(
@@ -85,6 +71,9 @@ def pack(
     example: Tensor | None = None,
 ) -> nn.Module:
     """Give every linear layer and convolution the layout that is fastest on this machine.
+
+    Every other weight of two dimensions or more (of an embedding, a recurrent layer, experts in
+    one parameter, a layer of another library) has a row in the table that says why it stays.
 
     Each layer's own weight is timed in every layout that can hold it, beside torch's dense
     layer of the same dtype, with weights that are not in the cache and inputs that are: with the
@@ -122,15 +111,51 @@ def pack(
     Raises
     ------
     OptionError
-        If a batch size is below 1 or a layout is unknown.
+        If a batch size is below 1, a layout is unknown, or the model is itself a single layer.
     LayerError
-        If the model does not run on `example`.
+        If the model does not run on `example`, or has weights without data.
     """
-    packing = choose_layouts(model, batch, candidates, repeats, gain, example)
-    packing.apply(model)
+    if isinstance(model, nn.Linear | nn.Conv2d):
+        require_container("")
+    choices = choose_layouts(model, batch, candidates, repeats, gain, example)
+    choices.apply(model)
     if show:
-        packing.show()
+        choices.show()
     return model
+
+
+def _named(candidates: Iterable[str]) -> list[type[Layout]]:
+    return [named_layout(name) for name in candidates]
+
+
+def _choice(
+    found: Found,
+    density: float,
+    pattern: str,
+    measured: tuple[str, dict[str, dict[int, float]], float, str],
+) -> LayerChoice:
+    """Return the row of a weight."""
+    layout, seconds, noise, reason = measured
+    weight, work = found.weight, found.candidate
+    shape = tuple(weight.shape) if work is None else tuple(work.matrix.shape)
+    dense_bytes = weight.numel() * weight.element_size()
+    packed_bytes = dense_bytes
+    if work is not None and layout != DENSE:
+        packed_bytes = named_layout(layout).from_dense(work.matrix).nbytes
+    return LayerChoice(
+        found.name,
+        shape,
+        weight.dtype,
+        density,
+        pattern,
+        layout,
+        dense_bytes,
+        packed_bytes,
+        seconds,
+        noise,
+        reason,
+        found.share,
+    )
 
 
 def _why_none(refusals: Iterable[str | None]) -> str:
@@ -141,14 +166,14 @@ def _why_none(refusals: Iterable[str | None]) -> str:
 
 
 def _measure(
-    work: Packable,
+    work: Candidate,
     fitting: list[type[Layout]],
     sizes: tuple[int, ...],
     repeats: int,
     gain: float,
 ) -> tuple[str, dict[str, dict[int, float]], float, str]:
     """Return the chosen layout, all times, the noise, and why the layer stays dense."""
-    packed = {layout.name: work.packed(layout) for layout in fitting}
+    packed = {layout.name: work.holding(work.stored(layout)) for layout in fitting}
     seconds: dict[str, dict[int, float]] = {name: {} for name in (DENSE, *packed)}
     noise = 0.0
     for size in sizes:
@@ -167,7 +192,7 @@ def _measure(
 
 
 def _time_products(
-    work: Packable, packed: dict[str, PackedLayer], size: int, repeats: int
+    work: Candidate, packed: dict[str, PackedLayer], size: int, repeats: int
 ) -> Comparison:
     x = work.example(size)
     products = {name: partial(layer, x) for name, layer in packed.items()}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Precision", "multiplies_natively", "widened"]
+__all__ = ["Precision", "multiplies_natively", "widened", "widened_sample"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,3 +91,14 @@ def widened(model: nn.Module, precision: Precision) -> Iterator[None]:
     finally:
         for tensor, dtype in zip(shorter, before, strict=True):
             tensor.data = tensor.data.to(dtype)
+
+
+def widened_sample(sample: Any, precision: Precision) -> Any:
+    """Return a sample whose shorter tensors are in the precision of passes, as the weights are."""
+    if isinstance(sample, torch.Tensor):
+        return sample.to(precision.passes) if sample.dtype in _HALVES else sample
+    if isinstance(sample, Mapping):
+        return {key: widened_sample(value, precision) for key, value in sample.items()}
+    if isinstance(sample, list | tuple):
+        return type(sample)(widened_sample(value, precision) for value in sample)
+    return sample

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..parts.forms import Columns, Kernel, Rows
@@ -44,7 +45,11 @@ def watching_products(model: nn.Module, layers: Sequence[Layer], take: Take) -> 
     with ExitStack() as stack:
         stack.enter_context(_experts_one_by_one(model))
         stack.enter_context(_without_fusion())
-        stack.enter_context(_Products(layers, take))
+        products = stack.enter_context(_Products(layers, take))
+        if any(layer.weight.is_meta for layer in layers):
+            # Their modules are loaded one by one as they are called.
+            handle = register_module_forward_pre_hook(lambda *_: products.look())
+            stack.callback(handle.remove)
         yield
 
 
@@ -66,9 +71,9 @@ def _without_fusion() -> Iterator[None]:
 @contextmanager
 def _experts_one_by_one(model: nn.Module) -> Iterator[None]:
     """Choose transformers' plain loop over experts; its other ways copy or fuse the weights."""
-    changed = []
+    changed: list[tuple[Any, str]] = []
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         chosen = getattr(config, "_experts_implementation", None)
         if isinstance(chosen, str) and chosen != "eager":
             changed.append((config, chosen))
@@ -80,14 +85,21 @@ def _experts_one_by_one(model: nn.Module) -> Iterator[None]:
             config._experts_implementation = chosen
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, layers: Sequence[Layer], take: Take) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._take = take
+        self._watched = layers
         self._layers: dict[int, list[Layer]] = {}
         self._converted: dict[int, torch.Tensor] = {}
-        for layer in layers:
-            self._layers.setdefault(_memory(layer.weight), []).append(layer)
+        self.look()
+
+    def look(self) -> None:
+        """See where the weights are now."""
+        self._layers = {}
+        for layer in self._watched:
+            if not layer.weight.is_meta:
+                self._layers.setdefault(_memory(layer.weight), []).append(layer)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

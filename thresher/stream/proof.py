@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Order", "prove"]
 
+import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,9 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
-from .passes import call
 from .source import Source
 from .units import Unit
-from .walk import Walk, halting
+from .walk import Walk, call_on_copy, halting
 
 _SAMPLED = 4096
 #: Largest relative difference that rounding explains, by the precision of a forward pass.
@@ -51,7 +51,7 @@ def prove(
 
     The first and the last sample go through the model as it is, then once more halting before
     every unit, which is first run on copies of its arguments as it is while calibrating. Every
-    unit's arguments must be those of the plain pass, and both runs must give the same.
+    unit's arguments must be those of the plain pass, and both runs must return the same.
 
     Parameters
     ----------
@@ -98,15 +98,7 @@ def _marking(units: Sequence[Unit]) -> Iterator[Marks]:
     marks: Marks = {}
     handles = []
     for unit in units:
-
-        def note(
-            module: nn.Module,
-            args: tuple[Any, ...],
-            keywords: dict[str, Any],
-            name: str = unit.name,
-        ) -> None:
-            marks.setdefault(name, []).append(_mark((args, keywords)))
-
+        note = functools.partial(_note, marks, unit.name)
         handles.append(unit.module.register_forward_pre_hook(note, with_kwargs=True, prepend=True))
     try:
         yield marks
@@ -123,33 +115,49 @@ def _note(
 
 def _plain_pass(source: Source, units: Sequence[Unit], sample: Any) -> Marks:
     with source.on_demand(units), _marking(units) as marks:
-        call(source.model, sample)
+        call_on_copy(source.model, sample)
     return marks
 
 
 def _walk(source: Source, units: Sequence[Unit], sample: Any, tolerance: float) -> Marks:
-    with source.on_demand([]), halting(units), _marking(units) as marks:
-        walk = Walk(lambda: call(source.model, sample))
+    with source.on_demand([]), halting(units), _marking(units) as marks, _returning(units) as out:
+        walk = Walk(lambda: call_on_copy(source.model, sample))
         try:
             walk.go_on()
             while (halt := walk.halt) is not None:
                 with source.loaded(halt.unit):
-                    _run_twice(halt.unit, halt.copies, tolerance)
+                    args, keywords = halt.copies()
+                    # Not through the hooks, which note the model's own calls.
+                    rehearsed = _mark(halt.unit.module.forward(*args, **keywords))
                     walk.go_on()
+                _check_repeatable(halt.unit, rehearsed, out.pop(halt.unit.name), tolerance)
         finally:
             walk.stop()
     return marks
 
 
-def _run_twice(
-    unit: Unit, copies: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]], tolerance: float
+@contextmanager
+def _returning(units: Sequence[Unit]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Note what every unit returned last while the context lasts."""
+    returned: dict[str, list[torch.Tensor]] = {}
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        returned[name] = _mark(output)
+
+    handles = [
+        unit.module.register_forward_hook(functools.partial(note, unit.name)) for unit in units
+    ]
+    try:
+        yield returned
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_repeatable(
+    unit: Unit, rehearsed: list[torch.Tensor], returned: list[torch.Tensor], tolerance: float
 ) -> None:
-    found = []
-    for _ in range(2):
-        args, keywords = copies()
-        # Not through the hooks, which note the model's own calls.
-        found.append(_mark(unit.module.forward(*args, **keywords)))
-    difference = _difference(*found)
+    difference = _difference(rehearsed, returned)
     if difference > tolerance:
         raise DataError(
             f"{unit.name!r} gives another output when it is run again on the same input (relative "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Stream", "Visit"]
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Any
 
 import torch
 
-from .passes import calibrating, call
+from .passes import calibrating
 from .precision import Precision
 from .proof import Order, prove
 from .shelf import Shelf
 from .source import Source
 from .units import Unit
-from .walk import Walk, halting
+from .walk import Walk, call_on_copy, halting
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Stream:
         """Return a stream that visits the same units in the same order, without data."""
         return Stream(self.source, self.units, [], precision=self._precision, order=self.order)
 
-    def visits(self, start: int = 0) -> Iterator[Visit]:
+    def visits(self, start: int = 0) -> Generator[Visit]:
         """Visit the units from the one at `start` on; the samples go through all of them.
 
         Parameters
@@ -111,8 +112,10 @@ class Stream:
                 with self.source.loaded(unit):
                     if index >= start:
                         yield Visit(index, unit, self)
-                    if index + 1 < len(self.units):
-                        self._advance(unit)
+                    # After the last unit there is nothing left to see, and a costly head to run.
+                    if index + 1 == len(self.units):
+                        return
+                    self._advance(unit)
                 self._catch_up(self.units[: index + 1])
 
     def rehearse(self, unit: Unit) -> None:
@@ -122,7 +125,7 @@ class Stream:
             with self.source.on_demand(others):
                 for sample in self.samples:
                     with self._rounding():
-                        call(self.source.model, sample)
+                        call_on_copy(self.source.model, sample)
             return
         for index, walk in self._waiting(unit):
             assert walk.halt is not None
@@ -144,7 +147,7 @@ class Stream:
         stack.enter_context(self.source.opened(self.units))
         stack.enter_context(halting(self.units))
         stack.callback(self._end)
-        self._walks = [Walk(lambda sample=each: call(model, sample)) for each in self.samples]
+        self._walks = [Walk(functools.partial(call_on_copy, model, each)) for each in self.samples]
         for index, walk in enumerate(self._walks):
             self._go_on(index, walk)
 

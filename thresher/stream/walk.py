@@ -8,7 +8,7 @@ returned besides its hidden state) is then exactly what it hands them by itself.
 
 from __future__ import annotations
 
-__all__ = ["Halt", "Walk", "halting", "memories", "replica", "tensors"]
+__all__ = ["Halt", "Walk", "call_on_copy", "halting", "memories", "replica", "tensors"]
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ import greenlet
 import torch
 from torch import nn
 
+from .passes import call
 from .units import Unit
 
 
@@ -47,7 +48,7 @@ class Halt:
         return args, keywords
 
 
-class Walk(greenlet.greenlet):
+class Walk(greenlet.greenlet):  # type: ignore[misc]
     """One sample's forward pass.
 
     Parameters
@@ -84,7 +85,7 @@ class Walk(greenlet.greenlet):
 @contextmanager
 def halting(units: Sequence[Unit]) -> Iterator[None]:
     """Have walks halt at `units` while the context lasts; other calls go through."""
-    before = {}
+    before: dict[str, Any] = {}
     for unit in units:
         before[unit.name] = unit.module.__dict__.get("forward")
         unit.module.forward = _halting_forward(unit, unit.module.forward)
@@ -128,6 +129,11 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, tuple | list):
         for each in value:
             yield from tensors(each)
+
+
+def call_on_copy(model: nn.Module, sample: Any) -> Any:
+    """Call a model on a copy of a sample, which it may change in place."""
+    return call(model, replica(sample))
 
 
 def replica(value: Any, memo: dict[int, Any] | None = None) -> Any:

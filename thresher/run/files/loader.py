@@ -25,7 +25,8 @@ from ..layouts.base import Layout
 from ..layouts.convolution import Geometry
 from ..layouts.convolving import ConvolvingLayout
 from ..packed.conv import PackedConv2d
-from ..packed.linear import PackedLayer, PackedLinear
+from ..packed.layer import PackedLayer
+from ..packed.linear import PackedLinear
 from .checkpoint import INDEX_FILE, Shards, check_version
 from .names import Names
 from .saver import save_packed

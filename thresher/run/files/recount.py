@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...core.errors import CheckpointError
-from ..packed.linear import PackedLayer
+from ..packed.layer import PackedLayer
 from .checkpoint import Checkpoint
 
 

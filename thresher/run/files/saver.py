@@ -14,7 +14,7 @@ from torch import nn
 
 from ...core.errors import OptionError
 from ...core.files import write_text
-from ..packed.linear import PackedLayer
+from ..packed.layer import PackedLayer
 from .checkpoint import SHARDS, plain_config
 from .stored import describe_layouts
 from .writer import config_entries, write_index

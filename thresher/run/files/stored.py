@@ -14,9 +14,10 @@ from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, OptionError
 from ..layouts import formats
-from ..layouts.base import Layout, known_layouts, named_layout
+from ..layouts.base import Layout
 from ..layouts.convolution import as_weight
-from ..packed.linear import PackedLayer
+from ..layouts.registry import known_layouts, named_layout
+from ..packed.layer import PackedLayer
 
 
 @dataclass(frozen=True)

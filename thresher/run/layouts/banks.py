@@ -25,9 +25,8 @@ class BankBalanced(NofM, Catalogued):
     """At most ``n`` survivors in every bank of 64 consecutive inputs of a row.
 
     Hardware with a multiplier and a memory for each bank works through a row in ``n`` steps,
-    none of them idle: 2 of 64 is 32 times fewer than dense. What such hardware gains is
-    predicted by :class:`thresher.run.cost_model.BankedAccelerator`. Prune with the pattern
-    ``"2:64"`` and the like. Buffers and settings are those of
+    none of them idle: 2 of 64 is 32 times fewer than dense. Prune with the pattern ``"2:64"`` and
+    the like. Buffers and settings are those of
     :class:`~thresher.run.layouts.masked.NofM`, 6 bits a position. Processors multiply it as
     :class:`~thresher.run.layouts.indexed.ConstantFanIn`, with positions that are widened to the
     columns' 16 bits when they are bound: at these densities that is faster than masks.

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["Layout", "known_layouts", "named_layout"]
+__all__ = ["Layout"]
 
 import abc
-import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import LayerError, OptionError, nearest
-
-_LAYOUTS: dict[str, type[Layout]] = {}
-_DIGIT = 1 << 12
+from ...core.errors import LayerError
+from .handles import held, hold, in_graph
 
 
 class Layout(abc.ABC):
     """A stored matrix ``W`` of shape (rows, columns) that can be multiplied.
 
-    A subclass that defines `name` is registered by being defined, in this package or in a
-    user's own file, and is then tried by :func:`thresher.run.pack`, saved in checkpoints and
-    put through the layout contract test. It must define :meth:`from_dense`, :meth:`to_dense`,
-    :meth:`tensors` and :meth:`from_tensors`; a layout without a kernel of its own inherits
-    :meth:`multiply`, which converts to dense.
+    A subclass that defines `name` is known by being defined, in this package or in a user's own
+    file: :func:`thresher.run.layouts.registry.known_layouts` finds it. It is then tried by
+    :func:`thresher.run.pack`, saved in checkpoints and put through the layout contract test. It
+    must define :meth:`from_dense`, :meth:`to_dense`, :meth:`tensors` and :meth:`from_tensors`; a
+    layout without a kernel of its own inherits :meth:`multiply`, which converts to dense.
 
     Parameters
     ----------
@@ -44,25 +40,10 @@ class Layout(abc.ABC):
     input_levels: ClassVar[int | None] = None
     """Levels on each side of zero that every input row is rounded to; None when it is not."""
 
-    trained: nn.Parameter | None = None
-    """The stored values as a parameter, once :meth:`train_values` was called."""
-
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self.shape = shape
         self.dtype = dtype
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        name = cls.__dict__.get("name")
-        if name is None:
-            return
-        holder = _LAYOUTS.get(name)
-        if holder is not None and holder.__qualname__ != cls.__qualname__:
-            raise OptionError(
-                f"two layouts are named {name!r}: {holder.__module__}.{holder.__qualname__} and "
-                f"{cls.__module__}.{cls.__qualname__}; rename one"
-            )
-        _LAYOUTS[name] = cls
+        self.handle = hold(self)
 
     @classmethod
     def refusal(cls, weight: Tensor) -> str | None:
@@ -157,14 +138,12 @@ class Layout(abc.ABC):
     def to(self, device: torch.device | str) -> Self:
         """Return this matrix with its buffers on another device; itself if they are there.
 
-        Values that are trained, see :meth:`train_values`, become constants.
-
         Parameters
         ----------
         device : torch.device or str
             Such as ``"cuda"`` or ``"cpu"``.
         """
-        moved = {name: tensor.detach().to(device) for name, tensor in self.tensors().items()}
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         if next(iter(moved.values())).device == self.device:
             return self
         return self.from_tensors(moved, self.shape, self.settings)
@@ -175,7 +154,7 @@ class Layout(abc.ABC):
         return sum(t.numel() * t.element_size() for t in self.tensors().values())
 
     def matmul(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return ``x @ W.T + bias``, with gradients to `x` and to values that are trained.
+        """Return ``x @ W.T + bias``, with gradients to `x`.
 
         Parameters
         ----------
@@ -206,10 +185,12 @@ class Layout(abc.ABC):
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
         self.require_device(x)
+        if in_graph():
+            return multiply(x, bias, self.handle, self.shape[0])
         # No more operators than these: on cold caches, each costs as much as a small product.
         x = x.contiguous()
-        if torch.is_grad_enabled() and (x.requires_grad or self.trained is not None):
-            return _Multiply.apply(x, self.trained, self, bias)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Multiply.apply(x, self, bias)
         return self.multiply(x, bias)
 
     def require_device(self, x: Tensor) -> None:
@@ -228,107 +209,83 @@ class Layout(abc.ABC):
         dense_bias = None if bias is None else bias.to(self.dtype)
         return nn.functional.linear(x, self.to_dense(), dense_bias)
 
-    def train_values(self) -> nn.Parameter:
-        """Return the buffer ``values`` as a parameter that shares its memory.
-
-        Products pass gradients to it, and an optimizer that updates it in place updates the
-        matrix; the support stays.
-
-        Raises
-        ------
-        LayerError
-            If the layout has no such buffer, or not one of real numbers.
-        """
-        values = self.tensors().get("values")
-        if values is None or not values.is_floating_point():
-            raise LayerError(f"layout {self.name!r} stores no values that could be trained")
-        if self.trained is None:
-            self.trained = nn.Parameter(values.detach())
-        return self.trained
-
-    def gather(self, dense: Tensor) -> Tensor:
-        """Return the entries of a dense matrix at the places of the buffer ``values``."""
-        which, rows, columns = self._places
-        gathered = dense.new_zeros(self.tensors()["values"].shape)
-        gathered.view(-1)[which] = dense[rows, columns]
-        return gathered
-
-    @functools.cached_property
-    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Which stored values lie inside the matrix, and their rows and columns.
-
-        Found for every layout by storing the numbers of the values in their stead, in two
-        digits that float32 holds exactly.
-        """
-        tensors = self.tensors()
-        values = tensors["values"]
-        numbers = torch.arange(values.numel(), device=values.device).reshape(values.shape)
-        low, high = (
-            self.from_tensors(
-                {**tensors, "values": (digit + 1).float()}, self.shape, self.settings
-            ).to_dense()
-            for digit in (numbers % _DIGIT, numbers // _DIGIT)
-        )
-        rows, columns = low.nonzero(as_tuple=True)
-        which = (high[rows, columns].long() - 1) * _DIGIT + low[rows, columns].long() - 1
-        return which, rows, columns
+    def multiply_transposed(self, grad: Tensor) -> Tensor:
+        """Return ``grad @ W``, the gradient of the input, for `grad` of shape (..., rows)."""
+        return grad @ self.to_dense()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = {name: tensor.clone() for name, tensor in self.tensors().items()}
         return self.from_tensors(copied, self.shape, self.settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the tensors: kernels are bound to addresses, which end with the process.
+        tensors = {name: _as_int16(tensor) for name, tensor in self.tensors().items()}
+        return _unpickled, (type(self), tensors, self.shape, self.settings)
 
     def __repr__(self) -> str:
         rows, columns = self.shape
         return f"{type(self).__name__}({rows} x {columns}, {self.dtype}, {self.nbytes:,} bytes)"
 
 
+def _as_int16(tensor: Tensor) -> tuple[Tensor, bool]:
+    """Return the bits of 16-bit positions as int16, whose pickles torch reads, and if they are."""
+    unsigned = tensor.dtype == torch.uint16
+    return tensor.view(torch.int16) if unsigned else tensor, unsigned
+
+
+def _unpickled(
+    kind: type[Layout],
+    tensors: Mapping[str, tuple[Tensor, bool]],
+    shape: tuple[int, int],
+    settings: Mapping[str, int],
+) -> Layout:
+    restored = {n: t.view(torch.uint16) if unsigned else t for n, (t, unsigned) in tensors.items()}
+    return kind.from_tensors(restored, shape, settings)
+
+
 class _Multiply(torch.autograd.Function):
-    """Gradients of the product with respect to its input and to trained values."""
+    """Gradient of the product with respect to its input."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, values: Tensor | None, layout: Layout, bias: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
         ctx.layout = layout
-        if values is not None:
-            ctx.save_for_backward(x)
         return layout.multiply(x, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        need_x, need_values, *_ = ctx.needs_input_grad
-        x_grad = grad @ ctx.layout.to_dense() if need_x else None
-        values_grad = None
-        if need_values:
-            (x,) = ctx.saved_tensors
-            batch = math.prod(x.shape[:-1])
-            outer = grad.reshape(batch, grad.shape[-1]).T @ x.reshape(batch, x.shape[-1])
-            values_grad = ctx.layout.gather(outer)
-        return x_grad, values_grad, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.layout.multiply_transposed(grad), None, None
 
 
-def known_layouts() -> dict[str, type[Layout]]:
-    """Return every registered layout by name.
-
-    Returns
-    -------
-    dict of str to type
-        Those of this package and those that user code has defined so far.
-    """
-    from .. import layouts as _package  # noqa: F401  (defines the layouts of this package)
-
-    return dict(_LAYOUTS)
+@torch.library.custom_op("thresher::multiply", mutates_args=())
+def multiply(x: Tensor, bias: Tensor | None, layout: int, rows: int) -> Tensor:
+    """Return ``x @ W.T + bias``, for graphs: compilers and tracers take it as it is."""
+    product: Tensor = held(layout).multiply(x.contiguous(), bias)
+    return product
 
 
-def named_layout(name: str) -> type[Layout]:
-    """Return the layout called `name`.
+@torch.library.custom_op("thresher::multiply_transposed", mutates_args=())
+def _multiply_transposed(grad: Tensor, layout: int, columns: int) -> Tensor:
+    product: Tensor = held(layout).multiply_transposed(grad)
+    return product
 
-    Raises
-    ------
-    OptionError
-        If there is none; the message suggests the nearest.
-    """
-    known = known_layouts()
-    if name not in known:
-        raise OptionError(f"there is no layout {name!r}; {nearest(name, known)}")
-    return known[name]
+
+@multiply.register_fake
+def _(x: Tensor, bias: Tensor | None, layout: int, rows: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], rows))
+
+
+@_multiply_transposed.register_fake
+def _(grad: Tensor, layout: int, columns: int) -> Tensor:
+    return grad.new_empty((*grad.shape[:-1], columns))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, _, ctx.layout, _ = inputs
+    ctx.columns = x.shape[-1]
+
+
+def _input_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return _multiply_transposed(grad, ctx.layout, ctx.columns), None, None, None
+
+
+multiply.register_autograd(_input_gradient, setup_context=_remember)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Geometry", "as_matrix", "as_weight"]
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -57,6 +58,17 @@ class Geometry:
             _pair(conv.dilation),
             conv.groups,
         )
+
+    @property
+    def numbers(self) -> list[int]:
+        """All of it in a row, as operators of torch take it."""
+        return [*self.kernel, *self.stride, *self.padding, *self.dilation, self.groups]
+
+    @classmethod
+    def of_numbers(cls, numbers: Sequence[int]) -> Self:
+        """Undo :attr:`numbers`."""
+        n = tuple(numbers)
+        return cls((n[0], n[1]), (n[2], n[3]), (n[4], n[5], n[6], n[7]), (n[8], n[9]), n[10])
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the output.

@@ -5,14 +5,17 @@ from __future__ import annotations
 __all__ = ["ConvolvingLayout"]
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from thresher.core.errors import LayerError
 
 from .convolution import Geometry, as_weight
+from .handles import held, in_graph
 from .kernel import KernelLayout
 
 
@@ -36,7 +39,7 @@ class ConvolvingLayout(KernelLayout):
         low: float = -math.inf,
         high: float = math.inf,
     ) -> Tensor:
-        """Return the convolution of images with the matrix, in [low, high].
+        """Return the convolution of images with the matrix, in [low, high], with gradients to them.
 
         Parameters
         ----------
@@ -66,6 +69,21 @@ class ConvolvingLayout(KernelLayout):
                 f"{x.dtype}; convert one of them, e.g. x.to({self.dtype})"
             )
         self.require_device(x)
+        if in_graph():
+            return convolve(x, bias, self.handle, geometry.numbers).clamp(low, high)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Convolve.apply(x, self, geometry, bias).clamp(low, high)
+        return self.convolve_images(x, geometry, bias, low, high)
+
+    def convolve_images(
+        self,
+        x: Tensor,
+        geometry: Geometry,
+        bias: Tensor | None = None,
+        low: float = -math.inf,
+        high: float = math.inf,
+    ) -> Tensor:
+        """Return the convolution of images that were checked, without gradients."""
         x = x.contiguous()
         try:
             if self.device.type != "cpu":
@@ -86,6 +104,17 @@ class ConvolvingLayout(KernelLayout):
                 raise
             raise LayerError(f"{self.name} convolution of {tuple(x.shape)}: {error}") from error
         return out
+
+    def convolve_transposed(self, grad: Tensor, geometry: Geometry, shape: Sequence[int]) -> Tensor:
+        """Return the gradient of images of `shape`, given that of the convolution."""
+        weight = as_weight(self.to_dense(), geometry.kernel)
+        top, bottom, left, right = geometry.padding
+        images, channels, height, width = shape
+        padded = (images, channels, height + top + bottom, width + left + right)
+        x_grad = conv2d_input(
+            padded, weight, grad, geometry.stride, 0, geometry.dilation, geometry.groups
+        )
+        return x_grad[:, :, top : top + height, left : left + width].contiguous()
 
     def _convolve_dense(self, x: Tensor, geometry: Geometry, bias: Tensor | None) -> Tensor:
         """Convolve with the dense weight, for devices without a kernel."""
@@ -121,3 +150,56 @@ class ConvolvingLayout(KernelLayout):
         out = (images, self.shape[0], *geometry.output_size(height, width))
         self._last = (shape, geometry, bound, out)
         return bound, out
+
+
+class _Convolve(torch.autograd.Function):
+    """Gradient of the convolution with respect to the images."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, layout: ConvolvingLayout, geometry: Geometry, bias: Tensor | None
+    ) -> Tensor:
+        ctx.layout, ctx.geometry, ctx.shape = layout, geometry, x.shape
+        return layout.convolve_images(x, geometry, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.layout.convolve_transposed(grad, ctx.geometry, ctx.shape), None, None, None
+
+
+@torch.library.custom_op("thresher::convolve", mutates_args=())
+def convolve(x: Tensor, bias: Tensor | None, layout: int, geometry: Sequence[int]) -> Tensor:
+    """Return the convolution, for graphs: compilers and tracers take it as it is."""
+    images: Tensor = held(layout).convolve_images(x, Geometry.of_numbers(geometry), bias)
+    return images
+
+
+@torch.library.custom_op("thresher::convolve_transposed", mutates_args=())
+def _convolve_transposed(
+    grad: Tensor, layout: int, geometry: Sequence[int], shape: Sequence[int]
+) -> Tensor:
+    x_grad: Tensor = held(layout).convolve_transposed(grad, Geometry.of_numbers(geometry), shape)
+    return x_grad
+
+
+@convolve.register_fake
+def _(x: Tensor, bias: Tensor | None, layout: int, geometry: Sequence[int]) -> Tensor:
+    size = Geometry.of_numbers(geometry).output_size(x.shape[2], x.shape[3])
+    return x.new_empty((x.shape[0], held(layout).shape[0], *size))
+
+
+@_convolve_transposed.register_fake
+def _(grad: Tensor, layout: int, geometry: Sequence[int], shape: Sequence[int]) -> Tensor:
+    return grad.new_empty(tuple(shape))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, _, ctx.layout, ctx.geometry = inputs
+    ctx.shape = x.shape
+
+
+def _images_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return _convolve_transposed(grad, ctx.layout, ctx.geometry, ctx.shape), None, None, None
+
+
+convolve.register_autograd(_images_gradient, setup_context=_remember)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from thresher.core.card import Card, Catalogued
 from thresher.core.errors import LayerError, OptionError
 
 from ...parts.patterns import NM
@@ -20,7 +21,7 @@ from .masked import NofM, refuse_groups
 _CHUNK = 256
 
 
-class GroupedNofM(KernelLayout):
+class GroupedNofM(KernelLayout, Catalogued):
     """N survivors in every column of M neighbouring rows, for moderate sparsity and larger batches.
 
     Columns are sorted by which of the C(M, N) patterns of rows they keep. The kernel takes one
@@ -44,12 +45,20 @@ class GroupedNofM(KernelLayout):
     a run to be long, not to be as long as the others. Any support that is N:M along the outputs
     fits, and g takes no part.
 
-    References
-    ----------
-    Ivanov et al., STen: Productive and Efficient Sparsity in PyTorch (2023), abstract.
+    The source's registries of layouts, operators and sparsifiers are in its experiment. The
+    library has two of the three: any subclass of :class:`~thresher.run.layouts.base.Layout`, and
+    of :class:`~thresher.parts.patterns.base.Pattern`, takes part.
     """
 
     name = "n:m:g"
+    card = Card(
+        name="sten",
+        title="STen: Productive and Efficient Sparsity in PyTorch",
+        authors="Andrei Ivanov et al.",
+        year=2023,
+        arxiv="2304.07613",
+        summary="N of M outputs, columns sorted by which they keep; layouts of one's own take part",
+    )
     patterns = NofM.patterns
     """Looked for when none is named, smallest first."""
 

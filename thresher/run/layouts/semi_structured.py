@@ -76,15 +76,6 @@ class SemiStructured(NofM):
         """Return the stored buffers by name, on the device of the layout."""
         return {name: tensor.to(self.device) for name, tensor in self._tensors.items()}
 
-    def train_values(self) -> nn.Parameter:
-        """Return the values as a parameter; LayerError once torch's library has compressed them."""
-        if self._compressed is not None:
-            raise LayerError(
-                "the compressed values of a semi-structured layer cannot be trained; store it as "
-                "'n:m', or move it to the CPU"
-            )
-        return super().train_values()
-
     def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from torch's semi-structured product, or a dense one."""
         if self._compressed is None:

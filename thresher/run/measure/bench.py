@@ -18,7 +18,8 @@ from torch import nn
 
 from ...core.errors import OptionError
 from ..packed.linear import PackedLinear
-from ..packed.packable import kind_of
+from .candidates import kind_of
+from .modes import evaluating
 from .timing import Comparison, compare
 
 
@@ -121,7 +122,7 @@ def bench(
             f"new_tokens={new_tokens}, batch={batch}, prompt_tokens={prompt_tokens} and "
             f"repeats={repeats} must all be at least 1"
         )
-    models = {"dense": dense.eval(), "packed": packed.eval()}
+    models = {"dense": dense, "packed": packed}
     vocabulary = dense.get_input_embeddings().num_embeddings
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(vocabulary, (batch, prompt_tokens), generator=generator)
@@ -136,16 +137,17 @@ def bench(
             pad_token_id=0,
         )
 
-    compared: Comparison = compare(
-        {name: partial(generate, model) for name, model in models.items()},
-        repeats,
-        cold=False,
-    )
     layer_seconds = {}
-    for name, model in models.items():
-        with _layer_times(model) as seconds:
-            generate(model)
-        layer_seconds[name] = {kind: total / new_tokens for kind, total in seconds.items()}
+    with evaluating(dense, packed):
+        compared: Comparison = compare(
+            {name: partial(generate, model) for name, model in models.items()},
+            repeats,
+            cold=False,
+        )
+        for name, model in models.items():
+            with _layer_times(model) as seconds:
+                generate(model)
+            layer_seconds[name] = {kind: total / new_tokens for kind, total in seconds.items()}
     return BenchResult(
         {name: batch * new_tokens / compared.best(name) for name in models},
         layer_seconds,

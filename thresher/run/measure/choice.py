@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DENSE", "LayerChoice", "Packing"]
+__all__ = ["DENSE", "Choices", "LayerChoice"]
 
 from collections import Counter
 from collections.abc import Hashable
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
-from ..layouts.base import named_layout
-from ..packed.packable import kind_of, packable
+from ..layouts.base import Layout
+from ..layouts.registry import named_layout
+from .candidates import candidate_of, kind_of
 
 #: Name of the choice to leave a layer as it is.
 DENSE = "dense"
@@ -29,9 +30,9 @@ class LayerChoice:
     Parameters
     ----------
     name : str
-        Name of the layer in the model.
-    shape : (int, int)
-        Of the weight's matrix: outputs, and inputs of each.
+        Name of the layer in the model, or of the parameter where that is no layer's ``weight``.
+    shape : tuple of int
+        Of the weight's matrix: outputs, and inputs of each; of the parameter where it is no matrix.
     dtype : torch.dtype
         Of the weight.
     density : float
@@ -50,10 +51,12 @@ class LayerChoice:
         :class:`thresher.run.measure.timing.Comparison`.
     reason : str
         Why the layer stays dense; empty when it does not.
+    share : float
+        Of all parameters of the model; 0 where another layer has the same parameter.
     """
 
     name: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: torch.dtype
     density: float
     pattern: str
@@ -63,16 +66,17 @@ class LayerChoice:
     seconds: dict[str, dict[int, float]] = field(default_factory=dict)
     noise: float = 0.0
     reason: str = ""
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
-class Packing:
+class Choices:
     """The layouts chosen for a model.
 
     Parameters
     ----------
     layers : list of LayerChoice
-        One for every linear layer and convolution, in the order of the model.
+        One for every weight of two dimensions or more, in the order of the model.
     batch : tuple of int
         Batch sizes measured.
     machine : str
@@ -102,7 +106,8 @@ class Packing:
         title = f"Packed on {self.machine}; times are the least of interleaved repeats"
         table = Table(title=title)
         table.add_column("layer", overflow="fold")  # its end is what tells layers apart
-        for heading in ("layers", "shape", "density", "pattern", "layout", "MB dense", "MB"):
+        headings = ("layers", "share", "shape", "density", "pattern", "layout", "MB dense", "MB")
+        for heading in headings:
             table.add_column(heading, justify="right")
         for size in self.batch:
             table.add_column(f"batch {size}: dense ms", justify="right")
@@ -134,7 +139,8 @@ class Packing:
         cells = [
             first.name if len(group) == 1 else kind_of(first.name),
             str(len(group)),
-            f"{first.shape[0]} x {first.shape[1]}",
+            f"{sum(layer.share for layer in group):.1%}",
+            " x ".join(map(str, first.shape)),
             f"{sum(layer.density for layer in group) / len(group):.3f}",
             first.pattern,
             first.layout if not reason else f"{DENSE} ({reason})",
@@ -152,13 +158,45 @@ class Packing:
         return cells
 
     def apply(self, model: nn.Module) -> None:
-        """Replace the layers of `model` that have a layout, in place."""
-        for layer in self.layers:
-            if layer.layout == DENSE:
+        """Replace the layers of `model` that have a layout, in place.
+
+        A layer that the model names twice is replaced under both names; layers that share a
+        weight share it packed, if they have the same layout.
+
+        Raises
+        ------
+        OptionError
+            If the model is itself a layer to be replaced.
+        """
+        model = without_compiler(model)
+        names: dict[nn.Module, list[str]] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            names.setdefault(module, []).append(name)
+        owners = Counter(id(m.weight) for m in names if isinstance(m, nn.Linear | nn.Conv2d))
+        shared: dict[tuple[int, str], tuple[Layout, Tensor]] = {}
+        for choice in self.layers:
+            if choice.layout == DENSE:
                 continue
-            if not layer.name:
-                raise OptionError("the model is itself a single layer; wrap it in a module")
-            dense = model.get_submodule(layer.name)
-            packed = packable(dense).packed(named_layout(layer.layout))
-            model.set_submodule(layer.name, packed.train(dense.training))
+            require_container(choice.name)
+            dense = model.get_submodule(choice.name)
+            assert isinstance(dense, nn.Linear | nn.Conv2d)
+            key, candidate = (id(dense.weight), choice.layout), candidate_of(dense)
+            stored, _ = shared.get(key) or (candidate.stored(named_layout(choice.layout)), None)
+            if owners[key[0]] > 1:  # the weight is held, so that no other takes its number
+                shared[key] = (stored, dense.weight)
+            packed = candidate.holding(stored).train(dense.training)
+            for name in names.pop(dense):
+                model.set_submodule(name, packed)
         record_layouts(model)
+
+
+def require_container(name: str) -> None:
+    """Raise OptionError if a layer to be replaced has no name, being the model itself."""
+    if not name:
+        raise OptionError("the model is itself a single layer; wrap it in a module")
+
+
+def without_compiler(model: nn.Module) -> nn.Module:
+    """Return the model that ``torch.compile`` has wrapped, under whose own names layers go."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model

@@ -5,18 +5,16 @@ from __future__ import annotations
 __all__ = ["PackedConv2d"]
 
 import math
-from typing import Any, Self
+from typing import Self
 
-import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from ...core.card import Card, Catalogued
 from ...core.errors import LayerError
 from ..layouts.base import Layout
 from ..layouts.convolution import Geometry, as_matrix, as_weight
 from ..layouts.convolving import ConvolvingLayout
-from .linear import PackedLayer
+from .layer import PackedLayer
 
 
 class PackedConv2d(PackedLayer, Catalogued):
@@ -89,6 +87,10 @@ class PackedConv2d(PackedLayer, Catalogued):
         channels = self.in_channels // self.geometry.groups
         return (self.out_channels, channels, *self.geometry.kernel)
 
+    def dense_weight(self) -> Tensor:
+        """Return the weight as ``torch.nn.Conv2d`` has it."""
+        return as_weight(self.layout.to_dense(), self.geometry.kernel)
+
     @property
     def out_channels(self) -> int:
         """Rows of the weight."""
@@ -103,38 +105,9 @@ class PackedConv2d(PackedLayer, Catalogued):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of images of shape (images, channels, height, width)."""
         bias = self.float_bias()
-        if torch.is_grad_enabled() and x.requires_grad:
-            return _Convolve.apply(x, self.layout, self.geometry, bias).clamp(self.low, self.high)
         return self.layout.convolve(x, self.geometry, bias, self.low, self.high)
 
     def extra_repr(self) -> str:
         """Describe the layer in ``print(model)``."""
         bounds = "" if self.low == -math.inf else f", clamp=({self.low:g}, {self.high:g})"
         return f"{super().extra_repr()}, {self.geometry}{bounds}"
-
-    def _with(self, layout: Layout, bias: Tensor | None) -> Self:
-        assert isinstance(layout, ConvolvingLayout)
-        return type(self)(layout, self.geometry, bias, self.low, self.high)
-
-
-class _Convolve(torch.autograd.Function):
-    """Gradient of the convolution with respect to the images."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, layout: ConvolvingLayout, geometry: Geometry, bias: Tensor | None
-    ) -> Tensor:
-        ctx.layout, ctx.geometry, ctx.shape = layout, geometry, x.shape
-        return layout.convolve(x, geometry, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        geometry: Geometry = ctx.geometry
-        weight = as_weight(ctx.layout.to_dense(), geometry.kernel)
-        top, bottom, left, right = geometry.padding
-        images, channels, height, width = ctx.shape
-        padded = (images, channels, height + top + bottom, width + left + right)
-        x_grad = conv2d_input(
-            padded, weight, grad, geometry.stride, 0, geometry.dilation, geometry.groups
-        )
-        return x_grad[:, :, top : top + height, left : left + width], None, None, None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from thresher.evidence.run._banks import BankedAccelerator
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.parts.patterns import NM, Unstructured
-from thresher.run.cost_model import BankedAccelerator
 from thresher.run.layouts import BankBalanced
 
 

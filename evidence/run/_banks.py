@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["BankedAccelerator"]
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from thresher.core.errors import OptionError
-
-from .layouts.formats import position_bits
+from thresher.run.layouts.formats import position_bits
 
 
 @dataclass(frozen=True)

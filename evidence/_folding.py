@@ -1,8 +1,9 @@
-"""Fewer passes over images: batch norms, padding and activations join convolutions."""
+"""Fewer passes over images: batch norms, padding and activations join convolutions.
+
+What networks are given before sparse and dense convolutions are timed beside each other.
+"""
 
 from __future__ import annotations
-
-__all__ = ["fold_convolutions", "fuse_activations"]
 
 import copy
 import itertools
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .packed.conv import PackedConv2d
+from thresher.run.packed.conv import PackedConv2d
 
 
 def fold_convolutions(model: nn.Module) -> nn.Module:

@@ -1,24 +1,25 @@
-"""Dense layers as packing sees them: a matrix, an input to time, and the packed layer."""
+"""Dense layers that could be packed: a matrix, an input to time, and the packed layer."""
 
 from __future__ import annotations
 
-__all__ = ["Packable", "kind_of", "packable", "packable_layers"]
+__all__ = ["PACKED_DTYPES", "Candidate", "candidate_of", "kind_of"]
 
 import abc
 import re
-from collections.abc import Hashable, Iterator
-from typing import Any
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import LayerError
 from ..layouts.base import Layout
 from ..layouts.convolution import Geometry, as_matrix
 from ..layouts.convolving import ConvolvingLayout
 from ..layouts.indexed import too_dense
-from .conv import PackedConv2d
-from .linear import PackedLayer, PackedLinear
+from ..packed.conv import PackedConv2d
+from ..packed.layer import PackedLayer
+from ..packed.linear import PackedLinear
+
+PACKED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def kind_of(name: str) -> str:
@@ -32,7 +33,7 @@ def kind_of(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
-class Packable(abc.ABC):
+class Candidate(abc.ABC):
     """A dense layer that could be packed.
 
     Parameters
@@ -55,7 +56,7 @@ class Packable(abc.ABC):
 
     def refusal(self, layout: type[Layout]) -> str | None:
         """Return why `layout` cannot take this layer or would not help, or None."""
-        if self.matrix.dtype not in (torch.float32, torch.bfloat16):
+        if self.matrix.dtype not in PACKED_DTYPES:
             return f"weights of {self.matrix.dtype} are not packed"
         return layout.refusal_on(self.device) or layout.refusal(self.matrix)
 
@@ -67,12 +68,16 @@ class Packable(abc.ABC):
         numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return numbers.to(self.device, self.matrix.dtype)
 
+    def stored(self, layout: type[Layout]) -> Layout:
+        """Return the weight in a layout, on the layer's device."""
+        return layout.from_dense(self.matrix).to(self.device)
+
     @abc.abstractmethod
-    def packed(self, layout: type[Layout]) -> PackedLayer:
-        """Return the layer that takes this one's place."""
+    def holding(self, weight: Layout) -> PackedLayer:
+        """Return the layer that takes this one's place, with its weight stored."""
 
 
-class _PackableLinear(Packable):
+class _LinearCandidate(Candidate):
     """A ``torch.nn.Linear``."""
 
     def __init__(self, module: nn.Linear) -> None:
@@ -82,13 +87,12 @@ class _PackableLinear(Packable):
         """Return rows of inputs."""
         return self._random(batch, self.matrix.shape[1])
 
-    def packed(self, layout: type[Layout]) -> PackedLinear:
+    def holding(self, weight: Layout) -> PackedLinear:
         """Return the packed linear layer."""
-        assert isinstance(self.module, nn.Linear)
-        return PackedLinear.from_linear(self.module, layout)
+        return PackedLinear(weight, self.module.bias)
 
 
-class _PackableConv(Packable):
+class _ConvCandidate(Candidate):
     """A ``torch.nn.Conv2d`` and the size of the images that reach it, once that is known."""
 
     def __init__(self, module: nn.Conv2d, image: tuple[int, int] | None) -> None:
@@ -119,80 +123,23 @@ class _PackableConv(Packable):
         assert self.image is not None
         return self._random(batch, self.module.in_channels, *self.image)
 
-    def packed(self, layout: type[Layout]) -> PackedConv2d:
+    def holding(self, weight: Layout) -> PackedConv2d:
         """Return the packed convolution."""
-        assert isinstance(self.module, nn.Conv2d)
-        return PackedConv2d.from_conv(self.module, layout)
+        assert isinstance(weight, ConvolvingLayout)
+        assert self.geometry is not None
+        return PackedConv2d(weight, self.geometry, self.module.bias)
 
 
-def packable(module: nn.Module, image: tuple[int, int] | None = None) -> Packable:
+def candidate_of(module: nn.Linear | nn.Conv2d, image: tuple[int, int] | None = None) -> Candidate:
     """Return a dense layer as packing sees it.
 
     Parameters
     ----------
-    module : nn.Module
-        A ``torch.nn.Linear`` or ``torch.nn.Conv2d``.
+    module : nn.Linear or nn.Conv2d
+        The layer.
     image : (int, int), optional
         Height and width of the images that reach a convolution.
-
-    Raises
-    ------
-    LayerError
-        If it is another kind of layer.
     """
     if isinstance(module, nn.Linear):
-        return _PackableLinear(module)
-    if isinstance(module, nn.Conv2d):
-        return _PackableConv(module, image)
-    raise LayerError(f"a {type(module).__name__} cannot be packed; Linear and Conv2d can")
-
-
-def packable_layers(
-    model: nn.Module, example: Tensor | None = None
-) -> Iterator[tuple[str, Packable]]:
-    """Yield the linear layers and convolutions of a model, with their names.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Any module.
-    example : Tensor, optional
-        An input of the model, from which the sizes of the images that reach convolutions are read.
-
-    Raises
-    ------
-    LayerError
-        If the model does not run on `example`.
-    """
-    images = {} if example is None else _image_sizes(model, example)
-    for name, module in model.named_modules():
-        if type(module) in (nn.Linear, nn.Conv2d):
-            yield name, packable(module, images.get(name))
-
-
-def _image_sizes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
-    """Return height and width of what reaches each convolution, by name."""
-    sizes: dict[str, tuple[int, int]] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if type(module) is not nn.Conv2d:
-            continue
-
-        def note(module: nn.Module, inputs: Any, name: str = name) -> None:
-            sizes[name] = (inputs[0].shape[-2], inputs[0].shape[-1])
-
-        handles.append(module.register_forward_pre_hook(note))
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    except RuntimeError as error:
-        raise LayerError(
-            f"the model does not run on the example of shape {tuple(example.shape)} and "
-            f"{example.dtype}: {error}"
-        ) from error
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return sizes
+        return _LinearCandidate(module)
+    return _ConvCandidate(module, image)

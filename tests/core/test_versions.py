@@ -1,0 +1,95 @@
+"""The lock, the lowest versions, and the warning about a library newer than the tested one."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from thresher.core import versions
+from thresher.core.tested import TESTED
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "requirements"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+
+
+def declared(*extras: str) -> list[Requirement]:
+    lines = [*PYPROJECT["project"]["dependencies"], *(x for e in extras for x in EXTRAS[e])]
+    return [Requirement(line) for line in lines]
+
+
+def pins(name: str) -> dict[str, Version]:
+    text = (FOLDER / name).read_text() + (FOLDER / "torch.txt").read_text()
+    found = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)
+    return {key: Version(version) for key, version in found}
+
+
+def test_the_lock_has_what_the_project_declares():
+    locked = pins("lock.txt")
+    build = [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]
+    for requirement in [*build, *declared(*EXTRAS)]:
+        assert locked[requirement.name] in requirement.specifier, "run `make lock`"
+
+
+def test_the_lowest_versions_are_the_declared_ones():
+    lowest = pins("lowest.txt")
+    fixed = {"torch", "triton"}  # no older torch has a CPU build on the registry
+    for requirement in declared("assets", "test"):
+        assert lowest[requirement.name] in requirement.specifier
+        if requirement.name not in fixed:
+            (floor,) = requirement.specifier
+            assert lowest[requirement.name] == Version(floor.version), "run `make lock`"
+
+
+@pytest.mark.parametrize("name", ["lock.txt", "lowest.txt"])
+def test_every_version_has_its_hashes_and_no_address(name):
+    text = (FOLDER / name).read_text()
+    entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+    assert len(entries) > 50
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in text
+    assert not re.search(r"^(torch|nvidia|cuda)\b", text, re.MULTILINE)
+
+
+def test_the_tested_versions_are_those_of_the_lock():
+    locked = pins("lock.txt")
+    assert sorted(TESTED) == PYPROJECT["tool"]["thresher"]["watched"]
+    for name, version in TESTED.items():
+        assert str(locked["scikit-learn" if name == "sklearn" else name]) == version
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [("2.13.0", 0), ("2.13.0+cpu", 0), ("2.6.0", 0), ("2.13.1", 1), ("2.14.0a0+git", 1), ("?", 1)],
+)
+def test_only_newer_versions_are_named(monkeypatch, version, warned):
+    monkeypatch.setitem(TESTED, "torch", "2.13.0")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        versions._compare(SimpleNamespace(__name__="torch", __version__=version))
+    texts = [str(w.message) for w in caught]
+    assert len(texts) == warned
+    assert all(f"torch {version} is newer than 2.13.0" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("thresher", "transformers"), ("transformers", "thresher")]
+)
+def test_a_newer_library_is_named_once_whoever_is_imported_first(tmp_path, first, then):
+    (tmp_path / "transformers.py").write_text('__version__ = "99.0"\n')
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import {first}; print('then', file=sys.stderr); import {then}, thresher, transformers"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, _, after = ran.stderr.partition("then")
+    assert before == ""
+    assert after.count("transformers 99.0 is newer than") == 1
