@@ -88,8 +88,11 @@ def test_names_in_other_letters_and_unknown_names():
         find("wandaa")
 
 
-def test_a_name_that_is_taken_is_named():
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_name_that_is_taken_is_named(monkeypatch, imported):
     fields = asdict(find("wanda").card)
+    if not imported:
+        monkeypatch.delitem(cards._METHODS, "wanda")
     with pytest.raises(OptionError, match=r"two methods are named 'wanda': thresher\.prune\.wanda"):
         type("Mine", (Catalogued,), {"card": Card(**fields)})
 
