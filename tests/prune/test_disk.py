@@ -15,6 +15,8 @@ from model_folders import save_folder, tiny_llama
 import thresher as th
 from thresher.core.errors import CheckpointError, LayerError, NumericalError, OptionError
 from thresher.parts.calibration import read_text, token_windows
+from thresher.parts.scores import GradientMagnitude, Magnitude
+from thresher.prune import Recipe
 from thresher.prune.disk import DiskOptions, prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.files.checkpoint import Checkpoint
@@ -58,6 +60,22 @@ def test_agrees_with_pruning_in_memory(llama_folder, book, tmp_path, method):
             total += parameter.numel()
     # Forward passes differ in precision (bfloat16 weights here, autocast there).
     assert same / total > 0.97
+
+
+def test_gradients_from_disk_are_those_in_memory(llama_folder, book, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    recipe = Recipe(Magnitude() * GradientMagnitude(), density=0.5)
+    data = windows(llama_folder, book)
+    options = DiskOptions(precision=torch.float32)
+    record = prune_folder(llama_folder, tmp_path / "out", recipe, data, options)
+    model = AutoModelForCausalLM.from_pretrained(llama_folder, dtype=torch.bfloat16)
+    again = th.prune(model, recipe, data, precision=torch.float32, progress=False)
+    assert [a.kept for a in record.layers] == [b.kept for b in again.layers]
+    found = weights(tmp_path / "out")
+    for name, parameter in model.named_parameters():
+        if name in found and "proj" in name:
+            assert ((parameter != 0) == (found[name] != 0)).float().mean() > 0.999, name
 
 
 def test_spilling_hidden_states_changes_nothing(llama_folder, book, tmp_path):

@@ -1,13 +1,16 @@
 import pytest
 import torch
-from small_models import images, llama, mlp, tokens, vectors
+from small_models import bert, gpt2, images, llama, mlp, tokens, vectors
 from torch import nn
 
 from thresher.parts.coverage import find_layers
 from thresher.parts.moments import Gradient, Gram, Norm, SquaredGradient
-from thresher.stream.collect import collect_gradients, collect_inputs
+from thresher.stream.collect import collect_inputs
+from thresher.stream.gradients import collect_gradients
 from thresher.stream.passes import call
 from thresher.stream.products import as_used
+from thresher.stream.source import InMemory
+from thresher.stream.units import find_units
 
 
 def test_inputs_are_those_the_layers_were_given():
@@ -77,14 +80,36 @@ def test_gradients_are_those_of_autograd():
         return model(sample).square().mean()
 
     model[0].weight.requires_grad_(False)
-    found = collect_gradients(model, layers, {Gradient, SquaredGradient}, samples, loss)
+    needs = {Gradient, SquaredGradient}
+    units = find_units(model, layers)
+    found = collect_gradients(InMemory(model), units, needs, samples, loss)
     assert not model[0].weight.requires_grad
+    assert model[2].weight.requires_grad
     assert all(p.grad is None for p in model.parameters())
+    assert not any("forward" in module.__dict__ for module in model.modules())
     model[0].weight.requires_grad_(True)
     gradients = [torch.autograd.grad(loss(model, s), model[2].weight)[0] for s in samples]
     torch.testing.assert_close(found["2"][Gradient].value, torch.stack(gradients).mean(0))
     squared = torch.stack(gradients).square().mean(0)
     torch.testing.assert_close(found["2"][SquaredGradient].value, squared)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, bert])
+def test_gradients_through_blocks_are_those_of_the_whole_model(make):
+    """Every block hands on the gradient of its inputs, and of a tied or masked model too."""
+    model = make()
+    ids = tokens(2)
+
+    def loss(model, sample):
+        return model(input_ids=sample)[0].square().mean()
+
+    layers = find_layers(model)
+    found = collect_gradients(InMemory(model), find_units(model, layers), {Gradient}, [ids], loss)
+    expected = torch.autograd.grad(
+        loss(model, ids), [layer.weight for layer in layers], materialize_grads=True
+    )
+    for layer, gradient in zip(layers, expected, strict=True):
+        torch.testing.assert_close(found[layer.name][Gradient].value, layer.matrix(gradient))
 
 
 class Siamese(nn.Module):

@@ -21,7 +21,7 @@ from ..core.errors import CheckpointError, DataError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
-from ..parts.moments import backward, forward
+from ..parts.moments import forward
 from ..run.files.companions import RECORD_FILE
 from ..run.files.writer import CheckpointWriter
 from ..run.skeleton import Skeleton
@@ -32,7 +32,7 @@ from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
 from .layerwise import UnitPruner, merge_masks
-from .memory import in_use, method_name, needed_moments, new_record
+from .memory import gradients_of, in_use, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
@@ -126,11 +126,6 @@ class _DiskRun:
     ) -> None:
         check_choice("unseen", options.unseen, ("magnitude", "dense"))
         needs = needed_moments(recipe)
-        if backward(needs):
-            raise OptionError(
-                f"{recipe.score!r} needs gradients of the whole model; prune it in memory with "
-                "thresher.prune(model, ...)"
-            )
         if needs and (windows is None or not len(windows)):
             raise DataError(f"{method_name(recipe)} needs calibration text")
         self.out, self.recipe, self.options = out, recipe, options
@@ -138,7 +133,7 @@ class _DiskRun:
         self.skeleton = Skeleton(source, options.dtype)
         self.coverage = cover(self.skeleton.model, include=options.include, exclude=options.exclude)
         self.samples = []
-        if forward(needs) and windows is not None:
+        if needs and windows is not None:
             check_windows(self.skeleton.model, windows)
             self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
         self.precision = self._precision()
@@ -166,6 +161,7 @@ class _DiskRun:
                     stream,
                     self.coverage.layers,
                     self.recipe,
+                    gradients=self.gradients,
                     unseen=self.options.unseen,
                     stored=self.precision.stored,
                     progress=advance,
@@ -203,10 +199,11 @@ class _DiskRun:
     def _stream(self, state: RunState) -> Stream:
         layers = in_use(self.source, self.coverage.layers, self.samples)
         self.coverage.layers = layers
+        self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)
         stream = Stream(
             self.source,
             find_units(self.skeleton.model, layers),
-            self.samples,
+            self.samples if forward(needed_moments(self.recipe)) else [],
             precision=self.precision,
             spill=self.work / "states" if self.options.spill else None,
             order=state.order,

@@ -19,7 +19,7 @@ from ..parts.coverage import cover
 from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
-from ..stream.collect import collect_gradients
+from ..stream.gradients import collect_gradients
 from ..stream.passes import calibrating, call
 from ..stream.precision import Precision, widened, widened_sample
 from ..stream.products import as_used
@@ -127,16 +127,16 @@ def prune(
     record.coverage = coverage.summary()
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
-    gradients = _gradients(model, coverage.layers, recipe, samples, loss)
-    inputs = share_of(samples) if forward(needed_moments(recipe)) else []
     if used.widens:
-        inputs = [widened_sample(sample, used) for sample in inputs]
-    with widened(model, used), torch.no_grad():
+        samples = [widened_sample(sample, used) for sample in samples]
+    with widened(model, used):
         source = InMemory(model)
-        coverage.layers = in_use(source, coverage.layers, inputs)
+        coverage.layers = in_use(source, coverage.layers, samples)
+        gradients = gradients_of(source, coverage.layers, recipe, samples, loss)
+        inputs = share_of(samples) if forward(needed_moments(recipe)) else []
         units = find_units(model, coverage.layers)
         stream = Stream(source, units, inputs, precision=used)
-        with progress_bar(len(units), progress) as advance:
+        with torch.no_grad(), progress_bar(len(units), progress) as advance:
             pruner = UnitPruner(
                 stream,
                 coverage.layers,
@@ -218,18 +218,20 @@ def _check_present(layer: Layer) -> None:
         )
 
 
-def _gradients(
-    model: nn.Module,
+def gradients_of(
+    source: Source,
     layers: list[Layer],
     recipe: Recipe,
-    samples: list[Any],
-    loss: Callable[[nn.Module, Any], torch.Tensor] | None,
+    samples: Sequence[Any],
+    loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
 ) -> dict[str, Statistics] | None:
+    """Return gradient moments by layer, None where the recipe needs none."""
     needs = backward(needed_moments(recipe))
     if not needs:
         return None
-    with calibrating(model):
-        return collect_gradients(model, layers, needs, samples, loss or _next_token_loss)
+    units = find_units(source.model, layers)
+    with calibrating(source.model):
+        return collect_gradients(source, units, needs, samples, loss or _next_token_loss)
 
 
 def _samples(

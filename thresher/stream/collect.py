@@ -1,8 +1,8 @@
-"""Filling statistics: what layers are given while a model runs, and gradients of a loss."""
+"""Filling statistics: what layers are given while a model runs."""
 
 from __future__ import annotations
 
-__all__ = ["collect_gradients", "collect_inputs"]
+__all__ = ["collect_inputs"]
 
 import functools
 from collections import Counter
@@ -180,53 +180,3 @@ def _reading(layer: Layer) -> Any:
 def _version(x: torch.Tensor) -> int:
     """Return how often a tensor was changed in place."""
     return 0 if x.is_inference() else x._version
-
-
-def collect_gradients(
-    model: nn.Module,
-    layers: Sequence[Layer],
-    needs: Iterable[type[Moment]],
-    samples: Iterable[Any],
-    loss: Callable[[nn.Module, Any], torch.Tensor],
-) -> dict[str, Statistics]:
-    """Collect the moments of the loss's gradient over samples.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The whole model, in memory.
-    layers : sequence of Layer
-        Whose weights to differentiate by.
-    needs : iterable of Moment classes
-        Those of gradients.
-    samples : iterable
-        One backward pass each.
-    loss : callable
-        ``loss(model, sample)`` returns a scalar tensor.
-
-    Returns
-    -------
-    dict of str to Statistics
-        By layer name. Gradients of the model itself are left as they were.
-    """
-    needs = frozenset(needs)
-    statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
-    parameters = {layer.parameter: getattr(layer.module, layer.attribute) for layer in layers}
-    frozen = [weight for weight in parameters.values() if not weight.requires_grad]
-    for weight in frozen:
-        weight.requires_grad_(True)
-    try:
-        for sample in samples:
-            with torch.enable_grad():
-                found = torch.autograd.grad(
-                    loss(model, sample), list(parameters.values()), allow_unused=True
-                )
-            gradients = dict(zip(parameters, found, strict=True))
-            for layer in layers:
-                whole = gradients[layer.parameter]
-                known = torch.zeros_like(layer.weight) if whole is None else layer.part_of(whole)
-                statistics[layer.name].update_gradient(layer.matrix(known))
-    finally:
-        for weight in frozen:
-            weight.requires_grad_(False)
-    return statistics
