@@ -46,7 +46,7 @@ class PackedLayer(nn.Module):
     def weight(self) -> Tensor:
         """The dense weight, a copy that is made when something computes with it.
 
-        For code that reads a layer's weight; :meth:`forward` does not. Writing to it raises
+        For code that reads a layer's weight; its own product does not. Writing to it raises
         LayerError, and so does setting it.
         """
         if in_graph():
