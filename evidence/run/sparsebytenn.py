@@ -12,7 +12,7 @@ from thresher.core.evidence import Experiment, Outcome
 from thresher.parts.coverage import find_layers
 from thresher.parts.layers import Layer
 from thresher.parts.patterns import Block, SharedRows, Unstructured
-from thresher.run.layouts.registry import named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.measure.timing import compare
 
 from .. import _convolutions as convolutions
@@ -49,7 +49,7 @@ def _stack_times(
         functions = layer.rivals()
         for rows in _SIZES:
             pattern = f"{rows}x1"
-            packed = named_layout("csr" if rows == 1 else "row-groups").from_dense(
+            packed = Layout.named("csr" if rows == 1 else "row-groups").from_dense(
                 layer.sparse(pattern, 1 - sparsity, seed)
             )
             functions[pattern] = lambda p=packed, one=layer: p.convolve(one.x, one.geometry)
