@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from thresher.core.files import write_text
-from thresher.run.layouts.registry import named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.measure.timing import compare
 
 from . import machine
@@ -86,7 +86,7 @@ def measured(
     for shape in shapes:
         dense = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         for case in CASES:
-            reason = named_layout(case.layout).refusal_on(device)
+            reason = Layout.named(case.layout).refusal_on(device)
             if reason is not None:
                 yield {"case": case.label, "shape": list(shape), "skipped": reason}
                 continue

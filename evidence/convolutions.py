@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from thresher.assets.efficientnet_lite import EfficientNetLite0
 from thresher.parts.patterns import Pattern
 from thresher.run.layouts import RowGroups
+from thresher.run.layouts.base import Layout
 from thresher.run.layouts.convolution import Geometry, as_matrix
-from thresher.run.layouts.registry import named_layout
 from thresher.run.measure.choice import Choices
 from thresher.run.pack import choose_layouts
 from thresher.run.packed.conv import PackedConv2d
@@ -127,7 +127,7 @@ def packed_network(
     for layer in packing.layers:  # what is dense but in our kernel stays there
         conv = own.get_submodule(layer.name)
         if layer.layout != "dense" and isinstance(conv, nn.Conv2d):
-            own.set_submodule(layer.name, PackedConv2d.from_conv(conv, named_layout(layer.layout)))
+            own.set_submodule(layer.name, PackedConv2d.from_conv(conv, Layout.named(layer.layout)))
     models = {
         DENSE: dense,
         LAST: last,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from thresher.parts.patterns import Pattern
 from thresher.run.layouts.base import Layout
-from thresher.run.layouts.registry import named_layout
 
 SHAPES = ((4096, 4096), (11008, 4096))
 BATCHES = (1, 16, 128)
@@ -57,7 +56,7 @@ class Case:
 
     def pack(self, weight: Tensor) -> Layout:
         """Pack a weight made by :meth:`weight`."""
-        return named_layout(self.layout).from_dense(weight)
+        return Layout.named(self.layout).from_dense(weight)
 
 
 def _at(rival: str, **ratios: float) -> dict[tuple[str, int], float]:

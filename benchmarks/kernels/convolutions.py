@@ -10,7 +10,7 @@ import torch
 from thresher.evidence.convolutions import DENSE, LAST, OWN, Layer, packed_efficientnet
 from torch import Tensor, nn
 
-from thresher.run.layouts.registry import named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.measure.timing import Comparison, compare
 from thresher.run.packed.sparse_conv import SparseConv2d
 
@@ -47,7 +47,7 @@ def layers(repeats: int) -> Iterator[dict[str, Any]]:
     """Yield one row per shape and case, for one image."""
     for shape in SHAPES:
         layer = Layer.random(shape)
-        packed = {case: named_layout(case[0]).from_dense(layer.sparse(*case[1:])) for case in CASES}
+        packed = {case: Layout.named(case[0]).from_dense(layer.sparse(*case[1:])) for case in CASES}
         functions: dict[str, Callable[[], Tensor]] = layer.rivals()
         rivals = tuple(functions)
         for case, layout in packed.items():

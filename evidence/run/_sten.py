@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from thresher.core.errors import LayerError, OptionError
 from thresher.parts.patterns import Pattern
 from thresher.run.layouts.base import Layout
-from thresher.run.layouts.registry import named_layout
 from thresher.run.packed.linear import PackedLinear
 
 _OPERATORS: dict[str, Operator] = {}
@@ -282,7 +281,7 @@ class Format:
         kept = dense * mask
         if self.layout is None:
             return kept
-        return named_layout(self.layout).from_dense(kept.detach().cpu()).to(kept.device)
+        return Layout.named(self.layout).from_dense(kept.detach().cpu()).to(kept.device)
 
 
 class LayoutLinear(nn.Module):

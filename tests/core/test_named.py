@@ -54,6 +54,12 @@ def test_the_index_tells_of_them_without_importing(base):
     assert {name: list(texts) for name, texts in index()["parts"][base.kind].items()} == spelled
 
 
+def test_the_index_knows_layouts_too():
+    assert list(index()["parts"]["layout"]) == [
+        name for name, kind in Layout.known().items() if kind.__module__.startswith("thresher.")
+    ]
+
+
 @pytest.mark.parametrize(
     ("base", "text", "words"),
     [

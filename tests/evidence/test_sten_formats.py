@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from thresher.core.errors import LayerError, OptionError
 from thresher.parts.patterns import Pattern, Unstructured
 from thresher.run.layouts import Bitmask, Csr, NofM
-from thresher.run.layouts.registry import known_layouts, named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.packed.linear import PackedLinear
 
-TRAINABLE = sorted(set(known_layouts()) - {"group-sparse-4bit", "int8-4x1"})
+TRAINABLE = sorted(set(Layout.known()) - {"group-sparse-4bit", "int8-4x1"})
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def doubled():
 
 
 def stored(layout: str, shape=(24, 64), seed=0, dtype=torch.float32):
-    kind = named_layout(layout)
+    kind = Layout.named(layout)
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator)
     weight *= torch.rand(shape, generator=generator) < 0.3

@@ -22,7 +22,7 @@ from triton import language as tl
 from triton.runtime import interpreter
 
 from thresher.run import cuda
-from thresher.run.layouts.registry import named_layout
+from thresher.run.layouts.base import Layout
 
 SHAPES = [(0, 8), (8, 0), (1, 1), (3, 7), (17, 33), (40, 256), (37, 513), (20, 2051)]
 DENSITIES = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -53,7 +53,7 @@ def bfloat16_in_dots():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["bitmask", "blocks"])
 def test_products_equal_float64(name, shape):
-    layout = named_layout(name)
+    layout = Layout.named(name)
     generator = torch.Generator().manual_seed(0)
     for seed, (density, dtype) in enumerate(itertools.product(DENSITIES, DTYPES)):
         weight = layout.example(random_weight(shape, density, dtype, seed))
@@ -73,7 +73,7 @@ def test_products_equal_float64(name, shape):
 
 def test_chunk_starts_count_the_ones_before():
     kept = torch.rand(5, 700, generator=torch.Generator().manual_seed(0)) < 0.3
-    packed = named_layout("bitmask").from_dense(kept.float())
+    packed = Layout.named("bitmask").from_dense(kept.float())
     starts = cuda.kernels("bitmask").chunk_starts(packed.tensors()["bitmask"])
     assert starts.shape == (5, 6)
     flat = kept.flatten()
@@ -82,7 +82,7 @@ def test_chunk_starts_count_the_ones_before():
 
 
 def test_a_value_on_the_support_may_be_zero():
-    layout = named_layout("bitmask")
+    layout = Layout.named("bitmask")
     tensors = layout.from_dense(torch.ones(3, 40)).tensors()
     tensors["values"][5:90] = 0
     packed = as_if_on_cuda(layout.from_tensors(tensors, (3, 40), {}))

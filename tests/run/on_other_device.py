@@ -17,13 +17,13 @@ from torch import nn
 
 from thresher.core.errors import LayerError
 from thresher.run.layouts import Bitmask, Csr
+from thresher.run.layouts.base import Layout
 from thresher.run.layouts.convolution import as_matrix
-from thresher.run.layouts.registry import known_layouts, named_layout
 from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed.conv import PackedConv2d
 from thresher.run.packed.linear import PackedLinear
 
-ALL = sorted(known_layouts())
+ALL = sorted(Layout.known())
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def elsewhere():
 
 
 def stored(name: str, dtype=torch.float32, shape=(37, 128)):
-    kind = named_layout(name)
+    kind = Layout.named(name)
     return kind.from_dense(kind.example(random_weight(shape, 0.3, dtype, 0)))
 
 
@@ -81,7 +81,7 @@ def test_gradients_stay_on_the_device(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_packed_layers_move_as_modules_do(name):
-    kind = named_layout(name)
+    kind = Layout.named(name)
     linear = nn.Linear(128, 37)
     linear.weight.data = kind.example(random_weight((37, 128), 0.3, torch.float32, 1))
     packed = PackedLinear.from_linear(linear, kind)
@@ -101,10 +101,10 @@ def test_packed_layers_move_as_modules_do(name):
 @pytest.mark.parametrize("name", ["csr", "row-groups"])
 def test_packed_convolutions_move_too(name):
     conv = nn.Conv2d(4, 8, 3, stride=2, padding=1)
-    matrix = named_layout(name).example(random_weight((8, 36), 0.4, torch.float32, 0))
+    matrix = Layout.named(name).example(random_weight((8, 36), 0.4, torch.float32, 0))
     conv.weight.data = matrix.reshape(8, 3, 3, 4).movedim(-1, 1).contiguous()
     assert torch.equal(as_matrix(conv.weight.data), matrix)
-    packed = PackedConv2d.from_conv(conv, named_layout(name))
+    packed = PackedConv2d.from_conv(conv, Layout.named(name))
     images = torch.randn(2, 4, 9, 9)
     expected = packed(images)
     packed.to(DEVICE)

@@ -10,7 +10,7 @@ from layout_contract import DTYPES, random_weight, tolerance
 from torch import nn
 
 from thresher.run.layouts import SemiStructured
-from thresher.run.layouts.registry import known_layouts, named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.measure.timing import compare
 from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed.linear import PackedLinear
@@ -42,9 +42,9 @@ def check_on_device(packed, dense, batch, dtype):
     assert bool(((out.cpu().double() - exact).abs() <= allowed).all()), (packed, batch)
 
 
-@pytest.mark.parametrize("name", sorted(known_layouts()))
+@pytest.mark.parametrize("name", sorted(Layout.known()))
 def test_products_equal_float64(name):
-    layout = named_layout(name)
+    layout = Layout.named(name)
     for seed, (shape, dtype) in enumerate(itertools.product(SHAPES, DTYPES)):
         for density in (0.0, 0.1, 0.5, 1.0):
             weight = layout.example(random_weight(shape, density, dtype, seed))
@@ -73,7 +73,7 @@ def test_semi_structured_is_compressed_and_multiplied(batch):
 @pytest.mark.parametrize("name", ["bitmask", "blocks"])
 @pytest.mark.parametrize("batch", [1, 16])
 def test_the_same_input_gives_the_same_bits(name, batch):
-    layout = named_layout(name)
+    layout = Layout.named(name)
     weight = layout.example(random_weight((300, 700), 0.4, torch.bfloat16, 0))
     moved = layout.from_dense(weight).to("cuda")
     x = torch.randn(batch, 700, device="cuda").bfloat16()
@@ -82,7 +82,7 @@ def test_the_same_input_gives_the_same_bits(name, batch):
 
 
 def test_modules_move_to_the_device_and_back():
-    layout = named_layout("bitmask")
+    layout = Layout.named("bitmask")
     linear = nn.Linear(96, 64)
     linear.weight.data *= torch.rand(64, 96) < 0.4
     packed = PackedLinear.from_linear(linear, layout)

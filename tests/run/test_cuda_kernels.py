@@ -12,7 +12,7 @@ from own_process import run_tests
 
 from thresher.core.errors import LayerError
 from thresher.run import cuda
-from thresher.run.layouts.registry import named_layout
+from thresher.run.layouts.base import Layout
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 
@@ -76,7 +76,7 @@ def test_kernels_compile(name, dtype, batch, tmp_path, monkeypatch):
     recorders = [Recorder(getattr(kernels, kernel)) for kernel in KERNELS]
     for kernel, recorder in zip(KERNELS, recorders, strict=True):
         monkeypatch.setattr(kernels, kernel, recorder)
-    layout = named_layout(name)
+    layout = Layout.named(name)
     packed = layout.from_dense(layout.example(random_weight((64, 256), 0.5, dtype, 0)))
     bias = None if batch == 16 else torch.zeros(64)
     as_if_on_cuda(packed).multiply(torch.zeros(batch, 256, dtype=dtype), bias)

@@ -12,7 +12,7 @@ from torch.sparse._semi_structured_conversions import (
 
 from thresher.core.errors import LayerError
 from thresher.run.layouts import NofM, SemiStructured
-from thresher.run.layouts.registry import named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.pack import choose_layouts
 
 
@@ -67,4 +67,4 @@ def test_the_cpu_leaves_it_to_n_of_m():
     model[0].weight.data = two_of_four(32, 64)
     choice = choose_layouts(model, (1,), ["semi-structured"], repeats=1, gain=0).layers[0]
     assert (choice.layout, choice.reason) == ("dense", "only CUDA devices multiply it")
-    assert named_layout("semi-structured") is SemiStructured
+    assert Layout.named("semi-structured") is SemiStructured

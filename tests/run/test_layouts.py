@@ -22,9 +22,8 @@ from layout_contract import (
 from thresher.core.errors import LayerError, OptionError
 from thresher.run import _run
 from thresher.run.layouts.base import Layout
-from thresher.run.layouts.registry import known_layouts, named_layout
 
-ALL = sorted(known_layouts())
+ALL = sorted(Layout.known())
 
 
 def fitting_weight(layout: type[Layout], shape, density, dtype, seed):
@@ -34,7 +33,7 @@ def fitting_weight(layout: type[Layout], shape, density, dtype, seed):
 
 @pytest.mark.parametrize("name", ALL)
 def test_products_equal_float64(name, isa):
-    layout = named_layout(name)
+    layout = Layout.named(name)
     assert _run.active_isa() == isa
     cases = itertools.product(SHAPES, DENSITIES, DTYPES)
     for seed, (shape, density, dtype) in enumerate(cases):
@@ -52,7 +51,7 @@ def test_products_equal_float64(name, isa):
 @pytest.mark.parametrize("name", ALL)
 def test_any_matrix_is_kept_or_refused(name):
     """Not only what the layout is made for: rows, columns and blocks that are partly empty."""
-    layout = named_layout(name)
+    layout = Layout.named(name)
     cases = itertools.product([(40, 100), (64, 128), (37, 513)], (0.003, 0.02, 0.3, 1.0), DTYPES)
     for seed, (shape, density, dtype) in enumerate(cases):
         weight = random_weight(shape, density, dtype, seed)
@@ -69,7 +68,7 @@ def test_any_matrix_is_kept_or_refused(name):
 
 def test_refusals_by_hand():
     """Sizes on both sides of where a layout begins to save bytes."""
-    csr, mask, nm = (named_layout(name) for name in ("csr", "bitmask", "n:m"))
+    csr, mask, nm = (Layout.named(name) for name in ("csr", "bitmask", "n:m"))
     weight = torch.zeros(1, 100)
     weight[0, :66] = 1  # 66 * (4 + 2) = 396 bytes of 400
     assert csr.refusal(weight) is None
@@ -99,7 +98,7 @@ def test_every_pattern_of_n_in_m(pattern, groups, isa):
     score = torch.rand(11, groups, m, generator=torch.Generator().manual_seed(groups))
     weight = ((score.argsort(-1).argsort(-1) < n) * (score + 1)).reshape(11, groups * m)
     for dtype in DTYPES:
-        packed = named_layout("n:m").from_dense(weight.to(dtype), n, m)
+        packed = Layout.named("n:m").from_dense(weight.to(dtype), n, m)
         assert torch.equal(packed.to_dense(), weight.to(dtype))
         for batch in (1, 30):
             check_product(packed, torch.randn(batch, groups * m).to(dtype), None)
@@ -114,7 +113,7 @@ def test_every_pattern_of_n_in_m_outputs(pattern, chunk, isa):
     kept = (groups.argsort(1, descending=True).argsort(1) < n).reshape(-1, 300)[:37]
     weight = kept * (score + 1)
     for dtype in DTYPES:
-        packed = named_layout("n:m:g").from_dense(weight.to(dtype), n, m, chunk)
+        packed = Layout.named("n:m:g").from_dense(weight.to(dtype), n, m, chunk)
         assert torch.equal(packed.to_dense(), weight.to(dtype))
         for batch in (1, 16, 30, 70, 530):
             check_product(packed, torch.randn(batch, 300).to(dtype), None)
@@ -127,7 +126,7 @@ def test_csr_rows_of_every_length(dtype, isa):
     kept = torch.rand(81, 80, generator=generator).argsort(1).argsort(1) < torch.arange(81)[:, None]
     weight = (torch.randn(81, 80, generator=generator) * kept).to(dtype)
     for rows in (81, 18):
-        packed = named_layout("csr").from_dense(weight[:rows])
+        packed = Layout.named("csr").from_dense(weight[:rows])
         for batch in (1, 2, 16):
             check_product(packed, torch.randn(batch, 80, generator=generator).to(dtype), None)
 
@@ -143,7 +142,7 @@ def test_inputs_of_other_rows_stay_out(name, bad, isa):
         rows = slice(4 * block, 4 * block + 4)
         first = block % 2 * 48
         weight[rows, first + 5 : first + 24] = torch.randn(4, 19, generator=generator)
-    packed = named_layout(name).from_dense(weight)
+    packed = Layout.named(name).from_dense(weight)
     x = torch.randn(1, 96, generator=generator)
     x[:, 48:] = bad
     out = packed.matmul(x)
@@ -155,7 +154,7 @@ def test_inputs_of_other_rows_stay_out(name, bad, isa):
 def test_patterns_follow_one_another_within_a_chunk():
     """Hand-computed: three columns, of which the first and the last keep the same rows."""
     weight = torch.tensor([[1.0, 0, 3], [0, 2, 0], [4, 0, 6], [0, 5, 0]])
-    tensors = named_layout("n:m:g").from_dense(weight, 2, 4).tensors()
+    tensors = Layout.named("n:m:g").from_dense(weight, 2, 4).tensors()
     # Patterns in order: rows 01, 02, 03, 12, 13, 23.
     assert tensors["counts"].tolist() == [[[0, 2, 0, 0, 1, 0]]]
     assert tensors["indices"].tolist() == [[0, 2, 1]]
@@ -163,7 +162,7 @@ def test_patterns_follow_one_another_within_a_chunk():
 
 
 def test_grouped_columns_must_be_named_once():
-    layout = named_layout("n:m:g")
+    layout = Layout.named("n:m:g")
     packed = layout.from_dense(torch.eye(8, 4), 1, 8)
     tensors = packed.tensors()
     for name, message in (("indices", "every column once"), ("counts", "add up to 4")):
@@ -181,8 +180,8 @@ def test_grouped_columns_must_be_named_once():
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient_of_input(name, dtype):
-    weight = fitting_weight(named_layout(name), (48, 64), 0.3, dtype, 0)
-    packed = named_layout(name).from_dense(weight)
+    weight = fitting_weight(Layout.named(name), (48, 64), 0.3, dtype, 0)
+    packed = Layout.named(name).from_dense(weight)
     x = torch.randn(5, weight.shape[1]).to(dtype).requires_grad_()
     grad = torch.randn(5, weight.shape[0]).to(dtype)
     packed.matmul(x).backward(grad)
@@ -192,8 +191,8 @@ def test_gradient_of_input(name, dtype):
 
 @pytest.mark.parametrize("name", ALL)
 def test_any_leading_dimensions(name):
-    weight = fitting_weight(named_layout(name), (48, 64), 0.3, torch.float32, 0)
-    packed = named_layout(name).from_dense(weight)
+    weight = fitting_weight(Layout.named(name), (48, 64), 0.3, torch.float32, 0)
+    packed = Layout.named(name).from_dense(weight)
     x = torch.randn(2, 3, 64)
     expected = packed.matmul(x.reshape(6, 64))
     assert torch.equal(packed.matmul(x), expected.reshape(2, 3, 48))
@@ -206,8 +205,8 @@ def test_any_leading_dimensions(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_bit_identical_across_threads(name, isa):
-    weight = fitting_weight(named_layout(name), (200, 256), 0.4, torch.bfloat16, 1)
-    packed = named_layout(name).from_dense(weight)
+    weight = fitting_weight(Layout.named(name), (200, 256), 0.4, torch.bfloat16, 1)
+    packed = Layout.named(name).from_dense(weight)
     before = torch.get_num_threads()
     try:
         for batch in (1, 7, 40):
@@ -223,8 +222,8 @@ def test_bit_identical_across_threads(name, isa):
 
 @pytest.mark.parametrize("name", ALL)
 def test_several_python_threads_at_once(name):
-    weight = fitting_weight(named_layout(name), (160, 192), 0.4, torch.float32, 2)
-    packed = named_layout(name).from_dense(weight)
+    weight = fitting_weight(Layout.named(name), (160, 192), 0.4, torch.float32, 2)
+    packed = Layout.named(name).from_dense(weight)
     inputs = [torch.randn(b, weight.shape[1]) for b in (1, 3, 17, 64)]
     expected = [packed.matmul(x) for x in inputs]
     wrong = []
@@ -246,23 +245,23 @@ def test_several_python_threads_at_once(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_lost_or_shortened_buffers_are_refused(name):
-    weight = fitting_weight(named_layout(name), (48, 64), 0.3, torch.float32, 3)
-    packed = named_layout(name).from_dense(weight)
+    weight = fitting_weight(Layout.named(name), (48, 64), 0.3, torch.float32, 3)
+    packed = Layout.named(name).from_dense(weight)
     tensors = packed.tensors()
     for lost in tensors:
         rest = {k: v for k, v in tensors.items() if k != lost}
         with pytest.raises(LayerError, match=lost):
-            named_layout(name).from_tensors(rest, packed.shape, packed.settings)
+            Layout.named(name).from_tensors(rest, packed.shape, packed.settings)
         shorter = dict(tensors)
         shorter[lost] = tensors[lost].reshape(-1)[:-1].clone()
         with pytest.raises(LayerError):
-            named_layout(name).from_tensors(shorter, packed.shape, packed.settings)
+            Layout.named(name).from_tensors(shorter, packed.shape, packed.settings)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_random_bytes_are_refused_or_harmless(name):
     """Corrupted buffers either are refused or give a matrix whose product stays inside it."""
-    layout = named_layout(name)
+    layout = Layout.named(name)
     weight = fitting_weight(layout, (48, 64), 0.3, torch.float32, 4)
     packed = layout.from_dense(weight)
     generator = torch.Generator().manual_seed(0)
@@ -285,20 +284,20 @@ def test_random_bytes_are_refused_or_harmless(name):
 
 
 def test_wrong_inputs_name_the_remedy():
-    packed = named_layout("bitmask").from_dense(torch.eye(8))
+    packed = Layout.named("bitmask").from_dense(torch.eye(8))
     with pytest.raises(LayerError, match="last dimension must be 8"):
         packed.matmul(torch.randn(2, 7))
     with pytest.raises(LayerError, match="convert one of them"):
         packed.matmul(torch.randn(2, 8).bfloat16())
     with pytest.raises(OptionError, match="did you mean 'bitmask'"):
-        named_layout("bitmsk")
+        Layout.named("bitmsk")
 
 
 @pytest.mark.parametrize("wanted", ["sse9", "AVX2"])
 def test_unknown_instruction_set_is_refused(wanted, force_isa):
     force_isa(wanted)
     with pytest.raises(ValueError, match="use portable, avx2 or avx512"):
-        named_layout("csr").from_dense(torch.eye(4)).matmul(torch.ones(1, 4))
+        Layout.named("csr").from_dense(torch.eye(4)).matmul(torch.ones(1, 4))
 
 
 def test_the_instruction_set_is_read_once(force_isa, monkeypatch):

@@ -29,7 +29,7 @@ from thresher.prune.disk import prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.files.checkpoint import Checkpoint
 from thresher.run.files.stored import record_layouts
-from thresher.run.layouts.registry import known_layouts, named_layout
+from thresher.run.layouts.base import Layout
 from thresher.run.packed.conv import PackedConv2d
 from thresher.run.packed.linear import PackedLinear
 
@@ -42,7 +42,7 @@ def packed_model(layout: str, **changes) -> nn.Module:
     for name, linear in list(model.named_modules()):
         if type(linear) is not nn.Linear or name == "lm_head":
             continue
-        kind = named_layout(layout)
+        kind = Layout.named(layout)
         weight = linear.weight.detach() * (torch.rand(linear.weight.shape) < 0.4)
         linear.weight.data = kind.example(weight)
         model.set_submodule(name, PackedLinear.from_linear(linear, kind))
@@ -62,7 +62,7 @@ def load(folder: Path, packed: bool | None = None, kind=AutoModelForCausalLM) ->
     return kind.from_pretrained(folder, config=config)
 
 
-@pytest.mark.parametrize("layout", sorted(known_layouts()))
+@pytest.mark.parametrize("layout", sorted(Layout.known()))
 def test_saved_and_loaded_packed(layout, tmp_path):
     model = packed_model(layout)
     model.save_pretrained(tmp_path)
@@ -72,7 +72,7 @@ def test_saved_and_loaded_packed(layout, tmp_path):
     assert before.keys() == after.keys()
     for name, layer in before.items():
         other = after[name].layout
-        assert type(other) is named_layout(layout)
+        assert type(other) is Layout.named(layout)
         assert other.settings == layer.layout.settings
         for key, tensor in layer.layout.tensors().items():
             assert torch.equal(other.tensors()[key], tensor), (name, key)
@@ -105,7 +105,7 @@ def packed_resnet() -> nn.Module:
     th.prune(model, "magnitude", density=0.2, pattern="4x1", progress=False)
     convs = [n for n, m in model.named_modules() if type(m) is nn.Conv2d]
     for index, name in enumerate(convs[1:]):
-        kind = named_layout(("csr", "row-groups")[index % 2])
+        kind = Layout.named(("csr", "row-groups")[index % 2])
         model.set_submodule(name, PackedConv2d.from_conv(model.get_submodule(name), kind))
     record_layouts(model)
     return model
@@ -205,7 +205,7 @@ def test_a_packed_head_is_no_longer_tied(tmp_path):
     model = packed_model("bitmask")
     head = model.lm_head
     weight = head.weight.detach() * (torch.rand(head.weight.shape) < 0.3)
-    model.set_submodule("lm_head", PackedLinear(named_layout("bitmask").from_dense(weight)))
+    model.set_submodule("lm_head", PackedLinear(Layout.named("bitmask").from_dense(weight)))
     record_layouts(model)
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)

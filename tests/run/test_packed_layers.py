@@ -14,8 +14,8 @@ from torch import nn
 import thresher
 from thresher.core.errors import LayerError
 from thresher.run.layouts import Csr
+from thresher.run.layouts.base import Layout
 from thresher.run.layouts.handles import held
-from thresher.run.layouts.registry import known_layouts, named_layout
 from thresher.run.packed.conv import PackedConv2d
 from thresher.run.packed.linear import PackedLinear
 
@@ -130,10 +130,10 @@ def test_an_encoder_of_torch_keeps_its_outputs():
 # --- copies and files
 
 
-@pytest.mark.parametrize("name", sorted(known_layouts()))
+@pytest.mark.parametrize("name", sorted(Layout.known()))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layouts_are_pickled_through_their_tensors(name, dtype):
-    layout = named_layout(name)
+    layout = Layout.named(name)
     matrix = layout.from_dense(layout.example(random_weight((32, 128), 0.3, dtype, 0)))
     twin = pickle.loads(pickle.dumps(matrix))
     assert type(twin) is type(matrix)

@@ -11,7 +11,6 @@ from torch import nn
 
 from thresher.core.errors import LayerError, OptionError
 from thresher.run.layouts.base import Layout
-from thresher.run.layouts.registry import known_layouts
 from thresher.run.pack import choose_layouts
 
 
@@ -59,7 +58,7 @@ def test_contract_and_gradient_come_by_conversion(coordinates):
 
 
 def test_pack_tries_it(coordinates):
-    assert known_layouts()["coordinates"] is coordinates
+    assert Layout.known()["coordinates"] is coordinates
     model = nn.Sequential(nn.Linear(32, 32))
     model[0].weight.data *= torch.rand(32, 32) < 0.1
     choice = choose_layouts(model, (1,), ["coordinates"], repeats=1, gain=0.0).layers[0]
@@ -70,13 +69,13 @@ def test_pack_tries_it(coordinates):
 def test_two_layouts_of_one_name_are_refused(coordinates):
     other = type("Other", (Layout,), {"name": "coordinates"})
     with pytest.raises(OptionError, match=r"two layouts are named 'coordinates': .*Other"):
-        known_layouts()
+        Layout.known()
     del other
     gc.collect()
-    assert known_layouts()["coordinates"] is coordinates
+    assert Layout.known()["coordinates"] is coordinates
 
 
 def test_a_class_defined_again_takes_the_place_of_the_first(coordinates):
     body = dict(coordinates.__dict__) | {"__qualname__": coordinates.__qualname__}
     again = type(coordinates)(coordinates.__name__, (Layout,), body)
-    assert known_layouts()["coordinates"] is again
+    assert Layout.known()["coordinates"] is again

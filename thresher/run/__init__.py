@@ -8,9 +8,8 @@ those that could be packed, times them and makes the *choices*; it also compares
 ``files/`` writes and reads checkpoints, and ``cuda/`` has the kernels of CUDA devices.
 """
 
-__all__ = ["Layout", "PackedLinear", "choose_layouts", "known_layouts", "named_layout", "pack"]
+__all__ = ["Layout", "PackedLinear", "choose_layouts", "pack"]
 
 from .layouts.base import Layout
-from .layouts.registry import known_layouts, named_layout
 from .pack import choose_layouts, pack
 from .packed.linear import PackedLinear

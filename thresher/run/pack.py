@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..core.errors import OptionError
 from .layouts import GroupedNofM, NofM
 from .layouts.base import Layout
-from .layouts.registry import known_layouts, named_layout
 from .measure.candidates import Candidate
 from .measure.choice import DENSE, Choices, LayerChoice, require_container, without_compiler
 from .measure.timing import Comparison, compare
@@ -38,7 +37,7 @@ def choose_layouts(
     sizes = tuple(batch)
     if not sizes or any(size < 1 for size in sizes):
         raise OptionError(f"batch={sizes} must name at least one batch size of 1 or more")
-    tried = list(known_layouts().values()) if candidates is None else _named(candidates)
+    tried = list(Layout.known().values()) if candidates is None else _named(candidates)
     measured: dict[tuple, tuple[str, dict[str, dict[int, float]], float, str]] = {}
     layers = []
     machines = set()
@@ -125,7 +124,7 @@ def pack(
 
 
 def _named(candidates: Iterable[str]) -> list[type[Layout]]:
-    return [named_layout(name) for name in candidates]
+    return [Layout.named(name) for name in candidates]
 
 
 def _choice(
@@ -141,7 +140,7 @@ def _choice(
     dense_bytes = weight.numel() * weight.element_size()
     packed_bytes = dense_bytes
     if work is not None and layout != DENSE:
-        packed_bytes = named_layout(layout).from_dense(work.matrix).nbytes
+        packed_bytes = Layout.named(layout).from_dense(work.matrix).nbytes
     return LayerChoice(
         found.name,
         shape,
@@ -214,7 +213,7 @@ def _pattern(weight: Tensor, density: float) -> str:
     for layout, along in ((NofM, ""), (GroupedNofM, "/outputs")):
         if layout.refusal(weight) is None and (found := layout.find_pattern(weight)):
             return f"{found[0]}:{found[1]}{along}"
-    known = known_layouts()
+    known = Layout.known()
     structures = (("shrunk", "rows/columns"), ("blocks", "blocks"), ("row-groups", "shared rows"))
     for name, pattern in structures:
         if known[name].refusal(weight) is None:

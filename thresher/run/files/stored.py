@@ -16,7 +16,6 @@ from ...core.errors import CheckpointError, LayerError, OptionError
 from ..layouts import formats
 from ..layouts.base import Layout
 from ..layouts.convolution import as_weight
-from ..layouts.registry import known_layouts, named_layout
 from ..packed.layer import PackedLayer
 
 
@@ -77,7 +76,7 @@ class StoredWeights:
     def layout_of(self, name: str) -> type[Layout] | None:
         """Return the layout that the configuration names for a weight, None for no or unknown."""
         stored = self._find(name)
-        return None if stored is None else known_layouts().get(stored.layout)
+        return None if stored is None else Layout.known().get(stored.layout)
 
     def matrix(self, name: str, parts: Mapping[str, torch.Tensor]) -> Layout:
         """Bind the stored tensors of a weight, without passing through a dense one.
@@ -99,7 +98,7 @@ class StoredWeights:
         rows, columns = shape[0], math.prod(shape[1:])
         stored = self._find(name) or self._unnamed(tensors, rows, columns, name)
         try:
-            kind = named_layout(stored.layout)
+            kind = Layout.named(stored.layout)
             return kind.from_tensors(tensors, (rows, columns), stored.settings)
         except OptionError as error:
             raise CheckpointError(

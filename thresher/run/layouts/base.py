@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import LayerError
+from ...core.named import Named
 from .handles import held, hold
 
 
-class Layout(abc.ABC):
+class Layout(Named, abc.ABC):
     """A stored matrix ``W`` of shape (rows, columns) that can be multiplied.
 
     A subclass that defines `name` is known by being defined, in this package or in a user's own
-    file: :func:`thresher.run.layouts.registry.known_layouts` finds it. It is then tried by
+    file: :meth:`known` finds it. It is then tried by
     :func:`thresher.run.pack`, saved in checkpoints and put through the layout contract test. It
     must define :meth:`from_dense`, :meth:`to_dense`, :meth:`tensors` and :meth:`from_tensors`; a
     layout without a kernel of its own inherits :meth:`multiply`, which converts to dense.
@@ -32,8 +33,7 @@ class Layout(abc.ABC):
         Of the dense matrix, and of the inputs and outputs of :meth:`matmul`.
     """
 
-    name: ClassVar[str]
-    """What users and checkpoints call the layout."""
+    kind = "layout"
     exact: ClassVar[bool] = True
     """Whether the dense matrix comes back bit for bit (a quantised layout sets this to False)."""
 

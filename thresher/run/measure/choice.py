@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
 from ..layouts.base import Layout
-from ..layouts.registry import named_layout
 from .candidates import candidate_of, kind_of
 
 #: Name of the choice to leave a layer as it is.
@@ -181,7 +180,7 @@ class Choices:
             dense = model.get_submodule(choice.name)
             assert isinstance(dense, nn.Linear | nn.Conv2d)
             key, candidate = (id(dense.weight), choice.layout), candidate_of(dense)
-            stored, _ = shared.get(key) or (candidate.stored(named_layout(choice.layout)), None)
+            stored, _ = shared.get(key) or (candidate.stored(Layout.named(choice.layout)), None)
             if owners[key[0]] > 1:  # the weight is held, so that no other takes its number
                 shared[key] = (stored, dense.weight)
             packed = candidate.holding(stored).train(dense.training)
