@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import psutil
+
+from thresher.core.machine import processor
 
 QUIET_PERCENT = 10.0
 
@@ -15,15 +16,6 @@ QUIET_PERCENT = 10.0
 def busy_percent(seconds: float = 3.0) -> float:
     """Return the processor time that others take, in percent of all cores."""
     return psutil.cpu_percent(interval=seconds)
-
-
-def processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def package_version(name: str) -> str | None:
@@ -36,7 +28,7 @@ def package_version(name: str) -> str | None:
 def description(*packages: str) -> dict[str, object]:
     """Return what the figures depend on, with the versions of some packages."""
     return {
-        "processor": processor_name(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from thresher.assets import mnist
 from thresher.parts.calibration import embedded_text
 from thresher.parts.coverage import find_layers
-from thresher.prune import Recipe, prune
 
 #: Characters per window of text.
 WINDOW = 128
@@ -96,13 +96,6 @@ def language_model(seed: int, scale: float, share: float = 1.0) -> nn.Module:
     return copy.deepcopy(_trained_language_model(seed, amount(400, scale, 20), share))
 
 
-def calibration_windows(seed: int, scale: float) -> torch.Tensor:
-    """Return training windows to calibrate on, shape (windows, :data:`WINDOW`)."""
-    train, _, _ = characters()
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    return train[chosen[: amount(64, scale, 8)]]
-
-
 @torch.no_grad()
 def log_perplexity(model: nn.Module, scale: float) -> float:
     """Return the mean loss in nats per held-out character."""
@@ -123,14 +116,26 @@ def digits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return train_x, train_y, test_x, test_y
 
 
+@functools.cache
+def handwriting() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return MNIST as training and test images (n, 28, 32) and labels, two zeros on each side."""
+    parts = []
+    for images, labels in mnist():
+        padded = nn.functional.pad(torch.from_numpy(images).float() / 255, (2, 2))
+        parts += [padded, torch.from_numpy(labels).long()]
+    train_x, train_y, test_x, test_y = parts
+    return train_x, train_y, test_x, test_y
+
+
 def train_classifier(
     model: nn.Module,
     seed: int,
     epochs: int,
     rate: float = 2e-3,
     masks: Mapping[str, torch.Tensor] | None = None,
+    data: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> None:
-    """Train a classifier of digits in place, with Adam and batches of 128.
+    """Train a classifier in place, with Adam and batches of 128.
 
     Parameters
     ----------
@@ -144,8 +149,10 @@ def train_classifier(
         Initial learning rate, following a cosine to zero.
     masks : mapping of str to Tensor, optional
         By layer name; weights outside stay zero.
+    data : tuple of Tensor, optional
+        Images and labels; those of :func:`digits` by default.
     """
-    images, labels, _, _ = digits()
+    images, labels = data or digits()[:2]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     order = torch.Generator().manual_seed(seed)
@@ -172,71 +179,3 @@ def accuracy(model: nn.Module) -> float:
     """Return the share of test digits classified rightly."""
     _, _, images, labels = digits()
     return float((model(images).argmax(-1) == labels).float().mean())
-
-
-def pruned_log_perplexities(
-    recipes: Mapping[str, Recipe], seeds: Sequence[int], scale: float
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Prune :func:`language_model` by every recipe, from the same weights and data.
-
-    Parameters
-    ----------
-    recipes : mapping of str to Recipe
-        By the name to show.
-    seeds : sequence of int
-        One model each.
-    scale : float
-        See :func:`language_model`.
-
-    Returns
-    -------
-    dense : array of shape (seeds,)
-        :func:`log_perplexity` of the dense models.
-    pruned : dict of str to array of shape (seeds,)
-        Of the pruned ones, by recipe.
-    """
-    dense = np.array([log_perplexity(language_model(seed, scale), scale) for seed in seeds])
-    pruned = {name: np.zeros(len(seeds)) for name in recipes}
-    for index, seed in enumerate(seeds):
-        data = calibration_windows(seed, scale)
-        for name, recipe in recipes.items():
-            model = language_model(seed, scale)
-            prune(model, recipe, data, progress=False)
-            pruned[name][index] = log_perplexity(model, scale)
-    return dense, pruned
-
-
-def correlated_layer(seed: int, scale: float) -> tuple[nn.Linear, torch.Tensor]:
-    """Return a random layer and inputs with correlations and means, as activations have.
-
-    Parameters
-    ----------
-    seed : int
-        Of weights and inputs.
-    scale : float
-        Relative number of inputs; 1 is 4,096 rows.
-
-    Returns
-    -------
-    layer : nn.Linear
-        96 inputs, 64 outputs, no bias.
-    inputs : Tensor of shape (rows, 96)
-        Mixed from independent sources whose scale falls from 1 to 0.05.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    layer = nn.Linear(96, 64, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(64, 96, generator=generator) / 96**0.5)
-    rows = amount(4096, scale, 512)
-    sources = torch.randn(rows, 96, generator=generator) * torch.logspace(0, -1.3, 96)
-    mixing = torch.randn(96, 96, generator=generator)
-    return layer, sources @ mixing + torch.randn(96, generator=generator)
-
-
-@torch.no_grad()
-def output_error(layer: nn.Linear, inputs: torch.Tensor, recipe: Recipe) -> float:
-    """Prune a copy of a layer and return its squared output error relative to the output."""
-    pruned = copy.deepcopy(layer)
-    prune(pruned, recipe, inputs, progress=False)
-    whole = layer(inputs)
-    return float((whole - pruned(inputs)).square().sum() / whole.square().sum())

@@ -221,20 +221,20 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every experiment there is.")
 @click.option("--scale", default=1.0, show_default=True, help="Size of the experiment.")
 @click.option("--seeds", type=_COUNT, help="How many seeds.")
 @click.option("--out", type=_FOLDER, default=Path("evidence-results"), show_default=True)
 def evidence(
-    name: str | None, everything: bool, scale: float, seeds: int | None, out: Path
+    names: tuple[str, ...], everything: bool, scale: float, seeds: int | None, out: Path
 ) -> None:
-    """Rerun the experiment behind the claim of method NAME."""
-    if bool(name) == everything:
-        raise click.UsageError("name one method, or pass --all")
+    """Rerun the experiments behind the claims of methods."""
+    if bool(names) == everything:
+        raise click.UsageError("name methods, or pass --all")
     from .workflow import run_evidence
 
-    run_evidence(name, scale, seeds, out)
+    run_evidence(names, scale, seeds, out)
 
 
 @main.command()

@@ -13,6 +13,7 @@ __all__ = [
 ]
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -269,13 +270,13 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     return model.eval()  # type: ignore[no-untyped-call]
 
 
-def run_evidence(name: str | None, scale: float, seeds: int | None, out: Path) -> None:
-    """``thresher evidence``: rerun one experiment or all, and print tables and verdicts."""
+def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Path) -> None:
+    """``thresher evidence``: rerun experiments, all if none is named, and print the verdicts."""
     from .core.evidence import available, execute
-    from .report.methods import print_evidence
+    from .report.methods import experiment_progress, print_evidence
 
-    for each in [name] if name else available():
-        with _console.status(f"running the experiment on {each} ..."):
+    for each in names or available():
+        with experiment_progress(each):
             chosen = None if seeds is None else range(seeds)
             result = execute(each, scale=scale, seeds=chosen, folder=out)
         print_evidence(result)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from thresher.evidence._int8 import dense_int8
+from thresher.evidence.dense_int8 import dense_int8
 from torch import Tensor, nn
 
 from thresher.parts.patterns import Pattern

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from thresher.evidence._convolutions import DENSE, LAST, OWN, Layer, packed_network
+from thresher.evidence.convolutions import DENSE, LAST, OWN, Layer, packed_efficientnet
 from torch import Tensor, nn
 
 from thresher.run.layouts.registry import named_layout
@@ -75,13 +75,15 @@ def layers(repeats: int) -> Iterator[dict[str, Any]]:
 
 def network(repeats: int) -> Iterator[dict[str, Any]]:
     """Yield the row of EfficientNet-Lite0 with its 1x1 kernels sparse, one image of 224 x 224."""
-    models, x, packing = packed_network(NETWORK_DENSITY, seed=0)
+    networks = packed_efficientnet(NETWORK_DENSITY, seed=0)
     with torch.no_grad():
         compared = compare(
-            {name: partial(run, x) for name, run in models.items()}, repeats, cold=False
+            {name: partial(run, networks.x) for name, run in networks.functions.items()},
+            repeats,
+            cold=False,
         )
     target = dict.fromkeys((DENSE, LAST), NETWORK_TARGET)
-    chosen = {layer.name: layer.layout for layer in packing.layers}
+    chosen = {layer.name: layer.layout for layer in networks.packing.layers}
     yield _row(
         f"EfficientNet-Lite0 {NETWORK_DENSITY:g} float32",
         "packed",

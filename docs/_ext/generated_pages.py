@@ -25,7 +25,7 @@ from thresher.core.card import Catalogued, catalogue
 from thresher.core.discovery import import_modules
 from thresher.core.named import Spelled
 from thresher.report.charts import templates
-from thresher.report.methods import evidence_result, method_data
+from thresher.report.methods import earlier_rule, evidence_result, method_data, provenance
 
 # The command line documents itself, and evidence has its place on the methods' pages.
 _NOT_API = ("thresher.cli", "thresher.evidence")
@@ -191,7 +191,9 @@ def evidence_section(name: str, result: dict[str, Any] | None) -> str:
         f":Baseline: {escape(result['baseline'])}",
         f":Verdict: **{outcome}**, margin {margin}",
         *_rule(result.get("slacks", {})),
+        *(f":Earlier rule: {escape(earlier_rule(each))}" for each in result.get("earlier", [])),
         f":Seeds: {escape(str(result['seeds']))}",
+        *([f":Recorded: {escape(provenance(result))}"] if "machine" in result else []),
         f":Versions: {escape(versions)}",
         "",
         f"{escape(result['summary'])}\n",

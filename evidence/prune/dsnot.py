@@ -1,101 +1,80 @@
-"""DSnoT's swaps on three first masks: expected error, output error and perplexity."""
+"""DSnoT's swaps on three first masks and at three sparsities, on a fifth of SmolLM2's blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
-import numpy as np
-
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Earlier, Experiment
 from thresher.parts import scores, updates
 from thresher.parts.patterns import Unstructured
 from thresher.prune import Recipe
+from thresher.prune.dsnot import DSnoT
 
-from .. import _models as models
-from .._plots import lines
-from .._statistics import paired_margin
+from .._one_shot import PROTOCOL, one_shot
+from .._statistics import lower
+from .._study import Found, Judged, Slacks, ahead, grid, means
 
 _FIRST_MASKS: dict[str, scores.Score] = {
     "magnitude": scores.Magnitude(),
-    "Wanda": scores.Magnitude() * scores.InputNorm(),
+    "Wanda": DSnoT().score,
     "OBS saliency": scores.OBSSaliency(),
 }
-_SPARSITIES = (0.5, 0.6, 0.7)
+_improves = ahead("log_perplexity", "DSnoT", "first mask")
 
 
-def _recipes() -> dict[tuple[str, float, bool], Recipe]:
-    recipes = {}
-    for name, score in _FIRST_MASKS.items():
-        for sparsity in _SPARSITIES:
-            before = Recipe(score, Unstructured("row"), density=1 - sparsity)
-            recipes[name, sparsity, False] = before
-            recipes[name, sparsity, True] = replace(before, update=updates.DSnoT())
-    return recipes
+def _refined(update: updates.Update) -> Callable[[tuple[str, float]], Recipe]:
+    def of(setting: tuple[str, float]) -> Recipe:
+        score, sparsity = setting
+        row = Unstructured("row")
+        return Recipe(_FIRST_MASKS[score], row, update=update, density=1 - sparsity)
+
+    return of
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    recipes = _recipes()
-    names = {str(key): recipe for key, recipe in recipes.items()}
-    dense, by_name = models.pruned_log_perplexities(names, seeds, scale)
-    pruned = {key: by_name[str(key)] for key in recipes}
-    layers = [models.correlated_layer(seed, scale) for seed in seeds]
-    table = [
-        {
-            "first_mask": key[0],
-            "sparsity": key[1],
-            "dsnot": key[2],
-            "perplexity": float(np.exp(pruned[key].mean())),
-            "dense_perplexity": float(np.exp(dense.mean())),
-            "layer_output_error": float(
-                np.mean([models.output_error(*layer, recipe) for layer in layers])
-            ),
-        }
-        for key, recipe in recipes.items()
-    ]
-    return _verdict(pruned, table)
-
-
-def _verdict(pruned: dict[tuple[str, float, bool], np.ndarray], table: list[dict]) -> Outcome:
-    """Hold if DSnoT lowers the perplexity of Wanda's mask at 70 %, the paper's headline."""
-    gains = {
-        (name, sparsity): pruned[name, sparsity, False] - pruned[name, sparsity, True]
-        for name in _FIRST_MASKS
-        for sparsity in _SPARSITIES
-    }
-    margin = paired_margin(gains["Wanda", 0.7])
-    better = sum(paired_margin(gain) > 0 for gain in gains.values())
-    before, after = (float(np.exp(pruned["Wanda", 0.7, d].mean())) for d in (False, True))
-    summary = (
-        f"Perplexity of Wanda's mask at 70 %: {before:.3f} before DSnoT, {after:.3f} after; "
-        f"log-perplexity falls by {margin:.4f} after one standard error. DSnoT helps in {better} "
-        f"of {len(gains)} combinations of first mask and sparsity."
-    )
-    if margin <= 0:
-        summary += (
-            " Suspected reason: the swaps lower the error's mean over tokens, which a normalised "
-            "small model's nearly centred inputs leave small beside its variance."
+def _rule(found: Found) -> Slacks:
+    low, high = (
+        found.where(first_mask="Wanda", sparsity=sparsity).lead(
+            "log_perplexity", "DSnoT", "first mask"
         )
-    figure = lines(
-        [f"{100 * s:.0f} %" for s in _SPARSITIES],
-        {
-            f"{name}{' + DSnoT' if refined else ''}": [
-                float(np.exp(pruned[name, s, refined].mean())) for s in _SPARSITIES
-            ]
-            for name in _FIRST_MASKS
-            for refined in (False, True)
-        },
-        title="Perplexity per character before and after DSnoT",
-        x_title="sparsity",
-        y_title="perplexity",
+        for sparsity in (0.5, 0.7)
     )
-    return Outcome(margin > 0, margin, summary, table, figure)
+    most = {"Wanda: gains more at 0.7 than at 0.5": float(lower(high - low)[0])}
+    return dict(_improves(found)) | most
 
 
 experiment = Experiment(
-    method="dsnot",
-    claim="Swapping weights without training improves Wanda's sparse models, most at 70 % "
-    "sparsity.",
-    baseline="the first masks themselves: magnitude, Wanda, OBS saliency without compensation",
-    run=_run,
+    method=DSnoT.card.name,
+    claim="Swapping weights without training lowers the perplexity of sparse models (judged: for "
+    "three first masks at 50, 60 and 70 %, all nine), above all at high sparsity. (The 26.79 that "
+    "Wanda loses to it at 70 % are LLaMA-7B's.)",
+    baseline="the first masks themselves: magnitude, Wanda, OBS saliency without compensation, all "
+    "by row",
+    run=Judged(
+        study=one_shot(
+            ("first_mask", "sparsity"),
+            grid(tuple(_FIRST_MASKS), (0.5, 0.6, 0.7)),
+            {"DSnoT": _refined(DSnoT().update), "first mask": _refined(updates.Keep())},
+            layer_errors=True,
+            every=5,
+        ),
+        rule=_rule,
+        view=means("log_perplexity", "Perplexity before and after swaps", "perplexity", True),
+        against={"DSnoT": ("first mask",)},
+        note="Slacks are differences of log-perplexity. Only each fifth block, 6 of 30, is pruned, "
+        "since swaps take ten times as long as a mask: the figures are of a model that is 80 % "
+        "dense. The layer error is the squared output error of the middle block over its output, "
+        f"and is not judged. {PROTOCOL}",
+    ),
+    seeds=(0, 1, 2, 3),
+    earlier=(
+        Earlier(
+            rule="Wanda at 70 %: log-perplexity falls by more than one standard error over three "
+            "seeds, on a character model of 0.15 M weights",
+            reproduced=True,
+            margin=0.019704,
+            why="one cell of nine was judged, by a rule that noise passes in a fifth of all runs, "
+            "and the error that ends the swaps was compared with 0.1 a token, where the authors' "
+            "code compares it with 0.1 a sequence of 2048",
+        ),
+    ),
 )

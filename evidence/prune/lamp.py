@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from thresher.core.evidence import Experiment, Outcome
-from thresher.parts.budgets import ERK, LAMP, Budget, Global, Uniform
+from thresher.core.evidence import Earlier, Experiment
+from thresher.parts.budgets import ERK, Budget, Global, Uniform
+from thresher.parts.coverage import find_layers
 from thresher.parts.scores import Magnitude
 from thresher.prune import Recipe, prune
+from thresher.prune.lamp import LAMP
 
 from .. import _models as models
-from .._plots import lines
-from .._statistics import paired_margin
+from .._statistics import ERRORS, lower
+from .._study import Draw, Found, Judged, Slacks, Study, means
 
 _SPARSITIES = (0.90, 0.95, 0.98)
-_BUDGETS: dict[str, Budget] = {
-    "global": Global(),
-    "uniform": Uniform(),
-    "ERK": ERK(),
-    "LAMP": LAMP(),
-}
+_RIVALS: dict[str, Budget] = {"global": Global(), "uniform": Uniform(), "ERK": ERK()}
+#: What "uniform+" keeps of the last layer at least; the first convolution stays dense.
+_LAST = 0.2
+
+
+@dataclass(frozen=True)
+class _Problem:
+    dense: nn.Module
+    sparsity: float
+    drawn: Draw
 
 
 def _network(seed: int) -> nn.Module:
@@ -43,76 +49,96 @@ def _network(seed: int) -> nn.Module:
     )
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    table, accuracies = [], np.zeros((len(_BUDGETS), len(_SPARSITIES), len(seeds)))
-    for s, seed in enumerate(seeds):
-        dense = _network(seed)
-        models.train_classifier(dense, seed, models.amount(30, scale))
-        reference = models.accuracy(dense)
-        for (b, (name, budget)), (d, sparsity) in (
-            (x, y) for x in enumerate(_BUDGETS.items()) for y in enumerate(_SPARSITIES)
-        ):
-            row = _prune_and_tune(dense, budget, sparsity, seed, scale)
-            accuracies[b, d, s] = row["accuracy"]
-            table.append({"budget": name, "seed": seed, "dense_accuracy": reference, **row})
-    return _verdict(accuracies, table)
+@functools.lru_cache(maxsize=1)
+def _trained(drawn: Draw) -> nn.Module:
+    dense = _network(drawn.seed)
+    models.train_classifier(dense, drawn.seed, drawn.amount(30))
+    return dense
 
 
-def _prune_and_tune(
-    dense: nn.Module, budget: Budget, sparsity: float, seed: int, scale: float
-) -> dict[str, Any]:
-    model = copy.deepcopy(dense)
-    recipe = Recipe(Magnitude(), budget=budget, density=1 - sparsity)
-    record = prune(model, recipe, progress=False)
-    one_shot = models.accuracy(model)
-    models.train_classifier(model, seed, models.amount(15, scale), masks=models.masks_of(model))
-    return {
-        "sparsity": sparsity,
-        "one_shot_accuracy": one_shot,
-        "accuracy": models.accuracy(model),
-        "sparsest_layer": min(layer.density for layer in record.layers),
-    }
+def _draw(sparsity: float, drawn: Draw) -> _Problem:
+    return _Problem(_trained(drawn), sparsity, drawn)
 
 
-def _verdict(accuracies: np.ndarray, table: list[dict[str, Any]]) -> Outcome:
-    """Compare LAMP with the strongest other budget, over all sparsities at once."""
-    names = list(_BUDGETS)
-    overall = accuracies.mean((1, 2))
-    lamp = names.index("LAMP")
-    rival = max((i for i in range(len(names)) if i != lamp), key=lambda i: overall[i])
-    gaps = 100 * (accuracies[lamp] - accuracies[rival])
-    margin = paired_margin(gaps.mean(0))
-    at = ", ".join(
-        f"{100 * s:.0f} %: {100 * accuracies[lamp, d].mean():.1f} against "
-        f"{100 * accuracies[rival, d].mean():.1f}"
-        for d, s in enumerate(_SPARSITIES)
-    )
-    summary = (
-        f"Test accuracy after fine-tuning, LAMP against {names[rival]}, the strongest of the "
-        f"others: {at}. Mean advantage {gaps.mean():.2f} points, {margin:.2f} after one standard "
-        f"error over {accuracies.shape[2]} seeds."
-    )
-    if margin <= 0:
-        summary += (
-            " The network is small and its layers similar in scale, so that budgets differ less "
-            "here than in the paper's deep networks."
-        )
-    figure = lines(
-        [f"{100 * s:.0f} %" for s in _SPARSITIES],
-        {name: 100 * accuracies[i].mean(1) for i, name in enumerate(names)},
-        errors={name: 100 * accuracies[i].std(1) for i, name in enumerate(names)},
-        title="Accuracy after pruning and fine-tuning",
-        x_title="sparsity",
-        y_title="test accuracy (%)",
-    )
-    return Outcome(margin > 0, margin, summary, table, figure)
+def _tuned(problem: _Problem, prune_in_place: Callable[[nn.Module, float], None]) -> nn.Module:
+    model = copy.deepcopy(problem.dense)
+    prune_in_place(model, 1 - problem.sparsity)
+    drawn = problem.drawn
+    masks = models.masks_of(model)
+    models.train_classifier(model, drawn.seed, drawn.amount(15), masks=masks)
+    return model
+
+
+def _by(budget: Budget) -> Callable[[_Problem], nn.Module]:
+    def divide(model: nn.Module, density: float) -> None:
+        prune(model, Recipe(Magnitude(), budget=budget, density=density), progress=False)
+
+    return lambda problem: _tuned(problem, divide)
+
+
+def _uniform_plus(model: nn.Module, density: float) -> None:
+    """Uniform, but the first convolution stays dense and the last layer keeps a fifth."""
+    sizes = {layer.name: layer.weight.numel() for layer in find_layers(model)}
+    first, last = next(iter(sizes)), list(sizes)[-1]
+    kept = density * sum(sizes.values()) - sizes[first] - _LAST * sizes[last]
+    middle = sum(sizes.values()) - sizes[first] - sizes[last]
+    for excluded, share in (((first, last), kept / middle), ((*sizes,)[:-1], _LAST)):
+        recipe = Recipe(Magnitude(), density=share)
+        prune(model, recipe, exclude=list(excluded), progress=False)
+
+
+def _sparsest(model: nn.Module, _: _Problem) -> float:
+    return min(float((layer.weight != 0).float().mean()) for layer in find_layers(model))
+
+
+def _rule(found: Found) -> Slacks:
+    parts = {}
+    for rival in (*_RIVALS, "uniform+"):
+        lead = found.lead("wrong", "LAMP", rival)
+        parts[f"ahead of {rival} over all sparsities"] = float(lower(lead.mean(axis=0)))
+        for sparsity, at in zip(_SPARSITIES, lead, strict=True):
+            # As far above as the mean can be by noise.
+            parts[f"not behind {rival} at {sparsity:.0%}"] = float(2 * at.mean() - lower(at))
+    return parts
 
 
 experiment = Experiment(
-    method="lamp",
-    claim="LAMP gives better accuracy after fine-tuning than global, uniform and Erdős-Rényi "
-    "layer-wise sparsity, at the same total sparsity.",
-    baseline="magnitude pruning with global, uniform and ERK budgets, same fine-tuning",
-    run=_run,
+    method=LAMP.card.name,
+    claim="At the same total sparsity, LAMP consistently gives better accuracy after fine-tuning "
+    "than other ways to divide it among layers. (Judged: one-shot pruning, then fine-tuning; the "
+    "iterative and the weight-rewinding setups are not rerun.)",
+    baseline="magnitude pruning with global, uniform, uniform+ (first layer dense, a fifth of the "
+    "last kept) and ERK budgets, same fine-tuning",
+    run=Judged(
+        study=Study(
+            over=("sparsity",),
+            settings={sparsity: sparsity for sparsity in _SPARSITIES},
+            draw=_draw,
+            methods={"LAMP": _by(LAMP().budget)}
+            | {name: _by(budget) for name, budget in _RIVALS.items()}
+            | {"uniform+": lambda problem: _tuned(problem, _uniform_plus)},
+            measures={
+                "wrong": lambda model, _: 100 * (1 - models.accuracy(model)),
+                "sparsest_layer": _sparsest,
+            },
+            workers=2,
+        ),
+        rule=_rule,
+        view=means("wrong", "Test digits classified wrongly", "wrong (%)"),
+        against={"LAMP": (*_RIVALS, "uniform+")},
+        note="Slacks are points of accuracy. Consistently better is read as ahead of every rival "
+        f"over all sparsities by more than {ERRORS:g} standard errors, and behind none at any by "
+        "as much. The network is small, and its images 8 x 8.",
+    ),
     seeds=(0, 1, 2, 3, 4),
+    earlier=(
+        Earlier(
+            rule="over all sparsities at once, ahead of the strongest of global, uniform and ERK "
+            "by more than one standard error over five seeds",
+            reproduced=True,
+            margin=8.1396,
+            why="one standard error is passed by noise in a fifth of all runs, and 98 % alone "
+            "could decide; the paper's fourth rival was missing",
+        ),
+    ),
 )

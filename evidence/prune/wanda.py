@@ -1,89 +1,59 @@
-"""Wanda against magnitude pruning and SparseGPT, all in one shot."""
+"""Wanda against magnitude pruning and SparseGPT, all in one shot, on SmolLM2."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-import numpy as np
-
-from thresher.core.evidence import Experiment, Outcome
-from thresher.parts.patterns import NM, Unstructured
-from thresher.prune import Recipe
+from thresher.core.evidence import Earlier, Experiment
 from thresher.prune.magnitude import MagnitudePruning
 from thresher.prune.sparsegpt import SparseGPT
 from thresher.prune.wanda import Wanda
 
-from .. import _models as models
-from .._plots import lines
-from .._statistics import paired_margin
+from .._one_shot import PROTOCOL, cut, one_shot
+from .._statistics import lower
+from .._study import Found, Judged, ahead, means
 
-_PER_ROW, _PER_LAYER = Unstructured("row"), Unstructured()
-_METHODS: dict[str, Recipe] = {
-    "magnitude": MagnitudePruning(),
-    "Wanda": Wanda(),
-    "SparseGPT": SparseGPT(),
-}
-_CUTS = {"50 %": {"density": 0.5}, "2:4": {"pattern": NM(2, 4)}, "4:8": {"pattern": NM(4, 8)}}
+#: Share of SparseGPT's lead over magnitude that competes with it. The paper's own figures on
+#: LLaMA-7B, taken so, are 0.99 at 50 %, 1.01 at 4:8 and 0.96 at 2:4.
+_COMPETES = 0.9
+_below_magnitude = ahead("log_perplexity", "Wanda", "magnitude")
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    recipes = {
-        f"{name} at {cut}": replace(recipe, **options)
-        for name, recipe in _METHODS.items()
-        for cut, options in _CUTS.items()
+def _rule(found: Found) -> dict[str, float]:
+    ours, best = (
+        found.lead("log_perplexity", name, "magnitude") for name in ("Wanda", "SparseGPT")
+    )
+    competes = lower(ours - _COMPETES * best)
+    return _below_magnitude(found) | {
+        f"{cut}: {_COMPETES} of SparseGPT's lead": float(slack)
+        for cut, slack in zip(found.study.settings, competes, strict=True)
     }
-    # The other comparison group, to tell the score's part in the result from the group's.
-    recipes["magnitude per row at 50 %"] = Recipe(MagnitudePruning().score, _PER_ROW, density=0.5)
-    recipes["Wanda per layer at 50 %"] = Recipe(Wanda().score, _PER_LAYER, density=0.5)
-    dense, pruned = models.pruned_log_perplexities(recipes, seeds, scale)
-    table = [
-        {
-            "method": name.split(" at ")[0],
-            "cut": name.split(" at ")[1],
-            "perplexity": float(np.exp(pruned[name].mean())),
-            "dense_perplexity": float(np.exp(dense.mean())),
-        }
-        for name in recipes
-    ]
-    gains = {c: pruned[f"magnitude at {c}"] - pruned[f"Wanda at {c}"] for c in _CUTS}
-    margins = {cut: paired_margin(gain) for cut, gain in gains.items()}
-    margin = min(margins.values())
-    summary = "Log-perplexity of Wanda below magnitude's, after one standard error: " + ", ".join(
-        f"{value:.4f} at {cut}" for cut, value in margins.items()
-    )
-    per_row, per_layer = (
-        float((pruned[f"magnitude{a} at 50 %"] - pruned[f"Wanda{b} at 50 %"]).mean())
-        for a, b in ((" per row", ""), ("", " per layer"))
-    )
-    summary += (
-        ". The claim holds if all three are positive. With both scores compared within the same "
-        f"weights at 50 %, Wanda's advantage is {per_row:.4f} per row, {per_layer:.4f} per layer."
-    )
-    if margin <= 0:
-        summary += (
-            " Suspected reason: rows of a model this small differ in importance, so that equal "
-            "counts per row cost much, and it has none of the inputs of huge norm on which "
-            "Wanda's score relies in large language models."
-        )
-    figure = lines(
-        list(_CUTS),
-        {
-            name: [float(np.exp(pruned[f"{name} at {cut}"].mean())) for cut in _CUTS]
-            for name in _METHODS
-        }
-        | {"dense": [float(np.exp(dense.mean()))] * len(_CUTS)},
-        title="Perplexity per character after one-shot pruning",
-        x_title="sparsity",
-        y_title="perplexity",
-    )
-    return Outcome(margin > 0, margin, summary, table, figure)
 
 
 experiment = Experiment(
-    method="wanda",
-    claim="Wanda is much better than magnitude pruning, with no weight update, unstructured and "
-    "N:M, and competes with SparseGPT.",
-    baseline="magnitude pruning; SparseGPT is shown for comparison",
-    run=_run,
+    method=Wanda.card.name,
+    claim="Without any weight update, Wanda has a lower perplexity than magnitude pruning at 50 % "
+    "sparsity, unstructured, 4:8 and 2:4, and performs competitively with SparseGPT, which updates "
+    "weights.",
+    baseline="magnitude pruning; SparseGPT for the second half",
+    run=Judged(
+        study=one_shot(
+            ("cut",),
+            {"50 %": {"density": 0.5}, "4:8": {"pattern": "4:8"}, "2:4": {"pattern": "2:4"}},
+            {"Wanda": cut(Wanda()), "magnitude": cut(MagnitudePruning()), "SparseGPT": cut(SparseGPT())},
+        ),
+        rule=_rule,
+        view=means("log_perplexity", "Perplexity after one-shot pruning", "perplexity", True),
+        against={"Wanda": ("magnitude",)},
+        note=f"Slacks are differences of log-perplexity. {PROTOCOL}",
+    ),
+    seeds=(0, 1, 2, 3),
+    earlier=(
+        Earlier(
+            rule="log-perplexity below magnitude's by more than one standard error at 50 %, 2:4 "
+            "and 4:8, on a character model of 0.15 M weights",
+            reproduced=False,
+            margin=-0.160037,
+            why="a model this small has none of the inputs of huge norm that the score is made "
+            "for; the claim is on language models",
+        ),
+    ),
 )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Experiment", "Outcome", "available", "execute", "load"]
+__all__ = ["Earlier", "Experiment", "Outcome", "available", "execute", "load"]
 
 import importlib
 import importlib.util
 import json
 import math
+import os
 import pkgutil
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,8 @@ from threadpoolctl import threadpool_limits
 from .card import area_of, find
 from .errors import OptionError
 from .files import write_text
+from .machine import load as load_of_machine
+from .machine import processor
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -55,6 +60,9 @@ class Outcome:
     slacks : dict of str to float, optional
         What each part of the rule asks, in a few words, and by how much it held: positive
         when it held.
+    noise : float, optional
+        Of timings: how far apart two measurements of the same function lay at worst, as a
+        fraction. None when nothing was timed.
 
     Raises
     ------
@@ -68,6 +76,7 @@ class Outcome:
     table: list[dict[str, Any]]
     figure: Figure
     slacks: Mapping[str, float] = field(default_factory=dict)
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.reproduced) != bool(self.margin > 0):
@@ -83,6 +92,7 @@ class Outcome:
         summary: str,
         table: list[dict[str, Any]],
         figure: Figure,
+        noise: float | None = None,
     ) -> Outcome:
         """Return the outcome of a rule whose every part must hold.
 
@@ -90,7 +100,7 @@ class Outcome:
         ----------
         slacks : dict of str to float
             Parts of the rule; see the class. A NaN is a part that did not hold.
-        summary, table, figure
+        summary, table, figure, noise
             See the class.
 
         Returns
@@ -101,7 +111,29 @@ class Outcome:
         plain = {part: float(slack) for part, slack in slacks.items()}
         # Unlike min(), lets a NaN through wherever it stands.
         margin = float(np.min(list(plain.values())))
-        return cls(margin > 0, margin, summary, table, figure, plain)
+        return cls(margin > 0, margin, summary, table, figure, plain, noise)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A rule that was replaced after it had been run.
+
+    Parameters
+    ----------
+    rule : str
+        What it asked.
+    reproduced : bool
+        Its recorded verdict.
+    margin : float or None
+        Its recorded margin; None if none was recorded.
+    why : str
+        Why it was replaced.
+    """
+
+    rule: str
+    reproduced: bool
+    margin: float | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +153,11 @@ class Experiment:
         minutes on two cores; smaller and larger scales train and measure less and more.
     seeds : tuple of int, default (0, 1, 2)
         Seeds used unless others are asked for.
+    threads : int, default 1
+        Threads of every pool. Always this many, because sums differ with their number and a
+        verdict must not; small models gain nothing from a second one.
+    earlier : tuple of Earlier
+        Rules that this one replaced after they had been run, oldest first.
     """
 
     method: str
@@ -128,6 +165,8 @@ class Experiment:
     baseline: str
     run: Callable[[float, Sequence[int]], Outcome]
     seeds: tuple[int, ...] = (0, 1, 2)
+    threads: int = 1
+    earlier: tuple[Earlier, ...] = ()
 
 
 def load(name: str) -> Experiment:
@@ -165,7 +204,9 @@ def available() -> list[str]:
     """Return the card names that have evidence, sorted."""
     package = importlib.import_module(_ROOT)
     modules = pkgutil.walk_packages(package.__path__, f"{_ROOT}.")
-    leaves = (m.name.rpartition(".")[2] for m in modules if not m.ispkg)
+    # Modules beside the areas are what experiments share.
+    areas = [m.name for m in modules if m.name.count(".") > 2]
+    leaves = (name.rpartition(".")[2] for name in areas)
     return sorted(leaf.replace("_", "-") for leaf in leaves if not leaf.startswith("_"))
 
 
@@ -194,8 +235,10 @@ def execute(
     dict
         Ready for JSON, with the keys ``method``, ``claim``, ``baseline``, ``reproduced``,
         ``margin``, ``slacks`` (of a rule judged by parts: each part and by how much it held;
-        the margin is the least), ``summary``, ``table``, ``seeds``, ``scale``, ``seconds``
-        and ``versions``. Numbers have six digits; NaN and infinities are None.
+        the margin is the least), ``earlier`` (see :class:`Earlier`), ``summary``, ``table``,
+        ``seeds``, ``scale``, ``seconds``, ``noise`` (see :class:`Outcome`), ``date`` (UTC),
+        ``commit`` (None outside a checkout), ``machine`` and ``versions``. Numbers have six
+        digits; NaN and infinities are None.
 
     Raises
     ------
@@ -210,9 +253,8 @@ def execute(
     if not chosen:
         raise OptionError("an experiment needs at least one seed")
     start = time.perf_counter()
-    # Sums differ with the number of threads, and a verdict must not; small models gain
-    # nothing from a second one.
-    with threadpool_limits(1):
+    before = load_of_machine()
+    with threadpool_limits(experiment.threads):
         outcome = experiment.run(scale, chosen)
     record = {
         "method": experiment.method,
@@ -221,11 +263,22 @@ def execute(
         "reproduced": bool(outcome.reproduced),
         "margin": _plain(outcome.margin),
         **_parts(outcome),
+        "earlier": [asdict(earlier) for earlier in experiment.earlier],
         "summary": outcome.summary,
         "table": [{key: _plain(value) for key, value in row.items()} for row in outcome.table],
         "seeds": chosen,
         "scale": scale,
         "seconds": round(time.perf_counter() - start, 1),
+        "noise": _plain(outcome.noise),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "machine": {
+            "processor": processor(),
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": experiment.threads,
+            "load_before": before,
+        },
         "versions": _versions(),
     }
     if folder is not None:
@@ -266,5 +319,21 @@ def _plain(value: Any) -> Any:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in _VERSIONED}
-    return {**found, "python": platform.python_version(), "machine": platform.machine()}
+    return {**{name: version(name) for name in _VERSIONED}, "python": platform.python_version()}
+
+
+def _commit() -> str | None:
+    """Return the commit that ran, and whether other files than results differ from it."""
+    here = Path(importlib.import_module(_ROOT).__path__[0])
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # else this is another's checkout
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with changes" if changed else commit

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["describe", "evidence_result", "listing", "method_data", "print_evidence", "usage"]
+__all__ = [
+    "describe",
+    "earlier_rule",
+    "evidence_result",
+    "experiment_progress",
+    "listing",
+    "method_data",
+    "print_evidence",
+    "provenance",
+    "usage",
+]
 
 import inspect
 import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -114,10 +127,69 @@ def print_evidence(result: dict[str, Any]) -> None:
         _console.print(f"[bold]slack[/bold]     {_cell(slack)}: {part}")
     verdict = "reproduced" if result["reproduced"] else "not reproduced"
     margin = _cell(result["margin"])
+    for earlier in result.get("earlier", []):
+        _console.print(f"[bold]earlier[/bold]   {earlier_rule(earlier)}")
+    if "machine" in result:
+        _console.print(f"[bold]recorded[/bold]  {provenance(result)}")
     _console.print(f"[bold]{verdict}[/bold] (margin {margin}): {result['summary']}")
 
 
+def earlier_rule(earlier: dict[str, Any]) -> str:
+    """Return what a replaced rule asked, its verdict, and why it was replaced."""
+    verdict = "reproduced" if earlier["reproduced"] else "not reproduced"
+    return (
+        f"the rule was: {earlier['rule']}. It said {verdict}, margin {_cell(earlier['margin'])}; "
+        f"replaced because {earlier['why']}."
+    )
+
+
+def provenance(result: dict[str, Any]) -> str:
+    """Return when, where and by which code a result was recorded, and the noise of its timings."""
+    machine = result["machine"]
+    parts = [
+        result["date"],
+        f"commit {result['commit'] or 'unknown'}",
+        f"{machine['processor']} ({machine['architecture']}), {machine['cores']} cores",
+        f"{result['seconds']:g} s",
+        f"load before {_cell(machine['load_before'])}",
+    ]
+    if result["noise"] is not None:
+        parts.append(f"noise of timings {result['noise']:.0%}")
+    return ", ".join(parts)
+
+
+@contextmanager
+def experiment_progress(name: str) -> Iterator[None]:
+    """Show on the terminal, while the context lasts, how far the experiment on `name` is."""
+    running = f"running the experiment on {name}"
+    log = logging.getLogger("thresher.evidence")
+    with _console.status(f"{running} ...") as status:
+        handler = _Follower(lambda text: status.update(f"{running}: {text} ..."))
+        level = log.level
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(level)
+
+
+class _Follower(logging.Handler):
+    """Passes messages on."""
+
+    def __init__(self, follow: Callable[[str], None]) -> None:
+        super().__init__()
+        self._follow = follow
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one message on."""
+        self._follow(record.getMessage())
+
+
 def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

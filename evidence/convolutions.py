@@ -67,23 +67,59 @@ class Layer:
         }
 
 
-def packed_network(
-    density: float, seed: int, repeats: int = 5
-) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, Choices]:
-    """Return EfficientNet-Lite0 dense in both orders, in our kernel without zeros, and packed.
+@dataclass(frozen=True)
+class Networks:
+    """One network dense in both orders of memory, in our kernels without zeros, and packed.
 
-    Weights are random, because time does not depend on them; the largest of every 1x1 kernel
-    are kept. Batch norms and padding are folded in all four.
+    Parameters
+    ----------
+    functions : dict of str to callable
+        Of images, by :data:`DENSE`, :data:`LAST`, :data:`OWN` and ``"packed"``.
+    x : Tensor
+        An image for them.
+    packing : Choices
+        Which layouts were chosen.
+    difference : float
+        Largest difference of the packed network's output to the masked dense one's, relative to
+        the largest output.
     """
+
+    functions: dict[str, Callable[[Tensor], Tensor]]
+    x: Tensor
+    packing: Choices
+    difference: float
+
+
+def packed_efficientnet(density: float, seed: int, repeats: int = 5, size: int = 224) -> Networks:
+    """Return EfficientNet-Lite0 with the largest weights of every 1x1 kernel kept."""
     torch.manual_seed(seed)
-    dense = fold_convolutions(EfficientNetLite0().eval()).requires_grad_(False)
-    x = torch.randn(1, 3, 224, 224)
+    x = torch.randn(1, 3, size, size)
+    return packed_network(EfficientNetLite0(), x, "unstructured", density, repeats)
+
+
+@torch.no_grad()
+def packed_network(
+    model: nn.Module, x: Tensor, pattern: str, density: float, repeats: int = 5
+) -> Networks:
+    """Keep the largest weights of every 1x1 convolution that a pattern allows, and pack them.
+
+    Weights are random, because time does not depend on them. Batch norms and padding are folded
+    in all of the networks.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # else the image fades and biases are left
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    parsed = Pattern.parse(pattern)
+    dense = fold_convolutions(model.eval()).requires_grad_(False)
     last, own, sparse = copy.deepcopy(dense), copy.deepcopy(dense), copy.deepcopy(dense)
     last.to(memory_format=torch.channels_last)
     for conv in pointwise(sparse).values():
-        keep = round(density * conv.weight.numel())
-        least = conv.weight.abs().flatten().kthvalue(conv.weight.numel() - keep).values
-        conv.weight.mul_(conv.weight.abs() > least)
+        matrix = as_matrix(conv.weight)
+        mask = parsed.mask(matrix.abs(), parsed.count(matrix.shape, density))
+        conv.weight.mul_(mask.reshape(conv.weight.shape))
+    expected = sparse(x)
     packing = choose_layouts(sparse, (1,), repeats=repeats, example=x)
     packing.apply(sparse)
     for name, conv in pointwise(own).items():
@@ -105,7 +141,9 @@ def packed_network(
         out: Tensor = models[name](images)
         return out
 
-    return {name: partial(run, name) for name in models}, x, packing
+    functions = {name: partial(run, name) for name in models}
+    off = float((functions["packed"](x) - expected).abs().max() / expected.abs().max())
+    return Networks(functions, x, packing, off)
 
 
 def pointwise(model: nn.Module) -> dict[str, nn.Conv2d]:

@@ -1,0 +1,233 @@
+"""Studies of one-shot pruning on SmolLM2-135M, from statistics that all methods share.
+
+Every draw takes other windows to calibrate on and other windows to be measured on. The moments of
+the layers' inputs are collected once a draw, on the dense model, so that each method and sparsity
+costs its masks and one evaluation. (Pruning by :func:`thresher.prune` calibrates each block on its
+pruned predecessors, which costs two passes over the data for each.)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from thresher.assets import smollm2, state_of_the_union
+from thresher.parts.calibration import token_windows
+from thresher.parts.chooser import MaskChooser
+from thresher.parts.coverage import find_layers
+from thresher.parts.layers import Layer
+from thresher.parts.moments import Gram, Moment
+from thresher.parts.statistics import Statistics
+from thresher.prune import Recipe
+from thresher.stream.collect import collect_inputs
+
+from ._study import Draw, Study
+
+#: Tokens per window; windows of a draw to calibrate on, and to be measured on.
+LENGTH, CALIBRATION, HELD_OUT = 256, 16, 2
+_FIRST_YEARS, _LAST_YEARS = (1990, 2013), (2014, 2021)
+
+#: Where the figures of such a study come from, for its note.
+PROTOCOL = (
+    f"SmolLM2-135M-Instruct, whose weights come rounded to 4 bits; calibrated on {CALIBRATION} "
+    f"windows of {LENGTH} tokens of State of the Union addresses from {_FIRST_YEARS[0]} to "
+    f"{_FIRST_YEARS[1]}, measured on {HELD_OUT} windows of those since, others in every draw. All "
+    "layers are calibrated on the dense model, where papers take what the pruned layers before "
+    "them pass on, and up to 64 times as many tokens. Scales below 1 run the first blocks of the "
+    "model alone and say nothing of the claim."
+)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The dense model, and what one draw saw of it."""
+
+    model: nn.Module
+    layers: Sequence[Layer]
+    dense: Sequence[torch.Tensor]
+    statistics: Mapping[str, Statistics]
+    held_out: torch.Tensor
+    log_perplexity: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One setting of one draw."""
+
+    setting: Any
+    calibrated: Calibrated
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method made of the model."""
+
+    log_perplexity: float
+    layer_error: float
+
+
+def one_shot(
+    over: tuple[str, ...],
+    settings: Mapping[Any, Any],
+    methods: Mapping[str, Callable[[Any], Recipe | None]],
+    *,
+    of_block: Mapping[str, Callable[[Any], Recipe | None]] | None = None,
+    layer_errors: bool = False,
+    every: int = 1,
+) -> Study:
+    """Return a study that prunes SmolLM2 by every method, and has the dense model beside them.
+
+    Parameters
+    ----------
+    over, settings
+        See :class:`~thresher.evidence._study.Study`.
+    methods : mapping of str to callable
+        ``method(setting)`` returns the recipe, or None where it does not apply. Budgets are not
+        consulted: every layer keeps the same share.
+    of_block : mapping of str to callable, optional
+        Methods that prune the middle block alone, and have no perplexity.
+    layer_errors : bool, default False
+        Whether the squared output error of the middle block's layers is measured, relative to
+        their squared output.
+    every : int, default 1
+        Prune each so many-th block only.
+    """
+    alone = of_block or {}
+    recipes = dict(methods) | dict(alone)
+    probe = [recipe for setting in settings.values() for of in recipes.values()
+             if (recipe := of(setting)) is not None]  # fmt: skip
+    needs = frozenset().union(*(recipe.needs for recipe in probe))
+    needs |= {Gram} if layer_errors else set()
+
+    def draw(setting: Any, drawn: Draw) -> Problem:
+        return Problem(setting, _calibrated(drawn, needs, every))
+
+    def method(of: Callable[[Any], Recipe | None], whole: bool) -> Callable[[Problem], Any]:
+        def run(problem: Problem) -> Answer | None:
+            recipe = of(problem.setting)
+            if recipe is None:
+                return None
+            return _prune(recipe, problem.calibrated, whole, layer_errors)
+
+        return run
+
+    return Study(
+        over=over,
+        settings=settings,
+        draw=draw,
+        methods={name: method(of, name not in alone) for name, of in recipes.items()}
+        | {"dense": lambda problem: Answer(problem.calibrated.log_perplexity, math.nan)},
+        measures={"log_perplexity": lambda answer, _: answer.log_perplexity}
+        | ({"layer_error": lambda answer, _: answer.layer_error} if layer_errors else {}),
+        workers=2,
+    )
+
+
+def cut(recipe: Recipe) -> Callable[[Mapping[str, Any]], Recipe]:
+    """Return the method that gives `recipe` the options that a setting holds."""
+    return lambda options: recipe.with_options(**options)
+
+
+@torch.no_grad()
+def _prune(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) -> Answer:
+    """Prune the model or its middle block alone, measure, and undo it."""
+    blocks = sorted({_block(layer) for layer in seen.layers})
+    middle = blocks[len(blocks) // 2]
+    errors: list[tuple[float, float]] = []
+    try:
+        for layer, weight in zip(seen.layers, seen.dense, strict=True):
+            if not whole and _block(layer) != middle:
+                continue
+            statistics, shape = seen.statistics[layer.name], tuple(weight.shape)
+            keep = recipe.pattern.count(shape, recipe.target)
+            chooser = MaskChooser(recipe.score, recipe.pattern, keep, statistics, shape)
+            pruned, _ = recipe.update(weight, chooser, statistics)
+            if layer_errors and _block(layer) == middle:
+                errors.append(_squares(weight, pruned, statistics))
+            layer.weight.copy_(layer.store(pruned))
+        perplexity = log_perplexity(seen.model, seen.held_out) if whole else math.nan
+    finally:
+        for layer, weight in zip(seen.layers, seen.dense, strict=True):
+            layer.weight.copy_(layer.store(weight))
+    wrong, whole = (sum(parts) for parts in zip(*errors, strict=True)) if errors else (0.0, 0.0)
+    return Answer(perplexity, wrong / whole if errors else math.nan)
+
+
+def _squares(
+    weight: torch.Tensor, pruned: torch.Tensor, statistics: Statistics
+) -> tuple[float, float]:
+    """Return the mean squares of the output's error, and of the output, over calibration."""
+    gram, change = statistics[Gram].value, weight - pruned
+    return float(((change @ gram) * change).sum()), float(((weight @ gram) * weight).sum())
+
+
+def _block(layer: Layer) -> int:
+    return int(layer.name.split(".layers.")[1].split(".")[0])
+
+
+@torch.no_grad()
+def log_perplexity(model: nn.Module, windows: torch.Tensor) -> float:
+    """Return the mean loss in nats a token over windows that are read alone."""
+    total = 0.0
+    for window in windows:
+        logits = model(input_ids=window[None], use_cache=False).logits[0, :-1].float()
+        total += float(nn.functional.cross_entropy(logits, window[1:]))
+    return total / len(windows)
+
+
+@functools.lru_cache(maxsize=1)
+def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
+    """Return the model with what a draw saw of it; the last draw's is kept."""
+    first, last = _windows()
+    rng = drawn.rng
+    data = first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]
+    held_out = last[rng.permutation(len(last))[: drawn.amount(HELD_OUT)]]
+    model = language_model(min(1.0, drawn.scale))
+    layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
+
+    def run() -> None:
+        for window in data:
+            model.get_decoder()(input_ids=window[None], use_cache=False)
+
+    statistics = collect_inputs(model, layers, needs, run)
+    weights = [layer.matrix().clone() for layer in layers]
+    whole = log_perplexity(model, held_out)
+    return Calibrated(model, layers, weights, statistics, held_out, whole)
+
+
+@functools.lru_cache(maxsize=1)
+def language_model(share: float) -> nn.Module:
+    """Return SmolLM2 in float32, or the first `share` of its blocks (at least three)."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(smollm2())
+    config.num_hidden_layers = max(3, round(share * config.num_hidden_layers))
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the blocks left out are no news
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            smollm2(), config=config, dtype=torch.float32
+        ).eval()
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@functools.cache
+def _windows() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the windows to calibrate on and to be measured on."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2())
+    first, last = (
+        token_windows(tokenizer, state_of_the_union(*years), length=LENGTH)
+        for years in (_FIRST_YEARS, _LAST_YEARS)
+    )
+    return first, last
