@@ -5,10 +5,11 @@ On tables written by hand, for every experiment that is a study.
 
 import numpy as np
 import pytest
-from thresher.core.evidence import available, load
 from thresher.evidence._study import Found, Judged
 from thresher.evidence._timing import Timed
 from thresher.evidence.prune.essential_sparsity import sharpness
+
+from thresher.core.evidence import available, load
 
 STUDIES = [name for name in available() if isinstance(load(name).run, Judged)]
 EXACT = ("difference", "gradient_error", "inexact")
