@@ -38,7 +38,11 @@ experiment = Experiment(
         study=one_shot(
             ("cut",),
             {"50 %": {"density": 0.5}, "4:8": {"pattern": "4:8"}, "2:4": {"pattern": "2:4"}},
-            {"Wanda": cut(Wanda()), "magnitude": cut(MagnitudePruning()), "SparseGPT": cut(SparseGPT())},
+            {
+                "Wanda": cut(Wanda()),
+                "magnitude": cut(MagnitudePruning()),
+                "SparseGPT": cut(SparseGPT()),
+            },
         ),
         rule=_rule,
         view=means("log_perplexity", "Perplexity after one-shot pruning", "perplexity", True),
