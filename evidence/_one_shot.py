@@ -22,8 +22,8 @@ from thresher.parts.calibration import token_windows
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
 from thresher.parts.layers import Layer
+from thresher.parts.moments import Gram, Moment
 from thresher.parts.statistics import Statistics
-from thresher.parts.updates import LeastSquares
 from thresher.prune import Recipe
 from thresher.stream.collect import collect_inputs
 
@@ -103,7 +103,7 @@ def one_shot(
     probe = [recipe for setting in settings.values() for of in recipes.values()
              if (recipe := of(setting)) is not None]  # fmt: skip
     needs = frozenset().union(*(recipe.needs for recipe in probe))
-    needs |= LeastSquares().needs if layer_errors else frozenset()
+    needs |= {Gram} if layer_errors else set()
 
     def draw(setting: Any, drawn: Draw) -> Problem:
         return Problem(setting, _calibrated(drawn, needs, every))
@@ -163,7 +163,7 @@ def _squares(
     weight: torch.Tensor, pruned: torch.Tensor, statistics: Statistics
 ) -> tuple[float, float]:
     """Return the mean squares of the output's error, and of the output, over calibration."""
-    gram, change = statistics.gram, weight - pruned
+    gram, change = statistics[Gram].value, weight - pruned
     return float(((change @ gram) * change).sum()), float(((weight @ gram) * weight).sum())
 
 
@@ -182,7 +182,7 @@ def log_perplexity(model: nn.Module, windows: torch.Tensor) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _calibrated(drawn: Draw, needs: frozenset[Any], every: int) -> Calibrated:
+def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
     """Return the model with what a draw saw of it; the last draw's is kept."""
     first, last = _windows()
     rng = drawn.rng
@@ -195,7 +195,7 @@ def _calibrated(drawn: Draw, needs: frozenset[Any], every: int) -> Calibrated:
         for window in data:
             model.get_decoder()(input_ids=window[None], use_cache=False)
 
-    statistics = collect_inputs(layers, needs, run)
+    statistics = collect_inputs(model, layers, needs, run)
     weights = [layer.matrix().clone() for layer in layers]
     whole = log_perplexity(model, held_out)
     return Calibrated(model, layers, weights, statistics, held_out, whole)

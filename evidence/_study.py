@@ -21,6 +21,8 @@ from ._statistics import lower
 
 #: What a rule asks, part by part, and by how much each held.
 Slacks = Mapping[str, float]
+#: Numbers by measure and method.
+Measured = dict[str, dict[str, float]]
 _log = logging.getLogger("thresher.evidence")
 
 
@@ -132,11 +134,9 @@ class Study:
                     array[s, m] = of_methods.get(name, np.nan)
         return values, max(noise, default=None)
 
-    def observe(
-        self, problem: Any, drawn: Draw
-    ) -> tuple[dict[str, dict[str, float]], float | None]:
+    def observe(self, problem: Any, drawn: Draw) -> tuple[Measured, float | None]:
         """Return every measure of every method on one problem, and the noise of timings."""
-        found: dict[str, dict[str, float]] = {name: {} for name in ("cpu_seconds", *self.measures)}
+        found: Measured = {name: {} for name in ("cpu_seconds", *self.measures)}
         for name, method in self.methods.items():
             start = time.process_time()
             answer = self.answer(method, problem)

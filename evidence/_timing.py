@@ -10,7 +10,7 @@ import torch
 
 from thresher.run.measure.timing import compare
 
-from ._study import Draw, Study
+from ._study import Draw, Measured, Study
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Timed(Study):
     touched: Callable[[Any], torch.Tensor] | None = None
     gradients: bool = False
 
-    def observe(
-        self, problem: Any, drawn: Draw
-    ) -> tuple[dict[str, dict[str, float]], float | None]:
+    def observe(self, problem: Any, drawn: Draw) -> tuple[Measured, float | None]:
         """Return the seconds and other measures of every method, and the noise."""
         answers = {name: self.answer(method, problem) for name, method in self.methods.items()}
         answers = {name: answer for name, answer in answers.items() if answer is not None}

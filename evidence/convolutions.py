@@ -49,7 +49,7 @@ class Layer:
 
     def sparse(self, pattern: str, density: float, seed: int = 1) -> Tensor:
         """Return the weight's matrix with only a random support of the pattern kept."""
-        parsed: Pattern = Pattern.parse(pattern)
+        parsed = Pattern.parse(pattern)
         matrix = as_matrix(self.weight)
         score = torch.rand(matrix.shape, generator=torch.Generator().manual_seed(seed))
         return matrix * parsed.mask(score, parsed.count(matrix.shape, density))
@@ -111,7 +111,7 @@ def packed_network(
             nn.init.kaiming_normal_(module.weight)  # else the image fades and biases are left
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-    parsed: Pattern = Pattern.parse(pattern)
+    parsed = Pattern.parse(pattern)
     dense = fold_convolutions(model.eval()).requires_grad_(False)
     last, own, sparse = copy.deepcopy(dense), copy.deepcopy(dense), copy.deepcopy(dense)
     last.to(memory_format=torch.channels_last)

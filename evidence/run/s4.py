@@ -163,7 +163,7 @@ experiment = Experiment(
         against={_OURS: (_RIVAL,)},
         note=f"Two hidden layers, {_WIDTH} wide and dense against {2 * _WIDTH} wide and balanced "
         f"in banks of {_BANK}, trained on {_IMAGES} images and tested on 10,000; timed is the "
-        f"whole network on one image in bfloat16; predictions are for batches of {_BATCH}. The "
+        f"whole network on one image in bfloat16. Predictions are for batches of {_BATCH}. The "
         "best of three sparsities is judged as the best of three.",
     ),
     seeds=(0, 1, 2, 3),

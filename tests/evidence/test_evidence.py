@@ -1,14 +1,17 @@
+import functools
 import json
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from thresher.evidence._study import Judged
 
 from thresher.core import evidence
 from thresher.core.card import catalogue
 from thresher.core.errors import CheckpointError, OptionError
-from thresher.core.evidence import Experiment, Outcome, available, execute, load
+from thresher.core.evidence import Earlier, Experiment, Outcome, available, execute, load
 
 RESULTS = Path(__file__).parents[2] / "evidence" / "results"
 EACH = pytest.mark.parametrize("name", available())
@@ -25,16 +28,17 @@ KEYS = {
     "seconds",
     "versions",
 }
+#: What records of runs before there were studies do not have.
+SINCE_STUDIES = {"commit", "date", "earlier", "machine", "noise"}
 
 
 def check(record):
-    assert set(record) - {"slacks"} == KEYS
+    assert set(record) - {"slacks"} - SINCE_STUDIES == KEYS
     assert record["method"] in catalogue()
     assert isinstance(record["reproduced"], bool)
-    assert math.isfinite(record["margin"])
     # The verdict is the margin's sign, never a separate opinion.
-    assert record["reproduced"] == (record["margin"] > 0)
-    if "slacks" in record:
+    assert record["reproduced"] == ((record["margin"] or 0) > 0)
+    if record["margin"] is not None and "slacks" in record:
         assert all(record["slacks"])
         assert record["margin"] == min(record["slacks"].values())
     assert record["claim"].endswith(".")
@@ -46,16 +50,37 @@ def check(record):
     assert {"thresher", "torch", "numpy", "python"} <= set(record["versions"])
 
 
+@functools.cache
+def fast(name):
+    """Return what the study on `name` finds at the fast scale."""
+    return load(name).run.study.run(0.02, [0, 1])
+
+
 @EACH
-def test_experiments_run_at_the_fast_scale(name, tmp_path):
-    record = execute(name, scale=0.02, seeds=[0], folder=tmp_path)
+def test_experiments_run_at_the_fast_scale(name, tmp_path, monkeypatch):
+    judged, seeds = load(name).run, [0]
+    if isinstance(judged, Judged):
+        seeds = [0, 1]
+        experiment = replace(load(name), run=lambda scale, seeds: judged.judge(fast(name)))
+        monkeypatch.setattr(evidence, "load", lambda name: experiment)
+    record = execute(name, scale=0.02, seeds=seeds, folder=tmp_path)
     check(record)
+    assert set(record) >= SINCE_STUDIES
     assert json.loads((tmp_path / f"{name}.json").read_text()) == record
     figure = json.loads((tmp_path / f"{name}.figure.json").read_text())
     assert figure["data"]
     assert figure["layout"]["xaxis"]["title"]["text"]
     assert "<html" in (tmp_path / f"{name}.html").read_text(encoding="utf-8")[:200]
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", [n for n in available() if isinstance(load(n).run, Judged)])
+def test_a_rival_in_our_place_fails_on_what_is_found(name):
+    judged = load(name).run
+    for ours, rivals in judged.against.items():
+        for rival in rivals:
+            slacks = judged.rule(fast(name).swapped(ours, rival))
+            assert not np.min(list(slacks.values())) > 0
 
 
 @EACH
@@ -67,6 +92,10 @@ def test_committed_results_are_of_the_default_scale(name):
     assert record["seeds"] == list(experiment.seeds)
     assert record["claim"] == experiment.claim
     assert record["baseline"] == experiment.baseline
+    if isinstance(experiment.run, Judged):
+        assert set(record) >= SINCE_STUDIES
+        assert record["earlier"] == [asdict(each) for each in experiment.earlier]
+        assert experiment.run.note in record["summary"]
 
 
 def test_names_are_those_of_methods():
@@ -146,6 +175,26 @@ def test_slacks_are_recorded(monkeypatch):
     record = execute("lamp")
     assert record["slacks"] == {"a": 0.333333, "b": 2.0}
     assert record["margin"] == 0.333333
+
+
+def test_replaced_rules_are_recorded_with_their_verdict(monkeypatch):
+    earlier = Earlier("above one", True, 0.5, "one was nothing")
+    run = lambda *_: judged({"a": -1.0})  # noqa: E731
+    experiment = Experiment("lamp", "A claim.", "it", run, earlier=(earlier,))
+    monkeypatch.setattr(evidence, "load", lambda name: experiment)
+    record = execute("lamp")
+    assert not record["reproduced"]
+    assert record["earlier"] == [
+        {"rule": "above one", "reproduced": True, "margin": 0.5, "why": "one was nothing"}
+    ]
+
+
+def test_records_say_when_where_and_by_which_code(stub):
+    record = execute("lamp")
+    assert record["date"].count("-") == 2
+    assert record["commit"] is None or len(record["commit"].split()[0]) == 40
+    assert set(record["machine"]) >= {"processor", "cores", "threads", "load_before"}
+    assert record["noise"] is None
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan")])

@@ -253,7 +253,7 @@ def execute(
     if not chosen:
         raise OptionError("an experiment needs at least one seed")
     start = time.perf_counter()
-    before = load_of_machine()
+    commit, before = _commit(), load_of_machine()
     with threadpool_limits(experiment.threads):
         outcome = experiment.run(scale, chosen)
     record = {
@@ -271,7 +271,7 @@ def execute(
         "seconds": round(time.perf_counter() - start, 1),
         "noise": _plain(outcome.noise),
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": commit,
         "machine": {
             "processor": processor(),
             "architecture": platform.machine(),
