@@ -159,7 +159,16 @@ class ThresherQuantizer(HfQuantizer):
             weight._is_hf_initialized = True
             model.all_tied_weights_keys.pop(target, None)
             claimed.add(stored)
+        self._claim_tied(model)
         return claimed
+
+    def _claim_tied(self, model: Any) -> None:
+        """Have layers whose weight is tied to a packed one share its layout: it is stored once."""
+        for target, source in list(model.all_tied_weights_keys.items()):
+            layout = self._claimed.get(source.removesuffix(".weight"))
+            if layout is not None and target.endswith(".weight"):
+                self._claimed[target.removesuffix(".weight")] = layout
+                del model.all_tied_weights_keys[target]
 
     def _stays_packed(self, layer: nn.Module, weight: str) -> bool:
         """Return whether a layer has a packed form for the layout that its weight is stored in."""
