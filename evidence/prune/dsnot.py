@@ -8,7 +8,7 @@ from thresher.core.evidence import Earlier, Experiment
 from thresher.parts import scores, updates
 from thresher.parts.patterns import Unstructured
 from thresher.prune import Recipe
-from thresher.prune.dsnot import DSnoT
+from thresher.prune.dsnot import DSnoTPruning
 
 from .._one_shot import PROTOCOL, one_shot
 from .._statistics import lower
@@ -16,7 +16,7 @@ from .._study import Found, Judged, Slacks, ahead, grid, means
 
 _FIRST_MASKS: dict[str, scores.Score] = {
     "magnitude": scores.Magnitude(),
-    "Wanda": DSnoT().score,
+    "Wanda": DSnoTPruning().score,
     "OBS saliency": scores.OBSSaliency(),
 }
 _improves = ahead("log_perplexity", "DSnoT", "first mask")
@@ -43,7 +43,7 @@ def _rule(found: Found) -> Slacks:
 
 
 experiment = Experiment(
-    method=DSnoT.card.name,
+    method=DSnoTPruning.card.name,
     claim="Swapping weights without training lowers the perplexity of sparse models (judged: for "
     "three first masks at 50, 60 and 70 %, all nine), above all at high sparsity. (The 26.79 that "
     "Wanda loses to it at 70 % are LLaMA-7B's.)",
@@ -53,7 +53,7 @@ experiment = Experiment(
         study=one_shot(
             ("first_mask", "sparsity"),
             grid(tuple(_FIRST_MASKS), (0.5, 0.6, 0.7)),
-            {"DSnoT": _refined(DSnoT().update), "first mask": _refined(updates.Keep())},
+            {"DSnoT": _refined(DSnoTPruning().update), "first mask": _refined(updates.Keep())},
             layer_errors=True,
             every=5,
         ),

@@ -15,7 +15,7 @@ from thresher.parts.budgets import ERK, Budget, Global, Uniform
 from thresher.parts.coverage import find_layers
 from thresher.parts.scores import Magnitude
 from thresher.prune import Recipe, prune
-from thresher.prune.lamp import LAMP
+from thresher.prune.lamp import LAMPPruning
 
 from .. import _models as models
 from .._statistics import ERRORS, lower
@@ -103,7 +103,7 @@ def _rule(found: Found) -> Slacks:
 
 
 experiment = Experiment(
-    method=LAMP.card.name,
+    method=LAMPPruning.card.name,
     claim="At the same total sparsity, LAMP consistently gives better accuracy after fine-tuning "
     "than other ways to divide it among layers. (Judged: one-shot pruning, then fine-tuning; the "
     "iterative and the weight-rewinding setups are not rerun.)",
@@ -114,7 +114,7 @@ experiment = Experiment(
             over=("sparsity",),
             settings={sparsity: sparsity for sparsity in _SPARSITIES},
             draw=_draw,
-            methods={"LAMP": _by(LAMP().budget)}
+            methods={"LAMP": _by(LAMPPruning().budget)}
             | {name: _by(budget) for name, budget in _RIVALS.items()}
             | {"uniform+": lambda problem: _tuned(problem, _uniform_plus)},
             measures={
