@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thresher.core.evidence import Earlier, Experiment
+from thresher.run.layouts.grouped import GroupedNofM
 
 from .. import _models as models
 from .._statistics import least_ratio
@@ -126,7 +127,7 @@ def _rule(found: Found) -> Slacks:
 
 
 experiment = Experiment(
-    method="sten",
+    method=GroupedNofM.card.name,
     claim="Layouts, operators and sparsifiers as registries make any sparse format usable with "
     "gradients, and an n:m layout of one's own fast at moderate sparsity on processors. (The "
     "abstract names no figure: judged is faster than dense and than CSR at every batch and "
