@@ -13,11 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import geometric_mean
-from unittest.mock import patch
 
 import numpy as np
 
@@ -40,13 +38,13 @@ CASES = {
 }
 
 
-def measure(case: str, chosen: slice, out: Path) -> dict[str, object]:
+def measure(case: str, chosen: slice, out: Path, float32: bool) -> dict[str, object]:
     """Prune and evaluate one case in this process."""
     import torch
     from transformers import AutoModelForCausalLM
 
     import thresher  # noqa: F401 - teaches transformers the sparse format
-    from thresher.prune.disk import prune_folder
+    from thresher.prune.disk import DiskOptions, prune_folder
     from thresher.prune.memory import as_recipe
 
     from .perplexity import perplexity
@@ -54,7 +52,9 @@ def measure(case: str, chosen: slice, out: Path) -> dict[str, object]:
     method, options = CASES[case]
     windows = torch.from_numpy(np.load(tokens() / "calibration.npy")[chosen])
     recipe = as_recipe(method).with_options(**options)
-    record = prune_folder(smollm2(), out, recipe, windows)
+    # The peer's forward passes are in float32; ours are in what the machine multiplies best.
+    passes = DiskOptions(precision=torch.float32 if float32 else None)
+    record = prune_folder(smollm2(), out, recipe, windows, passes)
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     return {
         "perplexity": perplexity(model, np.load(tokens() / "evaluation.npy")),
@@ -125,10 +125,8 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        # The peer's forward passes are in float32; ours are where bfloat16 is not faster.
-        exact = patch("thresher.prune.disk.fast_matmul_dtype", lambda: None)
-        with exact if options.float32 else nullcontext():
-            result = measure(options.case, window_slice(options.windows), options.keep)
+        chosen = window_slice(options.windows)
+        result = measure(options.case, chosen, options.keep, options.float32)
         options.worker.write_text(json.dumps(result))
         return
     for case in [options.case] if options.case else CASES:
