@@ -13,7 +13,7 @@ from .tested import TESTED
 
 
 def watch() -> None:
-    """Warn, as a library of :data:`TESTED` is imported, if it is newer than there.
+    """Warn, as a library of ``TESTED`` is imported, if it is newer than there.
 
     Nothing is imported for it. One that is loaded already is looked at now.
 

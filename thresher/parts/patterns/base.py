@@ -85,7 +85,7 @@ class Pattern(Spelled, ABC):
     @property
     @abstractmethod
     def spec(self) -> str:
-        """Its text, as :meth:`from_spec` reads it."""
+        """Its text, as ``from_spec`` reads it."""
 
 
 def require_multiple(size: int, step: int, what: str, who: str) -> None:
