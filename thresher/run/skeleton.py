@@ -127,9 +127,10 @@ class Skeleton:
         for group in self._groups_under(prefix):
             values = self._values(group)
             tensors |= self.names.backward(group, values)
-            if any(name in masks for name in group.parameters):
+            known = {n: masks[a] for n in group.parameters for a in self._aliases(n) if a in masks}
+            if known:
                 whole = {
-                    n: masks[n] if n in masks else torch.ones_like(v, dtype=torch.bool)
+                    n: known[n] if n in known else torch.ones_like(v, dtype=torch.bool)
                     for n, v in values.items()
                 }
                 supports |= self.names.backward(group, whole)
@@ -184,7 +185,12 @@ class Skeleton:
             return [g for g in groups if not g.stored.keys() & self._given]
         found = []
         for group in groups:
-            inside = [n == prefix or n.startswith(f"{prefix}.") for n in group.parameters]
+            if group.stored.keys() & self._given:
+                continue
+            inside = [
+                any(f"{alias}.".startswith(f"{prefix}.") for alias in self._aliases(name))
+                for name in group.parameters
+            ]
             if any(inside) and not all(inside):
                 raise CheckpointError(
                     f"the stored tensor {next(iter(group.stored))!r} becomes "
@@ -197,8 +203,11 @@ class Skeleton:
 
     def _stored_as(self, name: str) -> str | None:
         """Return the name that a parameter or buffer is stored for: its own or a tied one's."""
-        names = (name, *self._twins.get(name, ()))
-        return next((each for each in names if each in self.names.groups), None)
+        return next((each for each in self._aliases(name) if each in self.names.groups), None)
+
+    def _aliases(self, name: str) -> tuple[str, ...]:
+        """Return every name of a parameter or buffer, the given one first."""
+        return (name, *self._twins.get(name, ()))
 
     def _check_nothing_missing(self) -> None:
         names = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]

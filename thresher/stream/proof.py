@@ -16,7 +16,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from .source import Source
-from .units import Unit
+from .units import Unit, sharing_units
 from .walk import Walk, call_on_copy, halting
 
 _SAMPLED = 4096
@@ -83,10 +83,9 @@ def prove(
         _compare(plain, walked, tolerance, sample_name)
         for name, marks in plain.items():
             calls[name].append(len(marks))
-    shared = {unit.name for unit in units if unit.is_shared}
     order = [*calls, *(unit.name for unit in units if unit.name not in calls)]
     several = {name for name in order if max(calls.get(name, [0])) != 1}
-    return Order(order, frozenset(shared | several))
+    return Order(order, frozenset(sharing_units(units) | several))
 
 
 Marks = dict[str, list[list[torch.Tensor]]]

@@ -134,9 +134,18 @@ class Folder:
         if not absent:
             yield
             return
+        # What another unit, or this one already, has loaded is not this call's to drop.
+        present = [
+            (owner, leaf, parameter)
+            for owner in module.modules()
+            for leaf, parameter in owner._parameters.items()
+            if parameter is not None and not parameter.is_meta
+        ]
         with self.skeleton.loaded(module, name):
             if self._precision.widens:
                 for parameter in module.parameters():
                     if parameter.dtype == self._precision.stored:
                         parameter.data = parameter.data.to(self._precision.passes)
             yield
+        for owner, leaf, parameter in present:
+            owner._parameters[leaf] = parameter

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Unit", "find_units"]
+__all__ = ["Unit", "find_units", "sharing_units"]
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,20 @@ class Unit:
     module: nn.Module
     layers: tuple[Layer, ...]
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether a module outside the unit uses one of its weights too."""
-        inside = {id(module) for module in self.module.modules()}
-        return any(id(user) not in inside for layer in self.layers for user in layer.users)
+
+def sharing_units(units: Sequence[Unit]) -> set[str]:
+    """Return the names of units with a weight that is used outside them or in another one too.
+
+    Two modules may share a parameter, and two blocks may hold the very same module.
+    """
+    holders = Counter(id(module) for unit in units for module in unit.module.modules())
+    sharing = set()
+    for unit in units:
+        inside = {id(module) for module in unit.module.modules()}
+        users = {id(user) for layer in unit.layers for user in layer.users}
+        if not users <= inside or any(holders[user] > 1 for user in users):
+            sharing.add(unit.name)
+    return sharing
 
 
 def find_units(model: nn.Module, layers: Sequence[Layer]) -> list[Unit]:
