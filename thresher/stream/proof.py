@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Order", "prove"]
 
+import contextlib
 import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -113,13 +114,48 @@ def _note(
 
 
 def _plain_pass(source: Source, units: Sequence[Unit], sample: Any) -> Marks:
-    with source.on_demand(units), _marking(units) as marks:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(source.on_demand(units))
+        marks = stack.enter_context(_marking(units))
+        stack.enter_context(contextlib.suppress(_HeadReachedError))
+        stack.enter_context(_ending_before_the_head(source, units))
         call_on_copy(source.model, sample)
     return marks
 
 
+class _HeadReachedError(Exception):
+    """Ends a pass whose remainder holds no unit."""
+
+
+@contextmanager
+def _ending_before_the_head(source: Source, units: Sequence[Unit]) -> Iterator[None]:
+    """Spare a pass the output head, whose result is as wide as the vocabulary."""
+    try:
+        head = getattr(source.model, "get_output_embeddings", lambda: None)()
+    except (NotImplementedError, AttributeError):
+        head = None
+    inside = {id(module) for unit in units for module in unit.module.modules()}
+    if head is None or id(head) in inside:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _HeadReachedError
+
+    handle = head.register_forward_pre_hook(stop, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _walk(source: Source, units: Sequence[Unit], sample: Any, tolerance: float) -> Marks:
-    with source.on_demand([]), halting(units), _marking(units) as marks, _returning(units) as out:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(source.on_demand([]))
+        stack.enter_context(halting(units))
+        marks = stack.enter_context(_marking(units))
+        out = stack.enter_context(_returning(units))
+        stack.enter_context(_ending_before_the_head(source, units))
         walk = Walk(lambda: call_on_copy(source.model, sample))
         try:
             walk.go_on()
@@ -128,7 +164,10 @@ def _walk(source: Source, units: Sequence[Unit], sample: Any, tolerance: float) 
                     args, keywords = halt.copies()
                     # Not through the hooks, which note the model's own calls.
                     rehearsed = _mark(halt.unit.module.forward(*args, **keywords))
-                    walk.go_on()
+                    try:
+                        walk.go_on()
+                    except _HeadReachedError:
+                        walk.halt = None
                 _check_repeatable(halt.unit, rehearsed, out.pop(halt.unit.name), tolerance)
         finally:
             walk.stop()
