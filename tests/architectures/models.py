@@ -346,7 +346,7 @@ ARCHITECTURES = [
             "image_seq_length": 16,
         },
         {"input_ids": after([255] * 16), "pixel_values": numbers(3, 32, 32)},
-        # Earlier ones record hidden states by wrapping layers, and count one run twice; it is refused.
+        # Earlier ones record hidden states by wrapping layers, and count one run twice: refused.
         since="5.24",
     ),
     Architecture(
