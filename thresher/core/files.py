@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["write_error", "write_text"]
+__all__ = ["replace", "sync", "write_error", "write_text"]
 
 import errno
 import os
@@ -29,10 +29,30 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Put a finished file in its place, so that it is there whole even after a power cut."""
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or a folder's entries to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # A file of the user's that was copied with its rights; nothing to be done about it.
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:

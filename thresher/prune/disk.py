@@ -6,8 +6,6 @@ __all__ = ["DiskOptions", "peak_memory", "prune_folder"]
 
 import dataclasses
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,11 +17,12 @@ import torch
 
 from ..core.errors import CheckpointError, DataError, OptionError
 from ..core.options import check_choice
+from ..core.output import Output, check_apart, writing
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
 from ..parts.moments import forward
 from ..run.files.companions import RECORD_FILE
-from ..run.files.writer import CheckpointWriter
+from ..run.files.writer import CheckpointWriter, shard_file
 from ..run.skeleton import Skeleton
 from ..stream.precision import Precision
 from ..stream.samples import check_windows
@@ -108,13 +107,23 @@ def prune_folder(
     Raises
     ------
     ThresherError
-        If the folder, an option or the data cannot be used; nothing has then been written
-        but the unfinished run's own folder, ``OUT.partial``.
+        If the folder, an option or the data cannot be used, or another process writes `out`;
+        nothing has then been written but an unfinished run's own folder, beside `out`.
     """
-    return _DiskRun(Path(source), Path(out), recipe, windows, options, calibration or {}).execute()
+    run = DiskRun(Path(source), Path(out), recipe, windows, options, calibration or {})
+    with writing(Path(out), "prune", keep=True) as output:
+        return run.execute(output)
 
 
-class _DiskRun:
+class DiskRun:
+    """A run of :func:`prune_folder`, for callers that hold the output folder for longer.
+
+    Parameters
+    ----------
+    source, out, recipe, windows, options, calibration
+        See :func:`prune_folder`.
+    """
+
     def __init__(
         self,
         source: Path,
@@ -125,10 +134,11 @@ class _DiskRun:
         calibration: dict[str, Any],
     ) -> None:
         check_choice("unseen", options.unseen, ("magnitude", "dense"))
+        check_apart(source, out)
         needs = needed_moments(recipe)
         if needs and (windows is None or not len(windows)):
             raise DataError(f"{method_name(recipe)} needs calibration text")
-        self.out, self.recipe, self.options = out, recipe, options
+        self.recipe, self.options = recipe, options
         self.folder = source
         self.skeleton = Skeleton(source, options.dtype)
         self.coverage = cover(self.skeleton.model, include=options.include, exclude=options.exclude)
@@ -138,23 +148,32 @@ class _DiskRun:
             self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
         self.precision = self._precision()
         self.source = Folder(self.skeleton, self.precision)
-        self.work = out.with_name(out.name + ".partial")
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
         self.record.fingerprint = self.fingerprint
         if needs:
             self.record.calibration = calibration
 
-    def execute(self) -> PruneRecord:
-        if self.out.exists() and not self.options.overwrite:
-            return self._finished()
+    def execute(self, output: Output) -> PruneRecord:
+        """Prune, or go on where an earlier process was stopped, or find that one had finished.
+
+        Parameters
+        ----------
+        output : Output
+            Held by the caller; its work folder is then left for the caller's own work.
+        """
+        state = self._resume_state(output)
+        if state.published and output.made.exists():
+            output.publish(self.options.overwrite)
+        if state.published or (output.out.exists() and not self.options.overwrite):
+            return self._finished(output)
+        output.check_free(self.options.overwrite)
         started = time.perf_counter()
-        state = self._resume_state()
-        writer = CheckpointWriter(self.work, self.folder, self.options.dtype)
+        writer = CheckpointWriter(output.made, self.folder, self.options.dtype)
         for index in range(state.next):
             self.skeleton.overlay(writer.shard(index))
         with torch.no_grad():
-            stream = self._stream(state)
+            stream = self._stream(state, output)
             left = len(stream.units) - state.next
             with progress_bar(left, self.options.progress) as advance:
                 pruner = UnitPruner(
@@ -166,17 +185,20 @@ class _DiskRun:
                     stored=self.precision.stored,
                     progress=advance,
                 )
-                self._prune(stream, pruner, writer, state)
+                self._prune(stream, pruner, writer, state, output)
         writer.add(len(stream.units), *self._stored(self.skeleton.outgoing("", {})))
         self.record.layers = [LayerRecord(**layer) for layer in state.layers]
         self.record.unseen = state.unseen
         self.record.coverage = self.coverage.summary()
         self.record.timings = {**pruner.timings, "total": time.perf_counter() - started}
         self.record.peak_bytes = peak_memory()
-        self._publish(writer)
+        writer.finish(self.record.to_json())
+        state.published = True
+        state.save(output.work)
+        output.publish(self.options.overwrite)
         return self.record
 
-    def _finished(self) -> PruneRecord:
+    def _finished(self, output: Output) -> PruneRecord:
         """Return the record of the very same run, which has ended before.
 
         Raises
@@ -184,19 +206,19 @@ class _DiskRun:
         OptionError
             If something else stands where the output is to be.
         """
-        file = self.out / RECORD_FILE
+        file = output.out / RECORD_FILE
         try:
             record = PruneRecord.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError):
             record = None
         if record is None or record.fingerprint != self.fingerprint:
             raise OptionError(
-                f"output folder {str(self.out)!r} exists, and is not of this run; choose another, "
-                "or overwrite it (--overwrite)"
+                f"output folder {str(output.out)!r} exists, and is not of this run; choose "
+                "another, or overwrite it (--overwrite)"
             )
         return record
 
-    def _stream(self, state: RunState) -> Stream:
+    def _stream(self, state: RunState, output: Output) -> Stream:
         layers = in_use(self.source, self.coverage.layers, self.samples)
         self.coverage.layers = layers
         self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)
@@ -205,18 +227,23 @@ class _DiskRun:
             find_units(self.skeleton.model, layers),
             self.samples if forward(needed_moments(self.recipe)) else [],
             precision=self.precision,
-            spill=self.work / "states" if self.options.spill else None,
+            spill=output.work / "states" if self.options.spill else None,
             order=state.order,
         )
         state.units, state.whole = stream.order.units, sorted(stream.order.whole)
         return stream
 
     def _prune(
-        self, stream: Stream, pruner: UnitPruner, writer: CheckpointWriter, state: RunState
+        self,
+        stream: Stream,
+        pruner: UnitPruner,
+        writer: CheckpointWriter,
+        state: RunState,
+        output: Output,
     ) -> None:
         if not state.counts:
             state.counts = pruner.counts()
-            state.save(self.work)
+            state.save(output.work)
         with closing(stream.visits(state.next)) as visits:
             for visit in visits:
                 masks, records = pruner.prune(visit, state.counts)
@@ -224,7 +251,8 @@ class _DiskRun:
                 state.layers += [dataclasses.asdict(record) for record in records]
                 state.unseen, pruner.idle = state.unseen + pruner.idle, []
                 state.next = visit.index + 1
-                state.save(self.work)
+                state.digests.append(_digest(writer.shard(visit.index)))
+                state.save(output.work)
 
     def _write(
         self, visit: Visit, masks: dict[str, torch.Tensor], writer: CheckpointWriter
@@ -259,22 +287,12 @@ class _DiskRun:
             stored = self.skeleton.cast(checkpoint.outline(name)).dtype
         return Precision.natural(stored, _CPU, self.options.precision)
 
-    def _publish(self, writer: CheckpointWriter) -> None:
-        shutil.rmtree(self.work / "states", ignore_errors=True)
-        writer.finish(self.record.to_json())
-        RunState.remove(self.work)
-        if self.out.exists():
-            shutil.rmtree(self.out)
-        os.replace(self.work, self.out)
-
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""
         digest = hashlib.sha256()
         digest.update((self.folder / "config.json").read_bytes())
         for file in sorted(self.folder.glob("*.safetensors")):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "blake2b").digest())
+            digest.update(f"{file.name} {_digest(file)}".encode())
         if windows is not None:
             digest.update(windows.contiguous().numpy().tobytes())
         options = self.options
@@ -282,21 +300,38 @@ class _DiskRun:
         digest.update(repr([self.recipe, *chosen, self.precision, versions()]).encode())
         return digest.hexdigest()
 
-    def _resume_state(self) -> RunState:
-        fresh = RunState(self.fingerprint)
-        if not self.work.exists():
-            return fresh
-        if RunState.is_in(self.work):
-            state = RunState.load(self.work)
+    def _resume_state(self, output: Output) -> RunState:
+        """Return how far an earlier process has come, if it was the same run."""
+        if RunState.is_in(output.work):
+            state = RunState.load(output.work)
             if state.fingerprint == self.fingerprint:
+                _check_unchanged(output.made, state)
                 return state
             if not self.options.overwrite:
                 raise CheckpointError(
-                    f"{str(self.work)!r} holds an unfinished run with other options, data or "
+                    f"{str(output.work)!r} holds an unfinished run with other options, data or "
                     "versions; repeat those to resume it, delete it, or pass --overwrite"
                 )
-        shutil.rmtree(self.work)
-        return fresh
+        output.restart()
+        return RunState(self.fingerprint)
+
+
+def _check_unchanged(folder: Path, state: RunState) -> None:
+    """Raise unless the shards that a run has written are there as it wrote them."""
+    if state.published:
+        return
+    for number, digest in enumerate(state.digests):
+        file = shard_file(folder, number)
+        if not file.is_file() or _digest(file) != digest:
+            raise CheckpointError(
+                f"{str(file)!r} of the unfinished run is missing or was changed since it was "
+                f"written; delete {str(folder.parent)!r} to start anew"
+            )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def peak_memory() -> int:

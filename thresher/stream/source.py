@@ -123,7 +123,9 @@ class Folder:
             open_now.append(stack)
 
         def drop(*_: Any) -> None:
-            open_now.pop().close()
+            # Called even where another hook ended the pass before this one had loaded.
+            if open_now:
+                open_now.pop().close()
 
         return [
             module.register_forward_pre_hook(load, prepend=True),

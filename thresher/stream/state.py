@@ -37,6 +37,10 @@ class RunState:
         In the order in which they run; empty before that is known.
     whole : list of str
         See :class:`~thresher.stream.proof.Order`.
+    digests : list of str
+        Of the files that hold the finished units, in their order.
+    published : bool
+        Whether the model is whole, and stands in its place or is about to.
     """
 
     fingerprint: str
@@ -46,6 +50,8 @@ class RunState:
     unseen: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    published: bool = False
 
     @property
     def order(self) -> Order | None:
@@ -60,11 +66,6 @@ class RunState:
     def is_in(folder: Path) -> bool:
         """Return whether a folder holds a state."""
         return (folder / _FILE).is_file()
-
-    @staticmethod
-    def remove(folder: Path) -> None:
-        """Delete the state of a run that has ended."""
-        (folder / _FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> RunState:
