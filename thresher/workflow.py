@@ -12,7 +12,7 @@ __all__ = [
     "show_info",
 ]
 
-import shutil
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,21 +20,24 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import write_text
+from .core.output import writing
 from .parts.calibration import embedded_text, read_text, token_windows
-from .prune.disk import DiskOptions, prune_folder
+from .prune.disk import DiskOptions, DiskRun, peak_memory, prune_folder
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord
 from .report.html import write_report
 from .report.tables import kind_table, layer_table, recipe_table, summary_table
 from .run.evaluate import compare, perplexity
-from .run.files.checkpoint import Checkpoint, resolve
+from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import RECORD_FILE
 from .run.files.recount import describe, kept_in_folder
+from .stream.outputs import folder_logits
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
@@ -67,24 +70,35 @@ class PruneJob:
         self.calibration, self.held_out = self._windows(text)
 
     def run(self) -> None:
-        """Prune, evaluate, write the report and print the table."""
-        record = prune_folder(
+        """Prune, evaluate, write the report and print the table.
+
+        Every step is noted where it ends, so that the same command goes on after it.
+        """
+        described = {"windows": len(self.calibration), "length": self.length}
+        run = DiskRun(
             self.source,
             self.out,
             self.recipe,
             self.calibration,
             self._disk_options(),
-            {"source": self.text_source, "windows": len(self.calibration), "length": self.length},
+            {"source": self.text_source, **described},
         )
-        record.evaluation |= self._sizes()
-        if self.options["evaluate"]:
-            record.evaluation |= self._evaluate()
-        if self.options["curve"]:
-            record.evaluation["curve"] = self._curve(record)
-        write_text(self.out / RECORD_FILE, record.to_json())
-        write_report(record, self.out / "report.html")
+        with writing(self.out, "prune", keep=True) as output:
+            record = run.execute(output)
+            if "sparse_bytes" not in record.evaluation:
+                self._note(record, self._sizes())
+            if self.options["evaluate"]:
+                self._evaluate(record)
+            if self.options["curve"]:
+                self._curve(record, output.work / "curve")
+            write_report(record, self.out / "report.html")
         _console.print(summary_table(record))
-        _console.print(f"wrote {self.out} and {self.out / 'report.html'}")
+        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
+
+    def _note(self, record: PruneRecord, found: dict[str, Any]) -> None:
+        record.evaluation |= found
+        record.peak_bytes = max(record.peak_bytes, peak_memory())
+        write_text(self.out / RECORD_FILE, record.to_json())
 
     def _disk_options(self) -> DiskOptions:
         return DiskOptions(
@@ -118,20 +132,29 @@ class PruneJob:
     def _cut(self, text: str, count: int) -> torch.Tensor:
         return token_windows(self.tokenizer, text, length=self.length, count=count)
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self, record: PruneRecord) -> None:
         if self.held_out is None:
             _console.print(
                 "not evaluated: the calibration text has no window to spare; pass --text FILE"
             )
-            return {}
+            return
         if not is_causal_language_model(self.source):
             _console.print("not evaluated: no causal language model, which perplexity is of")
-            return {}
-        _console.print(f"evaluating on {len(self.held_out)} windows ...")
-        dense = load_model(self.source, self.dtype)
-        found = asdict(compare(dense, load_model(self.out), self.held_out))
+            return
         text = str(self.options["text"] or f"{self.text_source}, held out")
-        return {"text": text, "windows": len(self.held_out), "length": self.length, **found}
+        of = {"text": text, "windows": len(self.held_out), "length": self.length}
+        of |= {"digest": hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()}
+        if of.items() <= record.evaluation.items():
+            return
+        _console.print(f"evaluating on {len(self.held_out)} windows ...")
+        dense = self._logits(self.source)
+        found = asdict(compare(dense, self._logits(self.out), self.held_out))
+        record.evaluation.pop("curve", None)
+        self._note(record, of | found)
+
+    def _logits(self, folder: Path) -> Any:
+        assert self.held_out is not None
+        return folder_logits(folder, self.held_out, self.dtype, _dtype(self.options["precision"]))
 
     def _sizes(self) -> dict[str, Any]:
         sparse = Checkpoint(self.out)
@@ -148,48 +171,56 @@ class PruneJob:
             "pruned_layers_sparse_bytes": pruned_sparse,
         }
 
-    def _curve(self, record: PruneRecord) -> list[dict[str, Any]]:
+    def _curve(self, record: PruneRecord, folder: Path) -> None:
         """Prune to several densities with few windows, to show what a smaller cut costs."""
         if not is_causal_language_model(self.source):
             _console.print("no curve: it needs a causal language model")
-            return []
+            return
         if self.held_out is None or self.recipe.pattern.density is not None:
             _console.print("no curve: it needs held-out text and a pattern of free density")
-            return []
-        points = []
+            return
+        points = list(record.evaluation.get("curve", ()))
         windows = self.calibration[:_CURVE_WINDOWS]
         # The model itself marks its own density in the report.
-        for density in (d for d in _CURVE_DENSITIES if d != record.density_asked):
+        done = {record.density_asked, *(point["density"] for point in points)}
+        for density in (d for d in _CURVE_DENSITIES if d not in done):
             _console.print(f"curve: pruning to density {density:g} ...")
-            folder = self.out.with_name(f"{self.out.name}.curve")
-            shutil.rmtree(folder, ignore_errors=True)
             options = replace(self._disk_options(), overwrite=True)
             prune_folder(
                 self.source, folder, replace(self.recipe, density=density), windows, options
             )
-            value = perplexity(load_model(folder), self.held_out)
-            shutil.rmtree(folder)
+            value = perplexity(self._logits(folder), self.held_out)
             method = f"{record.method}, {len(windows)} calibration windows"
             points.append({"density": density, "perplexity": value, "method": method})
-        return points
+            self._note(record, {"curve": points})
 
 
 def evaluate_folder(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
     """``thresher eval``: print perplexity, and the distance to a dense model if given."""
     folder = resolve(model)
     cut = token_windows(_tokenizer(folder), read_text(text), length=length, count=windows)
-    table = Table(title=f"{model} on {text}, {len(cut)} windows of {length} tokens")
+    table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
     if dense is None:
-        table.add_row("perplexity", f"{perplexity(load_model(folder), cut):.3f}")
+        table.add_row("perplexity", f"{perplexity(_language_model(folder, cut), cut):.3f}")
     else:
-        found = compare(load_model(resolve(dense)), load_model(folder), cut)
+        found = compare(_language_model(resolve(dense), cut), _language_model(folder, cut), cut)
         table.add_row("perplexity", f"{found.pruned_perplexity:.3f}")
         table.add_row("dense perplexity", f"{found.dense_perplexity:.3f}")
         table.add_row("KL divergence (nats)", f"{found.kl:.4f}")
         table.add_row("top-1 agreement", f"{found.top1_agreement:.2%}")
     _console.print(table)
+
+
+def _language_model(folder: Path, windows: torch.Tensor) -> Any:
+    """Return a folder's model, or its logits from disk where that gives the same ones."""
+    quantization = read_config(folder).get("quantization_config") or {}
+    # Layers that are loaded packed may round their inputs, which dense ones do not.
+    if quantization.get("packed"):
+        return load_model(folder)
+    _check_language_model(folder)
+    return folder_logits(folder, windows)
 
 
 def show_info(model: str, layers: bool) -> None:
@@ -246,15 +277,19 @@ def is_causal_language_model(folder: Path) -> bool:
     return bool(heads & set(config.architectures or ()))
 
 
+def _check_language_model(folder: Path) -> None:
+    if not is_causal_language_model(folder):
+        raise DataError(
+            f"{str(folder)!r} is no causal language model, so that it has no perplexity"
+        )
+
+
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     """Return a transformers causal language model in evaluation mode."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    if not is_causal_language_model(folder):
-        raise DataError(
-            f"{str(folder)!r} is no causal language model, so that it has no perplexity"
-        )
+    _check_language_model(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")

@@ -146,7 +146,8 @@ class DiskRun:
         if needs and windows is not None:
             check_windows(self.skeleton.model, windows)
             self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
-        self.precision = self._precision()
+        stored = self.skeleton.stored_dtype(self.coverage.layers[0].parameter)
+        self.precision = Precision.natural(stored, _CPU, options.precision)
         self.source = Folder(self.skeleton, self.precision)
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
@@ -279,14 +280,6 @@ class DiskRun:
                 found[name] = tensor.to(dtype)
         return found, masks
 
-    def _precision(self) -> Precision:
-        layer = self.coverage.layers[0]
-        checkpoint = self.skeleton.checkpoint
-        with checkpoint.opened():
-            name = next(iter(self.skeleton.names.groups[layer.parameter].stored))
-            stored = self.skeleton.cast(checkpoint.outline(name)).dtype
-        return Precision.natural(stored, _CPU, self.options.precision)
-
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""
         digest = hashlib.sha256()
@@ -305,8 +298,12 @@ class DiskRun:
         if RunState.is_in(output.work):
             state = RunState.load(output.work)
             if state.fingerprint == self.fingerprint:
-                _check_unchanged(output.made, state)
-                return state
+                _check_unchanged(output, state)
+                if output.made.exists() or output.out.exists() or not state.published:
+                    return state
+                # Somebody deleted what this run had written.
+                output.restart()
+                return RunState(self.fingerprint)
             if not self.options.overwrite:
                 raise CheckpointError(
                     f"{str(output.work)!r} holds an unfinished run with other options, data or "
@@ -316,16 +313,16 @@ class DiskRun:
         return RunState(self.fingerprint)
 
 
-def _check_unchanged(folder: Path, state: RunState) -> None:
+def _check_unchanged(output: Output, state: RunState) -> None:
     """Raise unless the shards that a run has written are there as it wrote them."""
     if state.published:
         return
     for number, digest in enumerate(state.digests):
-        file = shard_file(folder, number)
+        file = shard_file(output.made, number)
         if not file.is_file() or _digest(file) != digest:
             raise CheckpointError(
                 f"{str(file)!r} of the unfinished run is missing or was changed since it was "
-                f"written; delete {str(folder.parent)!r} to start anew"
+                f"written; delete {str(output.work)!r} to start anew"
             )
 
 

@@ -164,6 +164,12 @@ class Skeleton:
             return tensor
         return tensor.to(self.dtype)
 
+    def stored_dtype(self, parameter: str) -> torch.dtype:
+        """Return the dtype that a parameter's tensors have on disk, after :meth:`cast`."""
+        with self.checkpoint.opened():
+            name = next(iter(self.names.groups[parameter].stored))
+            return self.cast(self.checkpoint.outline(name)).dtype
+
     def _read(self, group: StoredGroup) -> dict[str, Tensor]:
         """Return the parameters that a group's tensors become, from disk."""
         self.names.prove_reversible(group)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["calibrating", "call", "first_output"]
+__all__ = ["as_written", "calibrating", "call", "first_output", "settled"]
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,14 +45,23 @@ def first_output(output: Any) -> Any:
 def calibrating(model: nn.Module) -> Iterator[None]:
     """Put a model in the state to calibrate it in, and back as it was.
 
-    Every module is in evaluation mode, no key-value cache is kept, compiled parts run as they
-    are written, so that hooks see their modules, and no gradient is taken.
+    Both :func:`settled` and :func:`as_written`.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
-        stack.enter_context(_without_cache(model))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(torch.no_grad())
+    with settled(model), as_written():
+        yield
+
+
+@contextmanager
+def settled(model: nn.Module) -> Iterator[None]:
+    """Have every module in evaluation mode, and no key-value cache kept, while it lasts."""
+    with _evaluating(model), _without_cache(model):
+        yield
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Run compiled parts as they are written, so that hooks see them, and take no gradient."""
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():
         yield
 
 

@@ -69,11 +69,18 @@ class Walk(greenlet.greenlet):  # type: ignore[misc]
         self.halt: Halt | None = None
         self.made: set[int] | None = None
 
-    def go_on(self) -> None:
-        """Run the unit that it waits for, and on to the next one."""
+    def go_on(self) -> Any:
+        """Run the unit that it waits for, and on to the next one; return what the model gave.
+
+        Returns
+        -------
+        Any
+            The model's output, once it has ended; None before that.
+        """
         self.parent = greenlet.getcurrent()
         reached = self.switch()
         self.halt = reached if isinstance(reached, Halt) else None
+        return None if self.halt is not None else reached
 
     def stop(self) -> None:
         """Leave the forward pass where it is."""
