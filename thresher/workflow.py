@@ -13,8 +13,8 @@ __all__ = [
 ]
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from rich.table import Table
 
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import write_text
-from .core.output import writing
+from .core.output import Output, writing
+from .core.progress import progress_bar
 from .parts.calibration import embedded_text, read_text, token_windows
-from .prune.disk import DiskOptions, DiskRun, peak_memory, prune_folder
+from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord
@@ -41,8 +42,6 @@ from .stream.outputs import folder_logits
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
-#: Windows of the quick runs that draw perplexity against density.
-_CURVE_WINDOWS = 4
 _EVALUATION_WINDOWS = 16
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
@@ -74,26 +73,29 @@ class PruneJob:
 
         Every step is noted where it ends, so that the same command goes on after it.
         """
+        with writing(self.out, "prune", keep=True) as output:
+            record = self._disk_run().execute(output)
+            if "sparse_bytes" not in record.evaluation:
+                self._note(record, self._sizes())
+            if self.options["evaluate"]:
+                self._evaluate(record)
+            if self.options["curve"]:
+                self._curve(record, output)
+            write_report(record, self.out / "report.html")
+        _console.print(summary_table(record))
+        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
+
+    def _disk_run(self) -> DiskRun:
         described = {"windows": len(self.calibration), "length": self.length}
-        run = DiskRun(
+        return DiskRun(
             self.source,
             self.out,
             self.recipe,
             self.calibration,
             self._disk_options(),
             {"source": self.text_source, **described},
+            self._curve_densities(),
         )
-        with writing(self.out, "prune", keep=True) as output:
-            record = run.execute(output)
-            if "sparse_bytes" not in record.evaluation:
-                self._note(record, self._sizes())
-            if self.options["evaluate"]:
-                self._evaluate(record)
-            if self.options["curve"]:
-                self._curve(record, output.work / "curve")
-            write_report(record, self.out / "report.html")
-        _console.print(summary_table(record))
-        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
 
     def _note(self, record: PruneRecord, found: dict[str, Any]) -> None:
         record.evaluation |= found
@@ -147,14 +149,18 @@ class PruneJob:
         if of.items() <= record.evaluation.items():
             return
         _console.print(f"evaluating on {len(self.held_out)} windows ...")
-        dense = self._logits(self.source)
-        found = asdict(compare(dense, self._logits(self.out), self.held_out))
+        with progress_bar(2 * record.blocks, lines=True) as advance:
+            dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
+            found = asdict(compare(dense, pruned, self.held_out))
         record.evaluation.pop("curve", None)
         self._note(record, of | found)
 
-    def _logits(self, folder: Path) -> Any:
+    def _logits(
+        self, folder: Path, advance: Callable[[str], None], overlay: Path | None = None
+    ) -> Any:
         assert self.held_out is not None
-        return folder_logits(folder, self.held_out, self.dtype, _dtype(self.options["precision"]))
+        precision = _dtype(self.options["precision"])
+        return folder_logits(folder, self.held_out, self.dtype, precision, overlay, advance)
 
     def _sizes(self) -> dict[str, Any]:
         sparse = Checkpoint(self.out)
@@ -171,27 +177,41 @@ class PruneJob:
             "pruned_layers_sparse_bytes": pruned_sparse,
         }
 
-    def _curve(self, record: PruneRecord, folder: Path) -> None:
-        """Prune to several densities with few windows, to show what a smaller cut costs."""
+    def _curve_densities(self) -> list[float]:
+        """Return what to cut the model to besides, to draw what a smaller cut costs."""
+        if not self.options["curve"]:
+            return []
         if not is_causal_language_model(self.source):
             _console.print("no curve: it needs a causal language model")
-            return
+            return []
         if self.held_out is None or self.recipe.pattern.density is not None:
             _console.print("no curve: it needs held-out text and a pattern of free density")
-            return
-        points = list(record.evaluation.get("curve", ()))
-        windows = self.calibration[:_CURVE_WINDOWS]
+            return []
         # The model itself marks its own density in the report.
-        done = {record.density_asked, *(point["density"] for point in points)}
-        for density in (d for d in _CURVE_DENSITIES if d not in done):
-            _console.print(f"curve: pruning to density {density:g} ...")
-            options = replace(self._disk_options(), overwrite=True)
-            prune_folder(
-                self.source, folder, replace(self.recipe, density=density), windows, options
-            )
-            value = perplexity(self._logits(folder), self.held_out)
-            method = f"{record.method}, {len(windows)} calibration windows"
-            points.append({"density": density, "perplexity": value, "method": method})
+        return [d for d in _CURVE_DENSITIES if d != self.recipe.target]
+
+    def _curve(self, record: PruneRecord, output: Output) -> None:
+        """Evaluate the other cuts, which were made from the same moments."""
+        points = list(record.evaluation.get("curve", ()))
+        left = set(self._curve_densities()) - {point["density"] for point in points}
+        if any(not DiskRun.cut(output, density).exists() for density in left):
+            _console.print("pruning once more, for a curve that was not asked for before ...")
+            with writing(output.work / "again", "prune", keep=True) as again:
+                self._disk_run().execute(again)
+                self._measure(record, points, left, again)
+        else:
+            self._measure(record, points, left, output)
+
+    def _measure(
+        self, record: PruneRecord, points: list[Any], densities: set[float], output: Output
+    ) -> None:
+        assert self.held_out is not None
+        for density in sorted(densities, reverse=True):
+            _console.print(f"curve: evaluating density {density:g} ...")
+            with progress_bar(record.blocks, lines=True) as advance:
+                cut = DiskRun.cut(output, density)
+                value = perplexity(self._logits(self.source, advance, cut), self.held_out)
+            points.append({"density": density, "perplexity": value, "method": record.method})
             self._note(record, {"curve": points})
 
 

@@ -92,7 +92,7 @@ STEPS = [
     *((os, "replace", call) for call in (3, 10)),
     (os, "rename", 1),
 ]
-CURVE_STEPS = [(workflow, "perplexity", 1), (workflow, "perplexity", 3), (Output, "close", 2)]
+CURVE_STEPS = [(workflow, "perplexity", 1), (workflow, "perplexity", 3)]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -112,11 +112,32 @@ def test_the_curve_goes_on_too(step, source, whole_with_curve, book, tmp_path):
         stop(patch, *step, after=False)
         assert prune(source, tmp_path / "out", book, "--curve") == 130
     with pytest.MonkeyPatch.context() as patch:
-        # One that it has got already is not made again.
-        stop(patch, workflow, "prune_folder", 7 - step[2], after=False)
+        # What it has got already is not made again.
+        stop(patch, DiskRun, "_prune", 1, after=False)
+        stop(patch, workflow, "perplexity", 7 - step[2], after=False)
         assert prune(source, tmp_path / "out", book, "--curve") == 0
     assert contents(tmp_path / "out") == whole_with_curve
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_curve_that_is_asked_for_later(source, whole_with_curve, book, tmp_path):
+    assert prune(source, tmp_path / "out", book) == 0
+    assert prune(source, tmp_path / "out", book, "--curve") == 0
+    assert contents(tmp_path / "out") == whole_with_curve
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_other_cuts_are_those_of_the_same_moments(source, book, tmp_path):
+    """In a model of one block they are what runs of their own would give."""
+    one = save_folder(tiny_llama(layers=1), tmp_path / "model")
+    assert prune(one, tmp_path / "out", book, "--curve") == 0
+    points = json.loads((tmp_path / "out" / "thresher.json").read_text())["evaluation"]["curve"]
+    assert len(points) == 5
+    for point in points[1:3]:
+        out = tmp_path / f"own-{point['density']}"
+        assert prune(one, out, book, "--density", str(point["density"])) == 0
+        alone = json.loads((out / "thresher.json").read_text())["evaluation"]
+        assert alone["pruned_perplexity"] == point["perplexity"]
 
 
 def test_with_overwrite_too(source, whole, book, tmp_path):

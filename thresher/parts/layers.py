@@ -99,6 +99,14 @@ class Layer:
         weight = self.weight
         return self.form.store(matrix, tuple(weight.shape)).to(weight.dtype).contiguous()
 
+    def overwrite(self, value: torch.Tensor) -> None:
+        """Give the weight another value, of its own shape, wherever it is used."""
+        self.weight.copy_(value)
+        for user in self.users:
+            # Loaded one by one, modules that share a weight hold a copy each.
+            if user is not self.module:
+                user.get_parameter("weight").data.copy_(value)
+
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the rows that the matrix multiplies when its module is given `x`.
 

@@ -30,7 +30,7 @@ from ..stream.source import Folder
 from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
-from .layerwise import UnitPruner, merge_masks
+from .layerwise import Cut, UnitPruner, merge_masks
 from .memory import gradients_of, in_use, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
@@ -58,7 +58,7 @@ class DiskOptions:
     overwrite : bool, default False
         Replace an output folder that exists, and start anew where an unfinished run differs.
     progress : bool, default True
-        Show a progress bar on a terminal.
+        Show a progress bar on a terminal, and write a line for every block elsewhere.
     """
 
     dtype: torch.dtype | None = None
@@ -122,6 +122,9 @@ class DiskRun:
     ----------
     source, out, recipe, windows, options, calibration
         See :func:`prune_folder`.
+    curve : sequence of float, optional
+        Densities to cut the model to besides, from the same moments; see :meth:`cut`. A run
+        that is gone on with has those that it was begun with.
     """
 
     def __init__(
@@ -132,13 +135,14 @@ class DiskRun:
         windows: torch.Tensor | None,
         options: DiskOptions,
         calibration: dict[str, Any],
+        curve: Sequence[float] = (),
     ) -> None:
         check_choice("unseen", options.unseen, ("magnitude", "dense"))
         check_apart(source, out)
         needs = needed_moments(recipe)
         if needs and (windows is None or not len(windows)):
             raise DataError(f"{method_name(recipe)} needs calibration text")
-        self.recipe, self.options = recipe, options
+        self.recipe, self.options, self.curve = recipe, options, tuple(curve)
         self.folder = source
         self.skeleton = Skeleton(source, options.dtype)
         self.coverage = cover(self.skeleton.model, include=options.include, exclude=options.exclude)
@@ -176,7 +180,7 @@ class DiskRun:
         with torch.no_grad():
             stream = self._stream(state, output)
             left = len(stream.units) - state.next
-            with progress_bar(left, self.options.progress) as advance:
+            with progress_bar(left, self.options.progress, lines=True) as advance:
                 pruner = UnitPruner(
                     stream,
                     self.coverage.layers,
@@ -198,6 +202,11 @@ class DiskRun:
         state.save(output.work)
         output.publish(self.options.overwrite)
         return self.record
+
+    @staticmethod
+    def cut(output: Output, density: float) -> Path:
+        """Return the folder of weights that were cut to another density; it has nothing else."""
+        return output.work / f"density-{density:g}"
 
     def _finished(self, output: Output) -> PruneRecord:
         """Return the record of the very same run, which has ended before.
@@ -243,17 +252,30 @@ class DiskRun:
         output: Output,
     ) -> None:
         if not state.counts:
-            state.counts = pruner.counts()
+            state.counts = pruner.counts([self.recipe.target, *self.curve])
             state.save(output.work)
+        counts, *others = state.counts
+        cuts = [Cut(each) for each in others]
         with closing(stream.visits(state.next)) as visits:
             for visit in visits:
-                masks, records = pruner.prune(visit, state.counts)
+                masks, records = pruner.prune(visit, counts, cuts)
+                self._write_cuts(visit, cuts, output)
                 self._write(visit, masks, writer)
                 state.layers += [dataclasses.asdict(record) for record in records]
                 state.unseen, pruner.idle = state.unseen + pruner.idle, []
                 state.next = visit.index + 1
                 state.digests.append(_digest(writer.shard(visit.index)))
                 state.save(output.work)
+
+    def _write_cuts(self, visit: Visit, cuts: Sequence[Cut], output: Output) -> None:
+        layers = visit.unit.layers
+        kept = {layer.name: layer.weight.clone() for layer in layers} if cuts else {}
+        for density, cut in zip(self.curve, cuts, strict=True):
+            outgoing = self.skeleton.outgoing(visit.unit.name, cut.apply(layers), last=False)
+            writer = CheckpointWriter(self.cut(output, density), self.folder, self.options.dtype)
+            writer.add(visit.index, *self._stored(outgoing))
+        for layer in layers if cuts else ():
+            layer.overwrite(kept[layer.name])
 
     def _write(
         self, visit: Visit, masks: dict[str, torch.Tensor], writer: CheckpointWriter
@@ -289,7 +311,7 @@ class DiskRun:
         if windows is not None:
             digest.update(windows.contiguous().numpy().tobytes())
         options = self.options
-        chosen = (options.dtype, options.include, options.exclude, options.unseen)
+        chosen = (options.dtype, tuple(options.include), tuple(options.exclude), options.unseen)
         digest.update(repr([self.recipe, *chosen, self.precision, versions()]).encode())
         return digest.hexdigest()
 
@@ -300,17 +322,16 @@ class DiskRun:
             if state.fingerprint == self.fingerprint:
                 _check_unchanged(output, state)
                 if output.made.exists() or output.out.exists() or not state.published:
+                    self.curve = tuple(state.curve)
                     return state
-                # Somebody deleted what this run had written.
-                output.restart()
-                return RunState(self.fingerprint)
-            if not self.options.overwrite:
+            elif not self.options.overwrite:
                 raise CheckpointError(
                     f"{str(output.work)!r} holds an unfinished run with other options, data or "
                     "versions; repeat those to resume it, delete it, or pass --overwrite"
                 )
+        # Of another run, or of one whose model somebody has deleted since.
         output.restart()
-        return RunState(self.fingerprint)
+        return RunState(self.fingerprint, curve=list(self.curve))
 
 
 def _check_unchanged(output: Output, state: RunState) -> None:

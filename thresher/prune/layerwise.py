@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["UnitPruner", "merge_masks", "prune_layer"]
+__all__ = ["Cut", "UnitPruner", "merge_masks", "prune_layer"]
 
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -85,11 +86,7 @@ def prune_layer(
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
     )
-    layer.weight.copy_(rounded)
-    for user in layer.users:
-        # Loaded one by one, modules that share a weight hold a copy each.
-        if user is not layer.module:
-            user.get_parameter("weight").data.copy_(rounded)
+    layer.overwrite(rounded)
     record.seconds = time.perf_counter() - start
     return layer.store(mask).bool(), record
 
@@ -155,6 +152,29 @@ def merge_masks(
     return merged
 
 
+@dataclass
+class Cut:
+    """Another cut than the one that a unit is left with.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Weights to keep, by layer.
+    weights, masks : dict of str to Tensor
+        Of the layers of the unit that was pruned last.
+    """
+
+    counts: Mapping[str, int]
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def apply(self, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
+        """Give a unit's layers this cut's weights; return its masks, by parameter."""
+        for layer in layers:
+            layer.overwrite(self.weights[layer.name])
+        return merge_masks(layers, self.masks)
+
+
 class UnitPruner:
     """Prunes the units of a stream in order, each fed by its pruned predecessors.
 
@@ -205,24 +225,32 @@ class UnitPruner:
         self._progress = progress or (lambda text: None)
         self._check_shapes()
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, targets: Sequence[float]) -> list[dict[str, int]]:
         """Decide how many weights every layer keeps.
+
+        Parameters
+        ----------
+        targets : sequence of float
+            Shares of all the layers' weights to keep.
 
         Returns
         -------
-        dict of str to int
-            By layer name.
+        list of dict of str to int
+            By layer name, for each target.
         """
         budget = self.recipe.budget
         summaries = self._survey() if budget.surveys else self._shapes_only()
         ordered = [summaries[layer.name] for layer in self.layers]
-        densities = budget(ordered, self.recipe.target)
-        shapes = [layer.shape for layer in self.layers]
-        kept = allot(self.recipe.pattern, shapes, densities, self.recipe.target)
-        return dict(zip((layer.name for layer in self.layers), kept, strict=True))
+        names, shapes = zip(*((layer.name, layer.shape) for layer in self.layers), strict=True)
+        found = []
+        for target in targets:
+            densities = budget(ordered, target)
+            kept = allot(self.recipe.pattern, shapes, densities, target)
+            found.append(dict(zip(names, kept, strict=True)))
+        return found
 
     def prune(
-        self, visit: Visit, counts: Mapping[str, int]
+        self, visit: Visit, counts: Mapping[str, int], others: Sequence[Cut] = ()
     ) -> tuple[dict[str, torch.Tensor], list[LayerRecord]]:
         """Prune the layers of one unit.
 
@@ -232,6 +260,8 @@ class UnitPruner:
             The unit.
         counts : mapping of str to int
             Weights to keep per layer.
+        others : sequence of Cut, optional
+            Cuts to make of the same weights from the same moments; the unit is left without them.
 
         Returns
         -------
@@ -244,6 +274,9 @@ class UnitPruner:
         with self._timed("pruning"):
             for layer in visit.unit.layers:
                 known = statistics.pop(layer.name)
+                if not self._is_seen(known, self.recipe.needs):
+                    self.idle.append(layer.name)
+                self._try_others(layer, known, others)
                 recipe, keep = self._recipe_for(layer, known, counts[layer.name])
                 mask, record = prune_layer(layer, visit.index, recipe, known, keep, self._stored)
                 masks[layer.name] = mask
@@ -251,11 +284,21 @@ class UnitPruner:
         self._progress(f"pruned {visit.unit.name or 'the model'}")
         return masks, records
 
+    def _try_others(self, layer: Layer, known: Statistics, others: Sequence[Cut]) -> None:
+        """Prune a layer as other cuts have it, and put its weight back."""
+        if not others:
+            return
+        before = layer.weight.clone()
+        for cut in others:
+            recipe, keep = self._recipe_for(layer, known, cut.counts[layer.name])
+            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, self._stored)
+            cut.weights[layer.name] = layer.weight.clone()
+            layer.overwrite(before)
+
     def _recipe_for(self, layer: Layer, known: Statistics, keep: int) -> tuple[Recipe, int]:
         """Return how to prune a layer: without data where none has reached it."""
         if self._is_seen(known, self.recipe.needs):
             return self.recipe, keep
-        self.idle.append(layer.name)
         if self._unseen == "dense":
             return Recipe(Magnitude(), density=1.0), layer.weight.numel()
         return Recipe(Magnitude(), self.recipe.pattern, density=self.recipe.density), keep

@@ -146,7 +146,7 @@ def prune(
                 stored=used.stored,
                 progress=advance,
             )
-            counts = pruner.counts()
+            (counts,) = pruner.counts([recipe.target])
             with closing(stream.visits()) as visits:
                 for visit in visits:
                     record.layers += pruner.prune(visit, counts)[1]

@@ -119,6 +119,11 @@ class PruneRecord:
         return sum(r.kept for r in self.layers) / max(1, sum(r.size for r in self.layers))
 
     @property
+    def blocks(self) -> int:
+        """Number of blocks that the pruned layers lie in."""
+        return len({layer.block for layer in self.layers})
+
+    @property
     def seconds(self) -> float:
         """Time of the whole run: ``total`` where it was taken, otherwise the phases' sum."""
         return self.timings.get("total", sum(self.timings.values()))

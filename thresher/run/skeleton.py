@@ -98,7 +98,7 @@ class Skeleton:
                         _assign(owner, leaf, values[name])
 
     def outgoing(
-        self, prefix: str, masks: Mapping[str, Tensor]
+        self, prefix: str, masks: Mapping[str, Tensor], *, last: bool = True
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return what a module would write, as the folder stores it.
 
@@ -110,6 +110,8 @@ class Skeleton:
             tensors that the model does not use.
         masks : mapping of str to Tensor
             Supports by full name of the parameter, of its shape.
+        last : bool, default True
+            Whether the tensors count as returned; otherwise they may be asked for again.
 
         Returns
         -------
@@ -142,7 +144,8 @@ class Skeleton:
                 _, mask = self.checkpoint.tensor_and_mask(name)
                 assert mask is not None
                 supports[name] = mask
-        self._given |= tensors.keys()
+        if last:
+            self._given |= tensors.keys()
         return tensors, supports
 
     def overlay(self, written: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["folder_logits", "outputs"]
 
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,11 @@ _CPU = torch.device("cpu")
 
 
 def outputs(
-    source: Source, units: Sequence[Unit], samples: Sequence[Any], precision: Precision
+    source: Source,
+    units: Sequence[Unit],
+    samples: Sequence[Any],
+    precision: Precision,
+    advance: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[int, Any]]:
     """Send samples through a model in step, unit by unit, and return what it gives for them.
 
@@ -39,6 +43,8 @@ def outputs(
         Model inputs.
     precision : Precision
         Of the forward passes.
+    advance : callable, optional
+        ``advance(text)`` is called when all samples have gone through a unit.
 
     Yields
     ------
@@ -63,6 +69,7 @@ def outputs(
                 for index, walk in enumerate(walks):
                     if walk.halt is not None and walk.halt.unit is unit:
                         yield from _go_on(index, walk, precision)
+            advance(f"ran {unit.name}")
 
 
 def _go_on(index: int, walk: Walk, precision: Precision) -> Generator[tuple[int, Any]]:
@@ -78,6 +85,8 @@ def folder_logits(
     windows: torch.Tensor,
     dtype: torch.dtype | None = None,
     precision: torch.dtype | None = None,
+    overlay: Path | None = None,
+    advance: Callable[[str], None] = lambda text: None,
 ) -> Generator[torch.Tensor]:
     """Return the logits of a causal language model in a folder, window by window.
 
@@ -92,6 +101,10 @@ def folder_logits(
     precision : torch.dtype, optional
         Of forward passes; by default that of the weights where the processor multiplies it at
         full speed, otherwise float32.
+    overlay : Path, optional
+        Folder of shards whose weights take the place of the folder's.
+    advance : callable, optional
+        See :func:`outputs`.
 
     Yields
     ------
@@ -104,11 +117,13 @@ def folder_logits(
         If the folder cannot be read.
     """
     skeleton = Skeleton(folder, dtype)
+    if overlay is not None:
+        skeleton.overlay(overlay)
     layers = cover(skeleton.model).layers
     used = Precision.natural(skeleton.stored_dtype(layers[0].parameter), _CPU, precision)
     units = find_units(skeleton.model, layers)
     samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
-    found = outputs(Folder(skeleton, used), units, samples, used)
+    found = outputs(Folder(skeleton, used), units, samples, used, advance)
     for expected, (index, output) in enumerate(found):
         if index != expected:
             raise CheckpointError(

@@ -27,8 +27,10 @@ class RunState:
         Identifies the run's model, data, options and versions.
     next : int
         Units that are finished.
-    counts : dict of str to int
-        Weights to keep, by layer.
+    counts : list of dict of str to int
+        Weights to keep by layer, for the model itself and for every other cut.
+    curve : list of float
+        The densities of the other cuts.
     layers : list of dict
         Records of the layers that are finished.
     unseen : list of str
@@ -45,7 +47,8 @@ class RunState:
 
     fingerprint: str
     next: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: list[dict[str, int]] = field(default_factory=list)
+    curve: list[float] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
