@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from .core.errors import ThresherError, unknown
+from .core.extras import naming_the_extra
 
 _FOLDER = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
@@ -54,7 +55,8 @@ class _Command(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptions() as interruptions:
             try:
-                return super().invoke(ctx)
+                with naming_the_extra():
+                    return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
                 if interruptions or isinstance(error, KeyboardInterrupt):
                     click.echo(
@@ -232,7 +234,7 @@ def evidence(
     """Rerun the experiments behind the claims of methods."""
     if bool(names) == everything:
         raise click.UsageError("name methods, or pass --all")
-    from .workflow import run_evidence
+    from .report.methods import run_evidence
 
     run_evidence(names, scale, seeds, out)
 

@@ -8,12 +8,11 @@ __all__ = [
     "evaluate_folder",
     "load_model",
     "read_record",
-    "run_evidence",
     "show_info",
 ]
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -323,19 +322,6 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
             f"{str(folder)!r} is no causal language model that can be evaluated: {error}"
         ) from error
     return model.eval()  # type: ignore[no-untyped-call]
-
-
-def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Path) -> None:
-    """``thresher evidence``: rerun experiments, all if none is named, and print the verdicts."""
-    from .core.evidence import available, execute
-    from .report.methods import experiment_progress, print_evidence
-
-    for each in names or available():
-        with experiment_progress(each):
-            chosen = None if seeds is None else range(seeds)
-            result = execute(each, scale=scale, seeds=chosen, folder=out)
-        print_evidence(result)
-        _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
 
 
 def bench_folder(

@@ -15,6 +15,7 @@ from ..core.card import find
 from ..core.errors import DataError, LayerError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
+from ..core.records import remember
 from ..parts.coverage import cover
 from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
@@ -152,6 +153,8 @@ def prune(
                     record.layers += pruner.prune(visit, counts)[1]
     record.timings = dict(pruner.timings)
     record.unseen = pruner.idle
+    # For `thresher.save`, which writes it beside the weights.
+    remember(model, record)
     return record
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from ...core.errors import CheckpointError
 from ...core.files import write_text
 from ...core.output import check_apart, writing
+from ...core.records import remembered
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
 from .recount import kept_in_model
@@ -141,11 +142,12 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     out : str or Path
         Folder to write; it appears only when it is complete.
     record : PruneRecord, optional
-        What :func:`thresher.prune` returned; kept beside the weights for the report. Counts
-        that are no longer those of the weights, after fine-tuning or a merge, are corrected with
-        a warning.
+        What :func:`thresher.prune` returned, by default for this model; kept beside the weights
+        for the report. Counts that are no longer those of the weights, after fine-tuning or a
+        merge, are corrected with a warning.
     tokenizer : optional
-        Saved beside the model.
+        Saved beside the model; by default that of the folder or hub name which the model was
+        loaded from, if there is one on this machine.
 
     Raises
     ------
@@ -158,6 +160,8 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     # What torch.compile returns is a wrapper.
     model = getattr(model, "_orig_mod", model)
     check_savable(model)
+    record = record or remembered(model)
+    tokenizer = tokenizer or _tokenizer_of(model)
     text = None if record is None else _corrected(record, model).to_json()
     with writing(out, "save") as output:
         output.check_free()
@@ -172,6 +176,18 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
         elif text is not None:
             write_text(output.made / RECORD_FILE, text)
         output.publish()
+
+
+def _tokenizer_of(model: Any) -> Any:
+    """Return the tokenizer beside the model's source, None where there is none."""
+    from transformers import AutoTokenizer
+
+    if not model.name_or_path:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(model.name_or_path, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError):
+        return None
 
 
 def _corrected(record: Any, model: nn.Module) -> Any:
