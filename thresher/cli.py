@@ -252,7 +252,7 @@ def export(model: Path, out: Path) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--dense", required=True, help="The dense original, timed in bfloat16.")
+@click.option("--dense", required=True, help="The dense original, timed in bfloat16 and float32.")
 @click.option(
     "--batch",
     multiple=True,

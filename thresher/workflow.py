@@ -332,7 +332,7 @@ def bench_folder(
     A folder that was saved packed keeps the layouts that it has.
     """
     from .run.files.stored import describe_layouts
-    from .run.measure.bench import bench
+    from .run.measure.bench import bench, fastest
     from .run.pack import choose_layouts
 
     packed = load_model(resolve(model), torch.bfloat16)
@@ -340,8 +340,11 @@ def bench_folder(
         packing = choose_layouts(packed, batch)
         packing.apply(packed)
         packing.show(every_layer=layers)
-    rival = load_model(resolve(dense), torch.bfloat16)
-    _console.print(bench(rival, packed, new_tokens=tokens, repeats=repeats).table())
+    rivals = {str(d)[6:]: load_model(resolve(dense), d) for d in (torch.bfloat16, torch.float32)}
+    found = fastest(rivals, tokens, repeats)
+    _console.print(f"dense in {found}, which is faster here than the other dtype")
+    result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)
+    _console.print(result.table())
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
