@@ -15,7 +15,7 @@ from ..core.card import find
 from ..core.errors import DataError, LayerError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
-from ..core.records import remember
+from ..core.remembered import remember
 from ..parts.coverage import cover
 from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward

@@ -18,7 +18,7 @@ from torch import nn
 from ...core.errors import CheckpointError
 from ...core.files import write_text
 from ...core.output import check_apart, writing
-from ...core.records import remembered
+from ...core.remembered import remembered
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
 from .recount import kept_in_model

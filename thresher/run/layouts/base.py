@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Layout"]
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -247,13 +247,20 @@ class _Multiply(torch.autograd.Function):
     """Gradient of the product with respect to its input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
-        ctx.layout = layout
+    def forward(x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
         return layout.multiply(x, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.layout, _ = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.layout.multiply_transposed(grad), None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: Tensor, layout: Layout, bias: Tensor | None) -> Any:
+        return _batched(dims, x, bias, lambda x, bias: _Multiply.apply(x, layout, bias))
 
 
 @torch.library.custom_op("thresher::multiply", mutates_args=())
@@ -289,3 +296,30 @@ def _input_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
 
 
 multiply.register_autograd(_input_gradient, setup_context=_remember)
+
+
+def _batched(
+    dims: Sequence[int | None],
+    x: Tensor,
+    bias: Tensor | None,
+    product: Callable[[Tensor, Tensor | None], Tensor],
+) -> tuple[Tensor, int]:
+    """Return products for an axis of examples, which is one more leading axis of `x`."""
+    if dims[0] is not None:
+        x = x.movedim(dims[0], 0)
+    if bias is None or dims[-1] is None:
+        return product(x, bias), 0
+    offset = bias.movedim(dims[-1], 0)
+    result = product(x, None)
+    missing = result.dim() - offset.dim() + (dims[0] is None)
+    return result + offset[(slice(None), *[None] * missing)].to(result.dtype), 0
+
+
+@multiply.register_vmap
+def _(info: Any, dims: Any, x: Tensor, bias: Tensor | None, layout: int, rows: int) -> Any:
+    return _batched(dims[:2], x, bias, lambda x, bias: multiply(x, bias, layout, rows))
+
+
+@_multiply_transposed.register_vmap
+def _(info: Any, dims: Any, grad: Tensor, layout: int, columns: int) -> Any:
+    return _multiply_transposed(grad.movedim(dims[0], 0), layout, columns), 0

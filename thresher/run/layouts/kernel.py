@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KernelLayout", "buffer", "value_dtypes"]
+__all__ = ["KernelLayout", "buffer", "readable_bias", "value_dtypes"]
 
 import abc
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thresher.core.errors import LayerError
 
-from .base import Layout
+from .base import Layout, multiply
 
 value_dtypes = (torch.bfloat16, torch.float32)
 
@@ -34,6 +34,23 @@ def buffer(tensors: Mapping[str, Tensor], name: str, *dtypes: torch.dtype) -> Te
         expected = " or ".join(str(d) for d in dtypes)
         raise LayerError(f"tensor {name!r} of a packed layer is {found.dtype}, expected {expected}")
     return found.detach().contiguous()
+
+
+def readable_bias(bias: Tensor | None, rows: int) -> Tensor | None:
+    """Return a bias as kernels read its memory: float32 numbers one after another.
+
+    Raises
+    ------
+    LayerError
+        If there is not one for each row.
+    """
+    if bias is None:
+        return None
+    if bias.numel() != rows:
+        raise LayerError(f"a bias of shape {tuple(bias.shape)} does not fit {rows} outputs")
+    if bias.dtype == torch.float32 and bias.is_contiguous():
+        return bias
+    return bias.detach().float().contiguous()
 
 
 class KernelLayout(Layout):
@@ -116,10 +133,16 @@ class KernelLayout(Layout):
             return self.multiply_on_cuda(flat, bias).reshape(*leading, self.shape[0])
         if self._device.type != "cpu":
             return super().multiply(x, bias)
+        bias = readable_bias(bias, self.shape[0])
+        try:
+            x_address = x.data_ptr()
+        except RuntimeError:
+            # A tensor that stands for others, in a transform of torch.func, has no memory itself.
+            return multiply(x, bias, self.handle, self.shape[0])
         out = torch.empty(*leading, self.shape[0], dtype=self.dtype)
         bias_address = 0 if bias is None else bias.data_ptr()
         self._matrix.multiply(
-            x.data_ptr(), math.prod(leading), out.data_ptr(), bias_address, torch.get_num_threads()
+            x_address, math.prod(leading), out.data_ptr(), bias_address, torch.get_num_threads()
         )
         return out
 
