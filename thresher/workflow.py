@@ -37,7 +37,9 @@ from .run.evaluate import compare, perplexity
 from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import RECORD_FILE
 from .run.files.recount import describe, kept_in_folder
+from .run.skeleton import build_model
 from .stream.outputs import folder_logits
+from .stream.samples import fitting_length
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
@@ -361,13 +363,10 @@ def _dtype(name: str) -> torch.dtype | None:
 
 def _fitting_length(folder: Path, length: int) -> int:
     """Return the length of windows, no more than the model has positions."""
-    from transformers import AutoConfig
-
-    positions = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < length:
-        _console.print(f"windows of {positions} tokens, all the positions that the model has")
-        return positions
-    return length
+    fitting = fitting_length(build_model(folder), length)
+    if fitting < length:
+        _console.print(f"windows of {fitting} tokens, all the positions that the model has")
+    return fitting
 
 
 def _calibration_text(file: Path | None) -> tuple[str, str]:

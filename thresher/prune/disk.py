@@ -309,6 +309,7 @@ class DiskRun:
         for file in sorted(self.folder.glob("*.safetensors")):
             digest.update(f"{file.name} {_digest(file)}".encode())
         if windows is not None:
+            digest.update(str(tuple(windows.shape)).encode())
             digest.update(windows.contiguous().numpy().tobytes())
         options = self.options
         chosen = (options.dtype, tuple(options.include), tuple(options.exclude), options.unseen)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError, NumericalError
+from .measure.modes import evaluating
 
 #: Positions whose log-probabilities are in float32 at a time; vocabularies are wide.
 _POSITIONS = 128
@@ -123,7 +124,9 @@ def _every_logits(
         return
     device = next(model.parameters()).device
     for window in windows:
-        output: Any = model(input_ids=window.unsqueeze(0).to(device), use_cache=False)
+        # Dropout would make another model of it at every call.
+        with evaluating(model):
+            output: Any = model(input_ids=window.unsqueeze(0).to(device), use_cache=False)
         yield output.logits[0, :-1]
 
 

@@ -44,6 +44,7 @@ class Skeleton:
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        _refuse_adapter(folder)
         self.checkpoint = Checkpoint(folder)
         self.dtype = dtype
         self.model = build_model(folder)
@@ -127,9 +128,10 @@ class Skeleton:
         tensors: dict[str, Tensor] = {}
         supports: dict[str, Tensor] = {}
         for group in self._groups_under(prefix):
-            values = self._values(group)
-            tensors |= self.names.backward(group, values)
             known = {n: masks[a] for n in group.parameters for a in self._aliases(n) if a in masks}
+            # What was not changed is as it was stored, though it may be held in another dtype.
+            values = self._values(group) if known else self._read(group)
+            tensors |= self.names.backward(group, values)
             if known:
                 whole = {
                     n: known[n] if n in known else torch.ones_like(v, dtype=torch.bool)
@@ -162,10 +164,25 @@ class Skeleton:
         self._given |= set(shards)
 
     def cast(self, tensor: Tensor) -> Tensor:
-        """Convert a floating tensor to the asked dtype."""
+        """Convert a floating tensor to the asked dtype.
+
+        Raises
+        ------
+        CheckpointError
+            If the dtype cannot hold its values.
+        """
         if self.dtype is None or not tensor.is_floating_point():
             return tensor
-        return tensor.to(self.dtype)
+        cast = tensor.to(self.dtype)
+        if torch.finfo(self.dtype).max < torch.finfo(tensor.dtype).max and not tensor.is_meta:
+            beyond = int((cast.isinf() & tensor.isfinite()).sum())
+            if beyond:
+                raise CheckpointError(
+                    f"{beyond} values of a tensor of {tuple(tensor.shape)} in "
+                    f"{str(self.checkpoint.folder)!r} are beyond the largest that {self.dtype} "
+                    f"holds, {torch.finfo(self.dtype).max:g}; convert to bfloat16 instead"
+                )
+        return cast
 
     def stored_dtype(self, parameter: str) -> torch.dtype:
         """Return the dtype that a parameter's tensors have on disk, after :meth:`cast`."""
@@ -227,6 +244,16 @@ class Skeleton:
                 f"{len(missing) - 1} more parameters) of {type(self.model).__name__}; fetch or "
                 "write the model again, or prune it in memory with thresher.prune(model, ...)"
             )
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Raise if transformers would add an adapter to the folder's model."""
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{str(folder)!r} has an adapter beside its model (adapter_config.json), which "
+            "from_pretrained adds to it and pruning from disk would not see; merge it "
+            "(merge_and_unload) and save the model, or move the adapter's files away"
+        )
 
 
 def build_model(folder: Path) -> nn.Module:

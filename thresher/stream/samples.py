@@ -106,7 +106,18 @@ def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
 def _positions(model: nn.Module) -> int | None:
     config = getattr(model, "config", None)
     found = getattr(config, "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
+    if not isinstance(found, int) or found <= 0:
+        return None
+    # Where one position stands for padding, as in RoBERTa, texts begin at the one after it.
+    offsets = [
+        embedding.padding_idx + 1
+        for name, embedding in model.named_modules()
+        if isinstance(embedding, nn.Embedding)
+        and name.endswith("position_embeddings")
+        and embedding.padding_idx is not None
+        and embedding.num_embeddings == found
+    ]
+    return found - max(offsets, default=0)
 
 
 def _vocabulary(model: nn.Module) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from ..run.skeleton import Skeleton
@@ -78,6 +79,9 @@ class Folder:
         self.skeleton = skeleton
         self.model = skeleton.model
         self._precision = precision
+        kinds = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+        #: What transformers keeps in float32, whatever the rest is in.
+        self._apart = {word for kind in kinds for word in getattr(self.model, kind, None) or ()}
 
     @contextmanager
     def opened(self, units: Sequence[Unit]) -> Iterator[None]:
@@ -146,14 +150,21 @@ class Folder:
             if parameter is not None and not parameter.is_meta
         ]
         with self.skeleton.loaded(module, name):
-            if self._precision.widens:
-                for parameter in module.parameters():
-                    if parameter.dtype == self._precision.stored:
-                        parameter.data = parameter.data.to(self._precision.passes)
+            for leaf, parameter in module.named_parameters():
+                parameter.data = parameter.data.to(self._held(f"{name}.{leaf}", parameter.dtype))
             yield
         for owner, leaf, parameter in present:
             owner._parameters[leaf] = parameter
         _return_freed_memory()
+
+    def _held(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype to hold a parameter in: one for all, as transformers loads them.
+
+        Those of a folder may differ, such as norms in float32 among weights in bfloat16.
+        """
+        if not dtype.is_floating_point or any(word in name for word in self._apart):
+            return dtype
+        return self._precision.passes if self._precision.widens else self._precision.stored
 
 
 def _return_freed_memory() -> None:

@@ -179,6 +179,8 @@ class Layout(Named, abc.ABC):
                 f"multiply an input of shape {tuple(x.shape)}; its last dimension must be "
                 f"{self.shape[1]}"
             )
+        if x.dtype != self.dtype and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.dtype)
         if x.dtype != self.dtype:
             raise LayerError(
                 f"layout {self.name!r} holds {self.dtype} weights and was given an input of "

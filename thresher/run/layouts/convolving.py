@@ -63,6 +63,8 @@ class ConvolvingLayout(KernelLayout):
             If `x` has another dtype, not the channels that the matrix is for, is on another
             device, or is smaller than the kernel.
         """
+        if x.dtype != self.dtype and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.dtype)
         if x.dtype != self.dtype:
             raise LayerError(
                 f"layout {self.name!r} holds {self.dtype} weights and was given images of "
@@ -118,7 +120,7 @@ class ConvolvingLayout(KernelLayout):
         )
         return x_grad[:, :, top : top + height, left : left + width].contiguous()
 
-    def convolve_dense(self, x: Tensor, geometry: Geometry, bias: Tensor | None) -> Tensor:
+    def convolve_dense(self, x: Tensor, geometry: Geometry, bias: Any) -> Tensor:
         """Convolve with the dense weight, for devices and dtypes without a kernel."""
         self._bind_images(x.shape, geometry)  # raises when they do not fit
         top, bottom, left, right = geometry.padding
