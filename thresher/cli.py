@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,13 +51,29 @@ def _interruptions() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Show our own warnings, a line each, and none of other libraries, nor their bars.
+
+    Whoever asks Python for warnings, or transformers for its messages, gets them.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"thresher(\.|$)")
+        warnings.showwarning = lambda message, *_: click.echo(f"warning: {message}", err=True)
+        yield
+
+
 class _Command(click.Group):
     """Turns errors about the user's input into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptions() as interruptions:
             try:
-                with naming_the_extra():
+                with naming_the_extra(), _own_words():
                     return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
                 if interruptions or isinstance(error, KeyboardInterrupt):

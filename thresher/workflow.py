@@ -74,6 +74,7 @@ class PruneJob:
 
         Every step is noted where it ends, so that the same command goes on after it.
         """
+        _console.print(f"pruning {escape(str(self.source))} ...")
         with writing(self.out, "prune", keep=True) as output:
             record = self._disk_run().execute(output)
             if "sparse_bytes" not in record.evaluation:

@@ -56,7 +56,7 @@ def test_a_conversion_that_would_overflow_is_refused(where, tmp_path):
     with torch.no_grad():
         model.get_parameter(f"model.{where}.weight").flatten()[0] = 1e5
     source = save_folder(model, tmp_path / "model")
-    with pytest.raises(CheckpointError, match="beyond the largest that torch.float16 holds"):
+    with pytest.raises(CheckpointError, match=r"beyond the largest that torch\.float16 holds"):
         prune_folder(source, tmp_path / "out", MAGNITUDE, None, DiskOptions(dtype=torch.float16))
     assert not (tmp_path / "out").exists()
 
