@@ -23,6 +23,9 @@ _FOLDER = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _DENSITY = click.FloatRange(0, 1, min_open=True)
 _DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
+_DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 
 
 @contextmanager
@@ -173,6 +176,7 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option(
     "--precision", type=_DTYPES, default="auto", show_default=True, help="Of forward passes."
 )
+@_DEVICE
 @click.option("--spill", is_flag=True, help="Keep hidden states on disk, not in memory.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=_FOLDER, help="Evaluate on this file.  [default: held-out text]")
@@ -195,11 +199,23 @@ def prune(model: str, **options: Any) -> None:
 @click.option("--dense", help="The dense original: adds KL divergence and top-1 agreement.")
 @click.option("--windows", type=_COUNT, default=20, show_default=True, help="Windows, at most.")
 @click.option("--length", type=_COUNT, default=1024, show_default=True, help="Tokens per window.")
-def evaluate(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
+@click.option(
+    "--precision", type=_DTYPES, default="auto", show_default=True, help="Of forward passes."
+)
+@_DEVICE
+def evaluate(
+    model: str,
+    text: Path,
+    dense: str | None,
+    windows: int,
+    length: int,
+    precision: str,
+    device: str,
+) -> None:
     """Measure the perplexity of MODEL on a text."""
     from .workflow import evaluate_folder
 
-    evaluate_folder(model, text, dense, windows, length)
+    evaluate_folder(model, text, dense, windows, length, precision, device)
 
 
 @main.command()
@@ -290,10 +306,17 @@ def export(model: Path, out: Path) -> None:
     help="Interleaved runs of each model.",
 )
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+@_DEVICE
 def bench(
-    model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool
+    model: str,
+    dense: str,
+    batch: tuple[int, ...],
+    tokens: int,
+    repeats: int,
+    layers: bool,
+    device: str,
 ) -> None:
     """Pack sparse MODEL for this machine, and time it beside the dense original."""
     from .workflow import bench_folder
 
-    bench_folder(model, dense, batch, tokens, repeats, layers)
+    bench_folder(model, dense, batch, tokens, repeats, layers, device)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .core.device import device_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import write_text
 from .core.output import Output, writing
@@ -112,6 +113,7 @@ class PruneJob:
             include=self.options["include"],
             exclude=self.options["exclude"],
             spill=self.options["spill"],
+            device=self.options["device"],
             overwrite=self.options["overwrite"],
         )
 
@@ -162,7 +164,8 @@ class PruneJob:
     ) -> Any:
         assert self.held_out is not None
         precision = _dtype(self.options["precision"])
-        return folder_logits(folder, self.held_out, self.dtype, precision, overlay, advance)
+        device = self.options["device"]
+        return folder_logits(folder, self.held_out, self.dtype, precision, overlay, device, advance)
 
     def _sizes(self) -> dict[str, Any]:
         sparse = Checkpoint(self.out)
@@ -217,17 +220,26 @@ class PruneJob:
             self._note(record, {"curve": points})
 
 
-def evaluate_folder(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
+def evaluate_folder(
+    model: str,
+    text: Path,
+    dense: str | None,
+    windows: int,
+    length: int,
+    precision: str = "auto",
+    device: str = "auto",
+) -> None:
     """``thresher eval``: print perplexity, and the distance to a dense model if given."""
     folder = resolve(model)
     cut = token_windows(_tokenizer(folder), read_text(text), length=length, count=windows)
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
+    pruned = _language_model(folder, cut, precision, device)
     if dense is None:
-        table.add_row("perplexity", f"{perplexity(_language_model(folder, cut), cut):.3f}")
+        table.add_row("perplexity", f"{perplexity(pruned, cut):.3f}")
     else:
-        found = compare(_language_model(resolve(dense), cut), _language_model(folder, cut), cut)
+        found = compare(_language_model(resolve(dense), cut, precision, device), pruned, cut)
         table.add_row("perplexity", f"{found.pruned_perplexity:.3f}")
         table.add_row("dense perplexity", f"{found.dense_perplexity:.3f}")
         table.add_row("KL divergence (nats)", f"{found.kl:.4f}")
@@ -235,14 +247,14 @@ def evaluate_folder(model: str, text: Path, dense: str | None, windows: int, len
     _console.print(table)
 
 
-def _language_model(folder: Path, windows: torch.Tensor) -> Any:
+def _language_model(folder: Path, windows: torch.Tensor, precision: str, device: str) -> Any:
     """Return a folder's model, or its logits from disk where that gives the same ones."""
     quantization = read_config(folder).get("quantization_config") or {}
     # Layers that are loaded packed may round their inputs, which dense ones do not.
     if quantization.get("packed"):
-        return load_model(folder)
+        return load_model(folder).to(device_named(device))
     _check_language_model(folder)
-    return folder_logits(folder, windows)
+    return folder_logits(folder, windows, precision=_dtype(precision), device=device)
 
 
 def show_info(model: str, layers: bool) -> None:
@@ -328,7 +340,13 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
 
 
 def bench_folder(
-    model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool
+    model: str,
+    dense: str,
+    batch: tuple[int, ...],
+    tokens: int,
+    repeats: int,
+    layers: bool,
+    device: str = "auto",
 ) -> None:
     """``thresher bench``: choose layouts by measurement, then generate with both models.
 
@@ -338,12 +356,14 @@ def bench_folder(
     from .run.measure.bench import bench, fastest
     from .run.pack import choose_layouts
 
-    packed = load_model(resolve(model), torch.bfloat16)
+    place = device_named(device)
+    packed = load_model(resolve(model), torch.bfloat16).to(place)
     if not describe_layouts(packed):
         packing = choose_layouts(packed, batch)
         packing.apply(packed)
         packing.show(every_layer=layers)
-    rivals = {str(d)[6:]: load_model(resolve(dense), d) for d in (torch.bfloat16, torch.float32)}
+    dtypes = (torch.bfloat16, torch.float32)
+    rivals = {str(d)[6:]: load_model(resolve(dense), d).to(place) for d in dtypes}
     found = fastest(rivals, tokens, repeats)
     _console.print(f"dense in {found}, which is faster here than the other dtype")
     result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)

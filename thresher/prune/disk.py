@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..core.device import device_named
 from ..core.errors import CheckpointError, DataError, OptionError
 from ..core.options import check_choice
 from ..core.output import Output, check_apart, writing
@@ -35,8 +36,6 @@ from .memory import gradients_of, in_use, method_name, needed_moments, new_recor
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
-_CPU = torch.device("cpu")
-
 
 @dataclass(frozen=True)
 class DiskOptions:
@@ -55,6 +54,9 @@ class DiskOptions:
         full speed, otherwise float32.
     spill : bool, default False
         Keep hidden states on disk instead of in memory.
+    device : str, default "auto"
+        Where the model runs and its weights are pruned, ``"cpu"`` or ``"cuda:0"``; by default the
+        first CUDA device, or the CPU where there is none.
     overwrite : bool, default False
         Replace an output folder that exists, and start anew where an unfinished run differs.
     progress : bool, default True
@@ -67,6 +69,7 @@ class DiskOptions:
     unseen: str = "magnitude"
     precision: torch.dtype | None = None
     spill: bool = False
+    device: str = "auto"
     overwrite: bool = False
     progress: bool = True
 
@@ -139,6 +142,7 @@ class DiskRun:
     ) -> None:
         check_choice("unseen", options.unseen, ("magnitude", "dense"))
         check_apart(source, out)
+        device = device_named(options.device)
         needs = needed_moments(recipe)
         if needs and (windows is None or not len(windows)):
             raise DataError(f"{method_name(recipe)} needs calibration text")
@@ -149,10 +153,10 @@ class DiskRun:
         self.samples = []
         if needs and windows is not None:
             check_windows(self.skeleton.model, windows)
-            self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
+            self.samples = [{"input_ids": window.unsqueeze(0).to(device)} for window in windows]
         stored = self.skeleton.stored_dtype(self.coverage.layers[0].parameter)
-        self.precision = Precision.natural(stored, _CPU, options.precision)
-        self.source = Folder(self.skeleton, self.precision)
+        self.precision = Precision.natural(stored, device, options.precision)
+        self.source = Folder(self.skeleton, self.precision, device)
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
         self.record.fingerprint = self.fingerprint
@@ -271,7 +275,8 @@ class DiskRun:
         layers = visit.unit.layers
         kept = {layer.name: layer.weight.clone() for layer in layers} if cuts else {}
         for density, cut in zip(self.curve, cuts, strict=True):
-            outgoing = self.skeleton.outgoing(visit.unit.name, cut.apply(layers), last=False)
+            masks = {name: mask.cpu() for name, mask in cut.apply(layers).items()}
+            outgoing = self.skeleton.outgoing(visit.unit.name, masks, last=False)
             writer = CheckpointWriter(self.cut(output, density), self.folder, self.options.dtype)
             writer.add(visit.index, *self._stored(outgoing))
         for layer in layers if cuts else ():
@@ -280,7 +285,8 @@ class DiskRun:
     def _write(
         self, visit: Visit, masks: dict[str, torch.Tensor], writer: CheckpointWriter
     ) -> None:
-        by_parameter = merge_masks(visit.unit.layers, masks)
+        found = merge_masks(visit.unit.layers, masks)
+        by_parameter = {name: mask.cpu() for name, mask in found.items()}
         writer.add(
             visit.index, *self._stored(self.skeleton.outgoing(visit.unit.name, by_parameter))
         )
@@ -313,7 +319,17 @@ class DiskRun:
             digest.update(windows.contiguous().numpy().tobytes())
         options = self.options
         chosen = (options.dtype, tuple(options.include), tuple(options.exclude), options.unseen)
-        digest.update(repr([self.recipe, *chosen, self.precision, versions()]).encode())
+        digest.update(
+            repr(
+                [
+                    self.recipe,
+                    *chosen,
+                    self.precision,
+                    device_named(options.device).type,
+                    versions(),
+                ]
+            ).encode()
+        )
         return digest.hexdigest()
 
     def _resume_state(self, output: Output) -> RunState:

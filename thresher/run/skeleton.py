@@ -321,7 +321,7 @@ def _value(model: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
     value = getattr(model.get_submodule(path), leaf)
     assert isinstance(value, Tensor)
-    return value.detach()
+    return value.detach() if value.is_meta else value.detach().cpu()
 
 
 def _assign(owner: nn.Module, leaf: str, value: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..core.device import device_named
 from ..core.errors import CheckpointError
 from ..parts.coverage import cover
 from ..run.skeleton import Skeleton
@@ -19,9 +20,7 @@ from .passes import as_written, settled
 from .precision import Precision
 from .source import Folder, Source
 from .units import Unit, find_units
-from .walk import Walk, call_on_copy, halting
-
-_CPU = torch.device("cpu")
+from .walk import Walk, call_on_copy, halting, tensors
 
 
 def outputs(
@@ -53,7 +52,7 @@ def outputs(
     output : Any
         Of the model. It is made as it is asked for, so that only one has to be held.
     """
-    model = source.model
+    model, device = source.model, _device_of(samples)
     with ExitStack() as stack:
         stack.enter_context(settled(model))
         stack.enter_context(source.opened(units))
@@ -63,18 +62,25 @@ def outputs(
         for walk in walks:
             stack.callback(walk.stop)
         for index, walk in enumerate(walks):
-            yield from _go_on(index, walk, precision)
+            yield from _go_on(index, walk, precision, device)
         while (unit := next((w.halt.unit for w in walks if w.halt is not None), None)) is not None:
             with source.loaded(unit):
                 for index, walk in enumerate(walks):
                     if walk.halt is not None and walk.halt.unit is unit:
-                        yield from _go_on(index, walk, precision)
+                        yield from _go_on(index, walk, precision, device)
             advance(f"ran {unit.name}")
 
 
-def _go_on(index: int, walk: Walk, precision: Precision) -> Generator[tuple[int, Any]]:
+def _device_of(samples: Sequence[Any]) -> torch.device:
+    """Return where the first tensor of the samples lies."""
+    return next((tensor.device for tensor in tensors(list(samples))), torch.device("cpu"))
+
+
+def _go_on(
+    index: int, walk: Walk, precision: Precision, device: torch.device
+) -> Generator[tuple[int, Any]]:
     # Not for as long as the generator lasts: two of them may take turns, and end in any order.
-    with as_written(), precision.rounding(_CPU):
+    with as_written(), precision.rounding(device):
         output = walk.go_on()
     if walk.halt is None:
         yield index, output
@@ -86,6 +92,7 @@ def folder_logits(
     dtype: torch.dtype | None = None,
     precision: torch.dtype | None = None,
     overlay: Path | None = None,
+    device: str = "auto",
     advance: Callable[[str], None] = lambda text: None,
 ) -> Generator[torch.Tensor]:
     """Return the logits of a causal language model in a folder, window by window.
@@ -103,6 +110,8 @@ def folder_logits(
         full speed, otherwise float32.
     overlay : Path, optional
         Folder of shards whose weights take the place of the folder's.
+    device : str, default "auto"
+        Where the model runs.
     advance : callable, optional
         See :func:`outputs`.
 
@@ -120,10 +129,11 @@ def folder_logits(
     if overlay is not None:
         skeleton.overlay(overlay)
     layers = cover(skeleton.model).layers
-    used = Precision.natural(skeleton.stored_dtype(layers[0].parameter), _CPU, precision)
+    place = device_named(device)
+    used = Precision.natural(skeleton.stored_dtype(layers[0].parameter), place, precision)
     units = find_units(skeleton.model, layers)
-    samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
-    found = outputs(Folder(skeleton, used), units, samples, used, advance)
+    samples = [{"input_ids": window.unsqueeze(0).to(place)} for window in windows]
+    found = outputs(Folder(skeleton, used, place), units, samples, used, advance)
     for expected, (index, output) in enumerate(found):
         if index != expected:
             raise CheckpointError(

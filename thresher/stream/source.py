@@ -73,12 +73,18 @@ class Folder:
     precision : Precision
         Weights are held in that of forward passes while they are loaded, where it is longer
         than what they are stored in.
+    device : torch.device, optional
+        Where they are held meanwhile, and the model runs; by default the CPU.
     """
 
-    def __init__(self, skeleton: Skeleton, precision: Precision) -> None:
+    def __init__(
+        self, skeleton: Skeleton, precision: Precision, device: torch.device | None = None
+    ) -> None:
         self.skeleton = skeleton
         self.model = skeleton.model
         self._precision = precision
+        self._device = device or torch.device("cpu")
+        _move_buffers(self.model, self._device)
         kinds = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
         #: What transformers keeps in float32, whatever the rest is in.
         self._apart = {word for kind in kinds for word in getattr(self.model, kind, None) or ()}
@@ -151,7 +157,9 @@ class Folder:
         ]
         with self.skeleton.loaded(module, name):
             for leaf, parameter in module.named_parameters():
-                parameter.data = parameter.data.to(self._held(f"{name}.{leaf}", parameter.dtype))
+                dtype = self._held(f"{name}.{leaf}", parameter.dtype)
+                parameter.data = parameter.data.to(self._device, dtype)
+            _move_buffers(module, self._device)
             yield
         for owner, leaf, parameter in present:
             owner._parameters[leaf] = parameter
@@ -165,6 +173,12 @@ class Folder:
         if not dtype.is_floating_point or any(word in name for word in self._apart):
             return dtype
         return self._precision.passes if self._precision.widens else self._precision.stored
+
+
+def _move_buffers(module: nn.Module, device: torch.device) -> None:
+    for buffer in module.buffers():
+        if not buffer.is_meta:
+            buffer.data = buffer.data.to(device)
 
 
 def _return_freed_memory() -> None:

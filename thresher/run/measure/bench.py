@@ -167,9 +167,10 @@ def _generators(
     prompt = torch.randint(vocabulary, (batch, prompt_tokens), generator=generator)
 
     def generate(model: Any) -> None:
+        there = prompt.to(model.device)
         model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
+            there,
+            attention_mask=torch.ones_like(there),
             do_sample=False,
             min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
