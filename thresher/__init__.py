@@ -18,6 +18,7 @@ from .core.versions import watch
 #: The public face, and the one list that is written by hand: what users may rely on, and where
 #: each name lives, a module or a name in a module.
 _NAMES = {
+    "ThresherError": "thresher.core.errors:ThresherError",
     "Recipe": "thresher.prune.recipe:Recipe",
     "budgets": "thresher.parts.budgets",
     "catalogue": "thresher.core.card:catalogue",

@@ -231,6 +231,8 @@ def evaluate_folder(
 ) -> None:
     """``thresher eval``: print perplexity, and the distance to a dense model if given."""
     folder = resolve(model)
+    _check_language_model(folder)
+    length = _fitting_length(folder, length)
     cut = token_windows(_tokenizer(folder), read_text(text), length=length, count=windows)
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
@@ -253,7 +255,6 @@ def _language_model(folder: Path, windows: torch.Tensor, precision: str, device:
     # Layers that are loaded packed may round their inputs, which dense ones do not.
     if quantization.get("packed"):
         return load_model(folder).to(device_named(device))
-    _check_language_model(folder)
     return folder_logits(folder, windows, precision=_dtype(precision), device=device)
 
 
@@ -399,5 +400,8 @@ def _tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(f"{str(folder)!r} has no usable tokenizer: {error}") from error
+    except Exception as error:  # transformers has no error of its own for it
+        raise CheckpointError(
+            f"{str(folder)!r} has no usable tokenizer ({error}), and the command prunes models of "
+            "text; prune others in memory, with thresher.prune(model, ..., data=...)"
+        ) from error

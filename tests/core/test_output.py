@@ -169,3 +169,15 @@ def test_a_model_is_not_written_over_itself(pair, tmp_path):
 
 def test_an_empty_folder_is_nobodys(tmp_path):
     assert is_ours(tmp_path)
+
+
+def test_the_folder_one_is_in_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in (Path(), Path("/")):
+        with pytest.raises(OptionError, match="name a folder inside it"):
+            write(out, "new")
+
+
+def test_what_the_system_refuses_is_said_in_a_line(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot write"), writing(tmp_path / "a", "t") as out:
+        (out.made / "missing" / "file").write_text("x")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import thresher as th
-from thresher.core.errors import CheckpointError, LayerError, OptionError
+from thresher.core.errors import CheckpointError, DataError, LayerError, OptionError
 from thresher.prune.disk import DiskOptions, prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.layouts import Bitmask
@@ -110,3 +110,39 @@ def test_packed_layers_run_under_autocast_as_dense_ones_do():
         packed(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert packed(x).dtype == torch.bfloat16
+
+
+def test_a_model_that_needs_more_than_token_ids_is_told_so(tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"vocab_size": 256, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1}
+    source = save_folder(
+        T5ForConditionalGeneration(T5Config(**sizes, num_heads=2)), tmp_path / "model"
+    )
+    with pytest.raises(DataError, match="does not run on token ids alone"):
+        prune_folder(source, tmp_path / "out", WANDA, windows())
+
+
+class Aliased(torch.nn.Module):
+    """Calls its layers through a Python list, as MaskFormer's decoder does."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+        self.listed, self.pair, self.named = [self.a], (self.b, [self.a]), {"b": self.b}
+
+    def forward(self, x):
+        return self.pair[0](self.listed[0](x)) + self.named["b"](self.pair[1][0](x))
+
+
+def test_packed_layers_are_used_wherever_the_model_keeps_them():
+    model = Aliased()
+    th.prune(model, "magnitude", density=0.1, progress=False)
+    x = torch.randn(3, 64)
+    with torch.no_grad():
+        before = model(x)
+        th.pack(model, batch=1, candidates="csr", repeats=1, gain=1e-9, show=False)
+        torch.testing.assert_close(model(x), before)
+    held = (model.listed[0], model.pair[0], model.pair[1][0], model.named["b"])
+    assert [type(layer) for layer in held] == [PackedLinear] * 4
+    assert model.listed[0] is model.a

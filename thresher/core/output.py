@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, OptionError
+from .errors import CheckpointError, OptionError, ThresherError
 from .files import sync, write_error
 
 #: Says what a work folder is for, so that only such folders are ever taken up or deleted.
@@ -153,6 +153,10 @@ def writing(out: Path, kind: str, *, keep: bool = False) -> Iterator[Output]:
         If nothing can be written there.
     """
     out = out.resolve()
+    if not out.name or out == Path.cwd():
+        raise OptionError(
+            f"{str(out)!r} cannot be written as a whole; name a folder inside it as the output"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,9 +165,11 @@ def writing(out: Path, kind: str, *, keep: bool = False) -> Iterator[Output]:
         output = Output(out, kind)
         try:
             yield output
-        except BaseException:
+        except BaseException as error:
             if not keep or os.listdir(output.work) == [_MARKER]:
                 output.close()
+            if isinstance(error, OSError) and not isinstance(error, ThresherError):
+                raise write_error(out, error) from error
             raise
         output.close()
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..core.device import device_named
-from ..core.errors import CheckpointError, DataError, OptionError
+from ..core.errors import CheckpointError, DataError, OptionError, ThresherError
 from ..core.options import check_choice
 from ..core.output import Output, check_apart, writing
 from ..core.progress import progress_bar
@@ -233,6 +233,17 @@ class DiskRun:
         return record
 
     def _stream(self, state: RunState, output: Output) -> Stream:
+        try:
+            return self._begun_stream(state, output)
+        except ThresherError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{type(self.skeleton.model).__name__} does not run on token ids alone: {error}; "
+                "prune it in memory, with thresher.prune(model, ..., data=...)"
+            ) from error
+
+    def _begun_stream(self, state: RunState, output: Output) -> Stream:
         layers = in_use(self.source, self.coverage.layers, self.samples)
         self.coverage.layers = layers
         self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)

@@ -32,8 +32,8 @@ from .packed.layer import PackedLayer
 
 def choose_layouts(
     model: nn.Module,
-    batch: Sequence[int] = (1, 16, 128),
-    candidates: Iterable[str] | None = None,
+    batch: int | Sequence[int] = (1, 16, 128),
+    candidates: str | Iterable[str] | None = None,
     repeats: int = 7,
     gain: float = 1.05,
     example: Tensor | None = None,
@@ -43,7 +43,7 @@ def choose_layouts(
     Layers that agree in shape, dtype, density (to one hundredth) and candidates are measured
     once. Parameters, returns and errors as for :func:`pack`.
     """
-    sizes = tuple(batch)
+    sizes = (batch,) if isinstance(batch, int) else tuple(batch)
     if not sizes or any(size < 1 for size in sizes):
         raise OptionError(f"batch={sizes} must name at least one batch size of 1 or more")
     tried = list(Layout.known().values()) if candidates is None else _named(candidates)
@@ -71,8 +71,8 @@ def choose_layouts(
 
 def pack(
     model: nn.Module,
-    batch: Sequence[int] = (1, 16, 128),
-    candidates: Iterable[str] | None = None,
+    batch: int | Sequence[int] = (1, 16, 128),
+    candidates: str | Iterable[str] | None = None,
     repeats: int = 7,
     gain: float = 1.05,
     show: bool = True,
@@ -98,10 +98,10 @@ def pack(
         :class:`thresher.run.packed.conv.PackedConv2d` one at a time, so that no second copy of the
         model is needed. Use bfloat16 (``model.bfloat16()``) for the
         smallest and fastest result, and for the honest rival.
-    batch : sequence of int, default (1, 16, 128)
+    batch : int or sequence of int, default (1, 16, 128)
         Batch sizes (rows or images of the input) that matter: 1 for generating text, more for
         prompts.
-    candidates : iterable of str, optional
+    candidates : str or iterable of str, optional
         Names of the layouts to try; all registered ones by default.
     repeats : int, default 7
         Rounds of interleaved timing.
@@ -134,7 +134,8 @@ def pack(
     return model
 
 
-def _named(candidates: Iterable[str]) -> list[type[Layout]]:
+def _named(candidates: str | Iterable[str]) -> list[type[Layout]]:
+    candidates = [candidates] if isinstance(candidates, str) else candidates
     return [Layout.named(name) for name in candidates]
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from ...core.errors import CheckpointError
 from ...core.files import write_text
-from ...core.output import check_apart, writing
+from ...core.output import writing
 from ...core.remembered import remembered
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
@@ -48,7 +48,6 @@ def export(source: str | Path, out: str | Path) -> None:
         If `source` cannot be read.
     """
     source, out = Path(source), Path(out)
-    check_apart(source, out)
     checkpoint = Checkpoint(source)
     with writing(out, "export") as output:
         output.check_free()

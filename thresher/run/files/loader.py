@@ -27,6 +27,7 @@ from ..layouts.convolving import ConvolvingLayout
 from ..packed.conv import PackedConv2d
 from ..packed.layer import PackedLayer
 from ..packed.linear import PackedLinear
+from ..packed.swap import swap
 from .checkpoint import INDEX_FILE, Shards, check_version
 from .names import Names
 from .saver import save_packed
@@ -217,7 +218,7 @@ class ThresherQuantizer(HfQuantizer):
                 "install an earlier transformers"
             )
         for path, layout in self._claimed.items():
-            model.set_submodule(path, _packed(model.get_submodule(path), layout))
+            swap(model, path, _packed(model.get_submodule(path), layout))
         self._claimed.clear()
         record_layouts(model)
         if hasattr(model.config, "transformers_weights"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
 from ..layouts.base import Layout
+from ..packed.swap import swap
 from .candidates import candidate_of, kind_of
 
 #: Name of the choice to leave a layer as it is.
@@ -194,7 +195,7 @@ class Choices:
                 shared[key] = (stored, dense.weight)
             packed = candidate.holding(stored).train(dense.training)
             for name in names.pop(dense):
-                model.set_submodule(name, packed)
+                swap(model, name, packed)
         record_layouts(model)
 
 
