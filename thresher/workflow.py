@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .core.errors import CheckpointError, DataError, OptionError
-from .core.files import write_text
+from .core.files import read_json, write_text
+from .core.records import restored
 from .parts.calibration import embedded_text, read_text, token_windows
 from .prune.disk import DiskOptions, prune_folder
 from .prune.memory import as_recipe
@@ -38,6 +39,7 @@ from .run.files.recount import describe, kept_in_folder
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
+_REMEDY = "delete it to go on without a record, or fetch the model again"
 #: Windows of the quick runs that draw perplexity against density.
 _CURVE_WINDOWS = 4
 _EVALUATION_WINDOWS = 16
@@ -221,15 +223,17 @@ def read_record(folder: Path) -> PruneRecord:
         If there is none; the message says what the files hold.
     """
     file = folder / RECORD_FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if text.strip() in ("", "{}"):
+    data = read_json(file, _REMEDY) if file.is_file() and file.stat().st_size else {}
+    if not data:
         raise CheckpointError(
             f"{str(folder)!r}: no record was kept of how the model was pruned. {describe(folder)}"
         )
     try:
-        record = PruneRecord.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(file)!r} is not a pruning record: {error}") from error
+        record = restored(PruneRecord, data)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{str(file)!r} is not a pruning record: {error}; {_REMEDY}"
+        ) from error
     return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
 
 

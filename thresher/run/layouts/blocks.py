@@ -4,12 +4,14 @@ from __future__ import annotations
 
 __all__ = ["Blocks"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from .. import _run, cuda
+from .buffers import FLOATS, Buffer, integers
 from .kernel import KernelLayout, value_dtypes
 
 ROWS, COLUMNS = 16, 32
@@ -70,6 +72,16 @@ class Blocks(KernelLayout):
             "values": blocks[kept],
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, places and blocks must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (-(-shape[0] // ROWS) + 1,)),
+            "places": Buffer((torch.uint16,), ("blocks",)),
+            "values": Buffer(FLOATS, ("blocks", ROWS, COLUMNS)),
+        }
 
     def bind(self) -> Any:
         """Bind row starts, places and blocks."""

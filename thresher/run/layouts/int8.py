@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Int8Blocks"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -13,6 +14,7 @@ from thresher.core.card import Card, Catalogued
 from thresher.core.errors import LayerError
 
 from .. import _run
+from .buffers import FLOATS, Buffer, integers
 from .kernel import KernelLayout, value_dtypes
 
 ROWS = 4
@@ -94,6 +96,17 @@ class Int8Blocks(KernelLayout, Catalogued):
             "scales": scales,
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, columns, values and scales must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (-(-shape[0] // ROWS) + 1,)),
+            "columns": Buffer((torch.uint16,), ("groups", ROWS)),
+            "values": Buffer((torch.int8,), ("groups", ROWS, ROWS)),
+            "scales": Buffer(FLOATS, (shape[0],)),
+        }
 
     def bind(self) -> Any:
         """Bind row starts, columns, values and scales."""

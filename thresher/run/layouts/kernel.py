@@ -15,6 +15,7 @@ from torch import Tensor
 from thresher.core.errors import LayerError
 
 from .base import Layout
+from .buffers import outlines
 
 value_dtypes = (torch.bfloat16, torch.float32)
 
@@ -39,8 +40,9 @@ def buffer(tensors: Mapping[str, Tensor], name: str, *dtypes: torch.dtype) -> Te
 class KernelLayout(Layout):
     """A layout that keeps its buffers and a kernel object bound to them.
 
-    A subclass defines :meth:`bind`, which hands the buffers to the compiled class. That class
-    checks every length and index as it is built, so that no product ever reads outside them.
+    A subclass defines :meth:`bind`, which hands the buffers to the compiled class, and
+    :meth:`expected`, their shapes. These are checked first; the compiled class checks every length
+    and index as it is built, so that no product ever reads outside them.
     Buffers on another device than the CPU are checked by binding a copy on the CPU; products
     there are dense unless :meth:`multiply_on_cuda` says otherwise.
     """
@@ -49,6 +51,7 @@ class KernelLayout(Layout):
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> None:
         super().__init__(shape, torch.float32)
+        self.check(outlines(tensors), shape, settings)
         self._settings = dict(settings)
         self._tensors = dict(tensors)
         self._device = _one_device(self._tensors)
@@ -57,7 +60,7 @@ class KernelLayout(Layout):
             return
         try:
             self._matrix = self.bind()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError) as error:
             if isinstance(error, LayerError):
                 raise
             raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error

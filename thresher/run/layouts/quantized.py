@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["GroupSparse4Bit"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from thresher.core.card import Card, Catalogued
 
 from .. import _run
+from .buffers import FLOATS, Buffer, integers
 from .kernel import KernelLayout, value_dtypes
 
 GROUP = 16
@@ -90,6 +92,18 @@ class GroupSparse4Bit(KernelLayout, Catalogued):
             "zeros": zeros.to(torch.uint8),
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, places, codes, scales and zero points must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (shape[0] + 1,)),
+            "places": Buffer((torch.uint16,), ("groups",)),
+            "codes": Buffer((torch.uint8,), ("groups", GROUP // 2)),
+            "scales": Buffer(FLOATS, ("groups",)),
+            "zeros": Buffer((torch.uint8,), ("groups",)),
+        }
 
     def bind(self) -> Any:
         """Bind row starts, places, codes, scales and zero points."""
