@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import _run, cuda
 from .buffers import FLOATS, Buffer, integers
-from .kernel import KernelLayout, value_dtypes
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 
 ROWS, COLUMNS = 16, 32
 
@@ -89,7 +89,13 @@ class Blocks(KernelLayout):
         places = self.take("places", torch.uint16)
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        return _run.Blocks(starts, places, values, *self.shape)
+        matrix = _run.Blocks(starts, places, values, *self.shape)
+        below, (whole, beside) = self.shape[0] % ROWS, divmod(self.shape[1], COLUMNS)
+        if below:
+            refuse_outside(values[int(starts[-2]) :, below:], "values")
+        if beside:
+            refuse_outside(values[places.int() == whole, :, beside:], "values")
+        return matrix
 
     def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the Triton kernel."""

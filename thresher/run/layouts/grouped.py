@@ -18,7 +18,7 @@ from thresher.core.errors import LayerError, OptionError
 from ...parts.patterns import NM
 from .. import _run
 from .buffers import FLOATS, Buffer, integers
-from .kernel import KernelLayout, value_dtypes
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 from .masked import NofM, refuse_groups
 
 _CHUNK = 256
@@ -159,15 +159,16 @@ class GroupedNofM(KernelLayout, Catalogued):
         """Bind counts, indices and values."""
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        return _run.GroupedNM(
-            self.take("counts", torch.uint16),
-            self.take("indices", torch.uint8),
-            values,
-            *self.shape,
-            self.setting("n"),
-            self.setting("m"),
-            self.setting("chunk"),
-        )
+        counts = self.take("counts", torch.uint16)
+        indices = self.take("indices", torch.uint8)
+        n, m, chunk = (self.setting(key) for key in ("n", "m", "chunk"))
+        matrix = _run.GroupedNM(counts, indices, values, *self.shape, n, m, chunk)
+        if below := self.shape[0] % m:
+            patterns = _pattern_rows(n, m)
+            kinds = torch.arange(len(patterns)).repeat(counts.shape[1])
+            outside = patterns[kinds.repeat_interleave(counts[-1].flatten().long())] >= below
+            refuse_outside(values[-1][outside], "values")
+        return matrix
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""

@@ -15,7 +15,7 @@ from thresher.core.errors import LayerError
 
 from .. import _run
 from .buffers import FLOATS, Buffer, integers
-from .kernel import KernelLayout, value_dtypes
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 
 ROWS = 4
 """Rows of a block, and columns of a group of blocks."""
@@ -112,13 +112,16 @@ class Int8Blocks(KernelLayout, Catalogued):
         """Bind row starts, columns, values and scales."""
         scales = self.take("scales", *value_dtypes)
         self.dtype = scales.dtype
-        return _run.Int8Blocks(
-            self.take("row_starts", torch.int64),
-            self.take("columns", torch.uint16),
-            self.take("values", torch.int8),
-            scales,
-            *self.shape,
-        )
+        starts = self.take("row_starts", torch.int64)
+        columns = self.take("columns", torch.uint16)
+        values = self.take("values", torch.int8)
+        matrix = _run.Int8Blocks(starts, columns, values, scales, *self.shape)
+        if below := self.shape[0] % ROWS:
+            refuse_outside(values[int(starts[-2]) :, below:], "values")
+        if self.shape[1] % ROWS:
+            outside = columns.int() >= self.shape[1]
+            refuse_outside(values.transpose(1, 2)[outside], "values")
+        return matrix
 
     def codes(self) -> Tensor:
         """Return the integers as a dense int8 matrix."""

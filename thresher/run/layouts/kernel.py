@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KernelLayout", "buffer", "value_dtypes"]
+__all__ = ["KernelLayout", "buffer", "refuse_outside", "value_dtypes"]
 
 import abc
 import math
@@ -35,6 +35,16 @@ def buffer(tensors: Mapping[str, Tensor], name: str, *dtypes: torch.dtype) -> Te
         expected = " or ".join(str(d) for d in dtypes)
         raise LayerError(f"tensor {name!r} of a packed layer is {found.dtype}, expected {expected}")
     return found.detach().contiguous()
+
+
+def refuse_outside(entries: Tensor, name: str) -> None:
+    """Raise LayerError unless what a buffer stores outside the matrix is zero.
+
+    Blocks and groups at the edges reach over it. A dense matrix does not have these entries, and a
+    kernel may multiply them with zeros, which is not zero if they are infinite.
+    """
+    if bool((entries != 0).any()):
+        raise LayerError(f"tensor {name!r} of a packed layer holds weights outside the matrix")
 
 
 class KernelLayout(Layout):

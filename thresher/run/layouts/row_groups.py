@@ -18,7 +18,7 @@ from .. import _run
 from .buffers import FLOATS, Buffer, integers
 from .convolving import ConvolvingLayout
 from .indexed import too_wide
-from .kernel import value_dtypes
+from .kernel import refuse_outside, value_dtypes
 
 _SIZES = (16, 8, 4, 2)
 _INDEX_BYTES = 2
@@ -141,14 +141,14 @@ class RowGroups(ConvolvingLayout, Catalogued):
         """Bind group starts, columns, values and the order of rows."""
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        return _run.RowGroups(
-            self.take("group_starts", torch.int64),
-            self.take("indices", torch.uint16),
-            values,
-            self.take("order", torch.uint16),
-            *self.shape,
-            self.setting("group"),
-        )
+        starts = self.take("group_starts", torch.int64)
+        indices = self.take("indices", torch.uint16)
+        order = self.take("order", torch.uint16)
+        group = self.setting("group")
+        matrix = _run.RowGroups(starts, indices, values, order, *self.shape, group)
+        if below := self.shape[0] % group:
+            refuse_outside(values[int(starts[-2]) :, below:], "values")
+        return matrix
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
