@@ -144,22 +144,24 @@ def _cleanly(read) -> torch.Tensor | None:
 
 def _compare(name: str, found: torch.Tensor, expected: Stored) -> None:
     dtype, wanted = _NAMES.get(found.dtype), expected.bits
-    bits = found.detach().contiguous().view(torch.uint8).numpy() if found.numel() else None
+    # A view as bytes needs the strides of a tensor that was made so.
+    flat = torch.empty(found.numel(), dtype=found.dtype).copy_(found.detach().reshape(-1))
+    bits = flat.view(torch.uint8).numpy() if found.numel() else None
     if bits is None:
         if wanted.size or dtype != expected.dtype:
             raise Wrong(f"{name!r} is empty")
         return
     shape, width = tuple(found.shape), found.element_size()
-    flat = bits.reshape(-1).view(f"u{width}")
+    entries = bits.view(f"u{width}")
     if shape != wanted.shape and not _is_matrix_of(shape, wanted.shape):
         raise Wrong(f"{name!r} has shape {shape}, the text says {wanted.shape}")
     if shape != wanted.shape and wanted.ndim == 4:
         ordered = as_matrix(torch.from_numpy(wanted.astype("i8"))).numpy()
         wanted = ordered.astype(wanted.dtype)
-    same = flat == np.ascontiguousarray(wanted).reshape(-1)
+    same = entries == np.ascontiguousarray(wanted).reshape(-1)
     if dtype in ("F32", "BF16"):
         numbers = found.reshape(-1).isnan().numpy()
-        mantissa = flat & (0x7FFFFF if dtype == "F32" else 0x7F)
+        mantissa = entries & (0x7FFFFF if dtype == "F32" else 0x7F)
         nan = reference.Stored(dtype, np.ascontiguousarray(wanted).reshape(-1))
         same |= numbers & np.isnan(reference.floats(nan)) & (mantissa != 0)
     if dtype != expected.dtype or not same.all():

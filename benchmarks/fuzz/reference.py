@@ -130,7 +130,7 @@ def find(name: str, listed: dict[str, dict]) -> dict | None:
     return None
 
 
-def read_tensors(folder: Path) -> dict[str, Stored]:
+def read_tensors(folder: Path) -> dict[str, Stored | Refused]:
     """Return every stored tensor of the folder's shards."""
     files: dict[str, str] = {}
     for index, sparse in (("thresher", True), ("model", False)):
@@ -149,7 +149,7 @@ def read_tensors(folder: Path) -> dict[str, Stored]:
         need(isinstance(file, str), "a shard's name is no text")
         need("/" not in file and "\\" not in file, "this reader knows no subfolders")
         need((folder / file).is_file() and not (folder / file).is_symlink(), "no such shard")
-    found: dict[str, Stored] = {}
+    found: dict[str, Stored | Refused] = {}
     for file in sorted(set(files.values())):
         held = read_shard(folder / file)
         need(not found.keys() & held.keys(), "a tensor in two shards")
@@ -158,7 +158,7 @@ def read_tensors(folder: Path) -> dict[str, Stored]:
     return found
 
 
-def read_shard(path: Path) -> dict[str, Stored]:
+def read_shard(path: Path) -> dict[str, Stored | Refused]:
     """Return the tensors of a safetensors file."""
     content = path.read_bytes()
     need(len(content) >= 8, "no header")
@@ -171,14 +171,26 @@ def read_shard(path: Path) -> dict[str, Stored]:
         raise Refused(f"header: {error}") from error
     need(isinstance(header, dict), "header is no object")
     header.pop("__metadata__", None)
-    found, end = {}, 0
+    found: dict[str, Stored | Refused] = {}
+    end = 0
+    for entry in header.values():
+        whole = isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= entry.keys()
+        need(whole, "an entry of the header")
+        numbers = (entry["shape"], entry["data_offsets"])
+        lists = all(isinstance(each, list) for each in numbers)
+        need(lists and all(type(n) is int and n >= 0 for each in numbers for n in each), "numbers")
+        need(len(entry["data_offsets"]) == 2 and isinstance(entry["dtype"], str), "offsets")
     ordered = sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"]))
     for name, entry in ordered:
         begin, past = entry["data_offsets"]
-        need(entry["dtype"] in WIDTHS, "type")
-        size = math.prod(entry["shape"]) * WIDTHS[entry["dtype"]]
+        need(entry["dtype"] in WIDTHS or entry["dtype"] == "F4", "type")
+        entries = math.prod(entry["shape"])
+        size = entries * WIDTHS[entry["dtype"]] if entry["dtype"] in WIDTHS else entries // 2
         need(begin == end and past - begin == size and past <= len(data), "offsets")
         end = past
+        if entry["dtype"] == "F4":
+            found[name] = Refused("a type that no weight has here")
+            continue
         bits = np.frombuffer(data[begin:past], dtype=f"u{WIDTHS[entry['dtype']]}")
         try:
             found[name] = Stored(entry["dtype"], bits.reshape(entry["shape"]))
@@ -188,7 +200,9 @@ def read_shard(path: Path) -> dict[str, Stored]:
     return found
 
 
-def sort_tensors(tensors: dict[str, Stored], listed: dict[str, dict]) -> dict[str, list[str]]:
+def sort_tensors(
+    tensors: dict[str, Stored | Refused], listed: dict[str, dict]
+) -> dict[str, list[str]]:
     """Return the tensors of every packed weight."""
     found: dict[str, set[str]] = {}
     for tensor in tensors:
@@ -217,8 +231,11 @@ def sort_tensors(tensors: dict[str, Stored], listed: dict[str, dict]) -> dict[st
     return {name: [name + suffix for suffix in suffixes] for name, suffixes in found.items()}
 
 
-def decode(parts: dict[str, Stored], entry: dict | None, group: int | None) -> Stored:
+def decode(parts: dict[str, Any], entry: dict | None, group: int | None) -> Stored:
     """Return the dense weight that the tensors of a packed one stand for."""
+    for part in parts.values():
+        if isinstance(part, Refused):
+            raise part
     shape = parts.pop("shape")
     need(shape.dtype == "I64" and shape.bits.ndim == 1 and 2 <= shape.bits.size <= 8, "shape")
     sizes = [int(size) for size in shape.numbers("i8")]

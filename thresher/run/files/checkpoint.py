@@ -299,13 +299,7 @@ class Checkpoint(Shards):
         stored, float8 = stored_weights(config, str(self.folder))
         files = self._locate()
         for file in sorted(set(files.values())):
-            held = set(TensorFile(file).names)
-            missing = [n for n, f in files.items() if f == file and n not in held]
-            if missing:
-                raise CheckpointError(
-                    f"{file.name} lacks tensor {missing[0]!r}, which the index of "
-                    f"{str(self.folder)!r} promises; fetch the model again"
-                )
+            held = TensorFile(file).names
             # transformers reads what the files hold, whether the index knows of it or not.
             again = sorted(name for name in held if files.get(name, file) != file)
             if again and stored.sparse:
@@ -362,7 +356,8 @@ def stored_weights(config: dict[str, Any], where: str) -> tuple[StoredWeights, F
         If a later version wrote it, or another library quantised it; the method is named.
     """
     parts = [config, *(value for value in config.values() if isinstance(value, dict))]
-    found = [part[key] for part in parts for key in _QUANTIZATION if part.get(key)]
+    found = [part.get(key) for part in parts for key in _QUANTIZATION]
+    found = [quantization for quantization in found if quantization is not None]
     if not found:
         return StoredWeights(sparse=False), None
     if not isinstance(found[0], dict):

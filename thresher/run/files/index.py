@@ -64,8 +64,16 @@ def _read_index(index: Path) -> dict[str, Path]:
                 f"{str(index)!r} says that {name!r} is in {file!r}, which is no file of the "
                 f"folder; {_REMEDY}"
             )
-    check_inside(folder, {folder / file for file in files.values()})
-    return {name: folder / file for name, file in files.items()}
+    places = {name: folder / file for name, file in files.items()}
+    check_inside(folder, set(places.values()))
+    held = {file: set(TensorFile(file).names) for file in set(places.values())}
+    for name, file in places.items():
+        if name not in held[file]:
+            raise CheckpointError(
+                f"{file.name} lacks tensor {name!r}, which the index of {str(folder)!r} promises; "
+                f"{_REMEDY}"
+            )
+    return places
 
 
 def check_inside(folder: Path, files: Iterable[Path]) -> None:

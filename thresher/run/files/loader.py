@@ -20,7 +20,6 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ...core.errors import CheckpointError
-from ..layouts import formats
 from ..layouts.base import Layout
 from ..layouts.convolution import Geometry
 from ..layouts.convolving import ConvolvingLayout
@@ -43,7 +42,7 @@ class ThresherConfig(QuantizationConfigMixin):
     Parameters
     ----------
     format_version : int
-        Version of the packed format.
+        Version of the packed format; a folder that does not say it is refused.
     group : int, optional
         M, when supports are N:M.
     packed : bool, default False
@@ -56,7 +55,7 @@ class ThresherConfig(QuantizationConfigMixin):
 
     def __init__(
         self,
-        format_version: int = formats.FORMAT_VERSION,
+        format_version: int | None = None,
         group: int | None = None,
         packed: bool = False,
         layouts: list[dict[str, Any]] | None = None,
