@@ -175,14 +175,19 @@ class StoredWeights:
         if stored is not None:
             wanted = {"_shape", *(f"_{tensor}" for tensor in stored.tensors)}
         else:
-            support = found & {"_bitmask", "_indices"} or {"_bitmask"}
-            wanted = {"_values", "_shape", *support}
+            support = "_indices" if "_indices" in found and "_bitmask" not in found else "_bitmask"
+            wanted = {"_values", "_shape", support}
         if len(found) < 2 and (stored is None or not wanted & found):
             return []
         if missing := sorted(wanted - found):
             raise CheckpointError(
                 f"packed weight {name!r} has tensors {sorted(name + s for s in found)} and no "
                 f"{name + missing[0]!r}; the file is corrupted, fetch or write it again"
+            )
+        if surplus := sorted(found - wanted):
+            raise CheckpointError(
+                f"packed weight {name!r} has {name + surplus[0]!r} besides all of its tensors; the "
+                "file is corrupted, fetch or write it again"
             )
         if name in held:
             raise CheckpointError(
