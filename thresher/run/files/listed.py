@@ -68,12 +68,15 @@ def _is_entry(entry: Any) -> bool:
     settings = entry.get("settings")
     if not isinstance(settings, dict) or any(type(v) is not int for v in settings.values()):
         return False
-    lists = [entry.get("tensors"), entry.get("weights")]
-    if not all(isinstance(each, list) and all(isinstance(n, str) for n in each) for each in lists):
+    named = _are_names(entry.get("tensors")) and _are_names(entry.get("weights"))
+    return named and "shape" not in entry["tensors"]
+
+
+def _are_names(value: Any) -> bool:
+    """Return whether this is a list of words, each of which is there once."""
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         return False
-    tensors = entry["tensors"]
-    unique = all(len(set(each)) == len(each) for each in lists)
-    return unique and all(tensors) and "shape" not in tensors and all(entry["weights"])
+    return len(set(value)) == len(value)
 
 
 def short(value: Any) -> str:

@@ -294,8 +294,8 @@ def _device(path: str, devices: Mapping[str, Any]) -> torch.device:
     device = devices[max(prefixes, key=len)] if prefixes else "cpu"
     if device == "disk":
         raise CheckpointError(
-            f"the device map leaves the packed layer {path!r} on disk; packed layers are mapped "
-            'from their file anyway, so give it "cpu"'
+            f"the device map leaves the packed layer {path!r} on disk, where nothing multiplies; "
+            'give it "cpu"'
         )
     return torch.device(device)
 
