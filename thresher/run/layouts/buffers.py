@@ -113,6 +113,7 @@ def check_buffers(found: Mapping[str, Outline], expected: Mapping[str, Buffer]) 
         The message names the buffer.
     """
     decided: dict[str, int] = {}
+    source: dict[str, str] = {}
     for name, buffer in expected.items():
         if name not in found:
             raise LayerError(f"tensor {name!r} of a packed layer is missing")
@@ -123,10 +124,14 @@ def check_buffers(found: Mapping[str, Outline], expected: Mapping[str, Buffer]) 
         sizes = tuple(decided.get(s, s) if isinstance(s, str) else s for s in buffer.sizes)
         pairs = list(zip(shape, sizes, strict=False))
         if len(shape) != len(sizes) or any(a != b for a, b in pairs if isinstance(b, int)):
+            others = sorted({repr(source[size]) for size in buffer.sizes if size in source})
             raise LayerError(
                 f"tensor {name!r} of a packed layer has shape {shape}, expected "
                 f"({', '.join(str(size) for size in sizes)})"
+                + (f" as that of {' and '.join(others)} says" if others else "")
             )
-        decided |= {size: actual for actual, size in pairs if isinstance(size, str)}
+        new = {size: actual for actual, size in pairs if isinstance(size, str)}
+        decided |= new
+        source |= dict.fromkeys(new, name)
     if surplus := sorted(found.keys() - expected.keys()):
         raise LayerError(f"tensor {surplus[0]!r} of a packed layer is not known to its layout")

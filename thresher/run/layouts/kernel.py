@@ -61,7 +61,10 @@ class KernelLayout(Layout):
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> None:
         super().__init__(shape, torch.float32)
-        self.check(outlines(tensors), shape, settings)
+        try:
+            self.check(outlines(tensors), shape, settings)
+        except LayerError as error:
+            raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error
         self._settings = dict(settings)
         self._tensors = dict(tensors)
         self._device = _one_device(self._tensors)
