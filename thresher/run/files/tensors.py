@@ -43,8 +43,9 @@ class TensorFile:
     """A safetensors file that is read, never mapped.
 
     A mapped tensor is the file: whoever writes to it afterwards changes indices that were checked,
-    and where it was cut short a product ends the process. So tensors are copies, which cost the
-    memory of what is read and no time to speak of beside reading it.
+    and where it was cut short a product ends the process. So tensors are copies. A model takes no
+    more memory for it once it has run, about a millisecond longer to load for each megabyte, and
+    shares none with other processes that have loaded the same file.
 
     Parameters
     ----------
