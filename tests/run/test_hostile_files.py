@@ -23,12 +23,16 @@ from hostile_folders import (
     write_shard,
 )
 from model_folders import tiny_llama
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import thresher as th
 from thresher.core.errors import CheckpointError
+from thresher.run.files import checkpoint
 from thresher.run.files.checkpoint import Checkpoint
 from thresher.run.files.companions import leads_inside
+from thresher.run.files.float8 import Float8
+from thresher.run.files.names import check_fit
+from thresher.run.layouts import formats
 from thresher.run.skeleton import Skeleton
 from thresher.stream.state import RunState
 from thresher.workflow import read_record
@@ -182,6 +186,42 @@ def test_settings_without_bounds_are_refused(layout, settings, tmp_path):
     refused_by_both(write_folder(tmp_path, layout, (64, 64), buffers, settings))
 
 
+def test_a_size_that_is_bounded_by_no_buffer_is_bounded():
+    for shape in ((1, 0, 2**40, 2**40), (0, 2**25), (2**25, 0), (2**20, 2**20, 2**20), (-1, 0)):
+        with pytest.raises(CheckpointError, match=r"w_shape.*is not possible"):
+            formats.shape_of("w", torch.tensor(shape))
+
+
+def test_a_merged_weight_has_no_more_entries_than_the_model():
+    """Experts are stored one by one: their own shape is nowhere in the model."""
+    model = MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=32,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=2,
+        )
+    )
+    name = "model.layers.0.block_sparse_moe.experts.1.w1.weight"
+    check_fit(model, {name: torch.empty(8, 8, device="meta")}, exact=True)
+    with pytest.raises(CheckpointError, match="more entries than the whole model"):
+        check_fit(model, {name: torch.empty(2**20, 2**20, device="meta")}, exact=True)
+
+
+def test_what_the_model_vouches_for_may_be_of_any_size(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path, packed=False)
+    monkeypatch.setattr(checkpoint, "_HARMLESS", 0)
+    monkeypatch.setattr(checkpoint, "_EXPANSION", 0)
+    with pytest.raises(CheckpointError, match="would take 16,384 bytes unpacked"):
+        unpack(folder)
+    assert torch.equal(load(folder).model.layers[0].self_attn.q_proj.weight, torch.eye(HIDDEN))
+    skeleton = Skeleton(folder)
+    assert torch.equal(skeleton.checkpoint.tensor(WEIGHT), torch.eye(HIDDEN))
+
+
 def test_names_are_no_regular_expressions(tmp_path):
     folder = write_folder(
         tmp_path, buffers={"a" * 40: ("U8", [1], b"x")}, tensors=["(a+)+!"], packed=False
@@ -258,7 +298,7 @@ def test_tensors_that_no_weight_claims_are_refused(tmp_path):
 
 def write_index(folder: Path, file: object, **more: object) -> None:
     """Let an index say that all tensors of the only file are in another one."""
-    names = list(Checkpoint(folder).names)
+    names = list(Checkpoint(folder)._files)
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, file)} | more
     (folder / "thresher.safetensors.index.json").write_text(json.dumps(index))
     change_json(folder / "config.json", lambda c: c.update(transformers_weights="import thresher"))
@@ -286,6 +326,8 @@ def test_an_index_leads_to_regular_files_of_its_folder(where, tmp_path):
     (folder / "device").symlink_to("/dev/zero")
     (folder / "folder").mkdir()
     refused_by_both(folder)
+    with pytest.raises(CheckpointError, match=r"no file of the folder|no regular file|leads out"):
+        Checkpoint(folder)
 
 
 def test_links_into_the_cache_of_the_hub_are_followed(tmp_path):
@@ -438,6 +480,7 @@ def test_a_damaged_record_or_state_is_one_clean_error(change, tmp_path):
         ("hidden_size", "x"),
         ("num_attention_heads", 0),
         ("hidden_size", []),
+        ("hidden_act", "nothing"),
     ],
 )
 def test_a_configuration_of_no_model_is_one_clean_error(key, value, tmp_path):
@@ -465,13 +508,13 @@ def test_a_file_that_changes_under_a_loaded_model_changes_nothing(tmp_path):
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path):
     folder = write_folder(tmp_path)
-    checkpoint = Checkpoint(folder)
+    shards = Checkpoint(folder)
 
     def read():
-        with checkpoint.opened():
-            checkpoint.outline(WEIGHT)
+        with shards.opened():
+            shards.outline(WEIGHT)
             os.truncate(folder / "model.safetensors", 4096)
-            return checkpoint.tensor(WEIGHT)
+            return shards.tensor(WEIGHT)
 
     answer = within_limits(read)
     assert answer.startswith("CheckpointError: "), answer
@@ -501,15 +544,18 @@ def test_another_dtype_than_kernels_have_is_named_with_the_remedy(tmp_path):
     assert load(folder).model.layers[0].self_attn.q_proj.weight.dtype == torch.float64
 
 
-def test_weights_outside_the_matrix_are_refused(tmp_path):
-    """Blocks at the edge reach over it, where a kernel could meet what is not zero."""
-    block = torch.zeros(16, 32)
-    block[3, 31] = float("inf")
-    values = ("F32", [1, 16, 32], block.numpy().tobytes())
-    buffers = {"row_starts": longs(0, 1, 1, 1, 1), "places": shorts(1), "values": values}
-    folder = write_folder(tmp_path, "blocks", (64, 63), buffers)
-    with pytest.raises(CheckpointError, match="outside the matrix"):
-        unpack(folder)
+@pytest.mark.parametrize("block", [[], [128], [0, 128], [128, -1], ["1", 2], 128, [2.0, 2], {}])
+def test_blocks_of_8_bit_floats_are_checked(block):
+    with pytest.raises(CheckpointError, match="weight_block_size"):
+        Float8.from_config({"quant_method": "fp8", "weight_block_size": block}, torch.bfloat16)
+
+
+def test_a_block_larger_than_the_weight_takes_no_memory():
+    weight = torch.ones(4, 4).to(torch.float8_e4m3fn)
+    for block in ((2**40, 2**40), (2, 2**40)):
+        scale = torch.full((-(-4 // block[0]), 1), 3.0)
+        dense = Float8(block, torch.float32).dequantize("w", weight, scale)
+        assert torch.equal(dense, torch.full((4, 4), 3.0))
 
 
 def test_diagonal_is_read():

@@ -8,7 +8,7 @@ import torch
 from thresher.core.errors import LayerError
 from thresher.run import _run
 from thresher.run.layouts.base import Layout
-from thresher.run.layouts.buffers import MOST_ENTRIES, MOST_UNHELD, Outline
+from thresher.run.layouts.buffers import MOST_ENTRIES, MOST_UNHELD, Outline, integers
 
 VALUES, BYTES = torch.zeros(0), torch.zeros(0, dtype=torch.uint8)
 SHORTS, ONE = torch.zeros(0, dtype=torch.uint16), torch.zeros(1, dtype=torch.int64)
@@ -70,6 +70,24 @@ def test_padding_after_the_last_position_is_zero():
     indices[0, 0] |= 0b10000
     with pytest.raises(ValueError, match="goes on after the last position in row 0"):
         _run.NofM(indices, torch.ones(1, 2), 1, 4, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n": -1}, "no usable number"),
+        ({"n": 2**31}, "no usable number"),
+        ({"n": True}, "no usable number"),
+        ({"n": 2.0}, "no usable number"),
+        ({"n": "2"}, "no usable number"),
+        ({}, "'n' of a packed layer is missing"),
+        ({"n": 2, "more": 1}, "'more' of a packed layer is not known"),
+    ],
+)
+def test_settings_are_the_integers_that_the_layout_has(settings, message):
+    with pytest.raises(LayerError, match=message):
+        integers(settings, "n")
+    assert integers({"n": 2}, "n") == (2,)
 
 
 @pytest.mark.parametrize("name", sorted(Layout.known()))
