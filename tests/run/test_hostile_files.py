@@ -58,7 +58,7 @@ def unpack(folder: Path) -> torch.Tensor:
 
 def refused_by_both(folder: Path, *words: str) -> None:
     """Both readers refuse the folder cleanly, in bounded time and memory."""
-    for reader in (load, unpack, lambda f: len(Skeleton(f).names.groups)):
+    for reader in (load, unpack, Skeleton):
         answer = within_limits(lambda reader=reader: reader(folder))
         assert answer.startswith("CheckpointError: "), answer
         assert all(word in answer for word in words), answer
@@ -307,16 +307,23 @@ def write_index(folder: Path, file: object, **more: object) -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        *("../secret.safetensors", "{outside}", "sub/../../secret.safetensors"),
+        *(
+            "../secret.safetensors",
+            "{outside}",
+            "sub/../../secret.safetensors",
+            "{inside}",
+            "folder/../model.safetensors",
+        ),
         *("..\\secret.safetensors", "C:\\secret.safetensors", "x\0y", "", ".", "..", "/"),
         *("pipe", "../pipe", "link", "loop", "device", "folder", "missing", 1, None, ["x"], {}),
     ],
 )
 def test_an_index_leads_to_regular_files_of_its_folder(where, tmp_path):
     folder = write_folder(tmp_path / "model")
+    places = {"outside": tmp_path / "secret.safetensors", "inside": folder / "model.safetensors"}
     write_index(
         folder,
-        where.format(outside=tmp_path / "secret.safetensors") if type(where) is str else where,
+        where.format(**places) if type(where) is str else where,
     )
     (tmp_path / "secret.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     for place in (folder, tmp_path):
@@ -448,6 +455,17 @@ def test_damaged_entries_of_layouts_are_one_clean_error(key, value, tmp_path):
     )
     answers = [within_limits(lambda r=reader: r(folder)) for reader in (unpack, load)]
     assert all(answer.startswith("CheckpointError: ") for answer in answers), answers
+
+
+def test_a_weight_that_is_listed_twice_is_refused(tmp_path):
+    folder = write_folder(tmp_path)
+
+    def repeat(config):
+        layouts = config["quantization_config"]["layouts"]
+        layouts.append(layouts[0] | {"layout": "bitmask"})
+
+    change_json(folder / "config.json", repeat)
+    refused_by_both(folder, WEIGHT, "twice")
 
 
 @pytest.mark.parametrize("index", [{"weight_map": None}, {"weight_map": [1]}, {"metadata": 3}])

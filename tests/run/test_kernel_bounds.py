@@ -90,6 +90,13 @@ def test_settings_are_the_integers_that_the_layout_has(settings, message):
     assert integers({"n": 2}, "n") == (2,)
 
 
+def test_a_fan_in_of_more_than_all_columns_is_refused_by_the_header():
+    found = {"indices": Outline((5, 4), torch.uint16), "values": Outline((5, 4), torch.float32)}
+    Layout.named("fan-in").check(found, (5, 4), {"fan_in": 4})
+    with pytest.raises(LayerError, match="fan-in of 4 is more than 3 columns"):
+        Layout.named("fan-in").check(found, (5, 3), {"fan_in": 4})
+
+
 @pytest.mark.parametrize("name", sorted(Layout.known()))
 @pytest.mark.parametrize("shape", IMPOSSIBLE)
 def test_every_layout_refuses_impossible_sizes_before_it_is_bound(name, shape):
