@@ -211,6 +211,7 @@ def sort_tensors(
                 name = tensor.removesuffix(suffix)
                 if name != tensor and find(name, listed) is entry:
                     found.setdefault(name, set()).add(suffix)
+    found = {name: suffixes for name, suffixes in found.items() if suffixes != {"_shape"}}
     for name, suffixes in found.items():
         wanted = {"_shape", *(f"_{each}" for each in find(name, listed)["tensors"])}
         need(suffixes == wanted, f"{name} is incomplete")

@@ -177,7 +177,8 @@ class StoredWeights:
         else:
             support = "_indices" if "_indices" in found and "_bitmask" not in found else "_bitmask"
             wanted = {"_values", "_shape", support}
-        if len(found) < 2 and (stored is None or not wanted & found):
+        # Of a listed weight that is tied to another one, which is stored, the shape is left.
+        if len(found) < 2 and (stored is None or found == {"_shape"} or not wanted & found):
             return []
         if missing := sorted(wanted - found):
             raise CheckpointError(
