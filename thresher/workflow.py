@@ -24,9 +24,10 @@ from rich.table import Table
 
 from .core.device import device_named
 from .core.errors import CheckpointError, DataError, OptionError
-from .core.files import write_text
+from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .core.progress import progress_bar
+from .core.records import restored
 from .parts.calibration import embedded_text, read_text, token_windows
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
@@ -44,6 +45,7 @@ from .stream.samples import fitting_length
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
+_REMEDY = "delete it to go on without a record, or fetch the model again"
 _EVALUATION_WINDOWS = 16
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
@@ -287,15 +289,17 @@ def read_record(folder: Path) -> PruneRecord:
         If there is none; the message says what the files hold.
     """
     file = folder / RECORD_FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if text.strip() in ("", "{}"):
+    data = read_json(file, _REMEDY) if file.is_file() and file.stat().st_size else {}
+    if not data:
         raise CheckpointError(
             f"{str(folder)!r}: no record was kept of how the model was pruned. {describe(folder)}"
         )
     try:
-        record = PruneRecord.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(file)!r} is not a pruning record: {error}") from error
+        record = restored(PruneRecord, data)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{str(file)!r} is not a pruning record: {error}; {_REMEDY}"
+        ) from error
     return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
 
 

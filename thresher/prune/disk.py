@@ -223,7 +223,7 @@ class DiskRun:
         file = output.out / RECORD_FILE
         try:
             record = PruneRecord.from_json(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError):
             record = None
         if record is None or record.fingerprint != self.fingerprint:
             raise OptionError(

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from ..core.records import restored
+
 
 @dataclass
 class LayerRecord:
@@ -166,11 +168,13 @@ class PruneRecord:
         """Return the record that :meth:`to_json` wrote, here or in another version.
 
         Keys that this version does not know are left out.
+
+        Raises
+        ------
+        ValueError
+            If it is no JSON, or a value is missing or of another type.
         """
-        data = json.loads(text)
-        data["layers"] = [LayerRecord(**layer) for layer in data["layers"]]
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+        return restored(cls, json.loads(text))
 
     def __repr__(self) -> str:
         return (

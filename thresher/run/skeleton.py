@@ -7,6 +7,7 @@ __all__ = ["Skeleton"]
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ class Skeleton:
         with self.checkpoint.opened():
             held = {name: self.checkpoint.outline(name) for name in self.checkpoint}
         self.names = Names(self.model, held)
+        self.checkpoint.confirm(held.keys() - set(self.names.surplus))
         self._twins = _tied(self.model)
         self._check_nothing_missing()
 
@@ -269,7 +271,7 @@ def build_model(folder: Path) -> nn.Module:
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file makes the model's own class raise
         raise CheckpointError(f"{str(folder)!r} has no usable config.json: {error}") from error
     architectures = getattr(config, "architectures", None) or []
     kind = getattr(transformers, architectures[0], None) if architectures else None
@@ -284,9 +286,19 @@ def build_model(folder: Path) -> nn.Module:
             del part.quantization_config
     # Buffers such as rotary frequencies are computed, not stored, so they must be real.
     with init_empty_weights(include_buffers=False):
-        model: nn.Module = kind(config)
+        model = _built(kind, config, folder)
     model.tie_weights()  # type: ignore[operator]
     return model.eval()
+
+
+def _built(kind: type[nn.Module], config: Any, folder: Path) -> nn.Module:
+    try:
+        return kind(config)
+    except Exception as error:  # whatever sizes that do not fit make the model raise
+        raise CheckpointError(
+            f"config.json of {str(folder)!r} describes no {kind.__name__}: {error}; fetch the "
+            "model again"
+        ) from error
 
 
 def _tied(model: nn.Module) -> dict[str, list[str]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import CheckpointError
-from ..core.files import write_text
+from ..core.files import read_json, write_text
+from ..core.records import restored
 from .proof import Order
 
 _FILE = "progress.json"
@@ -79,12 +80,11 @@ class RunState:
         CheckpointError
             If the file was damaged, or written by another version.
         """
+        remedy = f"delete {str(folder)!r} to start anew"
+        data = read_json(folder / _FILE, remedy)
         try:
-            data = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            known = {each.name for each in dataclasses.fields(cls)}
-            return cls(**{key: value for key, value in data.items() if key in known})
-        except (ValueError, TypeError, AttributeError) as error:
+            return restored(cls, data)
+        except ValueError as error:
             raise CheckpointError(
-                f"{str(folder / _FILE)!r} is not the state of a run: {error}; delete "
-                f"{str(folder)!r} to start anew"
+                f"{str(folder / _FILE)!r} is not the state of a run: {error}; {remedy}"
             ) from error

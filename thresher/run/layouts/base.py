@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core.errors import LayerError
 from ...core.named import Named
+from .buffers import Buffer, Outline, check_buffers, check_sizes
 from .handles import held, hold
 
 
@@ -124,6 +125,52 @@ class Layout(Named, abc.ABC):
             If a buffer is missing, of another type or length than it must be, or holds
             positions outside the matrix; the message names the buffer.
         """
+
+    @classmethod
+    def expected(
+        cls, shape: tuple[int, int], settings: Mapping[str, int]
+    ) -> Mapping[str, Buffer] | None:
+        """Return what the buffers of a matrix must look like, so that files can be checked.
+
+        It is asked before anything is read, with whatever numbers a file holds. A layout that
+        does not define it is checked by its :meth:`from_tensors` alone.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns.
+        settings : mapping of str to int
+            As :attr:`settings` has them.
+
+        Returns
+        -------
+        mapping of str to Buffer, or None
+            By name, all that there are; None (the default) when nothing is said.
+
+        Raises
+        ------
+        LayerError
+            If no matrix of this shape has these settings.
+        """
+        return None
+
+    @classmethod
+    def check(
+        cls, found: Mapping[str, Outline], shape: tuple[int, int], settings: Mapping[str, int]
+    ) -> None:
+        """Raise unless buffers of these outlines can be a matrix of this shape.
+
+        Nothing is allocated for it, and no buffer is read.
+
+        Raises
+        ------
+        LayerError
+            Naming the buffer, the setting or the size that is not possible.
+        """
+        check_sizes(shape)
+        expected = cls.expected(shape, settings)
+        if expected is not None:
+            check_buffers(found, expected)
 
     @property
     def settings(self) -> dict[str, int]:

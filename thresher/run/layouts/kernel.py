@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KernelLayout", "buffer", "readable_bias", "value_dtypes"]
+__all__ = ["KernelLayout", "buffer", "readable_bias", "refuse_outside", "value_dtypes"]
 
 import abc
 import math
@@ -15,6 +15,7 @@ from torch import Tensor
 from thresher.core.errors import LayerError
 
 from .base import Layout, multiply
+from .buffers import outlines
 
 value_dtypes = (torch.bfloat16, torch.float32)
 
@@ -53,11 +54,22 @@ def readable_bias(bias: Tensor | None, rows: int) -> Tensor | None:
     return bias.detach().float().contiguous()
 
 
+def refuse_outside(entries: Tensor, name: str) -> None:
+    """Raise LayerError unless what a buffer stores outside the matrix is zero.
+
+    Blocks and groups at the edges reach over it. A dense matrix does not have these entries, and a
+    kernel may multiply them with zeros, which is not zero if they are infinite.
+    """
+    if bool((entries != 0).any()):
+        raise LayerError(f"tensor {name!r} of a packed layer holds weights outside the matrix")
+
+
 class KernelLayout(Layout):
     """A layout that keeps its buffers and a kernel object bound to them.
 
-    A subclass defines :meth:`bind`, which hands the buffers to the compiled class. That class
-    checks every length and index as it is built, so that no product ever reads outside them.
+    A subclass defines :meth:`bind`, which hands the buffers to the compiled class, and
+    :meth:`expected`, their shapes. These are checked first; the compiled class checks every length
+    and index as it is built, so that no product ever reads outside them.
     Buffers on another device than the CPU are checked by binding a copy on the CPU; products
     there are dense unless :meth:`multiply_on_cuda` says otherwise.
     """
@@ -66,6 +78,10 @@ class KernelLayout(Layout):
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> None:
         super().__init__(shape, torch.float32)
+        try:
+            self.check(outlines(tensors), shape, settings)
+        except LayerError as error:
+            raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error
         self._settings = dict(settings)
         self._tensors = dict(tensors)
         self._device = _one_device(self._tensors)
@@ -74,7 +90,7 @@ class KernelLayout(Layout):
             return
         try:
             self._matrix = self.bind()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError) as error:
             if isinstance(error, LayerError):
                 raise
             raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error
