@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..core.errors import LayerError, OptionError, nearest
-from .forms import Columns, Kernel, Rows, form_of
+from .forms import Columns, Kernel, Rows, form_of, multiplies_its_own_way
 from .layers import Layer
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -42,6 +42,31 @@ class Coverage:
     kept: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, layers: Sequence[Layer]) -> None:
+        """Prune these layers alone, and call the others not understood.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            Those of :attr:`layers` whose own values are what the model multiplies by.
+
+        Raises
+        ------
+        LayerError
+            If there are none.
+        """
+        names = {layer.name for layer in layers}
+        for layer in self.layers:
+            if layer.name not in names:
+                self.unknown[layer.parameter] = type(layer.module).__name__
+        if not layers:
+            raise LayerError(
+                f"nothing to prune: {next(iter(self.unknown))!r} and every other layer computes "
+                "what it multiplies by from its weight, so that zeros in the weight would be none "
+                "in use"
+            )
+        self.layers = list(layers)
 
     def summary(self) -> dict[str, object]:
         """Return the numbers of parameters pruned, kept by reason, and not understood by name."""
@@ -114,8 +139,11 @@ def cover(
             identity = (id(getattr(module, layer.attribute)), layer.part)
             if identity in places:
                 owner = found.layers[places[identity]]
-                users = (*owner.users, *layer.users)
-                found.layers[places[identity]] = replace(owner, users=users)
+                found.layers[places[identity]] = replace(
+                    owner,
+                    users=(*owner.users, *layer.users),
+                    by_products=owner.by_products or layer.by_products,
+                )
                 continue
             reason = _reason(layer, heads, embeddings, adapters)
             if used.excludes(layer):
@@ -181,7 +209,7 @@ def _layers_in(path: str, module: nn.Module) -> Iterator[Layer]:
         _check_plain(path, module)
         # A parametrised weight is computed from other tensors at every call.
         if isinstance(module._parameters.get("weight"), nn.Parameter):
-            yield Layer(path, module)
+            yield Layer(path, module, by_products=multiplies_its_own_way(module))
     elif isinstance(module, nn.MultiheadAttention):
         yield from _projections(path, module)
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase):

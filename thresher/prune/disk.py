@@ -31,7 +31,7 @@ from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
 from .layerwise import Cut, UnitPruner, merge_masks
-from .memory import gradients_of, in_use, method_name, needed_moments, new_record
+from .memory import find_uses, gradients_of, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
@@ -229,8 +229,8 @@ class DiskRun:
         return record
 
     def _stream(self, state: RunState, output: Output) -> Stream:
-        layers = in_use(self.source, self.coverage.layers, self.samples)
-        self.coverage.layers = layers
+        find_uses(self.source, self.coverage, self.samples)
+        layers = self.coverage.layers
         self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)
         stream = Stream(
             self.source,

@@ -16,19 +16,19 @@ from ..core.errors import DataError, LayerError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..core.remembered import remember
-from ..parts.coverage import cover
+from ..parts.coverage import Coverage, cover
 from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.gradients import collect_gradients
 from ..stream.passes import calibrating, call
 from ..stream.precision import Precision, widened, widened_sample
-from ..stream.products import as_used
 from ..stream.ranks import share_of
 from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from ..stream.uses import as_used, is_multiplied
 from ..stream.walk import call_on_copy
 from .layerwise import UnitPruner
 from .recipe import Recipe
@@ -125,14 +125,14 @@ def prune(
     samples, described = _samples(model, recipe, data, tokenizer, windows, length)
     record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
     record.calibration = described
-    record.coverage = coverage.summary()
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     if used.widens:
         samples = [widened_sample(sample, used) for sample in samples]
     with widened(model, used):
         source = InMemory(model)
-        coverage.layers = in_use(source, coverage.layers, samples)
+        find_uses(source, coverage, samples)
+        record.coverage = coverage.summary()
         gradients = gradients_of(source, coverage.layers, recipe, samples, loss)
         inputs = share_of(samples) if forward(needed_moments(recipe)) else []
         units = find_units(model, coverage.layers)
@@ -202,13 +202,22 @@ def new_record(model: str, recipe: Recipe) -> PruneRecord:
     )
 
 
-def in_use(source: Source, layers: list[Layer], samples: Sequence[Any]) -> list[Layer]:
-    """Return layers as the first sample's pass multiplies them."""
-    if not samples or all(layer.users for layer in layers):
-        return layers
-    model, units = source.model, find_units(source.model, layers)
-    with calibrating(model), source.opened(units), source.on_demand(units):
-        return as_used(model, layers, lambda: call_on_copy(model, samples[0]))
+def find_uses(source: Source, coverage: Coverage, samples: Sequence[Any]) -> None:
+    """Have the layers of a coverage as the first sample's pass multiplies them.
+
+    Raises
+    ------
+    LayerError
+        If no layer multiplies by its own weight.
+    """
+    model, layers = source.model, coverage.layers
+    if samples:
+        units = find_units(model, layers)
+        with calibrating(model), source.opened(units), source.on_demand(units):
+            found = as_used(model, layers, lambda: call_on_copy(model, samples[0]))
+    else:
+        found = [layer for layer in layers if not layer.by_products or is_multiplied(layer)]
+    coverage.keep(found)
 
 
 def _check_present(layer: Layer) -> None:

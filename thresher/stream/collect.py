@@ -51,8 +51,8 @@ def collect_inputs(
         By layer name; without tokens where the data never reached a layer.
     """
     needs = frozenset(needs)
-    called = [layer for layer in layers if layer.users]
-    others = [layer for layer in layers if not layer.users]
+    called = [layer for layer in layers if layer.is_called]
+    others = [layer for layer in layers if not layer.is_called]
     try:
         # Processes would share different moments, and could not add them up.
         found = _collect(model, called, others, needs, run, share=ranks() == 1)
@@ -74,7 +74,9 @@ def _collect(
     share: bool,
 ) -> dict[str, Statistics]:
     collector = _Collector([*called, *others], needs, share)
-    products = watching_products(model, others, collector.take_rows)
+    products = watching_products(
+        model, others, lambda layer, rows: collector.take_rows(layer, rows())
+    )
     with collector.watching(called), products, torch.no_grad():
         run()
     sum_over_ranks(collector.statistics, [*called, *others])
