@@ -150,8 +150,7 @@ class DiskRun:
         if needs and windows is not None:
             check_windows(self.skeleton.model, windows)
             self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
-        stored = self.skeleton.stored_dtype(self.coverage.layers[0].parameter)
-        self.precision = Precision.natural(stored, _CPU, options.precision)
+        self.precision = self._precision()
         self.source = Folder(self.skeleton, self.precision)
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
@@ -187,7 +186,7 @@ class DiskRun:
                     self.recipe,
                     gradients=self.gradients,
                     unseen=self.options.unseen,
-                    stored=self.precision.stored,
+                    stored=self._dtypes(),
                     progress=advance,
                 )
                 self._prune(stream, pruner, writer, state, output)
@@ -301,6 +300,20 @@ class DiskRun:
                 dtype = self.skeleton.cast(checkpoint.outline(name)).dtype
                 found[name] = tensor.to(dtype)
         return found, masks
+
+    def _precision(self) -> Precision:
+        """Return the precision of passes: of layers in several dtypes, one that holds them all."""
+        dtypes = {*self._dtypes().values()}
+        shortest = min(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
+        together = torch.float32 if len(dtypes) > 1 else None
+        return Precision.natural(shortest, _CPU, self.options.precision or together)
+
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        """Return what every layer is stored in: some of a folder may be longer than others."""
+        parameters = {layer.parameter for layer in self.coverage.layers}
+        with self.skeleton.checkpoint.opened():
+            found = {name: self.skeleton.stored_dtype(name) for name in parameters}
+        return {layer.name: found[layer.parameter] for layer in self.coverage.layers}
 
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""

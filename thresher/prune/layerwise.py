@@ -54,7 +54,8 @@ def prune_layer(
     keep : int
         Weights to keep.
     stored : torch.dtype, optional
-        What the weight will be stored in, where that is shorter than what it is held in.
+        What the weight will be stored in, where that is shorter than what it is held in; by
+        default what it is held in.
 
     Returns
     -------
@@ -77,6 +78,10 @@ def prune_layer(
             f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
         )
     rounded = _rounded(layer, pruned, stored or layer.weight.dtype)
+    if layer.weight.dtype == torch.float64:
+        # The matrix is of float32; a weight that only stays keeps all of its digits.
+        same = layer.form.store(mask & (pruned == dense), tuple(layer.weight.shape))
+        rounded = torch.where(same, layer.weight.to(rounded.dtype), rounded)
     record = LayerRecord(
         name=layer.name,
         block=block,
@@ -190,8 +195,8 @@ class UnitPruner:
         Gradient moments by layer, where the recipe's parts need them.
     unseen : {"magnitude", "dense"}, default "magnitude"
         What becomes of layers that the data never reaches.
-    stored : torch.dtype, optional
-        See :func:`prune_layer`.
+    stored : mapping of str to torch.dtype, optional
+        By layer, see :func:`prune_layer`.
     progress : callable, optional
         ``progress(text)`` is called when a step of the work ends.
 
@@ -211,7 +216,7 @@ class UnitPruner:
         *,
         gradients: Gradients | None = None,
         unseen: str = "magnitude",
-        stored: torch.dtype | None = None,
+        stored: Mapping[str, torch.dtype] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.stream = stream
@@ -221,7 +226,7 @@ class UnitPruner:
         self.idle: list[str] = []
         self._gradients = gradients
         self._unseen = unseen
-        self._stored = stored
+        self._stored = stored or {}
         self._progress = progress or (lambda text: None)
         self._check_shapes()
 
@@ -278,7 +283,8 @@ class UnitPruner:
                     self.idle.append(layer.name)
                 self._try_others(layer, known, others)
                 recipe, keep = self._recipe_for(layer, known, counts[layer.name])
-                mask, record = prune_layer(layer, visit.index, recipe, known, keep, self._stored)
+                stored = self._stored.get(layer.name)
+                mask, record = prune_layer(layer, visit.index, recipe, known, keep, stored)
                 masks[layer.name] = mask
                 records.append(record)
         self._progress(f"pruned {visit.unit.name or 'the model'}")
@@ -291,7 +297,8 @@ class UnitPruner:
         before = layer.weight.clone()
         for cut in others:
             recipe, keep = self._recipe_for(layer, known, cut.counts[layer.name])
-            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, self._stored)
+            stored = self._stored.get(layer.name)
+            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, stored)
             cut.weights[layer.name] = layer.weight.clone()
             layer.overwrite(before)
 

@@ -21,7 +21,7 @@ from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.gradients import collect_gradients
-from ..stream.passes import calibrating, call
+from ..stream.passes import calibrating
 from ..stream.precision import Precision, widened, widened_sample
 from ..stream.ranks import share_of
 from ..stream.samples import as_samples
@@ -31,6 +31,7 @@ from ..stream.units import find_units
 from ..stream.uses import as_used, is_multiplied
 from ..stream.walk import call_on_copy
 from .layerwise import UnitPruner
+from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord, versions
 
@@ -80,8 +81,9 @@ def prune(
     windows, length : int, default 64 and 1024
         How many windows of how many tokens texts are cut into, at most.
     loss : callable, optional
-        ``loss(model, sample)`` for methods that use gradients; by default the next-token
-        loss of a language model.
+        ``loss(model, sample)`` for methods that use gradients; by default the model's own, on
+        the labels that a sample has, or the next-token loss of a language model, without
+        tokens whose attention mask is 0.
     include, exclude : sequence of str
         Shell patterns of layer names to prune although they would stay dense (the output
         head), and to leave dense; see :func:`~thresher.parts.coverage.find_layers`.
@@ -125,6 +127,7 @@ def prune(
     samples, described = _samples(model, recipe, data, tokenizer, windows, length)
     record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
     record.calibration = described
+    stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     if used.widens:
@@ -144,7 +147,7 @@ def prune(
                 recipe,
                 gradients=gradients,
                 unseen=unseen,
-                stored=used.stored,
+                stored=stored,
                 progress=advance,
             )
             (counts,) = pruner.counts([recipe.target])
@@ -243,7 +246,7 @@ def gradients_of(
         return None
     units = find_units(source.model, layers)
     with calibrating(source.model):
-        return collect_gradients(source, units, needs, samples, loss or _next_token_loss)
+        return collect_gradients(source, units, needs, samples, loss or default_loss)
 
 
 def _samples(
@@ -258,11 +261,3 @@ def _samples(
             "data=, an iterable of model inputs"
         )
     return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length)
-
-
-def _next_token_loss(model: nn.Module, sample: Any) -> torch.Tensor:
-    if not isinstance(sample, dict) or "input_ids" not in sample:
-        raise OptionError("this method uses gradients: pass loss=, a function of (model, sample)")
-    output = call(model, {**sample, "labels": sample["input_ids"]})
-    assert isinstance(output.loss, torch.Tensor)
-    return output.loss

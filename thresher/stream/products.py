@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["watching_products"]
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -173,7 +174,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         for layer, weight in self._layers.get(_memory(used), ()):
             if isinstance(layer.form, form) and used.shape == weight.shape:
-                self._take(layer, lambda layer=layer: rows(layer))
+                self._take(layer, functools.partial(rows, layer))
 
 
 def _by_parameter(
