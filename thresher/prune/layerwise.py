@@ -245,11 +245,14 @@ class UnitPruner:
         """
         budget = self.recipe.budget
         summaries = self._survey() if budget.surveys else self._shapes_only()
-        ordered = [summaries[layer.name] for layer in self.layers]
+        # Without data a layer's scores are on another scale than those of the others.
+        ranked = [summaries[layer.name] for layer in self.layers if layer.name in summaries]
         names, shapes = zip(*((layer.name, layer.shape) for layer in self.layers), strict=True)
         found = []
         for target in targets:
-            densities = budget(ordered, target)
+            asked = budget(ranked, target) if ranked else []
+            by_name = dict(zip((summary.name for summary in ranked), asked, strict=True))
+            densities = [by_name.get(name, target) for name in names]
             kept = allot(self.recipe.pattern, shapes, densities, target)
             found.append(dict(zip(names, kept, strict=True)))
         return found
@@ -327,7 +330,7 @@ class UnitPruner:
         return found
 
     def _survey(self) -> dict[str, LayerSummary]:
-        """Summarise every layer's scores on the dense model."""
+        """Summarise the scores on the dense model of every layer that the data reaches."""
         score = self.recipe.budget.score or self.recipe.score
         summaries: dict[str, LayerSummary] = {}
         # Without moments of inputs there is no need to run anything.
@@ -343,10 +346,9 @@ class UnitPruner:
         for layer in visit.unit.layers:
             layer.check_finite()
             known = statistics.pop(layer.name)
-            chosen = score if self._is_seen(known, score.needs) else Magnitude()
-            values = chosen(layer.matrix(), known)
-            shape = layer.weight.shape
-            summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
+            if self._is_seen(known, score.needs):
+                values, shape = score(layer.matrix(), known), layer.weight.shape
+                summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries
 
     def _shapes_only(self) -> dict[str, LayerSummary]:
