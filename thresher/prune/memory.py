@@ -68,7 +68,10 @@ def prune(
     data : optional
         Calibration data: texts (a string or a list of them, for language models), a tensor
         of token windows or of images, or an iterable of model inputs (tensors, tuples of
-        arguments, or dicts of keywords). Methods that look at no data need none; a language
+        arguments, or dicts of keywords). Tuples are read as torch's loaders make them, inputs
+        before labels: what goes beyond the arguments that the model requires, but for the
+        first, is left out as labels, which the record says. Optional arguments, such as a mask,
+        are given in a dict. Methods that look at no data need none; a language
         model otherwise falls back on Python's documentation. Where ``torch.distributed`` is
         initialised the samples are shared out over its processes, each of which prunes its own
         copy of the model, to the same weights.
