@@ -79,3 +79,17 @@ def test_ids_count_where_a_row_has_its_text_too(make):
     assert samples[0].keys() == {"input_ids"}
     assert torch.equal(samples[0]["input_ids"], tokens()[:1])
     assert int(samples[0]["input_ids"].max()) < VOCABULARY
+
+
+def test_a_loss_of_ones_own_is_given_the_labels():
+    model = nn.Sequential(nn.Linear(16, 4))
+    seen = []
+
+    def loss(model, sample):
+        x, labels = sample
+        seen.append(labels)
+        return nn.functional.cross_entropy(model(x), labels)
+
+    recipe = th.Recipe(score=th.scores.GradientMagnitude(), density=0.5)
+    th.prune(model, recipe, loader(X, LABELS), loss=loss, progress=False)
+    assert torch.equal(torch.cat(seen), LABELS)

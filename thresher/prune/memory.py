@@ -21,6 +21,7 @@ from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.gradients import collect_gradients
+from ..stream.inputs import as_input
 from ..stream.passes import calibrating
 from ..stream.precision import Precision, widened, widened_sample
 from ..stream.ranks import share_of
@@ -86,7 +87,7 @@ def prune(
     loss : callable, optional
         ``loss(model, sample)`` for methods that use gradients; by default the model's own, on
         the labels that a sample has, or the next-token loss of a language model, without
-        tokens whose attention mask is 0.
+        tokens whose attention mask is 0. A sample comes to it whole, with its labels.
     include, exclude : sequence of str
         Shell patterns of layer names to prune although they would stay dense (the output
         head), and to leave dense; see :func:`~thresher.parts.coverage.find_layers`.
@@ -127,19 +128,22 @@ def prune(
     for layer in coverage.layers:
         _check_present(layer)
         layer.check_finite()
-    samples, described = _samples(model, recipe, data, tokenizer, windows, length)
+    whole, described = _samples(model, recipe, data, tokenizer, windows, length)
     record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
     record.calibration = described
     stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     if used.widens:
-        samples = [widened_sample(sample, used) for sample in samples]
+        whole = [widened_sample(sample, used) for sample in whole]
+    samples = [as_input(model, sample) for sample in whole]
+    # A loss of the user's own is given labels too.
+    lossy = samples if loss is None else whole
     with widened(model, used):
         source = InMemory(model)
         find_uses(source, coverage, samples)
         record.coverage = coverage.summary()
-        gradients = gradients_of(source, coverage.layers, recipe, samples, loss)
+        gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
         inputs = share_of(samples) if forward(needed_moments(recipe)) else []
         units = find_units(model, coverage.layers)
         stream = Stream(source, units, inputs, precision=used)
@@ -263,4 +267,6 @@ def _samples(
             f"{type(model).__name__} needs calibration data for {method_name(recipe)!r}: pass "
             "data=, an iterable of model inputs"
         )
-    return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length)
+    return as_samples(
+        model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True
+    )

@@ -22,6 +22,7 @@ def as_samples(
     tokenizer: Any = None,
     windows: int = 64,
     length: int = 1024,
+    whole: bool = False,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return inputs that `model` can be called with, on its device, and a description.
 
@@ -41,6 +42,9 @@ def as_samples(
         For texts; by default loaded from where the model came from.
     windows, length : int
         How many windows of how many tokens texts are cut into, at most.
+    whole : bool, default False
+        Return entries of loaders with their labels, for a loss that is given them, and have
+        :func:`~thresher.stream.inputs.as_input` make inputs of them.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def as_samples(
         data = [data]
     described: dict[str, Any] = {"source": "data", "windows": 0}
     if isinstance(data, torch.Tensor):
-        samples = _of_tensor(model, data)
+        every = samples = _of_tensor(model, data)
         described["length"] = int(data.shape[-1])
     else:
         every = list(data)
@@ -71,7 +75,7 @@ def as_samples(
             check_windows(model, sample["input_ids"])
     described["windows"] = len(samples)
     device = next(model.parameters()).device
-    return [_to_device(sample, device) for sample in samples], described
+    return [_to_device(sample, device) for sample in (every if whole else samples)], described
 
 
 def fitting_length(model: nn.Module, length: int) -> int:
