@@ -61,7 +61,9 @@ def test_labels_do_not_become_the_attention_mask():
     ids = tokens()[:4]
     one, other = llama(), llama()
     th.prune(one, "wanda", list(ids.split(2)), density=0.5, progress=False)
-    th.prune(other, "wanda", DataLoader(TensorDataset(ids, ids * 0), 2), density=0.5, progress=False)
+    th.prune(
+        other, "wanda", DataLoader(TensorDataset(ids, ids * 0), 2), density=0.5, progress=False
+    )
     for left, right in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(left, right)
 

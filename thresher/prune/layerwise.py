@@ -82,6 +82,7 @@ def prune_layer(
         # The matrix is of float32; a weight that only stays keeps all of its digits.
         same = layer.form.store(mask & (pruned == dense), tuple(layer.weight.shape))
         rounded = torch.where(same, layer.weight.to(rounded.dtype), rounded)
+    support = layer.store(mask).bool()
     record = LayerRecord(
         name=layer.name,
         block=block,
@@ -90,10 +91,11 @@ def prune_layer(
         error=_relative_error(dense, layer.matrix(rounded), statistics.sample),
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
+        zeros=int((support & (rounded == 0)).sum()),
     )
     layer.overwrite(rounded)
     record.seconds = time.perf_counter() - start
-    return layer.store(mask).bool(), record
+    return support, record
 
 
 def _rounded(layer: Layer, pruned: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

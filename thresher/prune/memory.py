@@ -267,6 +267,4 @@ def _samples(
             f"{type(model).__name__} needs calibration data for {method_name(recipe)!r}: pass "
             "data=, an iterable of model inputs"
         )
-    return as_samples(
-        model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True
-    )
+    return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True)

@@ -151,9 +151,7 @@ def _texts(data: Any) -> list[str] | str | None:
 
 
 def _is_text(row: Any) -> bool:
-    return (
-        isinstance(row, Mapping) and isinstance(row.get("text"), str) and "input_ids" not in row
-    )
+    return isinstance(row, Mapping) and isinstance(row.get("text"), str) and "input_ids" not in row
 
 
 def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
