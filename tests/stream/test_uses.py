@@ -70,6 +70,32 @@ def test_a_convolution_is_seen_with_the_padding_that_it_uses():
     torch.testing.assert_close(found["0"][Norm].value, right["0"][Norm].value)
 
 
+class OneOutput(nn.Linear):
+    def forward(self, x):
+        return 2 * x @ self.weight[0]
+
+
+def test_a_single_output_is_a_product_with_a_vector():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(OneOutput(16, 1)), torch.randn(32, 16)
+    layers, found = used(model, x)
+    assert len(layers) == 1
+    torch.testing.assert_close(found["0"][Norm].value, 2 * x.square().mean(0).sqrt())
+
+
+class OwnTransposed(nn.ConvTranspose2d):
+    def forward(self, x):
+        return F.conv_transpose2d(2 * x, self.weight, self.bias, self.stride)
+
+
+def test_a_transposed_convolution_is_seen_too():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(OwnTransposed(4, 6, 3)), torch.randn(2, 4, 6, 6)
+    _, found = used(model, x)
+    right = 2 * x.square().mean((0, 2, 3)).sqrt()
+    torch.testing.assert_close(found["0"][Norm].value, right)
+
+
 @pytest.mark.parametrize("data", [[torch.randn(2, 4, 6, 6)], None])
 def test_a_kernel_that_is_computed_from_the_weight_is_not_understood(data):
     model = nn.Sequential(Standardised(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3))
@@ -115,6 +141,15 @@ def test_the_second_use_is_counted_in_a_run():
     right = torch.zeros_like(score, dtype=torch.bool).scatter_(1, score.topk(8, 1).indices, True)
     th.prune(model, "wanda", [x], density=0.5, progress=False)
     assert torch.equal(model.a.weight != 0, right)
+
+
+def test_the_output_head_is_not_run_for_it():
+    model, ran = llama(), []
+    model.lm_head.register_forward_hook(lambda *_: ran.append(True))
+    as_used(model, find_layers(model), lambda: model(input_ids=tokens()[:1]))
+    assert not ran
+    as_used(model, find_layers(model, include=["lm_head"]), lambda: model(input_ids=tokens()[:1]))
+    assert ran
 
 
 def test_ordinary_layers_are_watched_in_their_calls():

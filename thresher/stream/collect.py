@@ -91,7 +91,8 @@ def _of_the_mask(model: nn.Module) -> Callable[[Layer], bool]:
     """Return a test of whether a layer's inputs are the tokens that an attention mask is about."""
     if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         return lambda layer: True
-    encoder = model.get_encoder() if hasattr(model, "get_encoder") else nn.Module()
+    ask: Any = getattr(model, "get_encoder", nn.Module)
+    encoder: nn.Module = ask()
     inside = {id(module) for module in encoder.modules()}
     return lambda layer: all(id(user) in inside for user in layer.users)
 

@@ -67,8 +67,8 @@ def taken_for_labels(model: nn.Module, whole: Any, used: Any) -> str | None:
 
 def _parameters(model: nn.Module) -> list[inspect.Parameter]:
     # Wrappers that hand everything on say nothing of what they take.
-    wrappers = nn.DataParallel | nn.parallel.DistributedDataParallel
-    inner = model.module if isinstance(model, wrappers) else model
+    wrappers: Any = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner: Any = model.module if isinstance(model, wrappers) else model
     return list(inspect.signature(inner.forward).parameters.values())
 
 

@@ -154,10 +154,13 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._matched(layer, weight, one, rows)
             return
         used = used[0] if used.dim() == 3 else used
-        if used.stride() != matrix.stride() or used.shape[-1] != matrix.shape[-1]:
+        # The stride of an axis of one entry says nothing.
+        axes = zip(used.shape, matrix.shape, used.stride(), matrix.stride(), strict=True)
+        alike = all(1 in (size, whole) or step == stride for size, whole, step, stride in axes)
+        if not alike or used.shape[-1] != matrix.shape[-1]:
             return
-        start = used.storage_offset() - matrix.storage_offset()
-        if -used.shape[0] * used.stride(0) < start < matrix.shape[0] * matrix.stride(0):
+        start, step = used.storage_offset() - matrix.storage_offset(), matrix.stride(0)
+        if -used.shape[0] * step < start < matrix.shape[0] * step:
             self._take(layer, lambda: inputs.reshape(-1, inputs.shape[-1]))
 
     def _convolution(self, x: torch.Tensor, used: torch.Tensor, *options: Any) -> None:
