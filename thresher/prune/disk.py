@@ -303,17 +303,18 @@ class DiskRun:
 
     def _precision(self) -> Precision:
         """Return the precision of passes: of layers in several dtypes, one that holds them all."""
-        dtypes = {*self._dtypes().values()}
+        dtypes = {*self._dtypes().values()} or {torch.float32}
         shortest = min(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
         together = torch.float32 if len(dtypes) > 1 else None
         return Precision.natural(shortest, _CPU, self.options.precision or together)
 
     def _dtypes(self) -> dict[str, torch.dtype]:
-        """Return what every layer is stored in: some of a folder may be longer than others."""
-        parameters = {layer.parameter for layer in self.coverage.layers}
+        """Return what layers are stored in: some of a folder may be longer than others."""
+        # A tied head that is included is stored under the embedding's name.
+        layers = [x for x in self.coverage.layers if x.parameter in self.skeleton.names.groups]
         with self.skeleton.checkpoint.opened():
-            found = {name: self.skeleton.stored_dtype(name) for name in parameters}
-        return {layer.name: found[layer.parameter] for layer in self.coverage.layers}
+            found = {x.parameter: self.skeleton.stored_dtype(x.parameter) for x in layers}
+        return {x.name: found[x.parameter] for x in layers}
 
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""
