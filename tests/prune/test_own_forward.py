@@ -43,9 +43,7 @@ def test_a_layer_with_its_own_forward_is_pruned_from_disk(tmp_path, own_forward)
     dense = copy.deepcopy(model)
     th.prune(model, "wanda", windows, density=0.5, progress=False)
     recipe = as_recipe("wanda").with_options(0.5)
-    prune_folder(
-        tmp_path / "dense", tmp_path / "out", recipe, windows, DiskOptions(progress=False)
-    )
+    prune_folder(tmp_path / "dense", tmp_path / "out", recipe, windows, DiskOptions(progress=False))
     name = "model.layers.0.mlp.down_proj.weight"
     pruned = model.get_parameter(name)
     assert torch.equal(Checkpoint(tmp_path / "out").tensor(name), pruned)
