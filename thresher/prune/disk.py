@@ -32,7 +32,7 @@ from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
 from .layerwise import Cut, UnitPruner, merge_masks
-from .memory import gradients_of, in_use, method_name, needed_moments, new_record
+from .memory import find_uses, gradients_of, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
 
@@ -154,8 +154,7 @@ class DiskRun:
         if needs and windows is not None:
             check_windows(self.skeleton.model, windows)
             self.samples = [{"input_ids": window.unsqueeze(0).to(device)} for window in windows]
-        stored = self.skeleton.stored_dtype(self.coverage.layers[0].parameter)
-        self.precision = Precision.natural(stored, device, options.precision)
+        self.precision = self._precision(device)
         self.source = Folder(self.skeleton, self.precision, device)
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
@@ -191,7 +190,7 @@ class DiskRun:
                     self.recipe,
                     gradients=self.gradients,
                     unseen=self.options.unseen,
-                    stored=self.precision.stored,
+                    stored=self._dtypes(),
                     progress=advance,
                 )
                 self._prune(stream, pruner, writer, state, output)
@@ -244,8 +243,8 @@ class DiskRun:
             ) from error
 
     def _begun_stream(self, state: RunState, output: Output) -> Stream:
-        layers = in_use(self.source, self.coverage.layers, self.samples)
-        self.coverage.layers = layers
+        find_uses(self.source, self.coverage, self.samples)
+        layers = self.coverage.layers
         self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)
         stream = Stream(
             self.source,
@@ -307,10 +306,8 @@ class DiskRun:
     def _stored(
         self, outgoing: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return tensors in the dtype to store, where they were held in a longer one."""
+        """Return tensors in the dtype to store, where they were held in another one."""
         tensors, masks = outgoing
-        if not self.precision.widens:
-            return tensors, masks
         checkpoint = self.skeleton.checkpoint
         with checkpoint.opened():
             found = {}
@@ -318,6 +315,21 @@ class DiskRun:
                 dtype = self.skeleton.cast(checkpoint.outline(name)).dtype
                 found[name] = tensor.to(dtype)
         return found, masks
+
+    def _precision(self, device: torch.device) -> Precision:
+        """Return the precision of passes: of layers in several dtypes, one that holds them all."""
+        dtypes = {*self._dtypes().values()} or {torch.float32}
+        shortest = min(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
+        together = torch.float32 if len(dtypes) > 1 else None
+        return Precision.natural(shortest, device, self.options.precision or together)
+
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        """Return what layers are stored in: some of a folder may be longer than others."""
+        # A tied head that is included is stored under the embedding's name.
+        layers = [x for x in self.coverage.layers if x.parameter in self.skeleton.names.groups]
+        with self.skeleton.checkpoint.opened():
+            found = {x.parameter: self.skeleton.stored_dtype(x.parameter) for x in layers}
+        return {x.name: found[x.parameter] for x in layers}
 
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""

@@ -54,7 +54,8 @@ def prune_layer(
     keep : int
         Weights to keep.
     stored : torch.dtype, optional
-        What the weight will be stored in, where that is shorter than what it is held in.
+        What the weight will be stored in, where that is shorter than what it is held in; by
+        default what it is held in.
 
     Returns
     -------
@@ -77,6 +78,11 @@ def prune_layer(
             f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
         )
     rounded = _rounded(layer, pruned, stored or layer.weight.dtype)
+    if layer.weight.dtype == torch.float64:
+        # The matrix is of float32; a weight that only stays keeps all of its digits.
+        same = layer.form.store(mask & (pruned == dense), tuple(layer.weight.shape))
+        rounded = torch.where(same, layer.weight.to(rounded.dtype), rounded)
+    support = layer.store(mask).bool()
     record = LayerRecord(
         name=layer.name,
         block=block,
@@ -85,10 +91,11 @@ def prune_layer(
         error=_relative_error(dense, layer.matrix(rounded), statistics.sample),
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
+        zeros=int((support & (rounded == 0)).sum()),
     )
     layer.overwrite(rounded)
     record.seconds = time.perf_counter() - start
-    return layer.store(mask).bool(), record
+    return support, record
 
 
 def _rounded(layer: Layer, pruned: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -190,8 +197,8 @@ class UnitPruner:
         Gradient moments by layer, where the recipe's parts need them.
     unseen : {"magnitude", "dense"}, default "magnitude"
         What becomes of layers that the data never reaches.
-    stored : torch.dtype, optional
-        See :func:`prune_layer`.
+    stored : mapping of str to torch.dtype, optional
+        By layer, see :func:`prune_layer`.
     progress : callable, optional
         ``progress(text)`` is called when a step of the work ends.
 
@@ -211,7 +218,7 @@ class UnitPruner:
         *,
         gradients: Gradients | None = None,
         unseen: str = "magnitude",
-        stored: torch.dtype | None = None,
+        stored: Mapping[str, torch.dtype] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.stream = stream
@@ -221,7 +228,7 @@ class UnitPruner:
         self.idle: list[str] = []
         self._gradients = gradients
         self._unseen = unseen
-        self._stored = stored
+        self._stored = stored or {}
         self._progress = progress or (lambda text: None)
         self._check_shapes()
 
@@ -240,11 +247,14 @@ class UnitPruner:
         """
         budget = self.recipe.budget
         summaries = self._survey() if budget.surveys else self._shapes_only()
-        ordered = [summaries[layer.name] for layer in self.layers]
+        # Without data a layer's scores are on another scale than those of the others.
+        ranked = [summaries[layer.name] for layer in self.layers if layer.name in summaries]
         names, shapes = zip(*((layer.name, layer.shape) for layer in self.layers), strict=True)
         found = []
         for target in targets:
-            densities = budget(ordered, target)
+            asked = budget(ranked, target) if ranked else []
+            by_name = dict(zip((summary.name for summary in ranked), asked, strict=True))
+            densities = [by_name.get(name, target) for name in names]
             kept = allot(self.recipe.pattern, shapes, densities, target)
             found.append(dict(zip(names, kept, strict=True)))
         return found
@@ -278,7 +288,8 @@ class UnitPruner:
                     self.idle.append(layer.name)
                 self._try_others(layer, known, others)
                 recipe, keep = self._recipe_for(layer, known, counts[layer.name])
-                mask, record = prune_layer(layer, visit.index, recipe, known, keep, self._stored)
+                stored = self._stored.get(layer.name)
+                mask, record = prune_layer(layer, visit.index, recipe, known, keep, stored)
                 masks[layer.name] = mask
                 records.append(record)
         self._progress(f"pruned {visit.unit.name or 'the model'}")
@@ -291,7 +302,8 @@ class UnitPruner:
         before = layer.weight.clone()
         for cut in others:
             recipe, keep = self._recipe_for(layer, known, cut.counts[layer.name])
-            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, self._stored)
+            stored = self._stored.get(layer.name)
+            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, stored)
             cut.weights[layer.name] = layer.weight.clone()
             layer.overwrite(before)
 
@@ -320,7 +332,7 @@ class UnitPruner:
         return found
 
     def _survey(self) -> dict[str, LayerSummary]:
-        """Summarise every layer's scores on the dense model."""
+        """Summarise the scores on the dense model of every layer that the data reaches."""
         score = self.recipe.budget.score or self.recipe.score
         summaries: dict[str, LayerSummary] = {}
         # Without moments of inputs there is no need to run anything.
@@ -336,10 +348,9 @@ class UnitPruner:
         for layer in visit.unit.layers:
             layer.check_finite()
             known = statistics.pop(layer.name)
-            chosen = score if self._is_seen(known, score.needs) else Magnitude()
-            values = chosen(layer.matrix(), known)
-            shape = layer.weight.shape
-            summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
+            if self._is_seen(known, score.needs):
+                values, shape = score(layer.matrix(), known), layer.weight.shape
+                summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries
 
     def _shapes_only(self) -> dict[str, LayerSummary]:

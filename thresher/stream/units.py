@@ -44,7 +44,7 @@ def sharing_units(units: Sequence[Unit]) -> set[str]:
     sharing = set()
     for unit in units:
         inside = {id(module) for module in unit.module.modules()}
-        users = {id(user) for layer in unit.layers for user in layer.users}
+        users = {id(m) for layer in unit.layers for m in (*layer.users, *layer.readers)}
         if not users <= inside or any(holders[user] > 1 for user in users):
             sharing.add(unit.name)
     return sharing
