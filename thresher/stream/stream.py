@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
+from .ahead import Ahead, check_complete
 from .hooks import Hooks
-from .marks import marking
 from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .precision import Precision
 from .proof import Order, prove
@@ -106,13 +106,13 @@ class Stream:
         self._paths = (PRUNED, DENSE) if dense else (PRUNED,)
         self._walks: dict[str, list[Walk]] = {}
         self._hooks: dict[str, Hooks] = {}
-        self._calls: dict[int, list[str]] = {}
         if order is None:
             order = self._find_order(units)
         check_agreement(order.units, "the order of units")
         by_name = {unit.name: unit for unit in units}
         self.order = order
         self.units = [by_name[name] for name in order.units]
+        self._ahead = Ahead(source, self.units, samples, self._pass)
         self._check_paths()
 
     def without_samples(self) -> Stream:
@@ -219,27 +219,10 @@ class Stream:
             )
 
     def _look_ahead(self, unit: Unit) -> None:
-        """See to it that no sample comes to a unit only after it has been visited."""
-        if unit.name in self.order.whole:
-            return
-        for index, walk in enumerate(self._walks.get(PRUNED, [])):
-            if walk.halt is None or walk.halt.unit is unit:
-                continue
-            if unit.name in self._calls_left(index, walk.halt.unit.name):
-                self._give_up(
-                    f"sample {index + 1} of {len(self.samples)} calls {unit.name!r} in another "
-                    "order than the first"
-                )
-                return
-
-    def _calls_left(self, index: int, next_unit: str) -> list[str]:
-        """Return what a sample calls from its next unit on."""
-        if index not in self._calls:
-            with self.source.on_demand(self.units), marking(self.units) as noting:
-                self._pass(self.samples[index])
-            self._calls[index] = list(noting.into.given)
-        calls = self._calls[index]
-        return calls[calls.index(next_unit) :] if next_unit in calls else calls
+        walks = self._walks.get(PRUNED, [])
+        reason = None if unit.name in self.order.whole else self._ahead.out_of_order(unit, walks)
+        if reason is not None:
+            self._give_up(reason)
 
     def _every_walk(self) -> list[Walk]:
         return [walk for walks in self._walks.values() for walk in walks]
@@ -264,21 +247,11 @@ class Stream:
         known = {unit.name for unit in done}
         walks = self._walks.get(PRUNED, [])
         while any(w.halt is not None and w.halt.unit.name in known for w in walks):
-            self._check_complete(walks, known)
+            check_complete(walks, known - self.order.whole)
             for unit in done:
                 if any(True for _ in self._waiting(unit, PRUNED)):
                     with self.source.loaded(unit):
                         self._advance(unit, PRUNED)
-
-    def _check_complete(self, walks: Sequence[Walk], done: set[str]) -> None:
-        for index, walk in enumerate(walks):
-            name = walk.halt.unit.name if walk.halt is not None else ""
-            if name in done - self.order.whole:
-                raise DataError(
-                    f"sample {index + 1} of {len(self.samples)} calls {name!r} again, which the "
-                    "first sample calls once and which has been calibrated with a part of its "
-                    "calls; put this sample first, or exclude the layers of this block"
-                )
 
     def _go_on(self, walk: Walk) -> None:
         self._shelf.restore(walk)
