@@ -27,9 +27,7 @@ class Hooks:
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._known = [
-            (hooks, frozenset(hooks)) for module in modules for hooks in _tables(module)
-        ]
+        self._known = [(hooks, frozenset(hooks)) for module in modules for hooks in _tables(module)]
 
     def changed(self) -> bool:
         """Return whether there are others now."""
