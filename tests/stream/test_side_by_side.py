@@ -88,6 +88,12 @@ class Conditioned(nn.Module):
         return x
 
 
+class ConditionedOnce(Conditioned):
+    def __init__(self):
+        super().__init__()
+        self.blocks = self.blocks[:1]
+
+
 class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -131,6 +137,7 @@ def conditions(*shifts):
     ("kind", "names"),
     [
         (Conditioned, [f"blocks.{i}.f" for i in range(3)]),
+        (ConditionedOnce, ["blocks.0.f"]),
         (Hooking, [f"blocks.{i}" for i in range(3)]),
         (Careless, [f"blocks.{i}" for i in range(3)]),
     ],
@@ -142,6 +149,28 @@ def test_what_a_pass_leaves_on_modules_is_not_seen_by_another(kind, names, shift
         half(model, data)
     assert not any(hooks_of(model))
     assert_pruned_as_by_plain_passes(model, dense, names, data)
+
+
+class SometimesHooking(Blocks):
+    def forward(self, x):
+        inner = []
+        if x[0, 0] == 7:
+            for block in self.blocks:
+                inner.append(block.register_forward_pre_hook(lambda _, a: (a[0] * SCALE,)))
+        y = self.run(x)
+        for handle in inner:
+            handle.remove()
+        return y
+
+
+def test_hooks_of_a_sample_that_was_not_looked_at_before_are_seen():
+    model, data = SometimesHooking(), [vectors(seed=s) for s in range(4)]
+    data[2][0, 0] = 7
+    dense = copy.deepcopy(model)
+    with pytest.warns(UserWarning, match="a sample's pass puts hooks"):
+        half(model, data)
+    assert not any(hooks_of(model))
+    assert_pruned_as_by_plain_passes(model, dense, [f"blocks.{i}" for i in range(3)], data)
 
 
 def test_adapters_chosen_by_sample_are_those_of_plain_passes():

@@ -67,6 +67,7 @@ AROUND = {
     "dtype": careless,
     "device": lambda: torch.device("cpu"),
     "function mode": Doubling,
+    "mode and dtype": lambda: careless_mode(),
     "filters": quiet,
     "output": lambda: contextlib.redirect_stdout(io.StringIO()),
 }
@@ -76,6 +77,12 @@ EACH = pytest.mark.parametrize("name", AROUND)
 @contextlib.contextmanager
 def nested():
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.float16):
+        yield
+
+
+@contextlib.contextmanager
+def careless_mode():
+    with Doubling(), careless():
         yield
 
 
@@ -181,6 +188,29 @@ def test_units_are_watched_in_what_surrounds_them(name):
         for mine, theirs in zip(found[index], outputs, strict=True):
             assert mine.dtype == theirs.dtype
             assert torch.equal(mine, theirs)
+
+
+class Headed(Surrounded):
+    """Has an output head, before which passes of the proof end."""
+
+    def __init__(self, around):
+        super().__init__(around)
+        self.head = nn.Linear(16, 16)
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, x):
+        with self.around():
+            for block in self.blocks:
+                x = torch.relu(block(x)) + 0.1
+            return self.head(x)
+
+
+def test_a_pass_that_ends_before_the_head_leaves_nothing_behind():
+    before = state()
+    stream_over(Headed(careless), [vectors(seed=s) for s in range(2)])
+    assert state() == before
 
 
 def test_weights_converted_for_autocast_are_converted_again_once_pruned():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Hooks"]
+__all__ = ["Hooks", "Registered"]
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 _KINDS = (
     "_forward_pre_hooks",
@@ -56,6 +57,34 @@ class Hooks:
                 # In place, since whoever added a hook removes it from this very table.
                 hooks.clear()
                 hooks.update(before | later)
+
+
+class Registered:
+    """The hooks that are registered from the moment on in which this is made.
+
+    torch numbers hooks in the order in which they come, so that a call in which none was
+    registered costs nothing to know.
+    """
+
+    def __init__(self) -> None:
+        self._first = RemovableHandle.next_id
+
+    def remain(self, model: nn.Module) -> bool:
+        """Return whether some of them are on a model's modules."""
+        if RemovableHandle.next_id == self._first:
+            return False
+        return any(key >= self._first for hooks in _every_table(model) for key in hooks)
+
+    def remove(self, model: nn.Module) -> None:
+        """Remove those that are on a model's modules."""
+        for hooks in _every_table(model):
+            for key in [key for key in hooks if key >= self._first]:
+                del hooks[key]
+
+
+def _every_table(model: nn.Module) -> Iterator[dict[int, Any]]:
+    for module in model.modules():
+        yield from _tables(module)
 
 
 def _tables(module: nn.Module) -> Iterator[dict[int, Any]]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from .ahead import Ahead, check_complete
-from .hooks import Hooks
+from .hooks import Hooks, Registered
 from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .precision import Precision
 from .proof import Order, prove
@@ -255,6 +255,7 @@ class Stream:
 
     def _go_on(self, walk: Walk) -> None:
         self._shelf.restore(walk)
+        registered = Registered()
         try:
             with self._rounding():
                 walk.go_on()
@@ -262,6 +263,11 @@ class Stream:
             walk.halt = None
         except EntangledError as error:
             self._give_up(str(error))
+        if walk.halt is not None and registered.remain(self.source.model):
+            self._end()
+            # A pass that is left in its middle may never come to where it removes them.
+            registered.remove(self.source.model)
+            self._give_up("a sample's pass puts hooks on the model's modules")
         if walk.halt is not None:
             self._shelf.put(walk)
 
