@@ -350,7 +350,9 @@ def test_a_pass_reads_the_context_that_it_is_started_in():
     dense = copy.deepcopy(model)
     token = VARIABLE.set(SCALE)
     try:
-        half(model, data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            half(model, data)
         assert_pruned_as_by_plain_passes(model, dense, ["blocks.0"], data)
     finally:
         VARIABLE.reset(token)

@@ -71,6 +71,8 @@ AROUND = {
     "filters": quiet,
     "output": lambda: contextlib.redirect_stdout(io.StringIO()),
 }
+#: They cannot be left and entered again.
+MODES = {"device", "function mode", "mode and dtype"}
 EACH = pytest.mark.parametrize("name", AROUND)
 
 
@@ -172,7 +174,9 @@ def test_units_are_watched_in_what_surrounds_them(name):
 
         return hook
 
-    with closing(stream_over(model, samples).visits()) as visits:
+    stream = stream_over(model, samples)
+    assert bool(stream.order.whole) == (name in MODES)
+    with closing(stream.visits()) as visits:
         for visit in visits:
             handle = visit.unit.module.register_forward_hook(note(visit.index))
             visit.run()
@@ -188,6 +192,32 @@ def test_units_are_watched_in_what_surrounds_them(name):
         for mine, theirs in zip(found[index], outputs, strict=True):
             assert mine.dtype == theirs.dtype
             assert torch.equal(mine, theirs)
+
+
+class Noting(Surrounded):
+    """Notes what is set between its blocks."""
+
+    def forward(self, x):
+        with self.around():
+            for block in self.blocks:
+                x = torch.relu(block(x)) + 0.1
+                found = state()
+                self.found.append([found[k] for k in ("grad", "inference", "autocast", "dtype")])
+        return x
+
+
+@pytest.mark.parametrize("name", sorted(AROUND.keys() - MODES))
+def test_a_pass_goes_on_in_what_surrounded_it(name):
+    model = Noting(AROUND[name])
+    model.found, samples = [], [vectors(seed=s) for s in range(2)]
+    with closing(stream_over(model, samples).visits()) as visits, torch.no_grad():
+        model.found.clear()
+        list(visits)
+        walked, model.found = model.found, []
+        for sample in samples:
+            model(sample)
+    # The passes took turns, and all that they found is the same.
+    assert walked == model.found
 
 
 class Headed(Surrounded):
