@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["as_written", "calibrating", "call", "first_output", "settled"]
+__all__ = [
+    "HeadReachedError",
+    "as_written",
+    "calibrating",
+    "call",
+    "ending_before_the_head",
+    "first_output",
+    "settled",
+]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +20,7 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
+from .units import Unit
 
 
 def call(model: nn.Module, sample: Any) -> Any:
@@ -89,3 +98,32 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
     finally:
         for config in caching:
             config.use_cache = True
+
+
+class HeadReachedError(Exception):
+    """Ends a pass whose remainder holds no unit."""
+
+
+@contextmanager
+def ending_before_the_head(model: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
+    """Spare passes the output head, whose result is as wide as the vocabulary.
+
+    They end with :class:`HeadReachedError`, unless one of the units is or holds the head.
+    """
+    try:
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+    except (NotImplementedError, AttributeError):
+        head = None
+    inside = {id(module) for unit in units for module in unit.module.modules()}
+    if head is None or id(head) in inside:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise HeadReachedError
+
+    handle = head.register_forward_pre_hook(stop, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
