@@ -184,8 +184,10 @@ class _Collector:
         half = rows.dtype == torch.bfloat16
         torch.set_float32_matmul_precision("medium" if half else before)
         try:
-            # Under autocast the sums would be rounded to the forward pass's precision.
-            with torch.autocast(rows.device.type, enabled=False):
+            # Under autocast the sums would be rounded to the forward pass's precision, and what is
+            # made in inference mode cannot be changed in place outside it.
+            inference = torch.inference_mode(False)
+            with inference, torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
                 self.statistics[layer.name].update(rows)
         finally:
             torch.set_float32_matmul_precision(before)

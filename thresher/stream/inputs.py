@@ -94,7 +94,7 @@ def _of_mapping(model: nn.Module, sample: Mapping[str, Any]) -> Mapping[str, Any
     if "input_ids" not in sample:
         return sample
     names = {p.name for p in _parameters(model)}
-    kept = {k: v for k, v in sample.items() if k in names or not _is_text(v)}
+    kept = {k: v for k, v in sample.items() if k in names or not _is_text(k, v)}
     ids = kept["input_ids"]
     single = isinstance(ids, list) or (isinstance(ids, torch.Tensor) and ids.dim() == 1)
     if not single or not hasattr(model, "get_input_embeddings"):
@@ -102,10 +102,13 @@ def _of_mapping(model: nn.Module, sample: Mapping[str, Any]) -> Mapping[str, Any
     return {name: _batch_of_one(value) for name, value in kept.items()}
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and bool(value) and isinstance(value[0], str)
-    )
+def _is_text(name: str, value: Any) -> bool:
+    """Return whether an entry is the text of a row, or the texts of several.
+
+    Other lists of words mean something to some models, as names of adapters do.
+    """
+    words = isinstance(value, list) and bool(value) and isinstance(value[0], str)
+    return isinstance(value, str) or (words and name in ("text", "texts"))
 
 
 def _batch_of_one(value: Any) -> Any:

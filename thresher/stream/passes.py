@@ -12,7 +12,7 @@ __all__ = [
     "settled",
 ]
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
-from .units import Unit
 
 
 def call(model: nn.Module, sample: Any) -> Any:
@@ -105,17 +104,17 @@ class HeadReachedError(Exception):
 
 
 @contextmanager
-def ending_before_the_head(model: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
+def ending_before_the_head(model: nn.Module, seen: Iterable[nn.Module]) -> Iterator[None]:
     """Spare passes the output head, whose result is as wide as the vocabulary.
 
-    They end with :class:`HeadReachedError`, unless one of the units is or holds the head.
+    They end with :class:`HeadReachedError`, unless the head or a part of it is to be seen.
     """
     try:
         head = getattr(model, "get_output_embeddings", lambda: None)()
     except (NotImplementedError, AttributeError):
         head = None
-    inside = {id(module) for unit in units for module in unit.module.modules()}
-    if head is None or id(head) in inside:
+    inside = {id(module) for module in seen}
+    if head is None or any(id(part) in inside for part in head.modules()):
         yield
         return
 

@@ -21,7 +21,7 @@ from .marks import Marks, difference, mark, marking
 from .passes import HeadReachedError, ending_before_the_head
 from .source import Source
 from .surroundings import keeping, within
-from .units import Unit, sharing_units
+from .units import Unit, parts_of, sharing_units
 from .walk import EntangledError, Walk, call_on_copy, halting
 
 #: Largest relative difference that rounding explains, by the precision of a forward pass.
@@ -161,7 +161,7 @@ class _Trial:
             noting = stack.enter_context(marking(self.units))
             if not whole:
                 stack.enter_context(contextlib.suppress(HeadReachedError))
-                stack.enter_context(ending_before_the_head(self.source.model, self.units))
+                stack.enter_context(ending_before_the_head(self.source.model, parts_of(self.units)))
             call_on_copy(self.source.model, self.samples[index])
         return noting.into
 
@@ -175,7 +175,7 @@ class _Trial:
             stack.enter_context(self.source.on_demand([]))
             stack.enter_context(halting(self.units, returned))
             noting = stack.enter_context(marking(self.units))
-            stack.enter_context(ending_before_the_head(self.source.model, self.units))
+            stack.enter_context(ending_before_the_head(self.source.model, parts_of(self.units)))
             self._hooks = Hooks(self.source.model.modules())
             walks = []
             for index in self.chosen:

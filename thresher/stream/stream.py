@@ -17,6 +17,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from .ahead import Ahead, check_complete
+from .current import running
 from .hooks import Hooks, Registered
 from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .precision import Precision
@@ -25,7 +26,7 @@ from .ranks import check_agreement
 from .shelf import Shelf
 from .source import Source
 from .surroundings import keeping, within
-from .units import Unit
+from .units import Unit, parts_of
 from .walk import EntangledError, Walk, call_on_copy, halting
 
 PRUNED, DENSE = "pruned", "dense"
@@ -105,6 +106,7 @@ class Stream:
         self._shelf = Shelf(spill, source.model)
         self._paths = (PRUNED, DENSE) if dense else (PRUNED,)
         self._walks: dict[str, list[Walk]] = {}
+        self._sample_of: dict[Walk, Any] = {}
         self._hooks: dict[str, Hooks] = {}
         if order is None:
             order = self._find_order(units)
@@ -142,7 +144,8 @@ class Stream:
                         yield Visit(index, unit, self)
                     if index + 1 == len(self.units):
                         # Nothing is left to see but calls of units that were visited before.
-                        stack.enter_context(ending_before_the_head(self.source.model, self.units))
+                        parts = parts_of(self.units)
+                        stack.enter_context(ending_before_the_head(self.source.model, parts))
                     else:
                         with _holding(found):
                             self._advance(unit, DENSE)
@@ -163,11 +166,15 @@ class Stream:
             args, keywords = walk.halt.copies()
             self._shelf.put(walk)
             # The hooks that the unit came with have made these arguments already.
-            with self._rounding(), within(walk.settings), self._hooks[unit.name].hidden():
+            with ExitStack() as stack:
+                stack.enter_context(self._rounding())
+                stack.enter_context(within(walk.settings))
+                stack.enter_context(self._hooks[unit.name].hidden())
+                stack.enter_context(running(self._sample_of[walk]))
                 unit.module(*args, **keywords)
 
     def _pass(self, sample: Any) -> None:
-        with keeping(), self._rounding():
+        with keeping(), self._rounding(), running(sample):
             call_on_copy(self.source.model, sample)
 
     def _find_order(self, units: Sequence[Unit]) -> Order:
@@ -188,13 +195,15 @@ class Stream:
         for path in self._paths:
             calls = [functools.partial(call_on_copy, model, each) for each in self.samples]
             walks = self._walks[path] = [Walk(forward) for forward in calls]
+            self._sample_of |= dict(zip(walks, self.samples, strict=True))
             for walk in walks:
                 # None are left where an earlier one could not be halted.
                 if self._walks:
                     self._go_on(walk)
 
     def _end(self) -> None:
-        walks, self._walks = self._every_walk(), {}
+        walks = self._every_walk()
+        self._walks, self._sample_of = {}, {}
         with ExitStack() as stack:
             for walk in walks:
                 stack.callback(walk.stop)

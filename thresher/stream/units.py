@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Unit", "find_units", "sharing_units"]
+__all__ = ["Unit", "find_units", "parts_of", "sharing_units"]
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +33,12 @@ class Unit:
     name: str
     module: nn.Module
     layers: tuple[Layer, ...]
+
+
+def parts_of(units: Sequence[Unit]) -> Iterator[nn.Module]:
+    """Yield the modules that units are or hold."""
+    for unit in units:
+        yield from unit.module.modules()
 
 
 def sharing_units(units: Sequence[Unit]) -> set[str]:

@@ -7,7 +7,7 @@ __all__ = ["as_used", "is_multiplied"]
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,10 @@ from torch.nn.modules.module import (
 
 from ..parts.forms import Columns, Rows
 from ..parts.layers import Layer
+from .hooks import Registered
+from .passes import HeadReachedError, ending_before_the_head
 from .products import watching_products
+from .surroundings import keeping
 
 
 def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) -> list[Layer]:
@@ -47,11 +50,17 @@ def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) 
     """
     uses = _Uses(model)
     bare = [layer for layer in layers if not layer.users]
+    registered = Registered()
     with ExitStack() as stack:
+        stack.enter_context(keeping())
         stack.enter_context(uses.following())
         stack.enter_context(watching_products(model, [*layers, *map(_turn, bare)], uses.note))
-        stack.enter_context(_ending_before_the_head(model, layers))
+        seen = [user for layer in layers for user in (layer.module, *layer.users)]
+        stack.enter_context(suppress(HeadReachedError))
+        stack.enter_context(ending_before_the_head(model, seen))
         run()
+    # A pass that was ended early has not come to where it removes its own.
+    registered.remove(model)
     return [uses.apply(layer) for layer in layers if uses.are_understood(layer)]
 
 
@@ -87,34 +96,6 @@ def is_multiplied(layer: Layer) -> bool:
         # Calls of modules like this take more than a tensor; only the model knows.
         return True
     return bool(found)
-
-
-class _HeadReachedError(Exception):
-    """Ends a pass whose remainder multiplies by no layer."""
-
-
-@contextmanager
-def _ending_before_the_head(model: nn.Module, layers: Sequence[Layer]) -> Iterator[None]:
-    """Spare a pass the output head, whose result is as wide as the vocabulary."""
-    try:
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-    except (NotImplementedError, AttributeError):
-        head = None
-    inside = {id(user) for layer in layers for user in (layer.module, *layer.users)}
-    if not isinstance(head, nn.Module) or any(id(part) in inside for part in head.modules()):
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise _HeadReachedError
-
-    handle = head.register_forward_pre_hook(stop, prepend=True)
-    try:
-        yield
-    except _HeadReachedError:
-        pass
-    finally:
-        handle.remove()
 
 
 class _Uses:
