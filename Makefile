@@ -33,7 +33,7 @@ jobs = PYTHONSAFEPATH=1 $(1)/bin/python -m pytest -o pythonpath=tests -p no:cach
 test-latest: wheel
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/python -m pip install --quiet --constraint $(TORCH) --upgrade \
-	  --upgrade-strategy eager "$$(echo $(WHEELS)/thresher-*.whl)[assets,test]"
+	  --upgrade-strategy eager "$$(echo $(WHEELS)/thresher-*.whl)[all,test]"
 	.venv-latest/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(call jobs,.venv-latest)
 

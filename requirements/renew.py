@@ -23,8 +23,9 @@ def main() -> None:
         scratch = Path(folder)
         build = _written(scratch / "build.in", PROJECT["build-system"]["requires"])
         _resolve("lock.txt", scratch, build, "--all-extras")
-        lowest = _written(scratch / "lowest.in", _floors(("assets", "test")))
-        _resolve("lowest.txt", scratch, "--extra=assets", "--extra=test", f"--constraint={lowest}")
+        lowest = _written(scratch / "lowest.in", _floors(("torch", "assets", "test")))
+        extras = [f"--extra={extra}" for extra in ("torch", "assets", "test")]
+        _resolve("lowest.txt", scratch, *extras, f"--constraint={lowest}")
     _write_tested()
 
 

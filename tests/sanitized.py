@@ -17,6 +17,7 @@ TESTS = [
     "run/test_layouts.py",
     "run/test_convolution.py",
     "run/test_int8.py",
+    "run/test_kernel_bounds.py",
     "run/test_sparse_linear.py",
     "run/test_sparse_convolution.py",
     "linear/test_lars.py",

@@ -290,3 +290,39 @@ def processor_seconds(command: list[str]) -> float:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(seconds)
+
+
+def test_only_our_own_warnings_are_shown(llama_folder, tmp_path):
+    """In a process of its own, with what other libraries say about this and that."""
+    code = (
+        "import sys, warnings, thresher.workflow\n"
+        "from thresher.cli import main\n"
+        "def run(self):\n"
+        "    from transformers import AutoModelForCausalLM, utils\n"
+        "    AutoModelForCausalLM.from_pretrained(self.source)\n"
+        "    utils.logging.get_logger('transformers.x').warning('of another')\n"
+        "    warnings.warn_explicit('theirs', UserWarning, 'theirs.py', 1, 'torch.nn')\n"
+        "    warnings.warn_explicit('ours', UserWarning, 'ours.py', 1, 'thresher.parts')\n"
+        "thresher.workflow.PruneJob.run = run\n"
+        "main()"
+    )
+    arguments = ("prune", str(llama_folder), "--density", "0.5", "--out", str(tmp_path / "out"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "warning: ours\n"
+
+
+def test_without_a_terminal_every_block_is_a_line(llama_folder, book, tmp_path):
+    command = [sys.executable, "-m", "thresher", "prune", str(llama_folder), "--density", "0.5"]
+    options = ["--calibration", str(book), "--windows", "4", "--length", "64"]
+    done = subprocess.run(
+        [*command, *options, "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("[1/3] pruned model.layers.0, 0:0")
+    assert all("elapsed, about" in line for line in lines)
+    assert len(lines) == 3 + 6

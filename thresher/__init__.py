@@ -12,11 +12,13 @@ from typing import Any
 
 import wrapt
 
+from .core.extras import naming_the_extra
 from .core.versions import watch
 
 #: The public face, and the one list that is written by hand: what users may rely on, and where
 #: each name lives, a module or a name in a module.
 _NAMES = {
+    "ThresherError": "thresher.core.errors:ThresherError",
     "Recipe": "thresher.prune.recipe:Recipe",
     "budgets": "thresher.parts.budgets",
     "catalogue": "thresher.core.card:catalogue",
@@ -40,7 +42,8 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'thresher' has no attribute {name!r}")
     path, _, attribute = _NAMES[name].partition(":")
-    module = importlib.import_module(path)
+    with naming_the_extra():
+        module = importlib.import_module(path)
     return getattr(module, attribute) if attribute else module
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +17,15 @@ from typing import Any
 import click
 
 from .core.errors import ThresherError, unknown
+from .core.extras import naming_the_extra
 
 _FOLDER = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _DENSITY = click.FloatRange(0, 1, min_open=True)
 _DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
+_DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 
 
 @contextmanager
@@ -48,13 +54,30 @@ def _interruptions() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Show our own warnings, a line each, and none of other libraries, nor their bars.
+
+    Whoever asks Python for warnings, or transformers for its messages, gets them.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"thresher(\.|$)")
+        warnings.showwarning = lambda message, *_: click.echo(f"warning: {message}", err=True)
+        yield
+
+
 class _Command(click.Group):
     """Turns errors about the user's input into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptions() as interruptions:
             try:
-                return super().invoke(ctx)
+                with naming_the_extra(), _own_words():
+                    return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
                 if interruptions or isinstance(error, KeyboardInterrupt):
                     click.echo(
@@ -153,6 +176,7 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option(
     "--precision", type=_DTYPES, default="auto", show_default=True, help="Of forward passes."
 )
+@_DEVICE
 @click.option("--spill", is_flag=True, help="Keep hidden states on disk, not in memory.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=_FOLDER, help="Evaluate on this file.  [default: held-out text]")
@@ -175,11 +199,23 @@ def prune(model: str, **options: Any) -> None:
 @click.option("--dense", help="The dense original: adds KL divergence and top-1 agreement.")
 @click.option("--windows", type=_COUNT, default=20, show_default=True, help="Windows, at most.")
 @click.option("--length", type=_COUNT, default=1024, show_default=True, help="Tokens per window.")
-def evaluate(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
+@click.option(
+    "--precision", type=_DTYPES, default="auto", show_default=True, help="Of forward passes."
+)
+@_DEVICE
+def evaluate(
+    model: str,
+    text: Path,
+    dense: str | None,
+    windows: int,
+    length: int,
+    precision: str,
+    device: str,
+) -> None:
     """Measure the perplexity of MODEL on a text."""
     from .workflow import evaluate_folder
 
-    evaluate_folder(model, text, dense, windows, length)
+    evaluate_folder(model, text, dense, windows, length, precision, device)
 
 
 @main.command()
@@ -232,7 +268,7 @@ def evidence(
     """Rerun the experiments behind the claims of methods."""
     if bool(names) == everything:
         raise click.UsageError("name methods, or pass --all")
-    from .workflow import run_evidence
+    from .report.methods import run_evidence
 
     run_evidence(names, scale, seeds, out)
 
@@ -250,7 +286,7 @@ def export(model: Path, out: Path) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--dense", required=True, help="The dense original, timed in bfloat16.")
+@click.option("--dense", required=True, help="The dense original, timed in bfloat16 and float32.")
 @click.option(
     "--batch",
     multiple=True,
@@ -270,10 +306,17 @@ def export(model: Path, out: Path) -> None:
     help="Interleaved runs of each model.",
 )
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+@_DEVICE
 def bench(
-    model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool
+    model: str,
+    dense: str,
+    batch: tuple[int, ...],
+    tokens: int,
+    repeats: int,
+    layers: bool,
+    device: str,
 ) -> None:
     """Pack sparse MODEL for this machine, and time it beside the dense original."""
     from .workflow import bench_folder
 
-    bench_folder(model, dense, batch, tokens, repeats, layers)
+    bench_folder(model, dense, batch, tokens, repeats, layers, device)

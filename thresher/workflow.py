@@ -8,38 +8,44 @@ __all__ = [
     "evaluate_folder",
     "load_model",
     "read_record",
-    "run_evidence",
     "show_info",
 ]
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from .core.device import device_named
 from .core.errors import CheckpointError, DataError, OptionError
-from .core.files import write_text
+from .core.files import read_json, write_text
+from .core.output import Output, writing
+from .core.progress import progress_bar
+from .core.records import restored
 from .parts.calibration import embedded_text, read_text, token_windows
-from .prune.disk import DiskOptions, prune_folder
+from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord
 from .report.html import write_report
 from .report.tables import kind_table, layer_table, recipe_table, summary_table
 from .run.evaluate import compare, perplexity
-from .run.files.checkpoint import Checkpoint, resolve
+from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import RECORD_FILE
 from .run.files.recount import describe, kept_in_folder
+from .run.skeleton import build_model
+from .stream.outputs import folder_logits
+from .stream.samples import fitting_length
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
-#: Windows of the quick runs that draw perplexity against density.
-_CURVE_WINDOWS = 4
+_REMEDY = "delete it to go on without a record, or fetch the model again"
 _EVALUATION_WINDOWS = 16
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
@@ -67,24 +73,39 @@ class PruneJob:
         self.calibration, self.held_out = self._windows(text)
 
     def run(self) -> None:
-        """Prune, evaluate, write the report and print the table."""
-        record = prune_folder(
+        """Prune, evaluate, write the report and print the table.
+
+        Every step is noted where it ends, so that the same command goes on after it.
+        """
+        _console.print(f"pruning {escape(str(self.source))} ...")
+        with writing(self.out, "prune", keep=True) as output:
+            record = self._disk_run().execute(output)
+            if "sparse_bytes" not in record.evaluation:
+                self._note(record, self._sizes())
+            if self.options["evaluate"]:
+                self._evaluate(record)
+            if self.options["curve"]:
+                self._curve(record, output)
+            write_report(record, self.out / "report.html")
+        _console.print(summary_table(record))
+        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
+
+    def _disk_run(self) -> DiskRun:
+        described = {"windows": len(self.calibration), "length": self.length}
+        return DiskRun(
             self.source,
             self.out,
             self.recipe,
             self.calibration,
             self._disk_options(),
-            {"source": self.text_source, "windows": len(self.calibration), "length": self.length},
+            {"source": self.text_source, **described},
+            self._curve_densities(),
         )
-        record.evaluation |= self._sizes()
-        if self.options["evaluate"]:
-            record.evaluation |= self._evaluate()
-        if self.options["curve"]:
-            record.evaluation["curve"] = self._curve(record)
+
+    def _note(self, record: PruneRecord, found: dict[str, Any]) -> None:
+        record.evaluation |= found
+        record.peak_bytes = max(record.peak_bytes, peak_memory())
         write_text(self.out / RECORD_FILE, record.to_json())
-        write_report(record, self.out / "report.html")
-        _console.print(summary_table(record))
-        _console.print(f"wrote {self.out} and {self.out / 'report.html'}")
 
     def _disk_options(self) -> DiskOptions:
         return DiskOptions(
@@ -94,6 +115,7 @@ class PruneJob:
             include=self.options["include"],
             exclude=self.options["exclude"],
             spill=self.options["spill"],
+            device=self.options["device"],
             overwrite=self.options["overwrite"],
         )
 
@@ -118,20 +140,34 @@ class PruneJob:
     def _cut(self, text: str, count: int) -> torch.Tensor:
         return token_windows(self.tokenizer, text, length=self.length, count=count)
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self, record: PruneRecord) -> None:
         if self.held_out is None:
             _console.print(
                 "not evaluated: the calibration text has no window to spare; pass --text FILE"
             )
-            return {}
+            return
         if not is_causal_language_model(self.source):
             _console.print("not evaluated: no causal language model, which perplexity is of")
-            return {}
-        _console.print(f"evaluating on {len(self.held_out)} windows ...")
-        dense = load_model(self.source, self.dtype)
-        found = asdict(compare(dense, load_model(self.out), self.held_out))
+            return
         text = str(self.options["text"] or f"{self.text_source}, held out")
-        return {"text": text, "windows": len(self.held_out), "length": self.length, **found}
+        of = {"text": text, "windows": len(self.held_out), "length": self.length}
+        of |= {"digest": hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()}
+        if of.items() <= record.evaluation.items():
+            return
+        _console.print(f"evaluating on {len(self.held_out)} windows ...")
+        with progress_bar(2 * record.blocks, lines=True) as advance:
+            dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
+            found = asdict(compare(dense, pruned, self.held_out))
+        record.evaluation.pop("curve", None)
+        self._note(record, of | found)
+
+    def _logits(
+        self, folder: Path, advance: Callable[[str], None], overlay: Path | None = None
+    ) -> Any:
+        assert self.held_out is not None
+        precision = _dtype(self.options["precision"])
+        device = self.options["device"]
+        return folder_logits(folder, self.held_out, self.dtype, precision, overlay, device, advance)
 
     def _sizes(self) -> dict[str, Any]:
         sparse = Checkpoint(self.out)
@@ -148,48 +184,80 @@ class PruneJob:
             "pruned_layers_sparse_bytes": pruned_sparse,
         }
 
-    def _curve(self, record: PruneRecord) -> list[dict[str, Any]]:
-        """Prune to several densities with few windows, to show what a smaller cut costs."""
+    def _curve_densities(self) -> list[float]:
+        """Return what to cut the model to besides, to draw what a smaller cut costs."""
+        if not self.options["curve"]:
+            return []
         if not is_causal_language_model(self.source):
             _console.print("no curve: it needs a causal language model")
             return []
         if self.held_out is None or self.recipe.pattern.density is not None:
             _console.print("no curve: it needs held-out text and a pattern of free density")
             return []
-        points = []
-        windows = self.calibration[:_CURVE_WINDOWS]
         # The model itself marks its own density in the report.
-        for density in (d for d in _CURVE_DENSITIES if d != record.density_asked):
-            _console.print(f"curve: pruning to density {density:g} ...")
-            folder = self.out.with_name(f"{self.out.name}.curve")
-            shutil.rmtree(folder, ignore_errors=True)
-            options = replace(self._disk_options(), overwrite=True)
-            prune_folder(
-                self.source, folder, replace(self.recipe, density=density), windows, options
-            )
-            value = perplexity(load_model(folder), self.held_out)
-            shutil.rmtree(folder)
-            method = f"{record.method}, {len(windows)} calibration windows"
-            points.append({"density": density, "perplexity": value, "method": method})
-        return points
+        return [d for d in _CURVE_DENSITIES if d != self.recipe.target]
+
+    def _curve(self, record: PruneRecord, output: Output) -> None:
+        """Evaluate the other cuts, which were made from the same moments."""
+        points = list(record.evaluation.get("curve", ()))
+        left = set(self._curve_densities()) - {point["density"] for point in points}
+        if any(not DiskRun.cut(output, density).exists() for density in left):
+            _console.print("pruning once more, for a curve that was not asked for before ...")
+            with writing(output.work / "again", "prune", keep=True) as again:
+                self._disk_run().execute(again)
+                self._measure(record, points, left, again)
+        else:
+            self._measure(record, points, left, output)
+
+    def _measure(
+        self, record: PruneRecord, points: list[Any], densities: set[float], output: Output
+    ) -> None:
+        assert self.held_out is not None
+        for density in sorted(densities, reverse=True):
+            _console.print(f"curve: evaluating density {density:g} ...")
+            with progress_bar(record.blocks, lines=True) as advance:
+                cut = DiskRun.cut(output, density)
+                value = perplexity(self._logits(self.source, advance, cut), self.held_out)
+            points.append({"density": density, "perplexity": value, "method": record.method})
+            self._note(record, {"curve": points})
 
 
-def evaluate_folder(model: str, text: Path, dense: str | None, windows: int, length: int) -> None:
+def evaluate_folder(
+    model: str,
+    text: Path,
+    dense: str | None,
+    windows: int,
+    length: int,
+    precision: str = "auto",
+    device: str = "auto",
+) -> None:
     """``thresher eval``: print perplexity, and the distance to a dense model if given."""
     folder = resolve(model)
+    _check_language_model(folder)
+    length = _fitting_length(folder, length)
     cut = token_windows(_tokenizer(folder), read_text(text), length=length, count=windows)
-    table = Table(title=f"{model} on {text}, {len(cut)} windows of {length} tokens")
+    table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
+    pruned = _language_model(folder, cut, precision, device)
     if dense is None:
-        table.add_row("perplexity", f"{perplexity(load_model(folder), cut):.3f}")
+        table.add_row("perplexity", f"{perplexity(pruned, cut):.3f}")
     else:
-        found = compare(load_model(resolve(dense)), load_model(folder), cut)
+        found = compare(_language_model(resolve(dense), cut, precision, device), pruned, cut)
         table.add_row("perplexity", f"{found.pruned_perplexity:.3f}")
         table.add_row("dense perplexity", f"{found.dense_perplexity:.3f}")
         table.add_row("KL divergence (nats)", f"{found.kl:.4f}")
         table.add_row("top-1 agreement", f"{found.top1_agreement:.2%}")
     _console.print(table)
+
+
+def _language_model(folder: Path, windows: torch.Tensor, precision: str, device: str) -> Any:
+    """Return a folder's model, or its logits from disk where that gives the same ones."""
+    quantization = read_config(folder).get("quantization_config") or {}
+    # Layers that are loaded packed may round their inputs, which dense ones do not.
+    if quantization.get("packed"):
+        return load_model(folder).to(device_named(device))
+    return folder_logits(folder, windows, precision=_dtype(precision), device=device)
 
 
 def show_info(model: str, layers: bool) -> None:
@@ -221,15 +289,17 @@ def read_record(folder: Path) -> PruneRecord:
         If there is none; the message says what the files hold.
     """
     file = folder / RECORD_FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if text.strip() in ("", "{}"):
+    data = read_json(file, _REMEDY) if file.is_file() and file.stat().st_size else {}
+    if not data:
         raise CheckpointError(
             f"{str(folder)!r}: no record was kept of how the model was pruned. {describe(folder)}"
         )
     try:
-        record = PruneRecord.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(file)!r} is not a pruning record: {error}") from error
+        record = restored(PruneRecord, data)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{str(file)!r} is not a pruning record: {error}; {_REMEDY}"
+        ) from error
     return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
 
 
@@ -246,15 +316,19 @@ def is_causal_language_model(folder: Path) -> bool:
     return bool(heads & set(config.architectures or ()))
 
 
+def _check_language_model(folder: Path) -> None:
+    if not is_causal_language_model(folder):
+        raise DataError(
+            f"{str(folder)!r} is no causal language model, so that it has no perplexity"
+        )
+
+
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     """Return a transformers causal language model in evaluation mode."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    if not is_causal_language_model(folder):
-        raise DataError(
-            f"{str(folder)!r} is no causal language model, so that it has no perplexity"
-        )
+    _check_language_model(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
@@ -270,37 +344,35 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     return model.eval()  # type: ignore[no-untyped-call]
 
 
-def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Path) -> None:
-    """``thresher evidence``: rerun experiments, all if none is named, and print the verdicts."""
-    from .core.evidence import available, execute
-    from .report.methods import experiment_progress, print_evidence
-
-    for each in names or available():
-        with experiment_progress(each):
-            chosen = None if seeds is None else range(seeds)
-            result = execute(each, scale=scale, seeds=chosen, folder=out)
-        print_evidence(result)
-        _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
-
-
 def bench_folder(
-    model: str, dense: str, batch: tuple[int, ...], tokens: int, repeats: int, layers: bool
+    model: str,
+    dense: str,
+    batch: tuple[int, ...],
+    tokens: int,
+    repeats: int,
+    layers: bool,
+    device: str = "auto",
 ) -> None:
     """``thresher bench``: choose layouts by measurement, then generate with both models.
 
     A folder that was saved packed keeps the layouts that it has.
     """
     from .run.files.stored import describe_layouts
-    from .run.measure.bench import bench
+    from .run.measure.bench import bench, fastest
     from .run.pack import choose_layouts
 
-    packed = load_model(resolve(model), torch.bfloat16)
+    place = device_named(device)
+    packed = load_model(resolve(model), torch.bfloat16).to(place)
     if not describe_layouts(packed):
         packing = choose_layouts(packed, batch)
         packing.apply(packed)
         packing.show(every_layer=layers)
-    rival = load_model(resolve(dense), torch.bfloat16)
-    _console.print(bench(rival, packed, new_tokens=tokens, repeats=repeats).table())
+    dtypes = (torch.bfloat16, torch.float32)
+    rivals = {str(d)[6:]: load_model(resolve(dense), d).to(place) for d in dtypes}
+    found = fastest(rivals, tokens, repeats)
+    _console.print(f"dense in {found}, which is faster here than the other dtype")
+    result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)
+    _console.print(result.table())
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
@@ -317,13 +389,10 @@ def _dtype(name: str) -> torch.dtype | None:
 
 def _fitting_length(folder: Path, length: int) -> int:
     """Return the length of windows, no more than the model has positions."""
-    from transformers import AutoConfig
-
-    positions = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < length:
-        _console.print(f"windows of {positions} tokens, all the positions that the model has")
-        return positions
-    return length
+    fitting = fitting_length(build_model(folder), length)
+    if fitting < length:
+        _console.print(f"windows of {fitting} tokens, all the positions that the model has")
+    return fitting
 
 
 def _calibration_text(file: Path | None) -> tuple[str, str]:
@@ -335,5 +404,8 @@ def _tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(f"{str(folder)!r} has no usable tokenizer: {error}") from error
+    except Exception as error:  # transformers has no error of its own for it
+        raise CheckpointError(
+            f"{str(folder)!r} has no usable tokenizer ({error}), and the command prunes models of "
+            "text; prune others in memory, with thresher.prune(model, ..., data=...)"
+        ) from error

@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -25,9 +26,26 @@ using Values = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;  // bfloat16 
   throw std::invalid_argument("tensor '" + tensor + "' " + problem);
 }
 
+// Of a matrix, and of the rows or columns of one that holds nothing, which no buffer is as long as.
+// Whatever is computed from the sizes of a matrix within these bounds stays below 2^63: a group, a
+// chunk or a pattern multiplies them by 256 at most.
+constexpr std::int64_t most_entries = std::int64_t{1} << 53;
+constexpr std::int64_t most_unheld = std::int64_t{1} << 24;
+
 // For checks outside loops: the arguments are made whether or not they are needed.
 inline void check(bool good, const std::string& tensor, const std::string& problem) {
   if (!good) fail(tensor, problem);
+}
+
+// Comes before any other arithmetic with the sizes.
+inline void check_matrix(std::int64_t rows, std::int64_t columns) {
+  const std::int64_t most = rows > 0 && columns > 0 ? most_entries : most_unheld;
+  std::int64_t entries = 0;
+  const bool overflows = __builtin_mul_overflow(std::max(rows, std::int64_t{1}),
+                                                std::max(columns, std::int64_t{1}), &entries);
+  check(rows >= 0 && columns >= 0 && !overflows && entries <= most, "shape",
+        "says " + std::to_string(rows) + " x " + std::to_string(columns) +
+            ", which no matrix has");
 }
 
 inline void check_size(std::size_t size, std::int64_t expected, const std::string& tensor) {
@@ -45,18 +63,25 @@ inline void check_starts(const std::int64_t* starts, std::int64_t rows, std::int
 }
 
 // Indices increase within a row and stay below `limit`, so that nothing is stored twice.
+inline void check_increasing(std::int64_t begin, std::int64_t end, std::int64_t row,
+                             const std::uint16_t* indices, std::int64_t limit,
+                             const std::string& tensor) {
+  int previous = -1;
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (indices[i] <= previous || indices[i] >= limit) {
+      fail(tensor, "does not name increasing columns below " + std::to_string(limit) + " in row " +
+                       std::to_string(row));
+    }
+    previous = indices[i];
+  }
+}
+
+// The same for rows that begin at `starts`.
 inline void check_increasing(const std::int64_t* starts, std::int64_t rows,
                              const std::uint16_t* indices, std::int64_t limit,
                              const std::string& tensor) {
   for (std::int64_t row = 0; row < rows; ++row) {
-    int previous = -1;
-    for (std::int64_t i = starts[row]; i < starts[row + 1]; ++i) {
-      if (indices[i] <= previous || indices[i] >= limit) {
-        fail(tensor, "does not name increasing columns below " + std::to_string(limit) +
-                         " in row " + std::to_string(row));
-      }
-      previous = indices[i];
-    }
+    check_increasing(starts[row], starts[row + 1], row, indices, limit, tensor);
   }
 }
 

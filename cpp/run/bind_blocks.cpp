@@ -11,6 +11,7 @@ class Blocks {
         places_(std::move(places)),
         values_(std::move(values)),
         bf16_(is_bf16(values_)) {
+    check_matrix(rows, columns);
     view_ = {values_.data(), places_.data(), row_starts_.data(), rows, columns};
     const std::int64_t block_rows = (rows + BlockView::block_rows - 1) / BlockView::block_rows;
     const std::int64_t block_columns =

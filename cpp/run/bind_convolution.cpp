@@ -40,6 +40,9 @@ Convolution convolution(const Four& input, const Pair& output, const Pair& kerne
           dilation[1], groups};
 }
 
+// Rows are numbered in 16 bits.
+constexpr std::int64_t most_group = std::int64_t{1} << 16;
+
 class RowGroups {
  public:
   RowGroups(Longs group_starts, Shorts indices, Values values, Shorts order, std::int64_t rows,
@@ -49,7 +52,8 @@ class RowGroups {
         values_(std::move(values)),
         order_(std::move(order)),
         bf16_(is_bf16(values_)) {
-    check(group > 0, "values", "cannot hold groups of " + std::to_string(group) + " rows");
+    check_matrix(rows, columns);
+    check(group > 0 && group <= most_group, "values", "cannot hold groups of " + std::to_string(group) + " rows");
     const std::int64_t groups = (rows + group - 1) / group;
     const auto positions = static_cast<std::int64_t>(indices_.size());
     check_size(group_starts_.size(), groups + 1, "group_starts");

@@ -15,6 +15,7 @@ class GroupedNM {
             std::int64_t n, std::int64_t m, std::int64_t chunk)
       : counts_(std::move(counts)), indices_(std::move(indices)), values_(std::move(values)),
         bf16_(is_bf16(values_)) {
+    check_matrix(rows, columns);
     check(n >= 1 && n <= most_n && m >= n && m <= most_m, "values",
           "cannot keep " + std::to_string(n) + " of " + std::to_string(m) + " rows; n must be 1 or "
           "2, and m at most " + std::to_string(most_m));

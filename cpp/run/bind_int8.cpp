@@ -16,8 +16,8 @@ class Int8Blocks {
         columns_(std::move(columns)),
         values_(std::move(values)),
         scales_(std::move(scales)),
-        bf16_(is_bf16(scales_, "scales")),
-        row_sums_(static_cast<std::size_t>(rows)) {
+        bf16_(is_bf16(scales_, "scales")) {
+    check_matrix(rows, column_count);
     constexpr std::int64_t group = Int8View::group;
     const std::int64_t block_rows = (rows + Int8View::block_rows - 1) / Int8View::block_rows;
     const std::int64_t groups = static_cast<std::int64_t>(columns_.size()) / group;
@@ -32,6 +32,7 @@ class Int8Blocks {
     for (auto& start : starts) start *= group;
     check_increasing(starts.data(), block_rows, columns_.data(),
                      (column_count + group - 1) / group * group, "columns");
+    row_sums_.resize(static_cast<std::size_t>(rows));
     view_ = {values_.data(), columns_.data(), row_starts_.data(), row_sums_.data(),
              scales_.data(), rows, column_count};
     for (std::int64_t row = 0; row < rows; ++row) add_up(row);

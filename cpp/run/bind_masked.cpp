@@ -21,6 +21,7 @@ class MaskedMatrix {
  protected:
   MaskedMatrix(Bytes mask, Values values, std::int64_t rows, std::int64_t columns)
       : mask_(std::move(mask)), values_(std::move(values)), bf16_(is_bf16(values_)) {
+    check_matrix(rows, columns);
     view_.mask = mask_.data();
     view_.values = values_.data();
     view_.count = static_cast<std::int64_t>(values_.size());
@@ -98,6 +99,10 @@ class NofM : public MaskedMatrix {
     const std::uint8_t* bytes = view_.mask + row * view_.mask_stride;
     const std::int64_t per_row = view_.columns / view_.m * view_.n;
     int previous = -1;
+    const std::int64_t used = per_row * view_.position_bits % 8;
+    if (used != 0 && bytes[view_.mask_stride - 1] >> used != 0) {
+      fail("indices", "goes on after the last position in row " + std::to_string(row));
+    }
     for (std::int64_t i = 0; i < per_row; ++i) {
       if (i % view_.n == 0) previous = -1;
       const int here = position(bytes, i);

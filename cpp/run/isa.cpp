@@ -9,7 +9,7 @@
 namespace thresher {
 namespace {
 
-constexpr std::array<std::string_view, 3> names{"portable", "avx2", "avx512"};
+constexpr std::array<std::string_view, 4> names{"portable", "avx2", "avx512", "avx512bf16"};
 
 #if defined(__x86_64__)
 bool has_avx512() {
@@ -17,15 +17,16 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
          __builtin_cpu_supports("avx512vnni") &&
-         __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq") &&
-         __builtin_cpu_supports("avx512bf16");
+         __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
 }
 #endif
 
 Isa detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (has_avx512()) return Isa::avx512;
+  if (has_avx512()) {
+    return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
   return Isa::portable;
@@ -40,7 +41,7 @@ Isa forced(const std::string& wanted) {
                                 "the best here is " + std::string(name(detected_isa())));
   }
   throw std::invalid_argument("THRESHER_ISA=" + wanted +
-                              " is unknown; use portable, avx2 or avx512");
+                              " is unknown; use portable, avx2, avx512 or avx512bf16");
 }
 
 Isa resolve() {

@@ -5,10 +5,11 @@
 
 namespace thresher {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa { portable, avx2, avx512, avx512bf16 };
 
-// "avx512" stands for F, BW, DQ, VL, VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ and BF16 together
-// (Zen 4, Sapphire Rapids and later). Processors with fewer of them use "avx2".
+// "avx512" stands for F, BW, DQ, VL, VBMI, VBMI2, VNNI, BITALG and VPOPCNTDQ together (Ice Lake,
+// Tiger Lake and later), "avx512bf16" for these and BF16 (Zen 4, Sapphire Rapids and later).
+// Processors with fewer of them use "avx2".
 std::string_view name(Isa isa);
 
 // The best set that this processor, the operating system and this build support.

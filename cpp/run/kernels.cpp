@@ -14,6 +14,9 @@ extern const Kernels table;
 namespace avx512 {
 extern const Kernels table;
 }
+namespace avx512bf16 {
+extern const Kernels table;
+}
 #endif
 
 const Kernels& kernels() {
@@ -22,6 +25,7 @@ const Kernels& kernels() {
     case Isa::portable: return portable::table;
     case Isa::avx2: return avx2::table;
     case Isa::avx512: return avx512::table;
+    case Isa::avx512bf16: return avx512bf16::table;
   }
 #endif
   return portable::table;

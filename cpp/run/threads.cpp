@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <new>
 
 namespace thresher {
@@ -26,8 +27,19 @@ void run_tasks(std::int64_t count, int threads, Task task, void* context) {
   }
   const int team = static_cast<int>(std::min<std::int64_t>(threads, count));
   std::atomic<std::int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;
+  // An exception, such as that memory is short, must not leave the region: it would end the process.
 #pragma omp parallel num_threads(team)
-  for (std::int64_t i = next++; i < count; i = next++) task(context, i);
+  {
+    try {
+      for (std::int64_t i = next++; i < count; i = next++) task(context, i);
+    } catch (...) {
+      next = count;  // nothing more is handed out
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 void* scratch(Scratch slot, std::size_t bytes) {

@@ -14,6 +14,7 @@ using Task = void (*)(void* context, std::int64_t index);
 
 // Runs task(context, i) for every i below `count` on at most `threads` threads, the caller's
 // included, handing out indices as threads become free. Several Python threads may call at once.
+// An exception of a task is thrown here, once all threads have stopped.
 void run_tasks(std::int64_t count, int threads, Task task, void* context);
 
 template <class Body>

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,11 @@ from model_folders import save_folder, tiny_llama
 
 import thresher as th
 from thresher.core.errors import CheckpointError, LayerError, NumericalError, OptionError
+from thresher.core.output import writing
 from thresher.parts.calibration import read_text, token_windows
 from thresher.parts.scores import GradientMagnitude, Magnitude
 from thresher.prune import Recipe
-from thresher.prune.disk import DiskOptions, prune_folder
+from thresher.prune.disk import DiskOptions, DiskRun, prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.files.checkpoint import Checkpoint
 
@@ -91,29 +94,33 @@ def test_spilling_hidden_states_changes_nothing(llama_folder, book, tmp_path):
 def test_killed_at_several_moments_it_resumes_to_the_same_bytes(book, tmp_path):
     source = save_folder(tiny_llama(layers=10, hidden=64), tmp_path / "model")
     subprocess.run(command(source, tmp_path / "whole", book), check=True, capture_output=True)
-    partial = tmp_path / "killed.partial"
     for block in (1, 4, 8):
         process = subprocess.Popen(
             command(source, tmp_path / "killed", book),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for_block(partial, block, process)
+        wait_for_block(tmp_path / "killed", block, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "killed").exists()
     subprocess.run(command(source, tmp_path / "killed", book), check=True, capture_output=True)
     for file in (tmp_path / "whole").glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "killed" / file.name).read_bytes()
-    assert not partial.exists()
+    assert not remains(tmp_path / "killed")
 
 
-def wait_for_block(partial: Path, block: int, process: subprocess.Popen) -> None:
+def remains(out: Path) -> list[Path]:
+    """Return the work folders beside an output folder, and its lock."""
+    return list(out.parent.glob(f".{out.name}.*"))
+
+
+def wait_for_block(out: Path, block: int, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        state = partial / "progress.json"
-        if state.is_file() and json.loads(state.read_text())["next"] >= block:
-            return
+        for state in out.parent.glob(f".{out.name}.*/progress.json"):
+            if json.loads(state.read_text())["next"] >= block:
+                return
         time.sleep(0.001)
     raise AssertionError(f"the run ended or hung before block {block}")
 
@@ -127,7 +134,7 @@ def test_interrupting_says_how_to_go_on(book, tmp_path):
         # A shell that runs the tests in the background has its children ignore the signal.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_for_block(tmp_path / "out.partial", 1, process)
+    wait_for_block(tmp_path / "out", 1, process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
@@ -136,14 +143,49 @@ def test_interrupting_says_how_to_go_on(book, tmp_path):
 
 
 def test_a_different_run_does_not_take_up_the_remains(llama_folder, book, tmp_path):
-    partial = tmp_path / "out.partial"
-    partial.mkdir()
-    (partial / "progress.json").write_text(json.dumps({"fingerprint": "other", "next": 2}))
     recipe, data = as_recipe("wanda").with_options(0.5), windows(llama_folder, book)
+    leave_unfinished(tmp_path / "out", {"fingerprint": "other", "next": 2})
     with pytest.raises(CheckpointError, match="unfinished run with other options"):
         prune_folder(llama_folder, tmp_path / "out", recipe, data)
     prune_folder(llama_folder, tmp_path / "out", recipe, data, DiskOptions(overwrite=True))
     assert (tmp_path / "out" / "thresher.json").is_file()
+
+
+def leave_unfinished(out: Path, state: dict) -> Path:
+    """Leave what a run that was stopped leaves; return its work folder."""
+    with suppress(RuntimeError), writing(out, "prune", keep=True) as output:
+        (output.work / "progress.json").write_text(json.dumps(state))
+        raise RuntimeError
+    return output.work
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_remains_that_were_changed_are_not_taken_up(damage, llama_folder, book, tmp_path):
+    recipe, data = as_recipe("wanda").with_options(0.5), windows(llama_folder, book)
+    whole = {"fingerprint": "", "next": 1, "digests": [""]}
+    run = DiskRun(llama_folder, tmp_path / "out", recipe, data, DiskOptions(), {})
+    work = leave_unfinished(tmp_path / "out", whole | {"fingerprint": run.fingerprint})
+    shard = work / "made" / "thresher-00000.safetensors"
+    if damage != "missing":
+        shard.parent.mkdir()
+        shard.write_bytes(b"changed")
+    with pytest.raises(CheckpointError, match="missing or was changed"):
+        prune_folder(llama_folder, tmp_path / "out", recipe, data)
+    assert work.is_dir()
+
+
+def test_another_source_of_the_same_size_is_another_run(llama_folder, book, tmp_path):
+    """Its remains must not become a mixture of two models."""
+    recipe, data = as_recipe("magnitude").with_options(0.5), windows(llama_folder, book)
+    source = shutil.copytree(llama_folder, tmp_path / "model")
+    before = DiskRun(source, tmp_path / "out", recipe, data, DiskOptions(), {}).fingerprint
+    file = source / "model.safetensors"
+    stored, damaged = file.stat(), bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    os.utime(file, ns=(stored.st_atime_ns, stored.st_mtime_ns))
+    after = DiskRun(source, tmp_path / "out", recipe, data, DiskOptions(), {}).fingerprint
+    assert before != after
 
 
 def test_a_full_disk_loses_nothing(book, tmp_path):

@@ -11,7 +11,7 @@ from thresher.run.layouts.base import Layout
 SHAPES = [(0, 8), (8, 0), (1, 1), (1, 32), (3, 7), (17, 33), (40, 100), (37, 513)]
 BATCHES = (0, 1, 2, 5, 8, 13, 16, 33, 70)
 DENSITIES = (0.0, 0.1, 0.5, 1.0)
-ISAS = ("portable", "avx2", "avx512")
+ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 SUPPORTED = ISAS[: ISAS.index(_run.detected_isa()) + 1]
 """The instruction sets that can be forced on this processor."""
 ROUNDING = 0.1

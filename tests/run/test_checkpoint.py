@@ -110,6 +110,19 @@ def test_saving_a_model_pruned_in_memory(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_saving_keeps_record_and_tokenizer_unasked(llama_folder, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    record = th.prune(model, "magnitude", density=0.5, progress=False)
+    th.save(model, tmp_path / "sparse")
+    assert (tmp_path / "sparse" / "thresher.json").read_text() == record.to_json()
+    AutoTokenizer.from_pretrained(tmp_path / "sparse")
+    # A model that was made here has none, and one that was not pruned no record.
+    th.save(tiny_llama(), tmp_path / "new")
+    assert not {"thresher.json", "tokenizer.json"} & {p.name for p in (tmp_path / "new").iterdir()}
+
+
 def test_pruning_a_sparse_checkpoint_again(sparse_folder, tmp_path):
     prune_folder(sparse_folder, tmp_path / "again", as_recipe("magnitude").with_options(0.2), None)
     name = "model.layers.0.mlp.up_proj.weight"

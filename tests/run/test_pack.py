@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 
 import pytest
 import torch
@@ -160,3 +161,27 @@ def test_compare_interleaves(monkeypatch):
 def test_compare_goes_on_while_times_are_noisy(monkeypatch):
     slower_and_slower = (n * n for n in itertools.count())
     assert compared_order(monkeypatch, slower_and_slower) == "ab" + 6 * "aba"
+
+
+def test_the_rival_is_the_dense_dtype_that_is_faster_here(monkeypatch):
+    """On a processor without bfloat16 a layout that only beats dense bfloat16 does not win."""
+    times = {"dense": 4e-3, "dense float32": 1e-3, "bitmask": 2e-3, "csr": 3e-3}
+
+    def measured(functions, repeats, **_):
+        return Comparison({name: [times[name]] * 2 for name in functions}, [times["dense"]] * 2)
+
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["thresher.run.pack"], "compare", measured)
+    weight = torch.randn(64, 64) * (torch.rand(64, 64) < 0.3)
+    model = nn.Sequential(nn.Linear(64, 64, bias=False, dtype=torch.bfloat16))
+    with torch.no_grad():
+        model[0].weight.copy_(weight)
+    (slow,) = choose_layouts(model, (1,), ["bitmask", "csr"]).layers
+    assert slow.layout == "dense"
+    assert slow.reason == "best was bitmask, 0.50x of dense float32"
+    times["bitmask"] = 0.5e-3
+    choices = choose_layouts(model, (1,), ["bitmask", "csr"])
+    assert choices.layers[0].layout == "bitmask"
+    assert choices.layers[0].rival(1) == 1e-3
+    text = "".join(str(cell) for column in choices.table().columns for cell in column.cells)
+    assert "2.00x" in text

@@ -1,4 +1,4 @@
-"""Checkpoints that are loaded packed: no dense weight, mapped tensors, damage refused."""
+"""Checkpoints that are loaded packed: no dense weight, no mapped file, damage refused."""
 
 from __future__ import annotations
 
@@ -253,15 +253,12 @@ def test_no_weight_is_ever_dense(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory map of Linux")
-def test_tensors_are_mapped_from_the_file(tmp_path):
+def test_no_file_stays_mapped(tmp_path):
+    """A mapped file that is changed or cut short would change the model, or end the process."""
     packed_model("bitmask").save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
-    file = str(tmp_path / "thresher-00000.safetensors")
-    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if file in line]
-    ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
-    for layer in packed_layers(again).values():
-        for tensor in layer.layout.tensors().values():
-            assert any(low <= tensor.data_ptr() < high for low, high in ranges)
+    assert packed_layers(again)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 DAMAGED = [

@@ -8,9 +8,9 @@ from thresher.parts.moments import Gradient, Gram, Norm, SquaredGradient
 from thresher.stream.collect import collect_inputs
 from thresher.stream.gradients import collect_gradients
 from thresher.stream.passes import call
-from thresher.stream.products import as_used
 from thresher.stream.source import InMemory
 from thresher.stream.units import find_units
+from thresher.stream.uses import as_used
 
 
 def test_inputs_are_those_the_layers_were_given():

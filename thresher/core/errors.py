@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "LayerError",
+    "MissingPackageError",
     "NumericalError",
     "OptionError",
     "ThresherError",
@@ -40,6 +41,10 @@ class LayerError(ThresherError, ValueError):
 
 class NumericalError(ThresherError, ArithmeticError):
     """Weights or activations hold NaN or infinite values."""
+
+
+class MissingPackageError(ThresherError, ModuleNotFoundError):
+    """A package is not installed that this part of the library needs."""
 
 
 class CheckpointError(ThresherError, OSError):

@@ -1,14 +1,57 @@
-"""Writing files whole or not at all."""
+"""Reading JSON without surprises, and writing files whole or not at all."""
 
 from __future__ import annotations
 
-__all__ = ["write_error", "write_text"]
+__all__ = ["read_json", "replace", "sync", "write_error", "write_text"]
 
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from .errors import CheckpointError
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Of a key that occurs twice in an object the last value counts, and the words NaN and Infinity
+    are taken as numbers: Python's own reader, which other libraries use on the same files, does so.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file in UTF-8.
+    remedy : str
+        What the user can do if it is damaged, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file, or it is no JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{str(path)!r} is not a file; {remedy}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read as JSON: {error}; {remedy}") from error
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read as JSON: it is nested too deeply; {remedy}"
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{str(path)!r} holds {type(found).__name__} {_short(found)}, expected an object with "
+            f"keys; {remedy}"
+        )
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,10 +72,30 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Put a finished file in its place, so that it is there whole even after a power cut."""
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or a folder's entries to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # A file of the user's that was copied with its rights; nothing to be done about it.
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:

@@ -1,23 +1,29 @@
-"""A progress bar on the terminal, silent elsewhere."""
+"""Progress on the terminal: a bar, or a line for every step where output goes to a file."""
 
 from __future__ import annotations
 
 __all__ = ["progress_bar"]
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(steps: int, show: bool = True) -> Iterator[Callable[[str], None]]:
-    """Show a bar while the context lasts.
+def progress_bar(
+    steps: int, show: bool = True, lines: bool = False
+) -> Iterator[Callable[[str], None]]:
+    """Show on the standard error stream how far a work of several steps is.
 
     Parameters
     ----------
     steps : int
         How many steps there are.
     show : bool, default True
-        Whether to show it at all; it appears on terminals only.
+        Whether to show it at all.
+    lines : bool, default False
+        Whether to write a line for every step where there is no terminal to show a bar on.
 
     Yields
     ------
@@ -29,6 +35,9 @@ def progress_bar(steps: int, show: bool = True) -> Iterator[Callable[[str], None
     from rich.progress import TimeRemainingColumn as Remaining
 
     console = Console(stderr=True)
+    if show and lines and not console.is_terminal:
+        yield _Lines(steps)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns,
@@ -40,3 +49,27 @@ def progress_bar(steps: int, show: bool = True) -> Iterator[Callable[[str], None
     ) as progress:
         task = progress.add_task("starting", total=steps)
         yield lambda text: progress.update(task, advance=1, description=text)
+
+
+class _Lines:
+    """Writes a line when a step ends, with the time it has all taken and may take yet."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._done = 0
+        self._start = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        self._done += 1
+        elapsed = time.monotonic() - self._start
+        left = elapsed / self._done * max(0, self._steps - self._done)
+        print(
+            f"[{self._done}/{self._steps}] {text}, {_minutes(elapsed)} elapsed, "
+            f"about {_minutes(left)} to go",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

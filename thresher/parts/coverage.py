@@ -6,7 +6,7 @@ __all__ = ["Coverage", "cover", "find_layers"]
 
 import fnmatch
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +14,11 @@ import torch
 from torch import nn
 
 from ..core.errors import LayerError, OptionError, nearest
-from .forms import Columns, Kernel, Rows, form_of
+from .forms import Columns, Rows, form_of, multiplies_its_own_way
 from .layers import Layer
+from .reasons import Reasons, identify, why_kept
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-#: A depthwise kernel with so few inputs per output gains nothing from a zero.
-_FEW_INPUTS = 4
 
 
 @dataclass
@@ -42,6 +41,31 @@ class Coverage:
     kept: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, layers: Sequence[Layer]) -> None:
+        """Prune these layers alone, and call the others not understood.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            Those of :attr:`layers` whose own values are what the model multiplies by.
+
+        Raises
+        ------
+        LayerError
+            If there are none.
+        """
+        names = {layer.name for layer in layers}
+        for layer in self.layers:
+            if layer.name not in names:
+                self.unknown[layer.parameter] = type(layer.module).__name__
+        if not layers:
+            raise LayerError(
+                f"nothing to prune: {next(iter(self.unknown))!r} and every other layer computes "
+                "what it multiplies by from its weight, so that zeros in the weight would be none "
+                "in use"
+            )
+        self.layers = list(layers)
 
     def summary(self) -> dict[str, object]:
         """Return the numbers of parameters pruned, kept by reason, and not understood by name."""
@@ -106,18 +130,21 @@ def cover(
         Whether a pattern of `exclude` that matches no layer is an error. Otherwise it is a
         warning: programs share such lists among architectures.
     """
-    heads, embeddings, adapters = _heads(model), _embeddings(model), _adapters(model)
+    reasons = Reasons(model)
     found, used = Coverage(), _Patterns(include, exclude)
-    places: dict[tuple[int, tuple[int, int] | None], int] = {}
+    places: dict[tuple[Hashable, tuple[int, int] | None], int] = {}
     for path, module in model.named_modules():
         for layer in _layers_in(path, module):
-            identity = (id(getattr(module, layer.attribute)), layer.part)
+            identity = (identify(getattr(module, layer.attribute)), layer.part)
             if identity in places:
                 owner = found.layers[places[identity]]
-                users = (*owner.users, *layer.users)
-                found.layers[places[identity]] = replace(owner, users=users)
+                found.layers[places[identity]] = replace(
+                    owner,
+                    users=(*owner.users, *layer.users),
+                    by_products=owner.by_products or layer.by_products,
+                )
                 continue
-            reason = _reason(layer, heads, embeddings, adapters)
+            reason = reasons.of_layer(layer)
             if used.excludes(layer):
                 reason = "excluded"
             elif reason is not None and used.includes(layer):
@@ -181,7 +208,7 @@ def _layers_in(path: str, module: nn.Module) -> Iterator[Layer]:
         _check_plain(path, module)
         # A parametrised weight is computed from other tensors at every call.
         if isinstance(module._parameters.get("weight"), nn.Parameter):
-            yield Layer(path, module)
+            yield Layer(path, module, by_products=multiplies_its_own_way(module))
     elif isinstance(module, nn.MultiheadAttention):
         yield from _projections(path, module)
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
@@ -231,54 +258,6 @@ def _experts(path: str, module: nn.Module, name: str, parameter: nn.Parameter) -
         yield Layer(f"{full}[{index}]", module, name, form, part, users=(), parameter=full)
 
 
-def _reason(layer: Layer, heads: set[int], embeddings: set[int], adapters: set[int]) -> str | None:
-    """Return why a layer stays dense unless it is included; None to prune it."""
-    if id(layer.module) in heads:
-        return "output head"
-    if id(getattr(layer.module, layer.attribute)) in embeddings:
-        return "shares an embedding"
-    if id(layer.module) in adapters:
-        return "adapter"
-    if (
-        isinstance(layer.form, Kernel)
-        and 1 < layer.form.module.groups == layer.form.module.in_channels
-    ):
-        return "depthwise kernel" if layer.shape[-1] <= _FEW_INPUTS else None
-    return None
-
-
-def _heads(model: nn.Module) -> set[int]:
-    """Identify output heads, also of language models inside other modules."""
-    heads = set()
-    for module in model.modules():
-        ask = getattr(module, "get_output_embeddings", None)
-        if ask is None:
-            continue
-        try:
-            head = ask()
-        except (NotImplementedError, AttributeError):
-            continue
-        if isinstance(head, nn.Module):
-            heads |= {id(part) for part in head.modules()}
-    return heads
-
-
-def _embeddings(model: nn.Module) -> set[int]:
-    kinds = nn.Embedding | nn.EmbeddingBag
-    return {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
-
-
-def _adapters(model: nn.Module) -> set[int]:
-    """Identify what peft put beside the layers of a base model."""
-    found: set[int] = set()
-    for module in model.modules():
-        for name in getattr(module, "adapter_layer_names", ()):
-            part = getattr(module, name, None)
-            if isinstance(part, nn.Module):
-                found |= {id(inner) for inner in part.modules()}
-    return found
-
-
 def _check_plain(path: str, module: nn.Module) -> None:
     weight: Any = module.weight
     if isinstance(weight, nn.parameter.UninitializedParameter):
@@ -295,34 +274,29 @@ def _check_plain(path: str, module: nn.Module) -> None:
 
 def _sort_the_rest(model: nn.Module, found: Coverage) -> None:
     """Give every parameter that is no layer its reason."""
-    pruned = {layer.parameter for layer in found.layers}
+    pruned = {
+        identify(getattr(layer.module, layer.attribute)): layer.parameter for layer in found.layers
+    }
+    seen: set[Hashable] = set()
     for full, parameter in model.named_parameters():
+        # Counted once, under the name that it is pruned by or else its first one.
+        identity = identify(parameter)
+        if identity in seen:
+            continue
+        seen.add(identity)
         lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
-        found.sizes[full] = 0 if lazy else parameter.numel()
-        if full in pruned or full in found.kept:
+        found.sizes[pruned.get(identity, full)] = 0 if lazy else parameter.numel()
+        if identity in pruned or full in found.kept:
             continue
         path, _, name = full.rpartition(".")
         module = model.get_submodule(path)
-        reason = _why_kept(module, name, parameter)
+        reason = why_kept(module, name, parameter)
         if reason is None:
             found.unknown[full] = type(module).__name__
         else:
             found.kept[full] = reason
     # A shared parameter is known by its first name alone.
     found.kept = {name: reason for name, reason in found.kept.items() if name in found.sizes}
-
-
-def _why_kept(module: nn.Module, name: str, parameter: nn.Parameter) -> str | None:
-    if parameter.dim() < 2 or "norm" in type(module).__name__.lower():
-        return "norms and biases"
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or "embed" in name or "token" in name:
-        return "embedding"
-    kind = type(module).__name__.lower()
-    if "router" in kind or "gate" in kind:
-        return "router"
-    if "bias" in name:
-        return "norms and biases"
-    return None
 
 
 def _nothing(model: nn.Module, found: Coverage, exclude: Sequence[str]) -> str:

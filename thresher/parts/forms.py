@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Columns", "Form", "Kernel", "Rows", "TransposedKernel", "form_of"]
+__all__ = [
+    "Columns",
+    "Form",
+    "Kernel",
+    "Rows",
+    "TransposedKernel",
+    "form_of",
+    "multiplies_its_own_way",
+    "unfold",
+]
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,7 +120,12 @@ class Kernel(Form):
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return a row of inputs for every output position."""
-        return _unfold(self.module, x)
+        module = self.module
+        if x.dim() == len(module.kernel_size) + 1:
+            x = x.unsqueeze(0)
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        x = nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+        return unfold(x, module.kernel_size, module.stride, module.dilation, module.groups)
 
 
 @dataclass(frozen=True)
@@ -171,17 +186,53 @@ def form_of(module: nn.Module) -> Form | None:
     return None
 
 
-def _unfold(module: Convolution, x: torch.Tensor) -> torch.Tensor:
-    dimensions = len(module.kernel_size)
-    if x.dim() == dimensions + 1:
-        x = x.unsqueeze(0)
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    sizes = zip(module.kernel_size, module.stride, module.dilation, strict=True)
-    for axis, (kernel, stride, dilation) in enumerate(sizes, start=2):
-        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+def multiplies_its_own_way(module: nn.Module) -> bool:
+    """Return whether a layer is called by other code than that of the class it derives from.
+
+    What such a layer is given need not be what its weight multiplies, and what it multiplies by
+    need not be its weight: a convolution may pad, or standardise its kernel.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A layer of which :func:`form_of` gives a form.
+    """
+    kinds = type(module).__mro__
+    known = next(k for k in kinds if k.__module__.startswith(("torch.nn.", "transformers.pytorch")))
+    names = ("forward", "_conv_forward", "__call__")
+    if any(getattr(kinds[0], name, None) is not getattr(known, name, None) for name in names):
+        return True
+    # accelerate moves tensors in a forward of the instance, and calls the class's.
+    return any(name in vars(module) for name in names) and not hasattr(module, "_hf_hook")
+
+
+def unfold(
+    x: torch.Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """Return the rows that a convolution multiplies, of an input that is padded already.
+
+    Parameters
+    ----------
+    x : Tensor of shape (batch, channels, *positions)
+        The input.
+    kernel, stride, dilation : sequence of int
+        Along every spatial axis.
+    groups : int
+        Groups of channels.
+
+    Returns
+    -------
+    Tensor of shape (rows, columns) or (groups, rows, columns)
+        A row for every output position, with the channels varying fastest.
+    """
+    columns = math.prod(kernel) * x.shape[1] // groups
+    for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap]
     # Now (batch, channels, *positions, *kernel); channels are split in groups and go last.
-    x = x.reshape(x.shape[0], module.groups, -1, *x.shape[2:]).movedim(1, 0).movedim(2, -1)
-    columns = math.prod(module.kernel_size) * module.in_channels // module.groups
-    rows = x.reshape(module.groups, -1, columns)
-    return rows[0] if module.groups == 1 else rows
+    x = x.reshape(x.shape[0], groups, -1, *x.shape[2:]).movedim(1, 0).movedim(2, -1)
+    rows = x.reshape(groups, -1, columns)
+    return rows[0] if groups == 1 else rows

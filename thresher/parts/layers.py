@@ -36,6 +36,11 @@ class Layer:
         the parameter, none when it is used without such a call. By default `module` alone.
     parameter : str, optional
         The parameter's path in the model; by default ``name.attribute``.
+    by_products : bool, default False
+        Whether what the matrix multiplies is seen in the products that read the parameter, not
+        in the calls of its users: these compute in a way of their own, or are not alone.
+    readers : tuple of nn.Module, default ()
+        Modules that read the parameter besides its users.
 
     Raises
     ------
@@ -50,6 +55,8 @@ class Layer:
     part: tuple[int, int] | None = None
     users: tuple[nn.Module, ...] = None  # type: ignore[assignment]
     parameter: str = field(default="")
+    by_products: bool = False
+    readers: tuple[nn.Module, ...] = ()
 
     def __post_init__(self) -> None:
         if self.form is None:
@@ -61,6 +68,11 @@ class Layer:
             object.__setattr__(self, "users", (self.module,))
         if not self.parameter:
             object.__setattr__(self, "parameter", f"{self.name}.{self.attribute}".strip("."))
+
+    @property
+    def is_called(self) -> bool:
+        """Whether the calls of its users show what the matrix multiplies."""
+        return bool(self.users) and not self.by_products
 
     @property
     def weight(self) -> torch.Tensor:
@@ -98,6 +110,14 @@ class Layer:
         """Return a matrix in the weight's own shape and dtype."""
         weight = self.weight
         return self.form.store(matrix, tuple(weight.shape)).to(weight.dtype).contiguous()
+
+    def overwrite(self, value: torch.Tensor) -> None:
+        """Give the weight another value, of its own shape, wherever it is used."""
+        self.weight.copy_(value)
+        for user in self.users:
+            # Loaded one by one, modules that share a weight hold a copy each.
+            if user is not self.module:
+                user.get_parameter("weight").data.copy_(value)
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the rows that the matrix multiplies when its module is given `x`.

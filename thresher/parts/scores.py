@@ -166,7 +166,9 @@ class Random(Score):
         )
         *rows, columns = weight.shape
         # Column after column, so that a view skips what comes before it.
-        numbers = torch.rand(statistics.start + columns, *rows, generator=generator)
+        numbers = torch.rand(
+            statistics.start + columns, *rows, generator=generator, dtype=torch.float32
+        )
         return numbers[statistics.start :].movedim(0, -1).to(weight.device)
 
 

@@ -6,8 +6,6 @@ __all__ = ["DiskOptions", "peak_memory", "prune_folder"]
 
 import dataclasses
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,13 +15,15 @@ from typing import Any
 
 import torch
 
-from ..core.errors import CheckpointError, DataError, OptionError
+from ..core.device import device_named
+from ..core.errors import CheckpointError, DataError, OptionError, ThresherError
 from ..core.options import check_choice
+from ..core.output import Output, check_apart, writing
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
 from ..parts.moments import forward
 from ..run.files.companions import RECORD_FILE
-from ..run.files.writer import CheckpointWriter
+from ..run.files.writer import CheckpointWriter, shard_file
 from ..run.skeleton import Skeleton
 from ..stream.precision import Precision
 from ..stream.samples import check_windows
@@ -31,12 +31,10 @@ from ..stream.source import Folder
 from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
-from .layerwise import UnitPruner, merge_masks
-from .memory import gradients_of, in_use, method_name, needed_moments, new_record
+from .layerwise import Cut, UnitPruner, merge_masks
+from .memory import find_uses, gradients_of, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions
-
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,13 @@ class DiskOptions:
         full speed, otherwise float32.
     spill : bool, default False
         Keep hidden states on disk instead of in memory.
+    device : str, default "auto"
+        Where the model runs and its weights are pruned, ``"cpu"`` or ``"cuda:0"``; by default the
+        first CUDA device, or the CPU where there is none.
     overwrite : bool, default False
         Replace an output folder that exists, and start anew where an unfinished run differs.
     progress : bool, default True
-        Show a progress bar on a terminal.
+        Show a progress bar on a terminal, and write a line for every block elsewhere.
     """
 
     dtype: torch.dtype | None = None
@@ -68,6 +69,7 @@ class DiskOptions:
     unseen: str = "magnitude"
     precision: torch.dtype | None = None
     spill: bool = False
+    device: str = "auto"
     overwrite: bool = False
     progress: bool = True
 
@@ -108,13 +110,26 @@ def prune_folder(
     Raises
     ------
     ThresherError
-        If the folder, an option or the data cannot be used; nothing has then been written
-        but the unfinished run's own folder, ``OUT.partial``.
+        If the folder, an option or the data cannot be used, or another process writes `out`;
+        nothing has then been written but an unfinished run's own folder, beside `out`.
     """
-    return _DiskRun(Path(source), Path(out), recipe, windows, options, calibration or {}).execute()
+    run = DiskRun(Path(source), Path(out), recipe, windows, options, calibration or {})
+    with writing(Path(out), "prune", keep=True) as output:
+        return run.execute(output)
 
 
-class _DiskRun:
+class DiskRun:
+    """A run of :func:`prune_folder`, for callers that hold the output folder for longer.
+
+    Parameters
+    ----------
+    source, out, recipe, windows, options, calibration
+        See :func:`prune_folder`.
+    curve : sequence of float, optional
+        Densities to cut the model to besides, from the same moments; see :meth:`cut`. A run
+        that is gone on with has those that it was begun with.
+    """
+
     def __init__(
         self,
         source: Path,
@@ -123,60 +138,80 @@ class _DiskRun:
         windows: torch.Tensor | None,
         options: DiskOptions,
         calibration: dict[str, Any],
+        curve: Sequence[float] = (),
     ) -> None:
         check_choice("unseen", options.unseen, ("magnitude", "dense"))
+        check_apart(source, out)
+        device = device_named(options.device)
         needs = needed_moments(recipe)
         if needs and (windows is None or not len(windows)):
             raise DataError(f"{method_name(recipe)} needs calibration text")
-        self.out, self.recipe, self.options = out, recipe, options
+        self.recipe, self.options, self.curve = recipe, options, tuple(curve)
         self.folder = source
         self.skeleton = Skeleton(source, options.dtype)
         self.coverage = cover(self.skeleton.model, include=options.include, exclude=options.exclude)
         self.samples = []
         if needs and windows is not None:
             check_windows(self.skeleton.model, windows)
-            self.samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
-        self.precision = self._precision()
-        self.source = Folder(self.skeleton, self.precision)
-        self.work = out.with_name(out.name + ".partial")
+            self.samples = [{"input_ids": window.unsqueeze(0).to(device)} for window in windows]
+        self.precision = self._precision(device)
+        self.source = Folder(self.skeleton, self.precision, device)
         self.fingerprint = self._fingerprint(windows)
         self.record = new_record(str(source), recipe)
         self.record.fingerprint = self.fingerprint
         if needs:
             self.record.calibration = calibration
 
-    def execute(self) -> PruneRecord:
-        if self.out.exists() and not self.options.overwrite:
-            return self._finished()
+    def execute(self, output: Output) -> PruneRecord:
+        """Prune, or go on where an earlier process was stopped, or find that one had finished.
+
+        Parameters
+        ----------
+        output : Output
+            Held by the caller; its work folder is then left for the caller's own work.
+        """
+        state = self._resume_state(output)
+        if state.published and output.made.exists():
+            output.publish(self.options.overwrite)
+        if state.published or (output.out.exists() and not self.options.overwrite):
+            return self._finished(output)
+        output.check_free(self.options.overwrite)
         started = time.perf_counter()
-        state = self._resume_state()
-        writer = CheckpointWriter(self.work, self.folder, self.options.dtype)
+        writer = CheckpointWriter(output.made, self.folder, self.options.dtype)
         for index in range(state.next):
             self.skeleton.overlay(writer.shard(index))
         with torch.no_grad():
-            stream = self._stream(state)
+            stream = self._stream(state, output)
             left = len(stream.units) - state.next
-            with progress_bar(left, self.options.progress) as advance:
+            with progress_bar(left, self.options.progress, lines=True) as advance:
                 pruner = UnitPruner(
                     stream,
                     self.coverage.layers,
                     self.recipe,
                     gradients=self.gradients,
                     unseen=self.options.unseen,
-                    stored=self.precision.stored,
+                    stored=self._dtypes(),
                     progress=advance,
                 )
-                self._prune(stream, pruner, writer, state)
+                self._prune(stream, pruner, writer, state, output)
         writer.add(len(stream.units), *self._stored(self.skeleton.outgoing("", {})))
         self.record.layers = [LayerRecord(**layer) for layer in state.layers]
         self.record.unseen = state.unseen
         self.record.coverage = self.coverage.summary()
         self.record.timings = {**pruner.timings, "total": time.perf_counter() - started}
         self.record.peak_bytes = peak_memory()
-        self._publish(writer)
+        writer.finish(self.record.to_json())
+        state.published = True
+        state.save(output.work)
+        output.publish(self.options.overwrite)
         return self.record
 
-    def _finished(self) -> PruneRecord:
+    @staticmethod
+    def cut(output: Output, density: float) -> Path:
+        """Return the folder of weights that were cut to another density; it has nothing else."""
+        return output.work / f"density-{density:g}"
+
+    def _finished(self, output: Output) -> PruneRecord:
         """Return the record of the very same run, which has ended before.
 
         Raises
@@ -184,52 +219,84 @@ class _DiskRun:
         OptionError
             If something else stands where the output is to be.
         """
-        file = self.out / RECORD_FILE
+        file = output.out / RECORD_FILE
         try:
             record = PruneRecord.from_json(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError):
             record = None
         if record is None or record.fingerprint != self.fingerprint:
             raise OptionError(
-                f"output folder {str(self.out)!r} exists, and is not of this run; choose another, "
-                "or overwrite it (--overwrite)"
+                f"output folder {str(output.out)!r} exists, and is not of this run; choose "
+                "another, or overwrite it (--overwrite)"
             )
         return record
 
-    def _stream(self, state: RunState) -> Stream:
-        layers = in_use(self.source, self.coverage.layers, self.samples)
-        self.coverage.layers = layers
+    def _stream(self, state: RunState, output: Output) -> Stream:
+        try:
+            return self._begun_stream(state, output)
+        except ThresherError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{type(self.skeleton.model).__name__} does not run on token ids alone: {error}; "
+                "prune it in memory, with thresher.prune(model, ..., data=...)"
+            ) from error
+
+    def _begun_stream(self, state: RunState, output: Output) -> Stream:
+        find_uses(self.source, self.coverage, self.samples)
+        layers = self.coverage.layers
         self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)
         stream = Stream(
             self.source,
             find_units(self.skeleton.model, layers),
             self.samples if forward(needed_moments(self.recipe)) else [],
             precision=self.precision,
-            spill=self.work / "states" if self.options.spill else None,
+            spill=output.work / "states" if self.options.spill else None,
             order=state.order,
         )
         state.units, state.whole = stream.order.units, sorted(stream.order.whole)
         return stream
 
     def _prune(
-        self, stream: Stream, pruner: UnitPruner, writer: CheckpointWriter, state: RunState
+        self,
+        stream: Stream,
+        pruner: UnitPruner,
+        writer: CheckpointWriter,
+        state: RunState,
+        output: Output,
     ) -> None:
         if not state.counts:
-            state.counts = pruner.counts()
-            state.save(self.work)
+            state.counts = pruner.counts([self.recipe.target, *self.curve])
+            state.save(output.work)
+        counts, *others = state.counts
+        cuts = [Cut(each) for each in others]
         with closing(stream.visits(state.next)) as visits:
             for visit in visits:
-                masks, records = pruner.prune(visit, state.counts)
+                masks, records = pruner.prune(visit, counts, cuts)
+                self._write_cuts(visit, cuts, output)
                 self._write(visit, masks, writer)
                 state.layers += [dataclasses.asdict(record) for record in records]
                 state.unseen, pruner.idle = state.unseen + pruner.idle, []
                 state.next = visit.index + 1
-                state.save(self.work)
+                state.digests.append(_digest(writer.shard(visit.index)))
+                state.save(output.work)
+
+    def _write_cuts(self, visit: Visit, cuts: Sequence[Cut], output: Output) -> None:
+        layers = visit.unit.layers
+        kept = {layer.name: layer.weight.clone() for layer in layers} if cuts else {}
+        for density, cut in zip(self.curve, cuts, strict=True):
+            masks = {name: mask.cpu() for name, mask in cut.apply(layers).items()}
+            outgoing = self.skeleton.outgoing(visit.unit.name, masks, last=False)
+            writer = CheckpointWriter(self.cut(output, density), self.folder, self.options.dtype)
+            writer.add(visit.index, *self._stored(outgoing))
+        for layer in layers if cuts else ():
+            layer.overwrite(kept[layer.name])
 
     def _write(
         self, visit: Visit, masks: dict[str, torch.Tensor], writer: CheckpointWriter
     ) -> None:
-        by_parameter = merge_masks(visit.unit.layers, masks)
+        found = merge_masks(visit.unit.layers, masks)
+        by_parameter = {name: mask.cpu() for name, mask in found.items()}
         writer.add(
             visit.index, *self._stored(self.skeleton.outgoing(visit.unit.name, by_parameter))
         )
@@ -239,10 +306,8 @@ class _DiskRun:
     def _stored(
         self, outgoing: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return tensors in the dtype to store, where they were held in a longer one."""
+        """Return tensors in the dtype to store, where they were held in another one."""
         tensors, masks = outgoing
-        if not self.precision.widens:
-            return tensors, masks
         checkpoint = self.skeleton.checkpoint
         with checkpoint.opened():
             found = {}
@@ -251,52 +316,80 @@ class _DiskRun:
                 found[name] = tensor.to(dtype)
         return found, masks
 
-    def _precision(self) -> Precision:
-        layer = self.coverage.layers[0]
-        checkpoint = self.skeleton.checkpoint
-        with checkpoint.opened():
-            name = next(iter(self.skeleton.names.groups[layer.parameter].stored))
-            stored = self.skeleton.cast(checkpoint.outline(name)).dtype
-        return Precision.natural(stored, _CPU, self.options.precision)
+    def _precision(self, device: torch.device) -> Precision:
+        """Return the precision of passes: of layers in several dtypes, one that holds them all."""
+        dtypes = {*self._dtypes().values()} or {torch.float32}
+        shortest = min(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
+        together = torch.float32 if len(dtypes) > 1 else None
+        return Precision.natural(shortest, device, self.options.precision or together)
 
-    def _publish(self, writer: CheckpointWriter) -> None:
-        shutil.rmtree(self.work / "states", ignore_errors=True)
-        writer.finish(self.record.to_json())
-        RunState.remove(self.work)
-        if self.out.exists():
-            shutil.rmtree(self.out)
-        os.replace(self.work, self.out)
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        """Return what layers are stored in: some of a folder may be longer than others."""
+        # A tied head that is included is stored under the embedding's name.
+        layers = [x for x in self.coverage.layers if x.parameter in self.skeleton.names.groups]
+        with self.skeleton.checkpoint.opened():
+            found = {x.parameter: self.skeleton.stored_dtype(x.parameter) for x in layers}
+        return {x.name: found[x.parameter] for x in layers}
 
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""
         digest = hashlib.sha256()
         digest.update((self.folder / "config.json").read_bytes())
         for file in sorted(self.folder.glob("*.safetensors")):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "blake2b").digest())
+            digest.update(f"{file.name} {_digest(file)}".encode())
         if windows is not None:
+            digest.update(str(tuple(windows.shape)).encode())
             digest.update(windows.contiguous().numpy().tobytes())
         options = self.options
-        chosen = (options.dtype, options.include, options.exclude, options.unseen)
-        digest.update(repr([self.recipe, *chosen, self.precision, versions()]).encode())
+        chosen = (options.dtype, tuple(options.include), tuple(options.exclude), options.unseen)
+        digest.update(
+            repr(
+                [
+                    self.recipe,
+                    *chosen,
+                    self.precision,
+                    device_named(options.device).type,
+                    versions(),
+                ]
+            ).encode()
+        )
         return digest.hexdigest()
 
-    def _resume_state(self) -> RunState:
-        fresh = RunState(self.fingerprint)
-        if not self.work.exists():
-            return fresh
-        if RunState.is_in(self.work):
-            state = RunState.load(self.work)
+    def _resume_state(self, output: Output) -> RunState:
+        """Return how far an earlier process has come, if it was the same run."""
+        if RunState.is_in(output.work):
+            state = RunState.load(output.work)
             if state.fingerprint == self.fingerprint:
-                return state
-            if not self.options.overwrite:
+                _check_unchanged(output, state)
+                if output.made.exists() or output.out.exists() or not state.published:
+                    self.curve = tuple(state.curve)
+                    return state
+            elif not self.options.overwrite:
                 raise CheckpointError(
-                    f"{str(self.work)!r} holds an unfinished run with other options, data or "
+                    f"{str(output.work)!r} holds an unfinished run with other options, data or "
                     "versions; repeat those to resume it, delete it, or pass --overwrite"
                 )
-        shutil.rmtree(self.work)
-        return fresh
+        # Of another run, or of one whose model somebody has deleted since.
+        output.restart()
+        return RunState(self.fingerprint, curve=list(self.curve))
+
+
+def _check_unchanged(output: Output, state: RunState) -> None:
+    """Raise unless the shards that a run has written are there as it wrote them."""
+    if state.published:
+        return
+    for number, digest in enumerate(state.digests):
+        file = shard_file(output.made, number)
+        if not file.is_file() or _digest(file) != digest:
+            raise CheckpointError(
+                f"{str(file)!r} of the unfinished run is missing or was changed since it was "
+                f"written; delete {str(output.work)!r} to start anew"
+            )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def peak_memory() -> int:

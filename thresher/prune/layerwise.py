@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["UnitPruner", "merge_masks", "prune_layer"]
+__all__ = ["Cut", "UnitPruner", "merge_masks", "prune_layer"]
 
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -53,7 +54,8 @@ def prune_layer(
     keep : int
         Weights to keep.
     stored : torch.dtype, optional
-        What the weight will be stored in, where that is shorter than what it is held in.
+        What the weight will be stored in, where that is shorter than what it is held in; by
+        default what it is held in.
 
     Returns
     -------
@@ -76,6 +78,11 @@ def prune_layer(
             f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
         )
     rounded = _rounded(layer, pruned, stored or layer.weight.dtype)
+    if layer.weight.dtype == torch.float64:
+        # The matrix is of float32; a weight that only stays keeps all of its digits.
+        same = layer.form.store(mask & (pruned == dense), tuple(layer.weight.shape))
+        rounded = torch.where(same, layer.weight.to(rounded.dtype), rounded)
+    support = layer.store(mask).bool()
     record = LayerRecord(
         name=layer.name,
         block=block,
@@ -84,14 +91,11 @@ def prune_layer(
         error=_relative_error(dense, layer.matrix(rounded), statistics.sample),
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
+        zeros=int((support & (rounded == 0)).sum()),
     )
-    layer.weight.copy_(rounded)
-    for user in layer.users:
-        # Loaded one by one, modules that share a weight hold a copy each.
-        if user is not layer.module:
-            user.get_parameter("weight").data.copy_(rounded)
+    layer.overwrite(rounded)
     record.seconds = time.perf_counter() - start
-    return layer.store(mask).bool(), record
+    return support, record
 
 
 def _rounded(layer: Layer, pruned: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -155,6 +159,29 @@ def merge_masks(
     return merged
 
 
+@dataclass
+class Cut:
+    """Another cut than the one that a unit is left with.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Weights to keep, by layer.
+    weights, masks : dict of str to Tensor
+        Of the layers of the unit that was pruned last.
+    """
+
+    counts: Mapping[str, int]
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def apply(self, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
+        """Give a unit's layers this cut's weights; return its masks, by parameter."""
+        for layer in layers:
+            layer.overwrite(self.weights[layer.name])
+        return merge_masks(layers, self.masks)
+
+
 class UnitPruner:
     """Prunes the units of a stream in order, each fed by its pruned predecessors.
 
@@ -170,8 +197,8 @@ class UnitPruner:
         Gradient moments by layer, where the recipe's parts need them.
     unseen : {"magnitude", "dense"}, default "magnitude"
         What becomes of layers that the data never reaches.
-    stored : torch.dtype, optional
-        See :func:`prune_layer`.
+    stored : mapping of str to torch.dtype, optional
+        By layer, see :func:`prune_layer`.
     progress : callable, optional
         ``progress(text)`` is called when a step of the work ends.
 
@@ -191,7 +218,7 @@ class UnitPruner:
         *,
         gradients: Gradients | None = None,
         unseen: str = "magnitude",
-        stored: torch.dtype | None = None,
+        stored: Mapping[str, torch.dtype] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.stream = stream
@@ -201,28 +228,39 @@ class UnitPruner:
         self.idle: list[str] = []
         self._gradients = gradients
         self._unseen = unseen
-        self._stored = stored
+        self._stored = stored or {}
         self._progress = progress or (lambda text: None)
         self._check_shapes()
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, targets: Sequence[float]) -> list[dict[str, int]]:
         """Decide how many weights every layer keeps.
+
+        Parameters
+        ----------
+        targets : sequence of float
+            Shares of all the layers' weights to keep.
 
         Returns
         -------
-        dict of str to int
-            By layer name.
+        list of dict of str to int
+            By layer name, for each target.
         """
         budget = self.recipe.budget
         summaries = self._survey() if budget.surveys else self._shapes_only()
-        ordered = [summaries[layer.name] for layer in self.layers]
-        densities = budget(ordered, self.recipe.target)
-        shapes = [layer.shape for layer in self.layers]
-        kept = allot(self.recipe.pattern, shapes, densities, self.recipe.target)
-        return dict(zip((layer.name for layer in self.layers), kept, strict=True))
+        # Without data a layer's scores are on another scale than those of the others.
+        ranked = [summaries[layer.name] for layer in self.layers if layer.name in summaries]
+        names, shapes = zip(*((layer.name, layer.shape) for layer in self.layers), strict=True)
+        found = []
+        for target in targets:
+            asked = budget(ranked, target) if ranked else []
+            by_name = dict(zip((summary.name for summary in ranked), asked, strict=True))
+            densities = [by_name.get(name, target) for name in names]
+            kept = allot(self.recipe.pattern, shapes, densities, target)
+            found.append(dict(zip(names, kept, strict=True)))
+        return found
 
     def prune(
-        self, visit: Visit, counts: Mapping[str, int]
+        self, visit: Visit, counts: Mapping[str, int], others: Sequence[Cut] = ()
     ) -> tuple[dict[str, torch.Tensor], list[LayerRecord]]:
         """Prune the layers of one unit.
 
@@ -232,6 +270,8 @@ class UnitPruner:
             The unit.
         counts : mapping of str to int
             Weights to keep per layer.
+        others : sequence of Cut, optional
+            Cuts to make of the same weights from the same moments; the unit is left without them.
 
         Returns
         -------
@@ -244,18 +284,33 @@ class UnitPruner:
         with self._timed("pruning"):
             for layer in visit.unit.layers:
                 known = statistics.pop(layer.name)
+                if not self._is_seen(known, self.recipe.needs):
+                    self.idle.append(layer.name)
+                self._try_others(layer, known, others)
                 recipe, keep = self._recipe_for(layer, known, counts[layer.name])
-                mask, record = prune_layer(layer, visit.index, recipe, known, keep, self._stored)
+                stored = self._stored.get(layer.name)
+                mask, record = prune_layer(layer, visit.index, recipe, known, keep, stored)
                 masks[layer.name] = mask
                 records.append(record)
         self._progress(f"pruned {visit.unit.name or 'the model'}")
         return masks, records
 
+    def _try_others(self, layer: Layer, known: Statistics, others: Sequence[Cut]) -> None:
+        """Prune a layer as other cuts have it, and put its weight back."""
+        if not others:
+            return
+        before = layer.weight.clone()
+        for cut in others:
+            recipe, keep = self._recipe_for(layer, known, cut.counts[layer.name])
+            stored = self._stored.get(layer.name)
+            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, stored)
+            cut.weights[layer.name] = layer.weight.clone()
+            layer.overwrite(before)
+
     def _recipe_for(self, layer: Layer, known: Statistics, keep: int) -> tuple[Recipe, int]:
         """Return how to prune a layer: without data where none has reached it."""
         if self._is_seen(known, self.recipe.needs):
             return self.recipe, keep
-        self.idle.append(layer.name)
         if self._unseen == "dense":
             return Recipe(Magnitude(), density=1.0), layer.weight.numel()
         return Recipe(Magnitude(), self.recipe.pattern, density=self.recipe.density), keep
@@ -277,7 +332,7 @@ class UnitPruner:
         return found
 
     def _survey(self) -> dict[str, LayerSummary]:
-        """Summarise every layer's scores on the dense model."""
+        """Summarise the scores on the dense model of every layer that the data reaches."""
         score = self.recipe.budget.score or self.recipe.score
         summaries: dict[str, LayerSummary] = {}
         # Without moments of inputs there is no need to run anything.
@@ -293,10 +348,9 @@ class UnitPruner:
         for layer in visit.unit.layers:
             layer.check_finite()
             known = statistics.pop(layer.name)
-            chosen = score if self._is_seen(known, score.needs) else Magnitude()
-            values = chosen(layer.matrix(), known)
-            shape = layer.weight.shape
-            summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
+            if self._is_seen(known, score.needs):
+                values, shape = score(layer.matrix(), known), layer.weight.shape
+                summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries
 
     def _shapes_only(self) -> dict[str, LayerSummary]:

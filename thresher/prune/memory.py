@@ -15,21 +15,24 @@ from ..core.card import find
 from ..core.errors import DataError, LayerError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
-from ..parts.coverage import cover
+from ..core.remembered import remember
+from ..parts.coverage import Coverage, cover
 from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..stream.gradients import collect_gradients
-from ..stream.passes import calibrating, call
+from ..stream.inputs import as_input
+from ..stream.passes import calibrating
 from ..stream.precision import Precision, widened, widened_sample
-from ..stream.products import as_used
 from ..stream.ranks import share_of
 from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from ..stream.uses import as_used, is_multiplied
 from ..stream.walk import call_on_copy
 from .layerwise import UnitPruner
+from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord, versions
 
@@ -66,7 +69,10 @@ def prune(
     data : optional
         Calibration data: texts (a string or a list of them, for language models), a tensor
         of token windows or of images, or an iterable of model inputs (tensors, tuples of
-        arguments, or dicts of keywords). Methods that look at no data need none; a language
+        arguments, or dicts of keywords). Tuples are read as torch's loaders make them, inputs
+        before labels: what goes beyond the arguments that the model requires, but for the
+        first, is left out as labels, which the record says. Optional arguments, such as a mask,
+        are given in a dict. Methods that look at no data need none; a language
         model otherwise falls back on Python's documentation. Where ``torch.distributed`` is
         initialised the samples are shared out over its processes, each of which prunes its own
         copy of the model, to the same weights.
@@ -79,8 +85,9 @@ def prune(
     windows, length : int, default 64 and 1024
         How many windows of how many tokens texts are cut into, at most.
     loss : callable, optional
-        ``loss(model, sample)`` for methods that use gradients; by default the next-token
-        loss of a language model.
+        ``loss(model, sample)`` for methods that use gradients; by default the model's own, on
+        the labels that a sample has, or the next-token loss of a language model, without
+        tokens whose attention mask is 0. A sample comes to it whole, with its labels.
     include, exclude : sequence of str
         Shell patterns of layer names to prune although they would stay dense (the output
         head), and to leave dense; see :func:`~thresher.parts.coverage.find_layers`.
@@ -121,18 +128,22 @@ def prune(
     for layer in coverage.layers:
         _check_present(layer)
         layer.check_finite()
-    samples, described = _samples(model, recipe, data, tokenizer, windows, length)
+    whole, described = _samples(model, recipe, data, tokenizer, windows, length)
     record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
     record.calibration = described
-    record.coverage = coverage.summary()
+    stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
     weight = coverage.layers[0].weight
     used = Precision.natural(weight.dtype, weight.device, precision)
     if used.widens:
-        samples = [widened_sample(sample, used) for sample in samples]
+        whole = [widened_sample(sample, used) for sample in whole]
+    samples = [as_input(model, sample) for sample in whole]
+    # A loss of the user's own is given labels too.
+    lossy = samples if loss is None else whole
     with widened(model, used):
         source = InMemory(model)
-        coverage.layers = in_use(source, coverage.layers, samples)
-        gradients = gradients_of(source, coverage.layers, recipe, samples, loss)
+        find_uses(source, coverage, samples)
+        record.coverage = coverage.summary()
+        gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
         inputs = share_of(samples) if forward(needed_moments(recipe)) else []
         units = find_units(model, coverage.layers)
         stream = Stream(source, units, inputs, precision=used)
@@ -143,15 +154,17 @@ def prune(
                 recipe,
                 gradients=gradients,
                 unseen=unseen,
-                stored=used.stored,
+                stored=stored,
                 progress=advance,
             )
-            counts = pruner.counts()
+            (counts,) = pruner.counts([recipe.target])
             with closing(stream.visits()) as visits:
                 for visit in visits:
                     record.layers += pruner.prune(visit, counts)[1]
     record.timings = dict(pruner.timings)
     record.unseen = pruner.idle
+    # For `thresher.save`, which writes it beside the weights.
+    remember(model, record)
     return record
 
 
@@ -199,13 +212,22 @@ def new_record(model: str, recipe: Recipe) -> PruneRecord:
     )
 
 
-def in_use(source: Source, layers: list[Layer], samples: Sequence[Any]) -> list[Layer]:
-    """Return layers as the first sample's pass multiplies them."""
-    if not samples or all(layer.users for layer in layers):
-        return layers
-    model, units = source.model, find_units(source.model, layers)
-    with calibrating(model), source.opened(units), source.on_demand(units):
-        return as_used(model, layers, lambda: call_on_copy(model, samples[0]))
+def find_uses(source: Source, coverage: Coverage, samples: Sequence[Any]) -> None:
+    """Have the layers of a coverage as the first sample's pass multiplies them.
+
+    Raises
+    ------
+    LayerError
+        If no layer multiplies by its own weight.
+    """
+    model, layers = source.model, coverage.layers
+    if samples:
+        units = find_units(model, layers)
+        with calibrating(model), source.opened(units), source.on_demand(units):
+            found = as_used(model, layers, lambda: call_on_copy(model, samples[0]))
+    else:
+        found = [layer for layer in layers if not layer.by_products or is_multiplied(layer)]
+    coverage.keep(found)
 
 
 def _check_present(layer: Layer) -> None:
@@ -231,7 +253,7 @@ def gradients_of(
         return None
     units = find_units(source.model, layers)
     with calibrating(source.model):
-        return collect_gradients(source, units, needs, samples, loss or _next_token_loss)
+        return collect_gradients(source, units, needs, samples, loss or default_loss)
 
 
 def _samples(
@@ -245,12 +267,4 @@ def _samples(
             f"{type(model).__name__} needs calibration data for {method_name(recipe)!r}: pass "
             "data=, an iterable of model inputs"
         )
-    return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length)
-
-
-def _next_token_loss(model: nn.Module, sample: Any) -> torch.Tensor:
-    if not isinstance(sample, dict) or "input_ids" not in sample:
-        raise OptionError("this method uses gradients: pass loss=, a function of (model, sample)")
-    output = call(model, {**sample, "labels": sample["input_ids"]})
-    assert isinstance(output.loss, torch.Tensor)
-    return output.loss
+    return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True)

@@ -13,6 +13,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from ..core.records import restored
+
+#: From this share of the kept weights on it is said that they are zero.
+_NOTABLE = 0.01
+
 
 @dataclass
 class LayerRecord:
@@ -35,6 +40,9 @@ class LayerRecord:
         Time to choose and update.
     histogram : dict
         ``edges``, ``dense`` and ``pruned``: counts of weights by value, removed ones left out.
+    zeros : int, default 0
+        Weights that survive and are zero all the same: they were before, or their input never
+        was anything but zero, so that an update had no use for them.
     """
 
     name: str
@@ -44,6 +52,7 @@ class LayerRecord:
     error: float
     seconds: float
     histogram: dict[str, list[float]]
+    zeros: int = 0
 
     @property
     def size(self) -> int:
@@ -54,6 +63,11 @@ class LayerRecord:
     def density(self) -> float:
         """Share of weights that survive."""
         return self.kept / self.size if self.size else 1.0
+
+    def fits(self, found: int) -> bool:
+        """Return whether a count of weights is this layer's, kept zeros being counted or not."""
+        slack = 0.005 * self.size
+        return self.kept - self.zeros - slack <= found <= self.kept + slack
 
     @property
     def kind(self) -> str:
@@ -119,6 +133,17 @@ class PruneRecord:
         return sum(r.kept for r in self.layers) / max(1, sum(r.size for r in self.layers))
 
     @property
+    def notable_zeros(self) -> float:
+        """Share of the surviving weights that are zero all the same; 0 up to 1 %."""
+        share = sum(r.zeros for r in self.layers) / max(1, sum(r.kept for r in self.layers))
+        return share if share > _NOTABLE else 0.0
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that the pruned layers lie in."""
+        return len({layer.block for layer in self.layers})
+
+    @property
     def seconds(self) -> float:
         """Time of the whole run: ``total`` where it was taken, otherwise the phases' sum."""
         return self.timings.get("total", sum(self.timings.values()))
@@ -126,8 +151,8 @@ class PruneRecord:
     def recounted(self, kept: Mapping[str, int]) -> PruneRecord:
         """Return this record with the counts that were found in the weights, where they differ.
 
-        A kept weight may happen to be zero, so that counts are replaced only where they differ by
-        more than half a percent of the layer's weights.
+        A kept weight may be zero, and be counted or not, so that counts are replaced only where
+        they lie outside of both by more than half a percent of the layer's weights.
 
         Parameters
         ----------
@@ -142,12 +167,14 @@ class PruneRecord:
         changed = {
             layer.name: kept[layer.name]
             for layer in self.layers
-            if layer.name in kept and abs(kept[layer.name] - layer.kept) > 0.005 * layer.size
+            if layer.name in kept and not layer.fits(kept[layer.name])
         }
         if not changed:
             return self
         layers = [
-            dataclasses.replace(layer, kept=changed.get(layer.name, layer.kept))
+            dataclasses.replace(layer, kept=changed[layer.name], zeros=0)
+            if layer.name in changed
+            else layer
             for layer in self.layers
         ]
         return dataclasses.replace(self, layers=layers)
@@ -161,16 +188,20 @@ class PruneRecord:
         """Return the record that :meth:`to_json` wrote, here or in another version.
 
         Keys that this version does not know are left out.
+
+        Raises
+        ------
+        ValueError
+            If it is no JSON, or a value is missing or of another type.
         """
-        data = json.loads(text)
-        data["layers"] = [LayerRecord(**layer) for layer in data["layers"]]
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+        return restored(cls, json.loads(text))
 
     def __repr__(self) -> str:
+        zeros = self.notable_zeros
+        idle = f", {zeros:.1%} of the kept are zero" if zeros else ""
         return (
             f"PruneRecord({self.method}, {len(self.layers)} layers, density {self.density:.4f} of "
-            f"{self.density_asked:g} asked, {self.seconds:.1f} s)"
+            f"{self.density_asked:g} asked{idle}, {self.seconds:.1f} s)"
         )
 
 

@@ -129,6 +129,8 @@ def chart_of_curve(record: PruneRecord) -> Chart | None:
     if not points:
         return None
     dense = record.evaluation.get("dense_perplexity")
+    own = record.evaluation.get("pruned_perplexity")
+    star = (100 * (1 - record.density), own) if own else None
     series = defaultdict(list)
     for point in sorted(points, key=lambda p: -p["density"]):
         series[str(point.get("method") or record.method)].append(point)
@@ -136,11 +138,13 @@ def chart_of_curve(record: PruneRecord) -> Chart | None:
     for method, held in series.items():
         start = [(0.0, dense)] if dense else []
         steps = start + [(100 * (1 - p["density"]), p["perplexity"]) for p in held]
+        if star and method == record.method:
+            steps = sorted([*steps, star])
         _add_line(figure, method, [x for x, _ in steps], [y for _, y in steps])
     if dense:
         figure.add_hline(dense, line={"dash": "dot", "width": 1})
-    if record.evaluation.get("pruned_perplexity"):
-        _add_star(figure, 100 * (1 - record.density), record.evaluation["pruned_perplexity"])
+    if star:
+        _add_star(figure, *star)
     drawn = [p["perplexity"] for p in points] + ([dense] if dense else [])
     figure.update_yaxes(
         title="perplexity", type="log" if max(drawn) > 10 * min(drawn) else "linear"
@@ -155,7 +159,8 @@ def chart_of_curve(record: PruneRecord) -> Chart | None:
         "curve",
         "What other cuts cost",
         "Perplexity (lower is better) against the share of weights removed. The star is this "
-        "model, the dotted line the dense one.",
+        "model, the dotted line the dense one. The other cuts were made of the same weights from "
+        "the same inputs, which have gone through this model's blocks.",
         figure,
         ["method", "removed", "perplexity"],
         rows,

@@ -26,7 +26,8 @@ def coverage_rows(record: PruneRecord) -> dict[str, str]:
     -------
     dict of str to str
         Parameters pruned, kept dense on purpose with the reasons, and not understood with
-        their names; layers that the calibration data never reached.
+        their names; layers that the calibration data never reached; kept weights that are
+        zero.
     """
     found = record.coverage
     if not found:
@@ -45,6 +46,11 @@ def coverage_rows(record: PruneRecord) -> dict[str, str]:
     if record.unseen:
         rows["never reached by the data"] = (
             f"{len(record.unseen)} layers, pruned without it or left dense: {_names(record.unseen)}"
+        )
+    if record.notable_zeros:
+        rows["kept, and zero all the same"] = (
+            f"{percent(record.notable_zeros)} of the kept weights: zero before, or without an "
+            "input that is not"
         )
     return rows
 

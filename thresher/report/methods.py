@@ -11,22 +11,25 @@ __all__ = [
     "method_data",
     "print_evidence",
     "provenance",
+    "run_evidence",
     "usage",
 ]
 
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..core.card import Entry, entries, entry_of, find
+from ..core.evidence import available, execute
 from .docstrings import wrapped
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
@@ -156,6 +159,16 @@ def provenance(result: dict[str, Any]) -> str:
     if result["noise"] is not None:
         parts.append(f"noise of timings {result['noise']:.0%}")
     return ", ".join(parts)
+
+
+def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Path) -> None:
+    """``thresher evidence``: rerun experiments, all if none is named, and print the verdicts."""
+    for each in names or available():
+        with experiment_progress(each):
+            chosen = None if seeds is None else range(seeds)
+            result = execute(each, scale=scale, seeds=chosen, folder=out)
+        print_evidence(result)
+        _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
 
 
 @contextmanager

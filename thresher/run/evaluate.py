@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Evaluation", "compare", "perplexity"]
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError, NumericalError
+from .measure.modes import evaluating
 
 #: Positions whose log-probabilities are in float32 at a time; vocabularies are wide.
 _POSITIONS = 128
@@ -39,13 +41,14 @@ class Evaluation:
 
 
 @torch.no_grad()
-def perplexity(model: nn.Module, windows: torch.Tensor) -> float:
+def perplexity(model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor) -> float:
     """Return the perplexity of a causal language model.
 
     Parameters
     ----------
-    model : nn.Module
-        Called as ``model(input_ids=...)``, with ``logits`` in its output.
+    model : nn.Module or iterable of Tensor
+        Called as ``model(input_ids=...)``, with ``logits`` in its output; or those logits, of
+        each window's tokens but the last.
     windows : Tensor of shape (windows, length), int64
         Each is scored on its own; its first token is only context.
 
@@ -62,21 +65,24 @@ def perplexity(model: nn.Module, windows: torch.Tensor) -> float:
     """
     _check(windows)
     total = 0.0
-    for window in windows:
-        logits = _logits(model, window)
+    for logits, window in zip(_every_logits(model, windows), windows, strict=True):
         for log_probabilities, targets in _chunks(logits, window):
             total -= float(log_probabilities.gather(-1, targets.unsqueeze(-1)).double().sum())
     return _exponential(total, windows)
 
 
 @torch.no_grad()
-def compare(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor) -> Evaluation:
+def compare(
+    dense: nn.Module | Iterable[torch.Tensor],
+    pruned: nn.Module | Iterable[torch.Tensor],
+    windows: torch.Tensor,
+) -> Evaluation:
     """Evaluate a dense and a pruned model on the same windows.
 
     Parameters
     ----------
-    dense, pruned : nn.Module
-        Causal language models of one vocabulary.
+    dense, pruned : nn.Module or iterable of Tensor
+        Causal language models of one vocabulary, or their logits; see :func:`perplexity`.
     windows : Tensor of shape (windows, length), int64
         See :func:`perplexity`.
 
@@ -87,8 +93,8 @@ def compare(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor) -> Evalu
     _check(windows)
     losses = {"dense": 0.0, "pruned": 0.0}
     divergence, agreement = 0.0, 0
-    for window in windows:
-        both = _logits(dense, window), _logits(pruned, window)
+    pairs = zip(_every_logits(dense, windows), _every_logits(pruned, windows), strict=True)
+    for window, both in zip(windows, pairs, strict=True):
         if both[0].shape != both[1].shape:
             raise DataError(
                 f"the models have vocabularies of {both[0].shape[-1]} and {both[1].shape[-1]} "
@@ -110,11 +116,18 @@ def compare(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor) -> Evalu
     )
 
 
-def _logits(model: nn.Module, window: torch.Tensor) -> torch.Tensor:
+def _every_logits(
+    model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    if not isinstance(model, nn.Module):
+        yield from model
+        return
     device = next(model.parameters()).device
-    output: Any = model(input_ids=window.unsqueeze(0).to(device), use_cache=False)
-    logits: torch.Tensor = output.logits[0, :-1]
-    return logits
+    for window in windows:
+        # Dropout would make another model of it at every call.
+        with evaluating(model):
+            output: Any = model(input_ids=window.unsqueeze(0).to(device), use_cache=False)
+        yield output.logits[0, :-1]
 
 
 def _chunks(logits: torch.Tensor, window: torch.Tensor) -> Any:

@@ -7,6 +7,7 @@ __all__ = ["Skeleton"]
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ class Skeleton:
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        _refuse_adapter(folder)
         self.checkpoint = Checkpoint(folder)
         self.dtype = dtype
         self.model = build_model(folder)
@@ -52,6 +54,7 @@ class Skeleton:
         with self.checkpoint.opened():
             held = {name: self.checkpoint.outline(name) for name in self.checkpoint}
         self.names = Names(self.model, held)
+        self.checkpoint.confirm(held.keys() - set(self.names.surplus))
         self._twins = _tied(self.model)
         self._check_nothing_missing()
 
@@ -98,7 +101,7 @@ class Skeleton:
                         _assign(owner, leaf, values[name])
 
     def outgoing(
-        self, prefix: str, masks: Mapping[str, Tensor]
+        self, prefix: str, masks: Mapping[str, Tensor], *, last: bool = True
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return what a module would write, as the folder stores it.
 
@@ -110,6 +113,8 @@ class Skeleton:
             tensors that the model does not use.
         masks : mapping of str to Tensor
             Supports by full name of the parameter, of its shape.
+        last : bool, default True
+            Whether the tensors count as returned; otherwise they may be asked for again.
 
         Returns
         -------
@@ -125,9 +130,10 @@ class Skeleton:
         tensors: dict[str, Tensor] = {}
         supports: dict[str, Tensor] = {}
         for group in self._groups_under(prefix):
-            values = self._values(group)
-            tensors |= self.names.backward(group, values)
             known = {n: masks[a] for n in group.parameters for a in self._aliases(n) if a in masks}
+            # What was not changed is as it was stored, though it may be held in another dtype.
+            values = self._values(group) if known else self._read(group)
+            tensors |= self.names.backward(group, values)
             if known:
                 whole = {
                     n: known[n] if n in known else torch.ones_like(v, dtype=torch.bool)
@@ -142,7 +148,8 @@ class Skeleton:
                 _, mask = self.checkpoint.tensor_and_mask(name)
                 assert mask is not None
                 supports[name] = mask
-        self._given |= tensors.keys()
+        if last:
+            self._given |= tensors.keys()
         return tensors, supports
 
     def overlay(self, written: Path) -> None:
@@ -159,10 +166,31 @@ class Skeleton:
         self._given |= set(shards)
 
     def cast(self, tensor: Tensor) -> Tensor:
-        """Convert a floating tensor to the asked dtype."""
+        """Convert a floating tensor to the asked dtype.
+
+        Raises
+        ------
+        CheckpointError
+            If the dtype cannot hold its values.
+        """
         if self.dtype is None or not tensor.is_floating_point():
             return tensor
-        return tensor.to(self.dtype)
+        cast = tensor.to(self.dtype)
+        if torch.finfo(self.dtype).max < torch.finfo(tensor.dtype).max and not tensor.is_meta:
+            beyond = int((cast.isinf() & tensor.isfinite()).sum())
+            if beyond:
+                raise CheckpointError(
+                    f"{beyond} values of a tensor of {tuple(tensor.shape)} in "
+                    f"{str(self.checkpoint.folder)!r} are beyond the largest that {self.dtype} "
+                    f"holds, {torch.finfo(self.dtype).max:g}; convert to bfloat16 instead"
+                )
+        return cast
+
+    def stored_dtype(self, parameter: str) -> torch.dtype:
+        """Return the dtype that a parameter's tensors have on disk, after :meth:`cast`."""
+        with self.checkpoint.opened():
+            name = next(iter(self.names.groups[parameter].stored))
+            return self.cast(self.checkpoint.outline(name)).dtype
 
     def _read(self, group: StoredGroup) -> dict[str, Tensor]:
         """Return the parameters that a group's tensors become, from disk."""
@@ -220,6 +248,16 @@ class Skeleton:
             )
 
 
+def _refuse_adapter(folder: Path) -> None:
+    """Raise if transformers would add an adapter to the folder's model."""
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{str(folder)!r} has an adapter beside its model (adapter_config.json), which "
+            "from_pretrained adds to it and pruning from disk would not see; merge it "
+            "(merge_and_unload) and save the model, or move the adapter's files away"
+        )
+
+
 def build_model(folder: Path) -> nn.Module:
     """Return the model that a folder's configuration describes, its parameters without data.
 
@@ -233,7 +271,7 @@ def build_model(folder: Path) -> nn.Module:
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file makes the model's own class raise
         raise CheckpointError(f"{str(folder)!r} has no usable config.json: {error}") from error
     architectures = getattr(config, "architectures", None) or []
     kind = getattr(transformers, architectures[0], None) if architectures else None
@@ -248,9 +286,19 @@ def build_model(folder: Path) -> nn.Module:
             del part.quantization_config
     # Buffers such as rotary frequencies are computed, not stored, so they must be real.
     with init_empty_weights(include_buffers=False):
-        model: nn.Module = kind(config)
+        model = _built(kind, config, folder)
     model.tie_weights()  # type: ignore[operator]
     return model.eval()
+
+
+def _built(kind: type[nn.Module], config: Any, folder: Path) -> nn.Module:
+    try:
+        return kind(config)
+    except Exception as error:  # whatever sizes that do not fit make the model raise
+        raise CheckpointError(
+            f"config.json of {str(folder)!r} describes no {kind.__name__}: {error}; fetch the "
+            "model again"
+        ) from error
 
 
 def _tied(model: nn.Module) -> dict[str, list[str]]:
@@ -285,7 +333,7 @@ def _value(model: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
     value = getattr(model.get_submodule(path), leaf)
     assert isinstance(value, Tensor)
-    return value.detach()
+    return value.detach() if value.is_meta else value.detach().cpu()
 
 
 def _assign(owner: nn.Module, leaf: str, value: Tensor) -> None:

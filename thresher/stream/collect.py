@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
-from ..parts.forms import Kernel
+from ..parts.forms import Columns, Kernel, Rows
 from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
+from .current import token_mask
 from .products import watching_products
 from .ranks import ranks, sum_over_ranks
 
@@ -29,6 +30,10 @@ def collect_inputs(
     run: Callable[[], None],
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
+
+    Tokens that the attention mask of the sample that runs leaves out are not counted, where they
+    can be told: in the inputs of layers that are given (batch, tokens) or (batch x tokens) rows;
+    of encoder-decoders in the encoder, whose mask it is.
 
     A layer that modules are called with is watched there; for one that is used without such a
     call, as experts are, its products are watched, in a second run where a module was expected
@@ -51,8 +56,8 @@ def collect_inputs(
         By layer name; without tokens where the data never reached a layer.
     """
     needs = frozenset(needs)
-    called = [layer for layer in layers if layer.users]
-    others = [layer for layer in layers if not layer.users]
+    called = [layer for layer in layers if layer.is_called]
+    others = [layer for layer in layers if not layer.is_called]
     try:
         # Processes would share different moments, and could not add them up.
         found = _collect(model, called, others, needs, run, share=ranks() == 1)
@@ -73,12 +78,23 @@ def _collect(
     *,
     share: bool,
 ) -> dict[str, Statistics]:
-    collector = _Collector([*called, *others], needs, share)
-    products = watching_products(model, others, collector.take_rows)
+    masked = _of_the_mask(model)
+    collector = _Collector([*called, *others], needs, share, masked)
+    products = watching_products(model, others, collector.take_product)
     with collector.watching(called), products, torch.no_grad():
         run()
     sum_over_ranks(collector.statistics, [*called, *others])
     return collector.finish()
+
+
+def _of_the_mask(model: nn.Module) -> Callable[[Layer], bool]:
+    """Return a test of whether a layer's inputs are the tokens that an attention mask is about."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return lambda layer: True
+    ask: Any = getattr(model, "get_encoder", nn.Module)
+    encoder: nn.Module = ask()
+    inside = {id(module) for module in encoder.modules()}
+    return lambda layer: all(id(user) in inside for user in layer.users)
 
 
 class _NoLongerSharedError(Exception):
@@ -93,10 +109,15 @@ class _Collector:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], needs: frozenset[type[Moment]], share: bool
+        self,
+        layers: Sequence[Layer],
+        needs: frozenset[type[Moment]],
+        share: bool,
+        masked: Callable[[Layer], bool],
     ) -> None:
         self.statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
         self._share = share
+        self._masked = masked
         self._leaders: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._last: tuple[torch.Tensor, Any, str] | None = None
@@ -120,11 +141,28 @@ class _Collector:
     ) -> None:
         given = _input(layer, args, keywords)
         self._calls[layer.name] += 1
-        reading = (_reading(layer), _version(given))
+        reading = (_reading(layer), _version(given), self._masked(layer))
         if self._share and self._is_shared(layer, given, reading):
             return
         self._last = (given, reading, layer.name)
-        self.take_rows(layer, layer.inputs(given.detach()))
+        self.take_rows(layer, layer.inputs(self._real(layer, given.detach())))
+
+    def take_product(self, layer: Layer, rows: Callable[[], torch.Tensor]) -> None:
+        """Take the rows of a product with a layer's weight."""
+        # Of others, such as recurrent steps and attention, the order of tokens is not known.
+        plain = layer.users and not layer.readers
+        self.take_rows(layer, self._real(layer, rows()) if plain else rows())
+
+    def _real(self, layer: Layer, given: torch.Tensor) -> torch.Tensor:
+        """Return the input of a layer without tokens that only fill up a batch."""
+        mask = token_mask()
+        if mask is None or not isinstance(layer.form, Rows | Columns) or not self._masked(layer):
+            return given
+        mask = mask.to(given.device)
+        if given.dim() > 2 and given.shape[:2] == mask.shape:
+            return given[mask]
+        flat = given.dim() == 2 and given.shape[0] == mask.numel()
+        return given[mask.flatten()] if flat else given
 
     def _is_shared(self, layer: Layer, given: torch.Tensor, reading: Any) -> bool:
         """Return whether the layer before was given the same, and always has been."""
@@ -146,8 +184,10 @@ class _Collector:
         half = rows.dtype == torch.bfloat16
         torch.set_float32_matmul_precision("medium" if half else before)
         try:
-            # Under autocast the sums would be rounded to the forward pass's precision.
-            with torch.autocast(rows.device.type, enabled=False):
+            # Under autocast the sums would be rounded to the forward pass's precision, and what is
+            # made in inference mode cannot be changed in place outside it.
+            inference = torch.inference_mode(False)
+            with inference, torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
                 self.statistics[layer.name].update(rows)
         finally:
             torch.set_float32_matmul_precision(before)

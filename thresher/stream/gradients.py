@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["collect_gradients"]
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -56,12 +57,13 @@ def collect_gradients(
     needs = frozenset(needs)
     layers = [layer for unit in units for layer in unit.layers]
     statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
+    shared = _Shared(source.model, layers)
     for sample in samples:
         sums: dict[str, torch.Tensor] = {}
         with ExitStack() as stack:
             stack.enter_context(source.opened(units))
             stack.enter_context(source.on_demand([]))
-            stack.enter_context(_reloading(source, units, sums))
+            stack.enter_context(_reloading(source, units, shared, sums))
             with torch.enable_grad():
                 torch.autograd.backward(loss(source.model, replica(sample)))
         for layer in layers:
@@ -75,16 +77,65 @@ def _matrix(layer: Layer, gradient: torch.Tensor) -> torch.Tensor:
     return layer.form.matrix(layer.part_of(gradient).float())
 
 
+class _Shared:
+    """Parameters to differentiate by that are used in more places than their own layer."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
+        places: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                places[id(parameter)].append((module, name))
+        self._places: dict[str, list[tuple[nn.Module, str]]] = {}
+        for layer in layers:
+            found = places[id(getattr(layer.module, layer.attribute))]
+            found += [(user, layer.attribute) for user in layer.users]
+            if len(dict.fromkeys(found)) > 1 or layer.readers:
+                self._places[layer.parameter] = found
+
+    def weights(self) -> list[tuple[str, nn.Parameter]]:
+        """Return those that are loaded, by their paths; read from disk there are several of one."""
+        found = {
+            id(weight): (name, weight)
+            for name, places in self._places.items()
+            for weight in (getattr(module, attribute) for module, attribute in places)
+            if not weight.is_meta
+        }
+        return list(found.values())
+
+
+def _add(sums: dict[str, torch.Tensor], name: str, gradient: torch.Tensor | None) -> None:
+    if gradient is not None:
+        sums[name] = sums[name] + gradient if name in sums else gradient
+
+
+@contextmanager
+def _between_units(shared: _Shared, sums: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Add the gradients of shared weights that are used outside the units to `sums`."""
+    weights = shared.weights()
+    before = [(weight.requires_grad, weight.grad) for _, weight in weights]
+    for _, weight in weights:
+        weight.requires_grad_(True)
+        weight.grad = None
+    try:
+        yield
+        for name, weight in weights:
+            _add(sums, name, weight.grad)
+    finally:
+        for (_, weight), (wanted, gradient) in zip(weights, before, strict=True):
+            weight.grad = gradient
+            weight.requires_grad_(wanted)
+
+
 @contextmanager
 def _reloading(
-    source: Source, units: Sequence[Unit], sums: dict[str, torch.Tensor]
+    source: Source, units: Sequence[Unit], shared: _Shared, sums: dict[str, torch.Tensor]
 ) -> Iterator[None]:
     """Have every unit keep its inputs alone, and add its weights' gradients to `sums`."""
     with ExitStack() as stack:
         for unit in units:
             forward = unit.module.forward
             before = unit.module.__dict__.get("forward")
-            run = _Run(source, unit, forward, sums)
+            run = _Run(source, unit, forward, shared, sums)
             unit.module.forward = run
             stack.callback(_restore, unit.module, before)
         # A weight's own gradient is taken inside the units.
@@ -92,6 +143,7 @@ def _reloading(
         for parameter in frozen:
             parameter.requires_grad_(False)
         stack.callback(lambda: [parameter.requires_grad_(True) for parameter in frozen])
+        stack.enter_context(_between_units(shared, sums))
         yield
 
 
@@ -110,9 +162,11 @@ class _Run:
         source: Source,
         unit: Unit,
         forward: Callable[..., Any],
+        shared: _Shared,
         sums: dict[str, torch.Tensor],
     ) -> None:
-        self.source, self.unit, self.forward, self.sums = source, unit, forward, sums
+        self.source, self.unit, self.forward = source, unit, forward
+        self.shared, self.sums = shared, sums
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         flat, shape = tree_flatten((args, keywords))
@@ -127,11 +181,14 @@ class _Run:
             [next(found) if _is_floating(leaf) else leaf for leaf in leaves], form
         )
 
-    def weights(self) -> dict[str, nn.Parameter]:
-        """Return the parameters to differentiate by, by their paths in the model."""
-        return {
+    def weights(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the parameters to differentiate by, with their paths in the model."""
+        own = {
             layer.parameter: getattr(layer.module, layer.attribute) for layer in self.unit.layers
         }
+        known = {id(weight) for weight in own.values()}
+        # The unit may use what belongs to another one.
+        return [*own.items(), *((n, w) for n, w in self.shared.weights() if id(w) not in known)]
 
 
 class _Again(torch.autograd.Function):
@@ -153,8 +210,9 @@ class _Again(torch.autograd.Function):
         inputs = [leaf.requires_grad_() for leaf in _floating(flat)]
         args, keywords = tree_unflatten(flat, ctx.shape)
         with run.source.loaded(run.unit), torch.enable_grad():
-            weights = run.weights()
-            for weight in weights.values():
+            names, weights = zip(*run.weights(), strict=True)
+            wanted = [weight.requires_grad for weight in weights]
+            for weight in weights:
                 weight.requires_grad_(True)
             # What a unit changes in place must be no leaf.
             args, keywords = tree_unflatten(
@@ -164,15 +222,14 @@ class _Again(torch.autograd.Function):
             pairs = [(m, g) for m, g in zip(made, gradients, strict=True) if m.requires_grad]
             found = torch.autograd.grad(
                 [m for m, _ in pairs],
-                [*weights.values(), *inputs],
+                [*weights, *inputs],
                 [g for _, g in pairs],
                 allow_unused=True,
             )
-            for weight in weights.values():
-                weight.requires_grad_(False)
-        for name, gradient in zip(weights, found, strict=False):
-            if gradient is not None:
-                run.sums[name] = run.sums[name] + gradient if name in run.sums else gradient
+            for weight, asked in zip(weights, wanted, strict=True):
+                weight.requires_grad_(asked)
+        for name, gradient in zip(names, found, strict=False):
+            _add(run.sums, name, gradient)
         return (None, None, None, None, None, *found[len(weights) :])
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["calibrating", "call", "first_output"]
+__all__ = [
+    "HeadReachedError",
+    "as_written",
+    "calibrating",
+    "call",
+    "ending_before_the_head",
+    "first_output",
+    "settled",
+]
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,14 +53,23 @@ def first_output(output: Any) -> Any:
 def calibrating(model: nn.Module) -> Iterator[None]:
     """Put a model in the state to calibrate it in, and back as it was.
 
-    Every module is in evaluation mode, no key-value cache is kept, compiled parts run as they
-    are written, so that hooks see their modules, and no gradient is taken.
+    Both :func:`settled` and :func:`as_written`.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
-        stack.enter_context(_without_cache(model))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(torch.no_grad())
+    with settled(model), as_written():
+        yield
+
+
+@contextmanager
+def settled(model: nn.Module) -> Iterator[None]:
+    """Have every module in evaluation mode, and no key-value cache kept, while it lasts."""
+    with _evaluating(model), _without_cache(model):
+        yield
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Run compiled parts as they are written, so that hooks see them, and take no gradient."""
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():
         yield
 
 
@@ -80,3 +97,32 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
     finally:
         for config in caching:
             config.use_cache = True
+
+
+class HeadReachedError(Exception):
+    """Ends a pass whose remainder holds no unit."""
+
+
+@contextmanager
+def ending_before_the_head(model: nn.Module, seen: Iterable[nn.Module]) -> Iterator[None]:
+    """Spare passes the output head, whose result is as wide as the vocabulary.
+
+    They end with :class:`HeadReachedError`, unless the head or a part of it is to be seen.
+    """
+    try:
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+    except (NotImplementedError, AttributeError):
+        head = None
+    inside = {id(module) for module in seen}
+    if head is None or any(id(part) in inside for part in head.modules()):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise HeadReachedError
+
+    handle = head.register_forward_pre_hook(stop, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["as_used", "watching_products"]
+__all__ = ["watching_products"]
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +15,15 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..parts.forms import Columns, Kernel, Rows
+from ..parts.forms import Columns, Kernel, Rows, TransposedKernel, unfold
 from ..parts.layers import Layer
 
-Take = Callable[[Layer, torch.Tensor], None]
+Take = Callable[[Layer, Callable[[], torch.Tensor]], None]
 
 
 @contextmanager
 def watching_products(model: nn.Module, layers: Sequence[Layer], take: Take) -> Iterator[None]:
-    """Call ``take(layer, rows)`` for every matrix product with one of the layers' weights.
+    """Call ``take(layer, rows)`` for every product with one of the layers' weights.
 
     A product is known by the memory that it reads, so that it does not matter which function,
     view or transposition of the parameter the model uses: experts chosen one by one, a
@@ -37,7 +37,8 @@ def watching_products(model: nn.Module, layers: Sequence[Layer], take: Take) -> 
     layers : sequence of Layer
         Whose products to watch.
     take : callable
-        Gets the layer and the rows of shape (tokens, columns) that its matrix multiplies.
+        Gets the layer, and a function that returns the rows of shape (..., tokens, columns)
+        that its matrix multiplies.
     """
     if not layers:
         yield
@@ -89,17 +90,23 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, layers: Sequence[Layer], take: Take) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._take = take
-        self._watched = layers
-        self._layers: dict[int, list[Layer]] = {}
+        self._holders = _by_parameter(layers)
+        self._layers: dict[int, list[tuple[Layer, torch.Tensor]]] = {}
         self._converted: dict[int, torch.Tensor] = {}
         self.look()
 
     def look(self) -> None:
         """See where the weights are now."""
         self._layers = {}
-        for layer in self._watched:
-            if not layer.weight.is_meta:
-                self._layers.setdefault(_memory(layer.weight), []).append(layer)
+        seen: set[tuple[int, int]] = set()
+        for (_, attribute), (holder, layers) in self._holders.items():
+            whole = getattr(holder, attribute)
+            memory = 0 if whole.is_meta else _memory(whole)
+            fresh = [layer for layer in layers if (memory, id(layer)) not in seen]
+            if memory:
+                seen |= {(memory, id(layer)) for layer in fresh}
+                known = self._layers.setdefault(memory, [])
+                known += [(layer, layer.part_of(whole)) for layer in fresh]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -110,7 +117,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif name in ("addmm", "baddbmm", "addmv"):
             self._product(*args[1:3])
         elif name == "convolution":
-            self._convolution(*args[:2])
+            self._convolution(*args)
         output = func(*args, **(kwargs or {}))
         if name == "_to_copy" and _memory(args[0]) in self._layers:
             self._follow(args[0], output)
@@ -130,31 +137,62 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _product(self, left: torch.Tensor, right: torch.Tensor) -> None:
         if right.dim() == 1:
             right = right.unsqueeze(-1)
-        for layer in self._layers.get(_memory(right), ()):
-            self._matched(layer, right.mT, left)
-        for layer in self._layers.get(_memory(left), ()):
-            self._matched(layer, left, right.mT)
+        for layer, weight in self._layers.get(_memory(right), ()):
+            self._matched(layer, weight, right.mT, left)
+        for layer, weight in self._layers.get(_memory(left), ()):
+            self._matched(layer, weight, left, right.mT)
 
-    def _matched(self, layer: Layer, used: torch.Tensor, inputs: torch.Tensor) -> None:
+    def _matched(
+        self, layer: Layer, weight: torch.Tensor, used: torch.Tensor, inputs: torch.Tensor
+    ) -> None:
         """Take the inputs if `used`, (outputs, inputs), reads from the layer's part."""
         if not isinstance(layer.form, Rows | Columns):
             return
-        matrix = layer.form.matrix(layer.weight)
+        matrix = layer.form.matrix(weight)
         if used.dim() == 3 and used.shape[0] > 1 and used.stride(0) != 0:
             for one, rows in zip(used, inputs, strict=True):
-                self._matched(layer, one, rows)
+                self._matched(layer, weight, one, rows)
             return
         used = used[0] if used.dim() == 3 else used
-        if used.stride() != matrix.stride() or used.shape[-1] != matrix.shape[-1]:
+        # The stride of an axis of one entry says nothing.
+        axes = zip(used.shape, matrix.shape, used.stride(), matrix.stride(), strict=True)
+        alike = all(1 in (size, whole) or step == stride for size, whole, step, stride in axes)
+        if not alike or used.shape[-1] != matrix.shape[-1]:
             return
-        start = used.storage_offset() - matrix.storage_offset()
-        if -used.shape[0] * used.stride(0) < start < matrix.shape[0] * matrix.stride(0):
-            self._take(layer, inputs.reshape(-1, inputs.shape[-1]))
+        start, step = used.storage_offset() - matrix.storage_offset(), matrix.stride(0)
+        if -used.shape[0] * step < start < matrix.shape[0] * step:
+            self._take(layer, lambda: inputs.reshape(-1, inputs.shape[-1]))
 
-    def _convolution(self, x: torch.Tensor, weight: torch.Tensor) -> None:
-        for layer in self._layers.get(_memory(weight), ()):
-            if isinstance(layer.form, Kernel) and weight.numel() == layer.weight.numel():
-                self._take(layer, layer.inputs(x))
+    def _convolution(self, x: torch.Tensor, used: torch.Tensor, *options: Any) -> None:
+        """Take the inputs of a convolution as it is computed, whatever its module says."""
+        _, stride, padding, dilation, transposed, _, groups = options
+        form = TransposedKernel if transposed else Kernel
+
+        def rows(layer: Layer) -> torch.Tensor:
+            if transposed:
+                return layer.inputs(x)
+            both = [amount for amount in reversed(padding) for _ in range(2)]
+            padded = nn.functional.pad(x, both)
+            return unfold(padded, used.shape[2:], stride, dilation, groups)
+
+        for layer, weight in self._layers.get(_memory(used), ()):
+            if isinstance(layer.form, form) and used.shape == weight.shape:
+                self._take(layer, functools.partial(rows, layer))
+
+
+def _by_parameter(
+    layers: Sequence[Layer],
+) -> dict[tuple[int, str], tuple[nn.Module, list[Layer]]]:
+    """Return layers by the modules that hold their parameter, and by its name there.
+
+    Loaded one by one, modules that share a parameter hold a copy each.
+    """
+    holders: dict[tuple[int, str], tuple[nn.Module, list[Layer]]] = {}
+    for layer in layers:
+        for holder in dict.fromkeys((layer.module, *layer.users)):
+            key = (id(holder), layer.attribute)
+            holders.setdefault(key, (holder, []))[1].append(layer)
+    return holders
 
 
 def _memory(tensor: Any) -> int:
@@ -162,37 +200,3 @@ def _memory(tensor: Any) -> int:
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
         return 0
     return tensor.untyped_storage().data_ptr()
-
-
-def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) -> list[Layer]:
-    """Return layers with the form in which the model multiplies them.
-
-    A parameter that no module of its own calls, as that of experts, may be stored as (outputs,
-    inputs) or as (inputs, outputs); only its use tells.
-
-    Parameters
-    ----------
-    model : nn.Module
-        What the layers are part of.
-    layers : sequence of Layer
-        Those to watch.
-    run : callable
-        Sends a sample through the model.
-    """
-    bare = [layer for layer in layers if not layer.users]
-    forms = {layer.name: layer.form for layer in bare}
-    as_said: set[str] = set()
-    turned: set[str] = set()
-
-    def note(layer: Layer, rows: torch.Tensor) -> None:
-        (as_said if layer.form == forms[layer.name] else turned).add(layer.parameter)
-
-    with watching_products(model, [*bare, *map(_turn, bare)], note):
-        run()
-    # One expert that got tokens speaks for all of its parameter.
-    other = turned - as_said
-    return [_turn(layer) if layer.parameter in other else layer for layer in layers]
-
-
-def _turn(layer: Layer) -> Layer:
-    return replace(layer, form=Columns() if layer.form == Rows() else Rows())

@@ -1,4 +1,4 @@
-"""Proving that units may be calibrated one by one: on the first and the last sample."""
+"""Proving that units may be calibrated one by one: on the two samples that are least alike."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ __all__ = ["Order", "prove"]
 
 import contextlib
 import functools
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..core.errors import DataError
+from .choice import extremes, most_different
+from .hooks import Hooks
+from .locks import held_lock
+from .marks import Marks, difference, mark, marking
+from .passes import HeadReachedError, ending_before_the_head
 from .source import Source
-from .units import Unit, sharing_units
-from .walk import Walk, call_on_copy, halting
+from .surroundings import keeping, within
+from .units import Unit, parts_of, sharing_units
+from .walk import EntangledError, Walk, call_on_copy, halting
 
-_SAMPLED = 4096
 #: Largest relative difference that rounding explains, by the precision of a forward pass.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 
@@ -35,7 +38,8 @@ class Order:
         Names, by the first call; those that are never called come last.
     whole : frozenset of str
         Units that are called several times in a pass, or never, or share a weight with another
-        place: their inputs are collected in passes of the whole model.
+        place: their inputs are collected in passes of the whole model. All units, where passes
+        cannot be halted side by side.
     """
 
     units: list[str]
@@ -50,9 +54,12 @@ def prove(
 ) -> Order:
     """Find the order of the units, and prove that each can be run by itself.
 
-    The first and the last sample go through the model as it is, then once more halting before
-    every unit, which is first run on copies of its arguments as it is while calibrating. Every
-    unit's arguments must be those of the plain pass, and both runs must return the same.
+    The first sample and the one that differs most from it go through the model as it is, then
+    once more side by side, halting before every unit, which is first run on copies of its
+    arguments as it is while calibrating. Every unit's arguments and what it returns must be
+    those of the plain pass, and both runs must return the same. Otherwise all units are
+    calibrated in passes of the whole model, with a warning, provided that such passes repeat
+    each other.
 
     Parameters
     ----------
@@ -72,175 +79,178 @@ def prove(
     Raises
     ------
     DataError
-        If a unit keeps something from one call to the next, or depends on chance.
+        If a unit keeps something from one pass to the next, or depends on chance.
     """
     tolerance = _TOLERANCE.get(precision, _TOLERANCE[torch.float32])
-    chosen = [samples[0]] if len(samples) == 1 else [samples[0], samples[-1]]
-    calls: dict[str, list[int]] = defaultdict(list)
-    for number, sample in enumerate(chosen):
-        plain = _plain_pass(source, units, sample)
-        walked = _walk(source, units, sample, tolerance)
-        sample_name = "the first sample" if number == 0 else "the last sample"
-        _compare(plain, walked, tolerance, sample_name)
-        for name, marks in plain.items():
-            calls[name].append(len(marks))
-    order = [*calls, *(unit.name for unit in units if unit.name not in calls)]
-    several = {name for name in order if max(calls.get(name, [0])) != 1}
-    return Order(order, frozenset(sharing_units(units) | several))
-
-
-Marks = dict[str, list[list[torch.Tensor]]]
-
-
-@contextmanager
-def _marking(units: Sequence[Unit]) -> Iterator[Marks]:
-    """Note what every unit is called with while the context lasts."""
-    marks: Marks = {}
-    handles = []
-    for unit in units:
-        note = functools.partial(_note, marks, unit.name)
-        handles.append(unit.module.register_forward_pre_hook(note, with_kwargs=True, prepend=True))
+    other = most_different(samples)
+    trial = _Trial(source, units, samples, [0] if other is None else [0, other], tolerance)
+    found = Hooks(source.model.modules())
     try:
-        yield marks
-    finally:
-        for handle in handles:
-            handle.remove()
+        return trial.in_step()
+    except (_UnfitError, EntangledError) as error:
+        # A pass that is left in its middle may never come to where it removes its hooks.
+        found.remove_others()
+        order = trial.one_by_one(str(error))
+        warnings.warn(
+            f"{error}. All blocks are calibrated by passes of the whole model instead, which is "
+            "slower",
+            stacklevel=2,
+        )
+        return order
 
 
-def _note(
-    marks: Marks, name: str, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
-) -> None:
-    marks.setdefault(name, []).append(_mark((args, keywords)))
+class _UnfitError(Exception):
+    """Passes of this model cannot be halted side by side."""
 
 
-def _plain_pass(source: Source, units: Sequence[Unit], sample: Any) -> Marks:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(source.on_demand(units))
-        marks = stack.enter_context(_marking(units))
-        stack.enter_context(contextlib.suppress(_HeadReachedError))
-        stack.enter_context(_ending_before_the_head(source, units))
-        call_on_copy(source.model, sample)
-    return marks
+@dataclass
+class _Trial:
+    source: Source
+    units: Sequence[Unit]
+    samples: Sequence[Any]
+    chosen: list[int]
+    tolerance: float
+    _hooks: Hooks = field(init=False)
 
+    def in_step(self) -> Order:
+        """Run the samples that were chosen side by side, and compare with plain passes."""
+        plain = []
+        for index in self.chosen:
+            plain.append(self._pass(index))
+            # What the first pass adds may be there to stay.
+            self._check_hooks(first=not plain[1:])
+        try:
+            walked = self._walks()
+        except (_UnfitError, EntangledError):
+            raise
+        except Exception as error:
+            raise _UnfitError(f"passes that are halted side by side fail ({error})") from error
+        for index, expected, marks in zip(self.chosen, plain, walked, strict=True):
+            _compare(expected, marks, self.tolerance, self._title(index))
+        rest = [self._pass(index) for index in extremes(self.samples, self.chosen)]
+        return self._order([*plain, *rest])
 
-class _HeadReachedError(Exception):
-    """Ends a pass whose remainder holds no unit."""
+    def one_by_one(self, reason: str) -> Order:
+        """Run passes as a run without walks does, of which the first must repeat itself."""
+        first, *others, again = (self._pass(n, whole=True) for n in [*self.chosen, 0])
+        try:
+            _compare(first, again, self.tolerance, "the first sample, once more,")
+        except _UnfitError:
+            raise DataError(f"{reason}, and cannot be calibrated; exclude its layers") from None
+        rest = [self._pass(n, whole=True) for n in extremes(self.samples, self.chosen)]
+        order = self._order([first, *others, *rest])
+        return Order(order.units, frozenset(order.units))
 
+    def _order(self, passes: Sequence[Marks]) -> Order:
+        counts = [marks.counts() for marks in passes]
+        most: dict[str, int] = {}
+        for each in counts:
+            for name, count in each.items():
+                most[name] = max(count, most.get(name, 0))
+        order = [*most, *(unit.name for unit in self.units if unit.name not in most)]
+        several = {name for name in order if most.get(name, 0) != 1}
+        return Order(order, frozenset(sharing_units(self.units) | several))
 
-@contextmanager
-def _ending_before_the_head(source: Source, units: Sequence[Unit]) -> Iterator[None]:
-    """Spare a pass the output head, whose result is as wide as the vocabulary."""
-    try:
-        head = getattr(source.model, "get_output_embeddings", lambda: None)()
-    except (NotImplementedError, AttributeError):
-        head = None
-    inside = {id(module) for unit in units for module in unit.module.modules()}
-    if head is None or id(head) in inside:
-        yield
-        return
+    def _title(self, index: int) -> str:
+        return f"sample {index + 1} of {len(self.samples)}" if index else "the first sample"
 
-    def stop(*_: Any) -> None:
-        raise _HeadReachedError
+    def _pass(self, index: int, whole: bool = False) -> Marks:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(keeping())
+            stack.enter_context(self.source.on_demand(self.units))
+            noting = stack.enter_context(marking(self.units))
+            if not whole:
+                stack.enter_context(contextlib.suppress(HeadReachedError))
+                stack.enter_context(ending_before_the_head(self.source.model, parts_of(self.units)))
+            call_on_copy(self.source.model, self.samples[index])
+        return noting.into
 
-    handle = head.register_forward_pre_hook(stop, prepend=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def _walks(self) -> list[Marks]:
+        computed: dict[str, list[torch.Tensor]] = {}
 
+        def returned(unit: Unit, output: Any) -> None:
+            computed[unit.name] = mark(output)
 
-def _walk(source: Source, units: Sequence[Unit], sample: Any, tolerance: float) -> Marks:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(source.on_demand([]))
-        stack.enter_context(halting(units))
-        marks = stack.enter_context(_marking(units))
-        out = stack.enter_context(_returning(units))
-        stack.enter_context(_ending_before_the_head(source, units))
-        walk = Walk(lambda: call_on_copy(source.model, sample))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.source.on_demand([]))
+            stack.enter_context(halting(self.units, returned))
+            noting = stack.enter_context(marking(self.units))
+            stack.enter_context(ending_before_the_head(self.source.model, parts_of(self.units)))
+            self._hooks = Hooks(self.source.model.modules())
+            walks = []
+            for index in self.chosen:
+                sample = self.samples[index]
+                walks.append(Walk(functools.partial(call_on_copy, self.source.model, sample)))
+                stack.callback(walks[-1].stop)
+            passes = [(walk, Marks()) for walk in walks]
+            for walk, marks in passes:
+                noting.into = marks
+                self._go_on(walk)
+            while (unit := next((w.halt.unit for w in walks if w.halt), None)) is not None:
+                waiting = [each for each in passes if _waits_at(unit, each[0])]
+                with self.source.loaded(unit):
+                    rehearsed = [_rehearsed(walk) for walk, _ in waiting]
+                    for (walk, noting.into), before in zip(waiting, rehearsed, strict=True):
+                        self._go_on(walk)
+                        _check_repeatable(unit, before, computed.pop(unit.name), self.tolerance)
+        return [marks for _, marks in passes]
+
+    def _go_on(self, walk: Walk) -> None:
         try:
             walk.go_on()
-            while (halt := walk.halt) is not None:
-                with source.loaded(halt.unit):
-                    args, keywords = halt.copies()
-                    # Not through the hooks, which note the model's own calls.
-                    rehearsed = _mark(halt.unit.module.forward(*args, **keywords))
-                    try:
-                        walk.go_on()
-                    except _HeadReachedError:
-                        walk.halt = None
-                _check_repeatable(halt.unit, rehearsed, out.pop(halt.unit.name), tolerance)
-        finally:
-            walk.stop()
-    return marks
+        except HeadReachedError:
+            walk.halt = None
+        if walk.halt is None:
+            return
+        self._check_hooks()
+        lock = held_lock(walk.gr_frame) if len(self.chosen) > 1 else None
+        if lock is not None:
+            raise _UnfitError(f"the lock {lock!r} is held while {walk.halt.unit.name!r} is called")
+
+    def _check_hooks(self, first: bool = False) -> None:
+        if first:
+            self._hooks = Hooks(self.source.model.modules())
+        elif self._hooks.changed():
+            raise _UnfitError("the model puts hooks on its modules for the length of a pass")
 
 
-@contextmanager
-def _returning(units: Sequence[Unit]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Note what every unit returned last while the context lasts."""
-    returned: dict[str, list[torch.Tensor]] = {}
+def _waits_at(unit: Unit, walk: Walk) -> bool:
+    return walk.halt is not None and walk.halt.unit is unit
 
-    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        returned[name] = _mark(output)
 
-    handles = [
-        unit.module.register_forward_hook(functools.partial(note, unit.name)) for unit in units
-    ]
-    try:
-        yield returned
-    finally:
-        for handle in handles:
-            handle.remove()
+def _rehearsed(walk: Walk) -> list[torch.Tensor]:
+    assert walk.halt is not None
+    with within(walk.settings):
+        args, keywords = walk.halt.copies()
+        # Without the hooks, which the arguments have been through already.
+        return mark(walk.halt.unit.module.forward(*args, **keywords))
 
 
 def _check_repeatable(
     unit: Unit, rehearsed: list[torch.Tensor], returned: list[torch.Tensor], tolerance: float
 ) -> None:
-    difference = _difference(rehearsed, returned)
-    if difference > tolerance:
-        raise DataError(
+    found = difference(rehearsed, returned)
+    if found > tolerance:
+        raise _UnfitError(
             f"{unit.name!r} gives another output when it is run again on the same input (relative "
-            f"difference {difference:.1e}): it keeps something from one call to the next or draws "
-            "at random, and cannot be calibrated; exclude its layers"
+            f"difference {found:.1e}): it keeps something from one call to the next or draws at "
+            "random"
         )
 
 
 def _compare(plain: Marks, walked: Marks, tolerance: float, sample: str) -> None:
-    for name, marks in plain.items():
-        others = walked.get(name, [])
-        pairs = zip(marks, others, strict=False)
-        difference = max((_difference(a, b) for a, b in pairs), default=0.0)
-        if len(marks) != len(others) or difference > tolerance:
-            raise DataError(
-                f"{name!r} is given something else when {sample} goes through the model unit by "
-                f"unit than in a plain pass (relative difference {difference:.1e}, calls "
-                f"{len(others)} for {len(marks)}), so that it cannot be calibrated; exclude its "
-                "layers"
-            )
-
-
-def _mark(value: Any) -> list[torch.Tensor]:
-    """Return a sample of every tensor's values, small enough to keep for a whole pass."""
-    if isinstance(value, torch.Tensor):
-        flat = value.detach().flatten()
-        step = max(1, flat.numel() // _SAMPLED)
-        whole = flat.sum(dtype=torch.float64) if not flat.is_complex() else flat.abs().sum()
-        sizes = torch.tensor([*value.shape], dtype=torch.float64)
-        some = torch.view_as_real(flat[::step]) if flat.is_complex() else flat[::step]
-        return [torch.cat([sizes, some.double().cpu().flatten(), whole.reshape(1).double().cpu()])]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        return [mark for each in value for mark in _mark(each)]
-    return []
-
-
-def _difference(left: list[torch.Tensor], right: list[torch.Tensor]) -> float:
-    if [m.shape for m in left] != [m.shape for m in right]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(left, right, strict=True):
-        same = (a == b) | (a.isnan() & b.isnan())
-        scale = a[a.isfinite()].abs().amax() if bool(a.isfinite().any()) else a.new_ones(())
-        gap = torch.where(same, torch.zeros_like(a), (a - b).abs())
-        worst = max(worst, float(gap.nan_to_num(nan=torch.inf).amax() / (scale + 1e-30)))
-    return worst
+    """Raise where a unit is given, or gives, something else than in a plain pass."""
+    for verb, expected, found in (
+        ("is given", plain.given, walked.given),
+        ("gives", plain.made, walked.made),
+    ):
+        for name, marks in expected.items():
+            others = found.get(name, [])
+            pairs = zip(marks, others, strict=False)
+            worst = max((difference(a, b) for a, b in pairs), default=0.0)
+            if len(marks) != len(others) or worst > tolerance:
+                raise _UnfitError(
+                    f"{name!r} {verb} something else when {sample} goes through the model unit by "
+                    f"unit than in a plain pass (relative difference {worst:.1e}, calls "
+                    f"{len(others)} for {len(marks)})"
+                )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["as_samples", "check_windows", "fitting_length"]
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from ..parts.calibration import embedded_text, token_windows
+from .inputs import as_input, taken_for_labels
 
 
 def as_samples(
@@ -22,6 +22,7 @@ def as_samples(
     tokenizer: Any = None,
     windows: int = 64,
     length: int = 1024,
+    whole: bool = False,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return inputs that `model` can be called with, on its device, and a description.
 
@@ -32,13 +33,18 @@ def as_samples(
     data : optional
         Texts (a string, a list of them, or of ``{"text": ...}``), a tensor, or an iterable of
         inputs: tensors, tuples of arguments, or dicts of keywords. A tensor of integers is rows
-        of token ids; one of floats is what the model takes first, such as ``pixel_values``. Of
-        tuples that are longer than the model's arguments, as from a loader of labelled data,
-        the first ones are used. None is Python's documentation, for language models.
+        of token ids; one of floats is what the model takes first, such as ``pixel_values``.
+        Tuples are taken as torch's loaders make them, inputs before labels: of one that is
+        longer than the arguments that the model requires, those first ones are used, at least
+        one. What is optional is given by name, in a dict. Of rows with a text and its
+        ``input_ids`` the ids are used. None is Python's documentation, for language models.
     tokenizer : optional
         For texts; by default loaded from where the model came from.
     windows, length : int
         How many windows of how many tokens texts are cut into, at most.
+    whole : bool, default False
+        Return entries of loaders with their labels, for a loss that is given them, and have
+        :func:`~thresher.stream.inputs.as_input` make inputs of them.
 
     Raises
     ------
@@ -54,20 +60,22 @@ def as_samples(
         data = token_windows(tokenizer, texts, length=length, count=windows)
     if isinstance(data, Mapping):
         data = [data]
+    described: dict[str, Any] = {"source": "data", "windows": 0}
     if isinstance(data, torch.Tensor):
-        samples = _of_tensor(model, data)
+        every = samples = _of_tensor(model, data)
+        described["length"] = int(data.shape[-1])
     else:
-        samples = [_taken(model, sample) for sample in data]
+        every = list(data)
+        samples = [as_input(model, sample) for sample in every]
+        described |= _labels_left_out(model, every, samples)
     if not samples:
         raise DataError("the calibration data is empty")
     for sample in samples:
         if isinstance(sample, Mapping) and isinstance(sample.get("input_ids"), torch.Tensor):
             check_windows(model, sample["input_ids"])
-    described: dict[str, Any] = {"source": "data", "windows": len(samples)}
-    if isinstance(data, torch.Tensor):
-        described["length"] = int(data.shape[-1])
+    described["windows"] = len(samples)
     device = next(model.parameters()).device
-    return [_to_device(sample, device) for sample in samples], described
+    return [_to_device(sample, device) for sample in (every if whole else samples)], described
 
 
 def fitting_length(model: nn.Module, length: int) -> int:
@@ -103,10 +111,32 @@ def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
         )
 
 
+def _labels_left_out(
+    model: nn.Module, every: Sequence[Any], samples: Sequence[Any]
+) -> dict[str, str]:
+    """Describe what was taken for labels, and warn where it could be meant for the model."""
+    for whole, used in zip(every, samples, strict=True):
+        found = taken_for_labels(model, whole, used)
+        if found is not None:
+            return {"labels": found}
+    return {}
+
+
 def _positions(model: nn.Module) -> int | None:
     config = getattr(model, "config", None)
     found = getattr(config, "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
+    if not isinstance(found, int) or found <= 0:
+        return None
+    # Where one position stands for padding, as in RoBERTa, texts begin at the one after it.
+    offsets = [
+        embedding.padding_idx + 1
+        for name, embedding in model.named_modules()
+        if isinstance(embedding, nn.Embedding)
+        and name.endswith("position_embeddings")
+        and embedding.padding_idx is not None
+        and embedding.num_embeddings == found
+    ]
+    return found - max(offsets, default=0)
 
 
 def _vocabulary(model: nn.Module) -> int | None:
@@ -126,9 +156,13 @@ def _texts(data: Any) -> list[str] | str | None:
     if isinstance(data, Sequence) and data and not isinstance(data, torch.Tensor):
         if all(isinstance(each, str) for each in data):
             return list(data)
-        if all(isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in data):
+        if all(_is_text(each) for each in data):
             return [each["text"] for each in data]
     return None
+
+
+def _is_text(row: Any) -> bool:
+    return isinstance(row, Mapping) and isinstance(row.get("text"), str) and "input_ids" not in row
 
 
 def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
@@ -145,17 +179,6 @@ def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
             "pass integers, or a list of dicts with the model's own keywords"
         )
     return [{name: row.unsqueeze(0)} for row in data]
-
-
-def _taken(model: nn.Module, sample: Any) -> Any:
-    """Leave away what a model takes no argument for, such as labels."""
-    if not isinstance(sample, tuple | list) or len(sample) < 2:
-        return sample
-    parameters = inspect.signature(model.forward).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return sample
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return tuple(sample[: len(positional)])
 
 
 def _to_device(sample: Any, device: torch.device) -> Any:

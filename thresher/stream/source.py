@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from ..run.skeleton import Skeleton
@@ -72,12 +73,21 @@ class Folder:
     precision : Precision
         Weights are held in that of forward passes while they are loaded, where it is longer
         than what they are stored in.
+    device : torch.device, optional
+        Where they are held meanwhile, and the model runs; by default the CPU.
     """
 
-    def __init__(self, skeleton: Skeleton, precision: Precision) -> None:
+    def __init__(
+        self, skeleton: Skeleton, precision: Precision, device: torch.device | None = None
+    ) -> None:
         self.skeleton = skeleton
         self.model = skeleton.model
         self._precision = precision
+        self._device = device or torch.device("cpu")
+        _move_buffers(self.model, self._device)
+        kinds = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+        #: What transformers keeps in float32, whatever the rest is in.
+        self._apart = {word for kind in kinds for word in getattr(self.model, kind, None) or ()}
 
     @contextmanager
     def opened(self, units: Sequence[Unit]) -> Iterator[None]:
@@ -123,7 +133,9 @@ class Folder:
             open_now.append(stack)
 
         def drop(*_: Any) -> None:
-            open_now.pop().close()
+            # Called even where another hook ended the pass before this one had loaded.
+            if open_now:
+                open_now.pop().close()
 
         return [
             module.register_forward_pre_hook(load, prepend=True),
@@ -144,14 +156,29 @@ class Folder:
             if parameter is not None and not parameter.is_meta
         ]
         with self.skeleton.loaded(module, name):
-            if self._precision.widens:
-                for parameter in module.parameters():
-                    if parameter.dtype == self._precision.stored:
-                        parameter.data = parameter.data.to(self._precision.passes)
+            for leaf, parameter in module.named_parameters():
+                dtype = self._held(f"{name}.{leaf}", parameter.dtype)
+                parameter.data = parameter.data.to(self._device, dtype)
+            _move_buffers(module, self._device)
             yield
         for owner, leaf, parameter in present:
             owner._parameters[leaf] = parameter
         _return_freed_memory()
+
+    def _held(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype to hold a parameter in: one for all, as transformers loads them.
+
+        Those of a folder may differ, such as norms in float32 among weights in bfloat16.
+        """
+        if not dtype.is_floating_point or any(word in name for word in self._apart):
+            return dtype
+        return self._precision.passes if self._precision.widens else self._precision.stored
+
+
+def _move_buffers(module: nn.Module, device: torch.device) -> None:
+    for buffer in module.buffers():
+        if not buffer.is_meta:
+            buffer.data = buffer.data.to(device)
 
 
 def _return_freed_memory() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import CheckpointError
-from ..core.files import write_text
+from ..core.files import read_json, write_text
+from ..core.records import restored
 from .proof import Order
 
 _FILE = "progress.json"
@@ -27,8 +28,10 @@ class RunState:
         Identifies the run's model, data, options and versions.
     next : int
         Units that are finished.
-    counts : dict of str to int
-        Weights to keep, by layer.
+    counts : list of dict of str to int
+        Weights to keep by layer, for the model itself and for every other cut.
+    curve : list of float
+        The densities of the other cuts.
     layers : list of dict
         Records of the layers that are finished.
     unseen : list of str
@@ -37,15 +40,22 @@ class RunState:
         In the order in which they run; empty before that is known.
     whole : list of str
         See :class:`~thresher.stream.proof.Order`.
+    digests : list of str
+        Of the files that hold the finished units, in their order.
+    published : bool
+        Whether the model is whole, and stands in its place or is about to.
     """
 
     fingerprint: str
     next: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: list[dict[str, int]] = field(default_factory=list)
+    curve: list[float] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    published: bool = False
 
     @property
     def order(self) -> Order | None:
@@ -61,11 +71,6 @@ class RunState:
         """Return whether a folder holds a state."""
         return (folder / _FILE).is_file()
 
-    @staticmethod
-    def remove(folder: Path) -> None:
-        """Delete the state of a run that has ended."""
-        (folder / _FILE).unlink(missing_ok=True)
-
     @classmethod
     def load(cls, folder: Path) -> RunState:
         """Read the state from a run's folder.
@@ -75,12 +80,11 @@ class RunState:
         CheckpointError
             If the file was damaged, or written by another version.
         """
+        remedy = f"delete {str(folder)!r} to start anew"
+        data = read_json(folder / _FILE, remedy)
         try:
-            data = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            known = {each.name for each in dataclasses.fields(cls)}
-            return cls(**{key: value for key, value in data.items() if key in known})
-        except (ValueError, TypeError, AttributeError) as error:
+            return restored(cls, data)
+        except ValueError as error:
             raise CheckpointError(
-                f"{str(folder / _FILE)!r} is not the state of a run: {error}; delete "
-                f"{str(folder)!r} to start anew"
+                f"{str(folder / _FILE)!r} is not the state of a run: {error}; {remedy}"
             ) from error

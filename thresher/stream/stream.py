@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Stream", "Visit"]
 
 import functools
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,14 +16,18 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
-from .passes import calibrating
+from .ahead import Ahead, check_complete
+from .current import running
+from .hooks import Hooks, Registered
+from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .precision import Precision
 from .proof import Order, prove
 from .ranks import check_agreement
 from .shelf import Shelf
 from .source import Source
-from .units import Unit
-from .walk import Walk, call_on_copy, halting
+from .surroundings import keeping, within
+from .units import Unit, parts_of
+from .walk import EntangledError, Walk, call_on_copy, halting
 
 PRUNED, DENSE = "pruned", "dense"
 
@@ -81,6 +86,7 @@ class Stream:
     Attributes
     ----------
     order : Order
+        Units may come to need passes of the whole model while samples go on.
     """
 
     def __init__(
@@ -100,17 +106,16 @@ class Stream:
         self._shelf = Shelf(spill, source.model)
         self._paths = (PRUNED, DENSE) if dense else (PRUNED,)
         self._walks: dict[str, list[Walk]] = {}
+        self._sample_of: dict[Walk, Any] = {}
+        self._hooks: dict[str, Hooks] = {}
         if order is None:
             order = self._find_order(units)
         check_agreement(order.units, "the order of units")
         by_name = {unit.name: unit for unit in units}
         self.order = order
         self.units = [by_name[name] for name in order.units]
-        if dense and order.whole:
-            raise DataError(
-                f"{sorted(order.whole)[0]!r} is called several times in a pass or shares a weight, "
-                "so that there is no dense path beside the pruned one; exclude its layers"
-            )
+        self._ahead = Ahead(source, self.units, samples, self._pass)
+        self._check_paths()
 
     def without_samples(self) -> Stream:
         """Return a stream that visits the same units in the same order, without data."""
@@ -132,15 +137,18 @@ class Stream:
             if self.samples:
                 self._begin(stack)
             for index, unit in enumerate(self.units):
+                self._look_ahead(unit)
                 with self.source.loaded(unit):
                     found = self._weights(unit)
                     if index >= start:
                         yield Visit(index, unit, self)
-                    # After the last unit there is nothing left to see, and a costly head to run.
                     if index + 1 == len(self.units):
-                        return
-                    with _holding(found):
-                        self._advance(unit, DENSE)
+                        # Nothing is left to see but calls of units that were visited before.
+                        parts = parts_of(self.units)
+                        stack.enter_context(ending_before_the_head(self.source.model, parts))
+                    else:
+                        with _holding(found):
+                            self._advance(unit, DENSE)
                     self._advance(unit, PRUNED)
                 self._catch_up(self.units[: index + 1])
 
@@ -150,16 +158,24 @@ class Stream:
             others = [u for u in self.units if u.name != unit.name]
             with self.source.on_demand(others):
                 for sample in self.samples:
-                    with self._rounding():
-                        call_on_copy(self.source.model, sample)
+                    self._pass(sample)
             return
         for walk in self._waiting(unit, path):
             assert walk.halt is not None
             self._shelf.restore(walk)
             args, keywords = walk.halt.copies()
             self._shelf.put(walk)
-            with self._rounding():
+            # The hooks that the unit came with have made these arguments already.
+            with ExitStack() as stack:
+                stack.enter_context(self._rounding())
+                stack.enter_context(within(walk.settings))
+                stack.enter_context(self._hooks[unit.name].hidden())
+                stack.enter_context(running(self._sample_of[walk]))
                 unit.module(*args, **keywords)
+
+    def _pass(self, sample: Any) -> None:
+        with keeping(), self._rounding(), running(sample):
+            call_on_copy(self.source.model, sample)
 
     def _find_order(self, units: Sequence[Unit]) -> Order:
         if not self.samples:
@@ -171,19 +187,51 @@ class Stream:
         model = self.source.model
         stack.enter_context(calibrating(model))
         stack.enter_context(self.source.opened(self.units))
+        if self.order.whole.issuperset(self.order.units):
+            return
+        self._hooks = {unit.name: Hooks([unit.module]) for unit in self.units}
         stack.enter_context(halting(self.units))
         stack.callback(self._end)
         for path in self._paths:
             calls = [functools.partial(call_on_copy, model, each) for each in self.samples]
-            self._walks[path] = [Walk(forward) for forward in calls]
-            for walk in self._walks[path]:
-                self._go_on(walk)
+            walks = self._walks[path] = [Walk(forward) for forward in calls]
+            self._sample_of |= dict(zip(walks, self.samples, strict=True))
+            for walk in walks:
+                # None are left where an earlier one could not be halted.
+                if self._walks:
+                    self._go_on(walk)
 
     def _end(self) -> None:
-        for walk in self._every_walk():
-            walk.stop()
-        self._walks = {}
+        walks = self._every_walk()
+        self._walks, self._sample_of = {}, {}
+        with ExitStack() as stack:
+            for walk in walks:
+                stack.callback(walk.stop)
         self._shelf.clear()
+
+    def _give_up(self, reason: str) -> None:
+        """Stop halting passes; the units that are left are calibrated by whole ones."""
+        self._end()
+        self.order = Order(self.order.units, frozenset(self.order.units))
+        self._check_paths()
+        warnings.warn(
+            f"{reason}. All blocks are calibrated by passes of the whole model from here on, "
+            "which is slower",
+            stacklevel=2,
+        )
+
+    def _check_paths(self) -> None:
+        if len(self._paths) > 1 and self.order.whole:
+            raise DataError(
+                f"{sorted(self.order.whole)[0]!r} is called several times in a pass or shares a "
+                "weight, so that there is no dense path beside the pruned one; exclude its layers"
+            )
+
+    def _look_ahead(self, unit: Unit) -> None:
+        walks = self._walks.get(PRUNED, [])
+        reason = None if unit.name in self.order.whole else self._ahead.out_of_order(unit, walks)
+        if reason is not None:
+            self._give_up(reason)
 
     def _every_walk(self) -> list[Walk]:
         return [walk for walks in self._walks.values() for walk in walks]
@@ -198,9 +246,17 @@ class Stream:
             self._go_on(walk)
 
     def _catch_up(self, done: Sequence[Unit]) -> None:
-        """Take samples through units that were visited already and are called again."""
+        """Take samples through units that were visited already and are called again.
+
+        Raises
+        ------
+        DataError
+            If a unit was calibrated with a part of its calls.
+        """
         known = {unit.name for unit in done}
-        while any(w.halt is not None and w.halt.unit.name in known for w in self._every_walk()):
+        walks = self._walks.get(PRUNED, [])
+        while any(w.halt is not None and w.halt.unit.name in known for w in walks):
+            check_complete(walks, known - self.order.whole)
             for unit in done:
                 if any(True for _ in self._waiting(unit, PRUNED)):
                     with self.source.loaded(unit):
@@ -208,8 +264,19 @@ class Stream:
 
     def _go_on(self, walk: Walk) -> None:
         self._shelf.restore(walk)
-        with self._rounding():
-            walk.go_on()
+        registered = Registered()
+        try:
+            with self._rounding():
+                walk.go_on()
+        except HeadReachedError:
+            walk.halt = None
+        except EntangledError as error:
+            self._give_up(str(error))
+        if walk.halt is not None and registered.remain(self.source.model):
+            self._end()
+            # A pass that is left in its middle may never come to where it removes them.
+            registered.remove(self.source.model)
+            self._give_up("a sample's pass puts hooks on the model's modules")
         if walk.halt is not None:
             self._shelf.put(walk)
 

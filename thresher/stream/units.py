@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Unit", "find_units", "sharing_units"]
+__all__ = ["Unit", "find_units", "parts_of", "sharing_units"]
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +35,12 @@ class Unit:
     layers: tuple[Layer, ...]
 
 
+def parts_of(units: Sequence[Unit]) -> Iterator[nn.Module]:
+    """Yield the modules that units are or hold."""
+    for unit in units:
+        yield from unit.module.modules()
+
+
 def sharing_units(units: Sequence[Unit]) -> set[str]:
     """Return the names of units with a weight that is used outside them or in another one too.
 
@@ -44,7 +50,7 @@ def sharing_units(units: Sequence[Unit]) -> set[str]:
     sharing = set()
     for unit in units:
         inside = {id(module) for module in unit.module.modules()}
-        users = {id(user) for layer in unit.layers for user in layer.users}
+        users = {id(m) for layer in unit.layers for m in (*layer.users, *layer.readers)}
         if not users <= inside or any(holders[user] > 1 for user in users):
             sharing.add(unit.name)
     return sharing

@@ -8,8 +8,18 @@ returned besides its hidden state) is then exactly what it hands them by itself.
 
 from __future__ import annotations
 
-__all__ = ["Halt", "Walk", "call_on_copy", "halting", "memories", "replica", "tensors"]
+__all__ = [
+    "EntangledError",
+    "Halt",
+    "Walk",
+    "call_on_copy",
+    "halting",
+    "memories",
+    "replica",
+    "tensors",
+]
 
+import contextvars
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +30,14 @@ import greenlet
 import torch
 from torch import nn
 
+from ..core.errors import DataError
 from .passes import call
+from .surroundings import Settings, Surroundings, entanglements
 from .units import Unit
+
+
+class EntangledError(DataError):
+    """A pass stands where it cannot be left for another one."""
 
 
 @dataclass
@@ -68,27 +84,77 @@ class Walk(greenlet.greenlet):  # type: ignore[misc]
         super().__init__(forward)
         self.halt: Halt | None = None
         self.made: set[int] | None = None
+        self._inside: Surroundings | None = None
+        # Otherwise a greenlet begins without the variables that its maker has set.
+        self.gr_context = contextvars.copy_context()
 
-    def go_on(self) -> None:
-        """Run the unit that it waits for, and on to the next one."""
-        self.parent = greenlet.getcurrent()
-        reached = self.switch()
+    @property
+    def settings(self) -> Settings | None:
+        """What is set where it waits."""
+        return None if self._inside is None else self._inside.settings
+
+    def go_on(self) -> Any:
+        """Run the unit that it waits for, and on to the next one; return what the model gave.
+
+        Returns
+        -------
+        Any
+            The model's output, once it has ended; None before that.
+
+        Raises
+        ------
+        EntangledError
+            If the next unit is called in a block that can only be left in its turn. The pass
+            has then been stopped.
+        """
+        before = entanglements()
+        reached = self._enter(self.switch)
         self.halt = reached if isinstance(reached, Halt) else None
+        if self.halt is not None and entanglements() != before:
+            name = self.halt.unit.name
+            self.stop()
+            raise EntangledError(
+                f"{name!r} is called inside a mode or a transform of torch's functions, which "
+                "would act on everything else while the pass waits"
+            )
+        return None if self.halt is not None else reached
 
     def stop(self) -> None:
         """Leave the forward pass where it is."""
         if self and not self.dead:
-            self.throw()
+            self._enter(self.throw)
         self.halt = None
+
+    def _enter(self, enter: Callable[[], Any]) -> Any:
+        """Go on in the surroundings that it was left in, and come back to those of here."""
+        self.parent = greenlet.getcurrent()
+        outside = Surroundings()
+        try:
+            if self._inside is not None:
+                self._inside.put()
+            return enter()
+        finally:
+            self._inside = None if self.dead else Surroundings()
+            outside.put()
 
 
 @contextmanager
-def halting(units: Sequence[Unit]) -> Iterator[None]:
-    """Have walks halt at `units` while the context lasts; other calls go through."""
+def halting(
+    units: Sequence[Unit], returned: Callable[[Unit, Any], None] = lambda unit, output: None
+) -> Iterator[None]:
+    """Have walks halt at `units` while the context lasts; other calls go through.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+        Where to halt.
+    returned : callable, optional
+        ``returned(unit, output)`` is called with what a unit has computed, before its hooks.
+    """
     before: dict[str, Any] = {}
     for unit in units:
         before[unit.name] = unit.module.__dict__.get("forward")
-        unit.module.forward = _halting_forward(unit, unit.module.forward)
+        unit.module.forward = _halting_forward(unit, unit.module.forward, returned)
     try:
         yield
     finally:
@@ -99,7 +165,9 @@ def halting(units: Sequence[Unit]) -> Iterator[None]:
                 unit.module.forward = before[unit.name]
 
 
-def _halting_forward(unit: Unit, forward: Callable[..., Any]) -> Callable[..., Any]:
+def _halting_forward(
+    unit: Unit, forward: Callable[..., Any], returned: Callable[[Unit, Any], None]
+) -> Callable[..., Any]:
     def halt(*args: Any, **keywords: Any) -> Any:
         walk = greenlet.getcurrent()
         if not isinstance(walk, Walk):
@@ -107,6 +175,7 @@ def _halting_forward(unit: Unit, forward: Callable[..., Any]) -> Callable[..., A
         walk.parent.switch(Halt(unit, args, keywords))
         output = forward(*args, **keywords)
         walk.made = set(memories(output))
+        returned(unit, output)
         return output
 
     return halt

@@ -44,6 +44,18 @@ THRESHER_INLINE __m512i broadcast_mask(const Mask32& mask) {
   return bits;
 }
 
+// 0, 0, 1, 1, ..., 15, 15
+THRESHER_INLINE __m512i pair_index() {
+  const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm512_or_si512(index, _mm512_slli_epi32(index, 16));
+}
+
+// Brings 32 columns into the order of PairStep::expand.
+THRESHER_INLINE __m512i interleave_halves(__m512i columns) {
+  const __m512i order = _mm512_or_si512(pair_index(), _mm512_set1_epi32(16 << 16));
+  return _mm512_permutexvar_epi16(order, columns);
+}
+
 // VPEXPANDPS takes 5 cycles on Zen 5; counting the bits below each lane takes less than 2.
 THRESHER_INLINE Floats spread_lanes(const std::uint8_t* mask, std::int64_t column,
                                     Floats packed) {
@@ -150,11 +162,6 @@ struct PairStep {
     values += __builtin_popcount(word);
     return _mm512_maskz_permutexvar_epi16(_mm512_test_epi16_mask(bits, bit), rank, halves);
   }
-  // 0, 0, 1, 1, ..., 15, 15
-  static THRESHER_INLINE __m512i pair_index() {
-    const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    return _mm512_or_si512(index, _mm512_slli_epi32(index, 16));
-  }
   static THRESHER_INLINE Weights load_dense(const bf16* values) {
     return _mm512_loadu_si512(values);
   }
@@ -185,15 +192,6 @@ struct Steps<bf16> {
   using Packed = PairStep;
   using Dense = DensePairStep;
 };
-#endif
-
-// Brings 32 columns into the order of PairStep::expand.
-#if defined(__AVX512BF16__)
-THRESHER_INLINE __m512i interleave_halves(__m512i columns) {
-  const __m512i order = _mm512_or_si512(
-      PairStep::pair_index(), _mm512_set1_epi32(16 << 16));
-  return _mm512_permutexvar_epi16(order, columns);
-}
 #endif
 
 // Columns that any step divides: rows of x are padded to this.

@@ -14,28 +14,31 @@ __all__ = [
     "stored_weights",
 ]
 
-import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ...core.errors import CheckpointError
+from ...core.files import read_json
 from ..layouts import formats
+from ..layouts.buffers import Outline
 from .companions import WEIGHT_FILES
 from .float8 import SCALE, Float8
+from .index import DENSE_FILE, DENSE_INDEX, INDEX_FILE, weight_map
+from .listed import short
 from .stored import StoredWeights
+from .tensors import TensorFile
 
-#: Names of a sparse folder's files, which transformers does not look for unless it is told to.
-INDEX_FILE = "thresher.safetensors.index.json"
+#: Names of a sparse folder's shards, which transformers does not look for unless it is told to.
 SHARDS = "thresher-*.safetensors"
-_DENSE_INDEX = "model.safetensors.index.json"
-_DENSE_FILE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _QUANTIZATION = ("quantization_config", "compression_config")
+#: A weight may take this many times the bytes of all files when it is unpacked, or so many bytes.
+_EXPANSION, _HARMLESS = 1024, 64 << 20
 
 
 def resolve(model: str | Path) -> Path:
@@ -102,8 +105,12 @@ class Shards:
         self.where = where
         self._float8 = float8
         self._files = dict(files)
-        self._handles: dict[Path, Any] | None = None
-        self._parts = self._find_packed()
+        self._handles: dict[Path, TensorFile] | None = None
+        self._most_bytes = max(_HARMLESS, _EXPANSION * sum(map(_size, set(self._files.values()))))
+        again = ((n, p, self._files[n]) for n, p in files if self._files[n] != p)
+        self._twice = next(again, None)
+        self._confirmed: set[str] = set()
+        self._parts = stored.parts(self._files)
         inside = {part for parts in self._parts.values() for part in parts}
         if float8 is not None:
             inside |= {n + SCALE for n in self._files if n + SCALE in self._files}
@@ -126,16 +133,22 @@ class Shards:
         Raises
         ------
         CheckpointError
-            If one cannot be read.
+            If one cannot be read, or lacks a part of a weight.
         """
         files: list[tuple[str, Path]] = []
         groups: dict[str, str] = {}
         for path in paths:
-            with _open(path) as handle:
-                files += [(name, path) for name in handle.keys()]  # noqa: SIM118
-                groups |= handle.metadata() or {}
-        group = groups.get("group")
-        return cls(files, stored or StoredWeights(int(group) if group else None), where)
+            file = TensorFile(path)
+            files += [(name, path) for name in file.names]
+            groups |= file.metadata
+        if stored is None:
+            stored = StoredWeights(_group_of(groups.get("group"), where))
+        return cls(files, stored, where)
+
+    def check_once(self) -> None:
+        """Raise CheckpointError if a tensor is in several files."""
+        if self._twice is not None:
+            raise _twice(*self._twice)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of dense weights, packed ones under their dense name."""
@@ -164,6 +177,7 @@ class Shards:
     def tensor_and_mask(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return a weight and, when it is stored packed, its support."""
         if self.is_packed(name):
+            self._check_size(name)
             return self.stored.dense(name, self.packed(name))
         tensor = self._raw(name)
         if self._float8 is not None and name + SCALE in self._files:
@@ -171,35 +185,61 @@ class Shards:
         return tensor, None
 
     def packed(self, name: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of a packed weight by suffix."""
+        """Return the tensors of a packed weight by suffix, whose shapes and types were checked."""
+        self.outline(name)
         return {part.removeprefix(name): self._raw(part) for part in self._parts[name]}
 
     def outline(self, name: str) -> torch.Tensor:
-        """Return a weight's shape and type as a tensor without data."""
+        """Return a weight's shape and type as a tensor without data; only the header is read."""
         if self.is_packed(name):
-            return self.stored.outline(name, self.packed(name))
-        tensor = self._raw(name)
-        dtype = tensor.dtype
+            shape = self._shape(name)
+            shape, dtype = self.stored.outline(name, shape, self._outlines(name))
+        else:
+            shape, dtype = self._file(name).outline(name)
         if self._float8 is not None and name + SCALE in self._files:
             dtype = self._float8.dtype
-        return torch.empty(tensor.shape, dtype=dtype, device="meta")
+        try:
+            return torch.empty(shape, dtype=dtype, device="meta")
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"tensor {name!r} of {self.where!r} has shape {shape}, which no tensor can have "
+                f"({error}); the file is corrupted, fetch or write it again"
+            ) from error
+
+    def confirm(self, names: Iterable[str]) -> None:
+        """Note that weights have the shapes that a model expects, so that none is too large."""
+        self._confirmed |= set(names)
+
+    def _check_size(self, name: str) -> None:
+        """Raise unless a packed weight is of a size that files like these can stand for.
+
+        A few bytes can say that a large weight is empty. So a weight may take 1,024 times the bytes
+        of all files that lie beside it, as the sparsest models do not, or 64 MiB.
+        """
+        if name in self._confirmed:
+            return
+        outline = self.outline(name)
+        taken = outline.numel() * outline.element_size()
+        if taken > self._most_bytes:
+            raise CheckpointError(
+                f"packed weight {name!r} of {self.where!r} would take {taken:,} bytes unpacked, "
+                f"more than {_EXPANSION:,} times those of all its files; the file is damaged or "
+                "made to exhaust memory. If it is right, load the model with from_pretrained, "
+                "which compares the weight with the model's"
+            )
 
     def kept(self, name: str) -> int:
         """Return how many entries of a weight are on its support, not zero if it is dense."""
-        if self.is_packed(name):
-            parts = self.packed(name)
-            if not self.stored.is_named(name):
-                return parts["_values"].numel()
-            tensor = self.stored.dense(name, parts)[0]
-        else:
-            tensor = self.tensor(name)
-        return int(torch.count_nonzero(tensor))
+        if self.is_packed(name) and not self.stored.is_named(name):
+            self.outline(name)
+            return math.prod(self._outlines(name)["_values"].shape)
+        return int(torch.count_nonzero(self.tensor(name)))
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a weight takes on disk."""
-        if self.is_packed(name):
-            return formats.packed_bytes(self.packed(name))
-        return formats.packed_bytes({"": self._raw(name)})
+        parts = self._parts.get(name, [name])
+        found = [self._file(part).outline(part) for part in parts]
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in found)
 
     def dense_bytes(self, name: str) -> int:
         """Return the bytes that a weight would take as a dense tensor of its dtype."""
@@ -211,23 +251,31 @@ class Shards:
         return self._files[f"{name}_shape" if self.is_packed(name) else name]
 
     def _raw(self, name: str) -> torch.Tensor:
+        return self._file(name).read(name)
+
+    def _file(self, name: str) -> TensorFile:
+        """Return the file that holds a stored tensor, kept open while :meth:`opened` lasts."""
         if name not in self._files:
             raise CheckpointError(f"{self.where!r} has no tensor {name!r}")
         path = self._files[name]
         if self._handles is None:
-            with _open(path) as handle:
-                alone: torch.Tensor = handle.get_tensor(name)
-                return alone
+            return TensorFile(path)
         if path not in self._handles:
-            self._handles[path] = _open(path)
-        tensor: torch.Tensor = self._handles[path].get_tensor(name)
-        return tensor
+            self._handles[path] = TensorFile(path)
+        return self._handles[path]
 
-    def _find_packed(self) -> dict[str, list[str]]:
-        """Return the tensors of every packed weight, which has at least a shape and one more."""
-        weights = [n.removesuffix("_shape") for n in self._files if n.endswith("_shape")]
-        parts = {name: self.stored.parts_of(name, self._files) for name in weights}
-        return {name: found for name, found in parts.items() if len(found) > 1}
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape that a packed weight says it has."""
+        part = f"{name}_shape"
+        file = self._file(part)
+        # A shape is a few numbers: another tensor of this name may be large, and is not read.
+        formats.check_shape_outline(name, *file.outline(part))
+        return formats.shape_of(name, file.read(part))
+
+    def _outlines(self, name: str) -> dict[str, Outline]:
+        """Return shapes and types of a packed weight's tensors by suffix, without its shape."""
+        suffixes = [part.removeprefix(name) for part in self._parts[name]]
+        return {s: self._file(name + s).outline(name + s) for s in suffixes if s != "_shape"}
 
 
 class Checkpoint(Shards):
@@ -251,31 +299,18 @@ class Checkpoint(Shards):
         stored, float8 = stored_weights(config, str(self.folder))
         files = self._locate()
         for file in sorted(set(files.values())):
-            with _open(file) as handle:
-                held = set(handle.keys())
-            missing = [n for n, f in files.items() if f == file and n not in held]
-            if missing:
-                raise CheckpointError(
-                    f"{file.name} lacks tensor {missing[0]!r}, which the index of "
-                    f"{str(self.folder)!r} promises; fetch the model again"
-                )
+            held = TensorFile(file).names
             # transformers reads what the files hold, whether the index knows of it or not.
+            again = sorted(name for name in held if files.get(name, file) != file)
+            if again and stored.sparse:
+                raise _twice(again[0], file, files[again[0]])
             files = dict.fromkeys(sorted(held), file) | files
         super().__init__(list(files.items()), stored, str(self.folder), float8)
 
     def _locate(self) -> dict[str, Path]:
-        for index in (self.folder / INDEX_FILE, self.folder / _DENSE_INDEX):
-            if not index.is_file():
-                continue
-            try:
-                weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            except (ValueError, KeyError) as error:
-                raise CheckpointError(f"{str(index)!r} is not a weight index: {error}") from error
-            return {name: self.folder / file for name, file in weight_map.items()}
-        single = self.folder / _DENSE_FILE
-        if single.is_file():
-            with _open(single) as handle:
-                return dict.fromkeys(handle.keys(), single)
+        files = weight_map(self.folder)
+        if files is not None:
+            return files
         pickles = [p for pattern in _PICKLES for p in self.folder.glob(pattern)]
         if pickles:
             raise CheckpointError(
@@ -285,7 +320,7 @@ class Checkpoint(Shards):
                 "fetch the safetensors revision"
             )
         raise CheckpointError(
-            f"{str(self.folder)!r} has no weights: expected {_DENSE_FILE}, {_DENSE_INDEX} or "
+            f"{str(self.folder)!r} has no weights: expected {DENSE_FILE}, {DENSE_INDEX} or "
             f"{INDEX_FILE}"
         )
 
@@ -296,16 +331,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it is not JSON.
+        If it is not an object in JSON.
     """
     file = folder / "config.json"
-    if not file.is_file():
-        return {}
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{str(file)!r} is not JSON: {error}") from error
-    return config
+    return read_json(file, "fetch or write the model again") if file.is_file() else {}
 
 
 def plain_config(folder: Path) -> dict[str, Any]:
@@ -327,47 +356,75 @@ def stored_weights(config: dict[str, Any], where: str) -> tuple[StoredWeights, F
         If a later version wrote it, or another library quantised it; the method is named.
     """
     parts = [config, *(value for value in config.values() if isinstance(value, dict))]
-    found = [part[key] for part in parts for key in _QUANTIZATION if part.get(key)]
+    found = [part.get(key) for part in parts for key in _QUANTIZATION]
+    found = [quantization for quantization in found if quantization is not None]
     if not found:
-        return StoredWeights(), None
+        return StoredWeights(sparse=False), None
+    if not isinstance(found[0], dict):
+        raise CheckpointError(
+            f"the quantization_config of {where} is {short(found[0])}, expected an object with "
+            "keys; fetch or write the model again"
+        )
     method = found[0].get("quant_method")
     if method == "thresher":
         check_version(found[0], where)
-        group = found[0].get("group")
-        return StoredWeights(int(group) if group else None, found[0].get("layouts")), None
+        return StoredWeights(found[0].get("group"), found[0].get("layouts")), None
     names = [part[key] for part in parts for key in ("dtype", "torch_dtype") if part.get(key)]
     dtype = getattr(torch, str(names[0]), None) if names else None
-    float8 = Float8.from_config(found[0], dtype or torch.bfloat16)
+    if not isinstance(dtype, torch.dtype):
+        dtype = torch.bfloat16
+    float8 = Float8.from_config(found[0], dtype)
     if float8 is None:
         raise CheckpointError(
             f"the weights of {where} are quantised ({method or 'method not named'}, says its "
             "quantization_config) and are not read here; use the model's unquantised folder, or "
             "dequantise it with the library that made it"
         )
-    return StoredWeights(), float8
+    return StoredWeights(sparse=False), float8
 
 
 def check_version(quantization: dict[str, Any], where: str) -> None:
-    """Raise if a sparse checkpoint was written by a later version.
+    """Raise if a sparse checkpoint was written by a later version, or does not say how it loads.
 
     Raises
     ------
     CheckpointError
-        Naming both versions.
+        Naming both versions, or the damaged entry.
     """
+    packed = quantization.get("packed")
+    if packed is not None and type(packed) is not bool:
+        raise CheckpointError(
+            f"'packed' in the quantization_config of {where} is {short(packed)}, expected true or "
+            "false; write the folder again"
+        )
     version = quantization.get("format_version")
-    if version not in formats.READABLE_VERSIONS:
+    if type(version) is not int or version not in formats.READABLE_VERSIONS:
         raise CheckpointError(
             f"{where} has sparse format version {version}, and this Thresher reads "
             f"{formats.FORMAT_VERSION}; install a matching version"
         )
 
 
-def _open(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
+def _twice(name: str, *files: Path) -> CheckpointError:
+    """Return the error that a tensor of a sparse folder is in two files."""
+    names = " and in ".join(file.name for file in files)
+    return CheckpointError(f"tensor {name!r} is in {names}; write the folder again")
+
+
+def _group_of(text: str | None, where: str) -> int | None:
+    """Return M of N:M positions as the header of a shard says it."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise CheckpointError(
-            f"{str(file)!r} cannot be read as safetensors ({error}); it is missing, truncated "
-            "or corrupted: fetch or write it again"
-        ) from error
+            f"the header of {where} has group {short(text)}, expected a number; write it again"
+        )
+    return int(text)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, none where there is no such file: reading it will say so."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RECORD_FILE", "WEIGHT_FILES", "companions", "copy_companions"]
+__all__ = ["RECORD_FILE", "WEIGHT_FILES", "companions", "copy_companions", "leads_inside"]
 
 import fnmatch
 import os
@@ -43,7 +43,7 @@ def companions(folder: Path) -> Iterator[Path]:
                 continue
             if len(path.parts) == 1 and _belongs_to_the_model(file, recorded):
                 continue
-            if file.is_symlink() and not _leads_inside(file, folder):
+            if file.is_symlink() and not leads_inside(file, folder):
                 warnings.warn(
                     f"{str(file)!r} is a link out of the model's folder and is not copied; put "
                     "the file itself there if it is part of the model",
@@ -67,7 +67,7 @@ def _belongs_to_the_model(file: Path, recorded: bool) -> bool:
     return record or file.suffix == ".safetensors" or file.name.endswith(".tmp")
 
 
-def _leads_inside(link: Path, folder: Path) -> bool:
+def leads_inside(link: Path, folder: Path) -> bool:
     """Return whether a link stays in its folder, or in the cache of the hub that it is part of."""
     target = link.resolve()
     # The hub's cache has snapshots/REVISION/FILE, links to blobs/HASH.

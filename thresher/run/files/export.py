@@ -6,8 +6,6 @@ __all__ = ["check_savable", "export", "save"]
 
 import copy
 import json
-import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -17,8 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core.errors import CheckpointError, OptionError
+from ...core.errors import CheckpointError
 from ...core.files import write_text
+from ...core.output import writing
+from ...core.remembered import remembered
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
 from .recount import kept_in_model
@@ -48,9 +48,12 @@ def export(source: str | Path, out: str | Path) -> None:
         If `source` cannot be read.
     """
     source, out = Path(source), Path(out)
-    work = _start(out)
-    try:
-        checkpoint = Checkpoint(source)
+    checkpoint = Checkpoint(source)
+    with writing(out, "export") as output:
+        output.check_free()
+        output.restart()
+        work = output.made
+        work.mkdir()
         for number, names in enumerate(_portions(checkpoint)):
             with checkpoint.opened():
                 tensors = {name: checkpoint.tensor(name) for name in names}
@@ -59,10 +62,7 @@ def export(source: str | Path, out: str | Path) -> None:
         text = json.dumps(plain_config(source), indent=2) + "\n"
         write_text(work / "config.json", text)
         write_index(work, work.glob("model-*.safetensors"), "model.safetensors.index.json")
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    os.replace(work, out)
+        output.publish()
 
 
 def check_savable(model: nn.Module) -> None:
@@ -141,11 +141,12 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     out : str or Path
         Folder to write; it appears only when it is complete.
     record : PruneRecord, optional
-        What :func:`thresher.prune` returned; kept beside the weights for the report. Counts
-        that are no longer those of the weights, after fine-tuning or a merge, are corrected with
-        a warning.
+        What :func:`thresher.prune` returned, by default for this model; kept beside the weights
+        for the report. Counts that are no longer those of the weights, after fine-tuning or a
+        merge, are corrected with a warning.
     tokenizer : optional
-        Saved beside the model.
+        Saved beside the model; by default that of the folder or hub name which the model was
+        loaded from, if there is one on this machine.
 
     Raises
     ------
@@ -158,25 +159,34 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     # What torch.compile returns is a wrapper.
     model = getattr(model, "_orig_mod", model)
     check_savable(model)
+    record = record or remembered(model)
+    tokenizer = tokenizer or _tokenizer_of(model)
     text = None if record is None else _corrected(record, model).to_json()
-    work = _start(out)
-    dense = out.with_name(out.name + ".dense")
-    try:
+    with writing(out, "save") as output:
+        output.check_free()
+        output.restart()
         packed = bool(describe_layouts(model))
-        folder = work if packed else dense
+        folder = output.made if packed else output.work / "dense"
         model.save_pretrained(folder)  # type: ignore[operator]
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         if not packed:
-            _pack_zeros(dense, work, text)
+            _pack_zeros(folder, output.made, text)
         elif text is not None:
-            write_text(work / RECORD_FILE, text)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(dense, ignore_errors=True)
-    os.replace(work, out)
+            write_text(output.made / RECORD_FILE, text)
+        output.publish()
+
+
+def _tokenizer_of(model: Any) -> Any:
+    """Return the tokenizer beside the model's source, None where there is none."""
+    from transformers import AutoTokenizer
+
+    if not model.name_or_path:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(model.name_or_path, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError):
+        return None
 
 
 def _corrected(record: Any, model: nn.Module) -> Any:
@@ -227,12 +237,3 @@ def _portions(checkpoint: Checkpoint) -> Iterator[list[str]]:
             portion.append(name)
             size += added
         yield portion
-
-
-def _start(out: Path) -> Path:
-    if out.exists():
-        raise OptionError(f"output folder {str(out)!r} exists; choose another")
-    work = out.with_name(out.name + ".partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    return work

@@ -39,7 +39,15 @@ class Float8:
         if quantization.get("activation_scheme", "dynamic") != "dynamic":
             return None
         block = quantization.get("weight_block_size")
-        return cls((int(block[0]), int(block[1])) if block else None, dtype)
+        if block is None:
+            return cls(None, dtype)
+        sizes = tuple(block) if isinstance(block, list) else ()
+        if len(sizes) != 2 or any(type(size) is not int or size < 1 for size in sizes):
+            raise CheckpointError(
+                f"weight_block_size in the quantization_config is {block!r}, expected two numbers "
+                "of rows and columns; fetch the model again"
+            )
+        return cls((sizes[0], sizes[1]), dtype)
 
     def dequantize(self, name: str, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight that codes and scales stand for.
@@ -68,7 +76,7 @@ class Float8:
             raise self._misfit(name, weight, scale)
         whole = scale.float()
         for axis, (size, block) in enumerate(zip((rows, columns), self.block, strict=True), -2):
-            whole = whole.repeat_interleave(block, dim=axis).narrow(axis, 0, size)
+            whole = whole.repeat_interleave(min(block, size), dim=axis).narrow(axis, 0, size)
         return (weight.float() * whole).to(self.dtype)
 
     def _misfit(self, name: str, weight: Tensor, scale: Tensor) -> CheckpointError:

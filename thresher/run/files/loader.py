@@ -20,17 +20,20 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ...core.errors import CheckpointError
-from ..layouts import formats
 from ..layouts.base import Layout
 from ..layouts.convolution import Geometry
 from ..layouts.convolving import ConvolvingLayout
+from ..layouts.kernel import value_dtypes
 from ..packed.conv import PackedConv2d
 from ..packed.layer import PackedLayer
 from ..packed.linear import PackedLinear
-from .checkpoint import INDEX_FILE, Shards, check_version
-from .names import Names
+from ..packed.swap import swap
+from .checkpoint import Shards, check_version
+from .index import INDEX_FILE, check_inside, weight_map
+from .names import Names, check_fit
 from .saver import save_packed
 from .stored import StoredWeights, record_layouts
+from .tensors import spelled
 
 
 @register_quantization_config("thresher")
@@ -40,7 +43,7 @@ class ThresherConfig(QuantizationConfigMixin):
     Parameters
     ----------
     format_version : int
-        Version of the packed format.
+        Version of the packed format; a folder that does not say it is refused.
     group : int, optional
         M, when supports are N:M.
     packed : bool, default False
@@ -53,7 +56,7 @@ class ThresherConfig(QuantizationConfigMixin):
 
     def __init__(
         self,
-        format_version: int = formats.FORMAT_VERSION,
+        format_version: int | None = None,
         group: int | None = None,
         packed: bool = False,
         layouts: list[dict[str, Any]] | None = None,
@@ -96,7 +99,16 @@ class ThresherQuantizer(HfQuantizer):
         self._loaded = False
 
     def update_attn_implementation(self, config: Any) -> Any:
-        """Name the file of weights: the first time that transformers shows the configuration."""
+        """Name the file of weights: the first time that transformers shows the configuration.
+
+        Raises
+        ------
+        CheckpointError
+            If the index of a local folder is damaged or leads out of it: transformers would follow.
+        """
+        folder = Path(getattr(config, "name_or_path", None) or "")
+        if folder.name and folder.is_dir():
+            weight_map(folder)
         if getattr(config, "transformers_weights", None):
             config.transformers_weights = INDEX_FILE
         return config
@@ -125,9 +137,20 @@ class ThresherQuantizer(HfQuantizer):
         """
         config, model = arguments["load_config"], arguments["model"]
         files = [Path(file) for file in arguments["checkpoint_files"]]
-        shards = Shards.of_files(files, str(config.pretrained_model_name_or_path), self.stored)
+        where = str(config.pretrained_model_name_or_path)
+        check_inside(Path(where) if Path(where).is_dir() else files[0].parent, files)
+        shards = Shards.of_files(files, where, self.stored)
+        shards.check_once()
         with shards.opened():
-            claimed = self._claim(model, shards, config.device_map or {})
+            outlines = {name: shards.outline(name) for name in shards}
+            claimed: set[str] = set()
+            if self.quantization_config.packed:
+                names = Names(model, outlines)
+                claimed = self._claim(model, shards, names, config.device_map or {})
+            else:
+                unpacked = {n: o for n, o in outlines.items() if shards.is_packed(n)}
+                check_fit(model, unpacked, not config.ignore_mismatched_sizes)
+            shards.confirm(outlines)
             state = {n: _Lazy(shards, n) for n in shards if n not in claimed}
             # To the loader this is an ordinary model with ordinary weights.
             plain = dataclasses.replace(config, hf_quantizer=None)
@@ -137,11 +160,10 @@ class ThresherQuantizer(HfQuantizer):
         self._loaded = True
         return found
 
-    def _claim(self, model: Any, shards: Shards, devices: Mapping[str, Any]) -> set[str]:
+    def _claim(
+        self, model: Any, shards: Shards, names: Names, devices: Mapping[str, Any]
+    ) -> set[str]:
         """Bind the weights that stay packed; return their stored names."""
-        if not self.quantization_config.packed:
-            return set()
-        names = Names(model, {name: shards.outline(name) for name in shards})
         claimed = set()
         for target, group in names.groups.items():
             stored = next(iter(group.stored))
@@ -150,6 +172,7 @@ class ThresherQuantizer(HfQuantizer):
             if not packed or not self._stays_packed(model.get_submodule(path), stored):
                 continue
             weight = model.get_submodule(path).weight
+            _check_multiplies(path, weight.dtype)
             parts = {
                 suffix: part.to(weight.dtype) if part.is_floating_point() else part
                 for suffix, part in shards.packed(stored).items()
@@ -217,7 +240,7 @@ class ThresherQuantizer(HfQuantizer):
                 "install an earlier transformers"
             )
         for path, layout in self._claimed.items():
-            model.set_submodule(path, _packed(model.get_submodule(path), layout))
+            swap(model, path, _packed(model.get_submodule(path), layout))
         self._claimed.clear()
         record_layouts(model)
         if hasattr(model.config, "transformers_weights"):
@@ -243,21 +266,18 @@ class _Lazy:
 
     def get_dtype(self) -> str:
         """Return the type of the dense weight as safetensors spells it."""
-        return _SPELLED[self._shards.outline(self._name).dtype]
+        return spelled[self._shards.outline(self._name).dtype]
 
 
-_SPELLED = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+def _check_multiplies(path: str, dtype: torch.dtype) -> None:
+    """Raise unless packed layers compute in a type, which the user or the configuration chose."""
+    if dtype not in value_dtypes:
+        raise CheckpointError(
+            f"the model is loaded in {dtype}, and its packed layer {path!r} computes only in "
+            "bfloat16 or float32: pass dtype=torch.bfloat16 or dtype=torch.float32 to "
+            "from_pretrained, or load dense layers with "
+            'config.quantization_config["packed"] = False'
+        )
 
 
 def _packed(layer: nn.Module, layout: Layout) -> PackedLayer:
@@ -275,8 +295,8 @@ def _device(path: str, devices: Mapping[str, Any]) -> torch.device:
     device = devices[max(prefixes, key=len)] if prefixes else "cpu"
     if device == "disk":
         raise CheckpointError(
-            f"the device map leaves the packed layer {path!r} on disk; packed layers are mapped "
-            'from their file anyway, so give it "cpu"'
+            f"the device map leaves the packed layer {path!r} on disk, where nothing multiplies; "
+            'give it "cpu"'
         )
     return torch.device(device)
 

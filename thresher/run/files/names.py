@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Names", "StoredGroup"]
+__all__ = ["Names", "StoredGroup", "check_fit"]
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -197,10 +197,7 @@ class Names:
                 raise self._irreversible(group, f"it gives {name!r}, which the model does not have")
             expected = self._expected[name]
             if tensor.shape != expected.shape:
-                raise CheckpointError(
-                    f"{first!r} has shape {tuple(tensor.shape)} in the folder, and the model that "
-                    f"its configuration describes expects {tuple(expected.shape)} for {name!r}"
-                )
+                raise _misfit(first, tensor, name, expected)
             if expected.is_floating_point() and not _plain(tensor):
                 raise CheckpointError(
                     f"{first!r} holds {tensor.dtype} where {type(self.model).__name__} has real "
@@ -235,6 +232,54 @@ class Names:
             f"cannot be undone one block at a time: {why}; prune the model in memory with "
             "thresher.prune(model, ...)"
         )
+
+
+def check_fit(model: nn.Module, held: Mapping[str, Tensor], exact: bool) -> None:
+    """Raise unless stored weights have shapes that a model can take, before they are unpacked.
+
+    A weight that is only renamed must have the shape of its parameter. Of one that is merged with
+    others or split, whose conversion may not be possible by itself, it is only known that it has
+    no more entries than the whole model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        May be without data.
+    held : mapping of str to Tensor
+        Without data, by stored name.
+    exact : bool
+        False leaves weights of another shape to the loader, which can be told to ignore them.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the weight.
+    """
+    from transformers.core_model_loading import rename_source_key
+
+    renamings, converters = _conversions(model)
+    base, expected = getattr(model, "base_model_prefix", ""), model.state_dict()
+    entries = sum(tensor.numel() for tensor in expected.values())
+    for name, tensor in held.items():
+        target, pattern = rename_source_key(name, renamings, converters, base, expected)
+        target = name if target not in expected and name in expected else target
+        if target not in expected:
+            continue
+        if exact and pattern is None and tensor.shape != expected[target].shape:
+            raise _misfit(name, tensor, target, expected[target])
+        if tensor.numel() > entries:
+            raise CheckpointError(
+                f"{name!r} has shape {tuple(tensor.shape)} in the folder, more entries than the "
+                "whole model that its configuration describes; fetch or write it again"
+            )
+
+
+def _misfit(stored: str, tensor: Tensor, name: str, expected: Tensor) -> CheckpointError:
+    return CheckpointError(
+        f"{stored!r} has shape {tuple(tensor.shape)} in the folder, and the model that its "
+        f"configuration describes expects {tuple(expected.shape)} for {name!r}; fetch or write it "
+        "again"
+    )
 
 
 def _conversions(model: nn.Module) -> tuple[list[Any], list[Any]]:

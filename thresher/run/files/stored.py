@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __all__ = ["StoredWeights", "describe_layouts", "record_layouts"]
 
+import bisect
 import math
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,68 +15,98 @@ from torch import nn
 from ...core.errors import CheckpointError, LayerError, OptionError
 from ..layouts import formats
 from ..layouts.base import Layout
+from ..layouts.buffers import Outline, outlines
 from ..layouts.convolution import as_weight
 from ..packed.layer import PackedLayer
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """One weight: the name of its layout, the settings and the names of the buffers."""
-
-    layout: str
-    settings: Mapping[str, int]
-    tensors: tuple[str, ...]
+from .listed import Listed, check_group, listed_weights
 
 
 class StoredWeights:
     """How the packed weights of a checkpoint are stored, as its configuration says.
 
     Weights that the configuration does not name are bitmasks or N:M positions, which their
-    tensors show.
+    tensors show. What the configuration and the headers of files say is checked here, for every
+    reader, before a weight is read.
 
     Parameters
     ----------
     group : int, optional
         M of the N:M weights that are not named.
-    layouts : iterable of dict, optional
+    layouts : list of dict, optional
         Groups of weights, see :func:`describe_layouts`.
+    sparse : bool, default True
+        Whether the configuration is that of a sparse checkpoint. In others no weight is packed,
+        and a tensor may be called anything.
 
     Raises
     ------
     CheckpointError
-        If a group lacks an entry.
+        If `group` is no number of columns, or a group of weights lacks an entry.
     """
 
-    def __init__(self, group: int | None = None, layouts: Iterable[Any] | None = None) -> None:
+    def __init__(
+        self, group: int | None = None, layouts: list[Any] | None = None, sparse: bool = True
+    ) -> None:
+        check_group(group)
         self.group = group
-        self._named: dict[str, _Stored] = {}
-        for entry in layouts or ():
-            try:
-                settings = {key: int(value) for key, value in entry["settings"].items()}
-                stored = _Stored(entry["layout"], settings, tuple(entry["tensors"]))
-                self._named |= dict.fromkeys(entry["weights"], stored)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise CheckpointError(
-                    f"entry {entry!r} of 'layouts' in the configuration is damaged: it needs "
-                    "layout, settings, tensors and weights"
-                ) from error
+        self.sparse = sparse
+        self._named = listed_weights(layouts)
+        # A model may name a weight with or without its base's name.
+        self._inside: dict[str, str] = {}
+        for name in self._named:
+            if "." in name:
+                self._inside.setdefault(name.partition(".")[2], name)
 
     def is_named(self, name: str) -> bool:
         """Return whether the configuration names the layout of a weight."""
         return self._find(name) is not None
 
-    def parts_of(self, name: str, held: Container[str]) -> list[str]:
-        """Return the names of the tensors of weight `name`, of those that are `held`."""
-        stored = self._find(name)
-        suffixes: tuple[str, ...] = formats.suffixes
-        if stored is not None:
-            suffixes = ("_shape", *(f"_{tensor}" for tensor in stored.tensors))
-        return [name + suffix for suffix in suffixes if name + suffix in held]
+    def parts(self, held: Collection[str]) -> dict[str, list[str]]:
+        """Return the tensors of every packed weight, by its name.
+
+        Parameters
+        ----------
+        held : collection of str
+            Names of all stored tensors.
+
+        Raises
+        ------
+        CheckpointError
+            If a weight lacks one of its tensors, or is surrounded by others that no layout has.
+        """
+        if not self.sparse:
+            return {}
+        found: dict[str, set[str]] = {}
+        for name, suffix in (*self._named_like_listed(held), *_named_like_packed(held)):
+            found.setdefault(name, set()).add(suffix)
+        whole = {name: self._whole(name, parts, held) for name, parts in found.items()}
+        packed = {name: parts for name, parts in whole.items() if parts}
+        self._check_surplus(packed, held)
+        return packed
 
     def layout_of(self, name: str) -> type[Layout] | None:
         """Return the layout that the configuration names for a weight, None for no or unknown."""
         stored = self._find(name)
         return None if stored is None else Layout.known().get(stored.layout)
+
+    def check(self, name: str, shape: tuple[int, ...], found: Mapping[str, Outline]) -> None:
+        """Raise unless tensors of these outlines can be a packed weight of this shape.
+
+        Parameters
+        ----------
+        name : str
+            Name of the weight.
+        shape : tuple of int
+            What :func:`thresher.run.layouts.formats.shape_of` returned.
+        found : mapping of str to Outline
+            Its tensors by suffix, such as ``"_values"``, without the shape.
+
+        Raises
+        ------
+        CheckpointError
+            Naming the weight, and what is wrong with it.
+        """
+        self._checked(name, shape, {suffix[1:]: outline for suffix, outline in found.items()})
 
     def matrix(self, name: str, parts: Mapping[str, torch.Tensor]) -> Layout:
         """Bind the stored tensors of a weight, without passing through a dense one.
@@ -94,73 +124,156 @@ class StoredWeights:
             If they are incomplete or damaged; the message names the weight and the tensor.
         """
         tensors = {suffix[1:]: tensor for suffix, tensor in parts.items()}
-        shape = _shape_of(name, tensors.pop("shape", None))
-        rows, columns = shape[0], math.prod(shape[1:])
-        stored = self._find(name) or self._unnamed(tensors, rows, columns, name)
+        shape = formats.shape_of(name, tensors.pop("shape", None))
+        kind, stored = self._checked(name, shape, outlines(tensors))
+        try:
+            return kind.from_tensors(tensors, _matrix_of(shape), stored.settings)
+        except (LayerError, CheckpointError) as error:
+            raise self._unreadable(name, tensors, error) from error
+        except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as error:
+            # A layout of a user's own that does not check what it is given.
+            raise self._unreadable(name, tensors, error) from error
+
+    def dense(
+        self, name: str, parts: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the dense weight and its support; parameters and errors as for `matrix`."""
+        shape = formats.shape_of(name, parts.get("_shape"))
+        stored = self._find(name)
+        if stored is None or stored.layout in ("bitmask", "n:m"):
+            if stored is not None:
+                self.check(name, shape, outlines({s: t for s, t in parts.items() if s != "_shape"}))
+            m = self.group if stored is None else stored.settings.get("m")
+            weight, mask = formats.unpack(dict(parts), name, m)
+            if stored is None or len(shape) != 4:
+                return weight, mask
+            return _as_stored(weight, shape), _as_stored(mask, shape)
+        weight = _as_stored(self.matrix(name, parts).to_dense(), shape)
+        return weight, weight != 0
+
+    def outline(self, name: str, shape: tuple[int, ...], found: Mapping[str, Outline]) -> Outline:
+        """Return shape and type of a dense weight; parameters and errors as for `check`."""
+        self.check(name, shape, found)
+        dtypes = [outline.dtype for outline in found.values() if outline.dtype.is_floating_point]
+        if not dtypes:
+            raise CheckpointError(
+                f"packed weight {name!r} has no tensor of floating point among {sorted(found)}; "
+                "the file is corrupted, fetch or write it again"
+            )
+        return Outline(shape, dtypes[0])
+
+    def _find(self, name: str) -> Listed | None:
+        """Return how a weight is stored; a model may name it with or without its base's name."""
+        if name in self._named:
+            return self._named[name]
+        without = self._named.get(name.partition(".")[2])
+        return without or self._named.get(self._inside.get(name, ""))
+
+    def _whole(self, name: str, found: set[str], held: Collection[str]) -> list[str]:
+        """Return the tensors of a weight, none if those found are not of a packed one."""
+        stored = self._find(name)
+        if stored is not None:
+            wanted = {"_shape", *(f"_{tensor}" for tensor in stored.tensors)}
+        else:
+            support = "_indices" if "_indices" in found and "_bitmask" not in found else "_bitmask"
+            wanted = {"_values", "_shape", support}
+        # Of a listed weight that is tied to another one, which is stored, the shape is left.
+        if len(found) < 2 and (stored is None or found == {"_shape"} or not wanted & found):
+            return []
+        if missing := sorted(wanted - found):
+            raise CheckpointError(
+                f"packed weight {name!r} has tensors {sorted(name + s for s in found)} and no "
+                f"{name + missing[0]!r}; the file is corrupted, fetch or write it again"
+            )
+        if surplus := sorted(found - wanted):
+            raise CheckpointError(
+                f"packed weight {name!r} has {name + surplus[0]!r} besides all of its tensors; the "
+                "file is corrupted, fetch or write it again"
+            )
+        if name in held:
+            raise CheckpointError(
+                f"{name!r} is stored both packed and as it is; write the folder again"
+            )
+        return [name + suffix for suffix in sorted(wanted)]
+
+    def _check_surplus(self, packed: Mapping[str, list[str]], held: Collection[str]) -> None:
+        """Raise if a tensor is called as one of a listed weight, and is none."""
+        names = sorted(held)
+        for name in packed:
+            if not self.is_named(name):
+                continue
+            at = bisect.bisect_left(names, f"{name}_")
+            while at < len(names) and names[at] in packed[name]:
+                at += 1
+            if at < len(names) and names[at].startswith(f"{name}_"):
+                surplus = names[at]
+                raise CheckpointError(
+                    f"tensor {surplus!r} is called as one of packed weight {name!r}, whose layout "
+                    "does not have it; the file is corrupted, fetch or write it again"
+                )
+
+    def _named_like_listed(self, held: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield name and suffix of each tensor that is called as one of a listed weight."""
+        inside: dict[str, list[str]] = {}
+        for tensor in held:
+            inside.setdefault(tensor.partition(".")[2], []).append(tensor)
+        for listed, stored in self._named.items():
+            for suffix in ("_shape", *(f"_{tensor}" for tensor in stored.tensors)):
+                without = listed.partition(".")[2] + suffix
+                for tensor in (listed + suffix, without, *inside.get(listed + suffix, ())):
+                    name = tensor.removesuffix(suffix)
+                    if tensor in held and self._find(name) is stored:
+                        yield name, suffix
+
+    def _checked(
+        self, name: str, shape: tuple[int, ...], found: Mapping[str, Outline]
+    ) -> tuple[type[Layout], Listed]:
+        rows, columns = _matrix_of(shape)
+        stored = self._find(name) or self._unnamed(found, rows, columns, name)
         try:
             kind = Layout.named(stored.layout)
-            return kind.from_tensors(tensors, (rows, columns), stored.settings)
+            kind.check(found, (rows, columns), stored.settings)
         except OptionError as error:
             raise CheckpointError(
                 f"weight {name!r} is stored in a layout that is not here: {error}. If it is your "
                 "own, import the file that defines it first"
             ) from error
         except LayerError as error:
-            raise CheckpointError(
-                f"packed weight {name!r} (tensors {', '.join(sorted(name + s for s in parts))}) "
-                f"cannot be read: {error}; the file is corrupted, fetch or write it again"
-            ) from error
+            raise self._unreadable(name, found, error) from error
+        return kind, stored
 
-    def dense(
-        self, name: str, parts: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the dense weight and its support; parameters and errors as for `matrix`."""
-        stored = self._find(name)
-        if stored is None or stored.layout in ("bitmask", "n:m"):
-            m = self.group if stored is None else stored.settings.get("m")
-            return formats.unpack(dict(parts), name, m)
-        shape = _shape_of(name, parts.get("_shape"))
-        weight = self.matrix(name, parts).to_dense()
-        if len(shape) == 4:
-            weight = as_weight(weight, (shape[2], shape[3]))
-        return weight, weight != 0
-
-    def outline(self, name: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return a dense weight without data; parameters and errors as for `matrix`."""
-        shape = _shape_of(name, parts.get("_shape"))
-        dtypes = [part.dtype for part in parts.values() if part.is_floating_point()]
-        if not dtypes:
-            raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(parts)}")
-        return torch.empty(shape, dtype=dtypes[0], device="meta")
-
-    def _find(self, name: str) -> _Stored | None:
-        """Return how a weight is stored; a model may name it with or without its base's name."""
-        if name in self._named or not self._named:
-            return self._named.get(name)
-        _, _, without = name.partition(".")
-        inside = (n for n in self._named if n.partition(".")[2] == name)
-        return self._named.get(without) or self._named.get(next(inside, ""))
-
-    def _unnamed(
-        self, tensors: Mapping[str, torch.Tensor], rows: int, columns: int, name: str
-    ) -> _Stored:
-        if "bitmask" in tensors:
-            return _Stored("bitmask", {}, ("bitmask", "values"))
-        if "values" not in tensors or "indices" not in tensors:
-            raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(tensors)}")
-        n = formats.kept_per_group(tensors["values"], rows, columns, self.group, name)
-        return _Stored("n:m", {"n": n, "m": int(self.group or 1)}, ("indices", "values"))
-
-
-def _shape_of(name: str, tensor: torch.Tensor | None) -> tuple[int, ...]:
-    """Return the shape of a dense weight from the tensor that holds it."""
-    shape = [] if tensor is None else tensor.flatten().tolist()
-    whole = tensor is not None and tensor.dim() == 1 and tensor.dtype == torch.int64
-    if not whole or len(shape) < 2 or min(shape) < 0:
-        raise CheckpointError(
-            f"tensor '{name}_shape' is no shape of a weight: {shape}; the file is corrupted"
+    def _unreadable(self, name: str, found: Iterable[str], error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"packed weight {name!r} (tensors {', '.join(sorted(f'{name}_{t}' for t in found))}) "
+            f"cannot be read: {error}; the file is corrupted, fetch or write it again"
         )
-    return tuple(shape)
+
+    def _unnamed(self, found: Mapping[str, Outline], rows: int, columns: int, name: str) -> Listed:
+        if "bitmask" in found:
+            return Listed("bitmask", {}, ("bitmask", "values"))
+        if "values" not in found or "indices" not in found:
+            raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(found)}")
+        n = formats.kept_per_group(found["values"].shape, rows, columns, self.group, name)
+        return Listed("n:m", {"n": n, "m": self.group or 1}, ("indices", "values"))
+
+
+def _named_like_packed(held: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and suffix of each tensor that is called as one of a packed weight."""
+    for tensor in held:
+        for suffix in formats.suffixes:
+            if tensor.endswith(suffix) and tensor != suffix:
+                yield tensor.removesuffix(suffix), suffix
+
+
+def _matrix_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0], math.prod(shape[1:])
+
+
+def _as_stored(matrix: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the matrix of a listed weight as the weight: convolutions have another order."""
+    if len(shape) != 4 or 0 in shape:
+        return matrix.reshape(shape)
+    return as_weight(matrix.reshape(shape[0], -1), (shape[2], shape[3]))
 
 
 def describe_layouts(model: nn.Module) -> list[dict[str, Any]]:

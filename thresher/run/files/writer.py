@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["LOADER_HINT", "CheckpointWriter", "config_entries", "save_tensors", "write_index"]
+__all__ = [
+    "LOADER_HINT",
+    "CheckpointWriter",
+    "config_entries",
+    "save_tensors",
+    "shard_file",
+    "write_index",
+]
 
 import json
 import os
@@ -16,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ...core.errors import CheckpointError
-from ...core.files import write_error, write_text
+from ...core.files import replace, write_error, write_text
 from ..layouts import formats
 from .checkpoint import INDEX_FILE, SHARDS, Checkpoint, Shards, plain_config
 from .companions import RECORD_FILE, copy_companions
@@ -59,7 +66,7 @@ def save_tensors(
     try:
         save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {})})
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
@@ -86,6 +93,11 @@ def write_index(folder: Path, shards: Iterable[Path], name: str = INDEX_FILE) ->
         weight_map |= dict.fromkeys(held, path.name)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_text(folder / name, json.dumps(index, indent=2) + "\n")
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """Return the file of a sparse folder's shard."""
+    return folder / SHARDS.replace("*", f"{number:05d}")
 
 
 def _umask() -> int:
@@ -150,7 +162,7 @@ class CheckpointWriter:
 
     def shard(self, number: int) -> Path:
         """Return the file that a shard is written to."""
-        return self.folder / SHARDS.replace("*", f"{number:05d}")
+        return shard_file(self.folder, number)
 
     def finish(self, record: str | None) -> None:
         """Write index, configuration and record, and copy all other files.

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Layout"]
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core.errors import LayerError
 from ...core.named import Named
+from .buffers import Buffer, Outline, check_buffers, check_sizes
 from .handles import held, hold
 
 
@@ -125,6 +126,52 @@ class Layout(Named, abc.ABC):
             positions outside the matrix; the message names the buffer.
         """
 
+    @classmethod
+    def expected(
+        cls, shape: tuple[int, int], settings: Mapping[str, int]
+    ) -> Mapping[str, Buffer] | None:
+        """Return what the buffers of a matrix must look like, so that files can be checked.
+
+        It is asked before anything is read, with whatever numbers a file holds. A layout that
+        does not define it is checked by its :meth:`from_tensors` alone.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns.
+        settings : mapping of str to int
+            As :attr:`settings` has them.
+
+        Returns
+        -------
+        mapping of str to Buffer, or None
+            By name, all that there are; None (the default) when nothing is said.
+
+        Raises
+        ------
+        LayerError
+            If no matrix of this shape has these settings.
+        """
+        return None
+
+    @classmethod
+    def check(
+        cls, found: Mapping[str, Outline], shape: tuple[int, int], settings: Mapping[str, int]
+    ) -> None:
+        """Raise unless buffers of these outlines can be a matrix of this shape.
+
+        Nothing is allocated for it, and no buffer is read.
+
+        Raises
+        ------
+        LayerError
+            Naming the buffer, the setting or the size that is not possible.
+        """
+        check_sizes(shape)
+        expected = cls.expected(shape, settings)
+        if expected is not None:
+            check_buffers(found, expected)
+
     @property
     def settings(self) -> dict[str, int]:
         """The numbers besides shape and buffers that :meth:`from_tensors` needs."""
@@ -179,6 +226,8 @@ class Layout(Named, abc.ABC):
                 f"multiply an input of shape {tuple(x.shape)}; its last dimension must be "
                 f"{self.shape[1]}"
             )
+        if x.dtype != self.dtype and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.dtype)
         if x.dtype != self.dtype:
             raise LayerError(
                 f"layout {self.name!r} holds {self.dtype} weights and was given an input of "
@@ -247,13 +296,20 @@ class _Multiply(torch.autograd.Function):
     """Gradient of the product with respect to its input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
-        ctx.layout = layout
+    def forward(x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
         return layout.multiply(x, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.layout, _ = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.layout.multiply_transposed(grad), None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: Tensor, layout: Layout, bias: Tensor | None) -> Any:
+        return _batched(dims, x, bias, lambda x, bias: _Multiply.apply(x, layout, bias))
 
 
 @torch.library.custom_op("thresher::multiply", mutates_args=())
@@ -289,3 +345,30 @@ def _input_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
 
 
 multiply.register_autograd(_input_gradient, setup_context=_remember)
+
+
+def _batched(
+    dims: Sequence[int | None],
+    x: Tensor,
+    bias: Tensor | None,
+    product: Callable[[Tensor, Tensor | None], Tensor],
+) -> tuple[Tensor, int]:
+    """Return products for an axis of examples, which is one more leading axis of `x`."""
+    if dims[0] is not None:
+        x = x.movedim(dims[0], 0)
+    if bias is None or dims[-1] is None:
+        return product(x, bias), 0
+    offset = bias.movedim(dims[-1], 0)
+    result = product(x, None)
+    missing = result.dim() - offset.dim() + (dims[0] is None)
+    return result + offset[(slice(None), *[None] * missing)].to(result.dtype), 0
+
+
+@multiply.register_vmap
+def _(info: Any, dims: Any, x: Tensor, bias: Tensor | None, layout: int, rows: int) -> Any:
+    return _batched(dims[:2], x, bias, lambda x, bias: multiply(x, bias, layout, rows))
+
+
+@_multiply_transposed.register_vmap
+def _(info: Any, dims: Any, grad: Tensor, layout: int, columns: int) -> Any:
+    return _multiply_transposed(grad.movedim(dims[0], 0), layout, columns), 0

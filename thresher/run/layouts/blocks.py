@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["Blocks"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from .. import _run, cuda
-from .kernel import KernelLayout, value_dtypes
+from .buffers import FLOATS, Buffer, integers
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 
 ROWS, COLUMNS = 16, 32
 
@@ -71,13 +73,29 @@ class Blocks(KernelLayout):
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, places and blocks must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (-(-shape[0] // ROWS) + 1,)),
+            "places": Buffer((torch.uint16,), ("blocks",)),
+            "values": Buffer(FLOATS, ("blocks", ROWS, COLUMNS)),
+        }
+
     def bind(self) -> Any:
         """Bind row starts, places and blocks."""
         starts = self.take("row_starts", torch.int64)
         places = self.take("places", torch.uint16)
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        return _run.Blocks(starts, places, values, *self.shape)
+        matrix = _run.Blocks(starts, places, values, *self.shape)
+        below, (whole, beside) = self.shape[0] % ROWS, divmod(self.shape[1], COLUMNS)
+        if below:
+            refuse_outside(values[int(starts[-2]) :, below:], "values")
+        if beside:
+            refuse_outside(values[places.int() == whole, :, beside:], "values")
+        return matrix
 
     def multiply_on_cuda(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ W.T + bias`` from the Triton kernel."""

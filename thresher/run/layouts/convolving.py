@@ -16,7 +16,7 @@ from thresher.core.errors import LayerError
 
 from .convolution import Geometry, as_weight
 from .handles import held, in_graph
-from .kernel import KernelLayout
+from .kernel import KernelLayout, readable_bias
 
 
 class ConvolvingLayout(KernelLayout):
@@ -63,6 +63,8 @@ class ConvolvingLayout(KernelLayout):
             If `x` has another dtype, not the channels that the matrix is for, is on another
             device, or is smaller than the kernel.
         """
+        if x.dtype != self.dtype and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.dtype)
         if x.dtype != self.dtype:
             raise LayerError(
                 f"layout {self.name!r} holds {self.dtype} weights and was given images of "
@@ -88,7 +90,8 @@ class ConvolvingLayout(KernelLayout):
         x = x.contiguous()
         try:
             if self.device.type != "cpu":
-                return self._convolve_dense(x, geometry, bias).clamp(low, high)
+                return self.convolve_dense(x, geometry, bias).clamp(low, high)
+            bias = readable_bias(bias, self.shape[0])
             bound, shape = self._bind_images(x.shape, geometry)
             out = torch.empty(shape, dtype=self.dtype)
             self._matrix.convolve(
@@ -117,14 +120,14 @@ class ConvolvingLayout(KernelLayout):
         )
         return x_grad[:, :, top : top + height, left : left + width].contiguous()
 
-    def _convolve_dense(self, x: Tensor, geometry: Geometry, bias: Tensor | None) -> Tensor:
-        """Convolve with the dense weight, for devices without a kernel."""
+    def convolve_dense(self, x: Tensor, geometry: Geometry, bias: Any) -> Tensor:
+        """Convolve with the dense weight, for devices and dtypes without a kernel."""
         self._bind_images(x.shape, geometry)  # raises when they do not fit
         top, bottom, left, right = geometry.padding
         return nn.functional.conv2d(
             nn.functional.pad(x, (left, right, top, bottom)),
-            as_weight(self.to_dense(), geometry.kernel),
-            None if bias is None else bias.to(self.dtype),
+            as_weight(self.to_dense(), geometry.kernel).to(x.dtype),
+            None if bias is None else bias.to(x.dtype),
             geometry.stride,
             0,
             geometry.dilation,

@@ -8,8 +8,10 @@ from __future__ import annotations
 __all__ = [
     "FORMAT_VERSION",
     "READABLE_VERSIONS",
+    "bitmask_buffers",
     "bitmask_parts",
     "bitmask_support",
+    "check_shape_outline",
     "group_of",
     "kept_per_group",
     "most_in_groups",
@@ -17,8 +19,10 @@ __all__ = [
     "pack_positions",
     "packed_bytes",
     "position_bits",
+    "position_buffers",
     "position_parts",
     "position_support",
+    "shape_of",
     "suffixes",
     "unpack",
     "unpack_positions",
@@ -29,7 +33,8 @@ import math
 import numpy as np
 import torch
 
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, LayerError
+from .buffers import FLOATS, Buffer, check_buffers, check_sizes, outlines
 
 #: Raised when a reader of an earlier version could misread a folder, or not find its files.
 FORMAT_VERSION = 2
@@ -42,6 +47,9 @@ suffixes = (_VALUES, _SHAPE, _BITMASK, _INDICES)
 
 #: Wider groups would need positions of more bits than a bitmask, at any useful density.
 _LARGEST_GROUP = 64
+#: Of groups that are read: a position then takes a byte at most.
+_LARGEST_READ = 256
+_MOST_DIMENSIONS = 8
 
 
 def pack(weight: torch.Tensor, mask: torch.Tensor, m: int | None = None) -> dict[str, torch.Tensor]:
@@ -154,20 +162,33 @@ def unpack(
     Raises
     ------
     CheckpointError
-        If the tensors do not fit one another; nothing is read out of range.
+        If the tensors do not fit one another; nothing is read out of range, and nothing is
+        allocated before shapes and types are known to fit.
     """
     missing = {_VALUES, _SHAPE} - tensors.keys()
     if missing or not tensors.keys() & {_BITMASK, _INDICES}:
         raise CheckpointError(f"packed weight {name!r} is incomplete: it has {sorted(tensors)}")
-    values, shape = tensors[_VALUES], tensors[_SHAPE].flatten().tolist()
-    if tensors[_SHAPE].dtype != torch.int64 or len(shape) < 2 or min(shape) < 0:
-        raise CheckpointError(f"packed weight {name!r} has shape {shape}; the file is corrupted")
+    shape = shape_of(name, tensors[_SHAPE])
     rows, columns = shape[0], math.prod(shape[1:])
-    if _BITMASK in tensors:
-        mask = bitmask_support(tensors[_BITMASK], rows, columns, name)
-    else:
-        n = kept_per_group(values, rows, columns, group, name)
+    parts = {suffix[1:]: tensor for suffix, tensor in tensors.items() if suffix != _SHAPE}
+    values = tensors[_VALUES]
+    n = 0
+    if _BITMASK not in tensors:
+        n = kept_per_group(tuple(values.shape), rows, columns, group, name)
+    try:
+        expected = bitmask_buffers(rows, columns)
+        if n:
+            expected = position_buffers(rows, columns, n, group or 1)
+        check_buffers(outlines(parts), expected)
+    except LayerError as error:
+        raise CheckpointError(
+            f"packed weight {name!r} cannot be read: {error}; the file is corrupted, fetch or "
+            "write it again"
+        ) from error
+    if n:
         mask = position_support(tensors[_INDICES], rows, columns, n, group or 1, name)
+    else:
+        mask = bitmask_support(tensors[_BITMASK], rows, columns, name)
     if int(mask.sum()) != values.numel():
         raise CheckpointError(
             f"packed weight {name!r} holds {values.numel()} values for a support of "
@@ -175,7 +196,40 @@ def unpack(
         )
     weight = values.new_zeros(rows, columns)
     weight[mask] = values.flatten()
-    return weight.reshape(tuple(shape)), mask.reshape(tuple(shape))
+    return weight.reshape(shape), mask.reshape(shape)
+
+
+def check_shape_outline(name: str, sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise CheckpointError unless the tensor of a shape looks as it must."""
+    whole = dtype == torch.int64 and len(sizes) == 1
+    if not whole or not 2 <= sizes[0] <= _MOST_DIMENSIONS:
+        raise CheckpointError(
+            f"tensor '{name}_shape' is no shape of a weight, which is int64 and of 2 to "
+            f"{_MOST_DIMENSIONS} dimensions: it is {dtype} of shape {sizes}; the file is "
+            "corrupted, fetch or write it again"
+        )
+
+
+def shape_of(name: str, tensor: torch.Tensor | None) -> tuple[int, ...]:
+    """Return the shape of a dense weight from the tensor that holds it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none: of another type, of one dimension, negative, or too large for a matrix.
+    """
+    if tensor is None:
+        raise CheckpointError(f"packed weight {name!r} is incomplete: '{name}_shape' is missing")
+    check_shape_outline(name, tuple(tensor.shape), tensor.dtype)
+    shape = tuple(tensor.tolist())
+    try:
+        check_sizes(shape)
+    except LayerError as error:
+        raise CheckpointError(
+            f"tensor '{name}_shape' is no shape of a weight: {list(shape)}; {error}; the file is "
+            "corrupted, fetch or write it again"
+        ) from error
+    return shape
 
 
 def packed_bytes(tensors: dict[str, torch.Tensor]) -> int:
@@ -197,27 +251,62 @@ def pack_positions(positions: torch.Tensor, m: int) -> torch.Tensor:
     return torch.from_numpy(np.packbits(rows, axis=1, bitorder="little"))
 
 
+def bitmask_buffers(rows: int, columns: int) -> dict[str, Buffer]:
+    """Return what the mask and the values of a matrix must look like."""
+    return {
+        "bitmask": Buffer((torch.uint8,), (rows, -(-columns // 8))),
+        "values": Buffer(FLOATS, ("survivors",)),
+    }
+
+
+def position_buffers(rows: int, columns: int, n: int, m: int) -> dict[str, Buffer]:
+    """Return what the indices and the values of a matrix must look like; LayerError if none can."""
+    if not 1 <= n <= m <= _LARGEST_READ or columns % m:
+        raise LayerError(
+            f"{columns} columns cannot be kept {n}:{m}: N must be 1 to M, and M at most "
+            f"{_LARGEST_READ} and a divisor of the columns"
+        )
+    kept = columns // m * n
+    return {
+        "indices": Buffer((torch.uint8,), (rows, -(-kept * position_bits(m) // 8))),
+        "values": Buffer(FLOATS, (rows, kept)),
+    }
+
+
 def bitmask_support(bitmask: torch.Tensor, rows: int, columns: int, name: str) -> torch.Tensor:
-    """Return the support that the bitmask of weight `name` says, CheckpointError if none."""
-    expected = (rows, -(-columns // 8))
-    if tuple(bitmask.shape) != expected or bitmask.dtype != torch.uint8:
+    """Return the support that the bitmask of weight `name` says.
+
+    Raises
+    ------
+    CheckpointError
+        If a bit past the last column is set.
+    """
+    bits = np.unpackbits(bitmask.cpu().numpy(), axis=1, bitorder="little")
+    if bits[:, columns:].any():
         raise CheckpointError(
-            f"bitmask of {name!r} is {bitmask.dtype} of shape {tuple(bitmask.shape)}, expected "
-            f"uint8 of shape {expected}; the file is corrupted or belongs to another model"
+            f"bitmask of {name!r} marks columns past the last one; the file is corrupted, fetch "
+            "or write it again"
         )
-    bits = np.unpackbits(bitmask.cpu().numpy(), axis=1, count=columns, bitorder="little")
-    return torch.from_numpy(bits).bool().to(bitmask.device)
+    return torch.from_numpy(bits[:, :columns]).bool().to(bitmask.device)
 
 
-def kept_per_group(values: torch.Tensor, rows: int, columns: int, m: int | None, name: str) -> int:
-    """Return N of an N:M pattern from its values, CheckpointError when there is no such N."""
-    fits = m and columns and columns % m == 0 and values.dim() == 2
-    if not m or not fits or values.shape[1] % (columns // m):
+def kept_per_group(
+    values: tuple[int, ...], rows: int, columns: int, m: int | None, name: str
+) -> int:
+    """Return N of an N:M pattern from the shape of its values.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such N, which is one or more.
+    """
+    fits = m and columns and columns % m == 0 and len(values) == 2 and values[1]
+    if not m or not fits or values[1] % (columns // m):
         raise CheckpointError(
-            f"packed weight {name!r} has {tuple(values.shape)} values, which is no N:{m} pattern "
-            f"of {rows} rows and {columns} columns; the file is corrupted"
+            f"packed weight {name!r} has values of shape {values}, which is no N:{m} pattern "
+            f"of {rows} rows and {columns} columns; the file is corrupted, fetch or write it again"
         )
-    return int(values.shape[1] // (columns // m))
+    return values[1] // (columns // m)
 
 
 def unpack_positions(
@@ -228,18 +317,17 @@ def unpack_positions(
     Raises
     ------
     CheckpointError
-        If the bytes are no increasing positions below `m`, `n` in each group.
+        If the bytes are no increasing positions below `m`, `n` in each group, and zeros.
     """
     width, groups = position_bits(m), columns // m
-    expected = (rows, -(-groups * n * width // 8))
-    if tuple(indices.shape) != expected or indices.dtype != torch.uint8:
+    bits = np.unpackbits(indices.cpu().numpy(), axis=1, bitorder="little")
+    used = groups * n * width
+    if bits[:, used:].any():
         raise CheckpointError(
-            f"indices of {name!r} are {indices.dtype} of shape {tuple(indices.shape)}, expected "
-            f"uint8 of shape {expected}; the file is corrupted"
+            f"indices of {name!r} go on after the last one; the file is corrupted, fetch or write "
+            "it again"
         )
-    bits = np.unpackbits(
-        indices.cpu().numpy(), axis=1, count=groups * n * width, bitorder="little"
-    ).reshape(rows, groups, n, width)
+    bits = bits[:, :used].reshape(rows, groups, n, width)
     positions = torch.from_numpy(bits @ (1 << np.arange(width, dtype=np.int64)))
     if bool((positions >= m).any()) or bool((positions.diff(dim=-1) <= 0).any()):
         raise CheckpointError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["GroupedNofM"]
 
 import itertools
+import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -15,10 +17,12 @@ from thresher.core.errors import LayerError, OptionError
 
 from ...parts.patterns import NM
 from .. import _run
-from .kernel import KernelLayout, value_dtypes
+from .buffers import FLOATS, Buffer, integers
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 from .masked import NofM, refuse_groups
 
 _CHUNK = 256
+_MOST_M = 16
 
 
 class GroupedNofM(KernelLayout, Catalogued):
@@ -135,19 +139,36 @@ class GroupedNofM(KernelLayout, Catalogued):
         }
         return cls(tensors, (rows, columns), {"n": n, "m": m, "chunk": chunk})
 
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what counts, indices and values must look like."""
+        n, m, chunk = integers(settings, "n", "m", "chunk")
+        if not 1 <= n <= min(2, m) or m > _MOST_M or not 1 <= chunk <= _CHUNK:
+            raise LayerError(
+                f"there is no {n}:{m} along the outputs in chunks of {chunk}: n must be 1 or 2, m "
+                f"at most {_MOST_M}, and a chunk 1 to {_CHUNK} columns"
+            )
+        groups, chunks = -(-shape[0] // m), -(-shape[1] // chunk)
+        return {
+            "counts": Buffer((torch.uint16,), (groups, chunks, math.comb(m, n))),
+            "indices": Buffer((torch.uint8,), (groups, shape[1])),
+            "values": Buffer(FLOATS, (groups, shape[1], n)),
+        }
+
     def bind(self) -> Any:
         """Bind counts, indices and values."""
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        return _run.GroupedNM(
-            self.take("counts", torch.uint16),
-            self.take("indices", torch.uint8),
-            values,
-            *self.shape,
-            self.setting("n"),
-            self.setting("m"),
-            self.setting("chunk"),
-        )
+        counts = self.take("counts", torch.uint16)
+        indices = self.take("indices", torch.uint8)
+        n, m, chunk = (self.setting(key) for key in ("n", "m", "chunk"))
+        matrix = _run.GroupedNM(counts, indices, values, *self.shape, n, m, chunk)
+        if below := self.shape[0] % m:
+            patterns = _pattern_rows(n, m)
+            kinds = torch.arange(len(patterns)).repeat(counts.shape[1])
+            outside = patterns[kinds.repeat_interleave(counts[-1].flatten().long())] >= below
+            refuse_outside(values[-1][outside], "values")
+        return matrix
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ConstantFanIn", "Csr", "too_dense", "too_wide"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -13,6 +14,7 @@ from thresher.core.errors import LayerError
 from thresher.core.top_k import top_k_mask
 
 from .. import _run
+from .buffers import FLOATS, Buffer, integers
 from .convolving import ConvolvingLayout
 from .kernel import KernelLayout, value_dtypes
 
@@ -58,6 +60,16 @@ class Csr(ConvolvingLayout):
         columns = kept.nonzero()[:, 1].to(torch.uint16)
         tensors = {"row_starts": starts, "indices": columns, "values": weight[kept]}
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, columns and values must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (shape[0] + 1,)),
+            "indices": Buffer((torch.uint16,), ("survivors",)),
+            "values": Buffer(FLOATS, ("survivors",)),
+        }
 
     def bind(self) -> Any:
         """Bind row starts, columns and values."""
@@ -117,6 +129,17 @@ class ConstantFanIn(KernelLayout):
             "values": weight.gather(1, order),
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {"fan_in": fan_in})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what columns and values must look like."""
+        (fan_in,) = integers(settings, "fan_in")
+        if fan_in > min(shape[1], _COLUMNS):
+            raise LayerError(f"a fan-in of {fan_in} is more than {shape[1]} columns can have")
+        return {
+            "indices": Buffer((torch.uint16,), (shape[0], fan_in)),
+            "values": Buffer(FLOATS, (shape[0], fan_in)),
+        }
 
     def bind(self) -> Any:
         """Bind columns and values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Int8Blocks"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,8 @@ from thresher.core.card import Card, Catalogued
 from thresher.core.errors import LayerError
 
 from .. import _run
-from .kernel import KernelLayout, value_dtypes
+from .buffers import FLOATS, Buffer, integers
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 
 ROWS = 4
 """Rows of a block, and columns of a group of blocks."""
@@ -95,17 +97,31 @@ class Int8Blocks(KernelLayout, Catalogued):
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, columns, values and scales must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (-(-shape[0] // ROWS) + 1,)),
+            "columns": Buffer((torch.uint16,), ("groups", ROWS)),
+            "values": Buffer((torch.int8,), ("groups", ROWS, ROWS)),
+            "scales": Buffer(FLOATS, (shape[0],)),
+        }
+
     def bind(self) -> Any:
         """Bind row starts, columns, values and scales."""
         scales = self.take("scales", *value_dtypes)
         self.dtype = scales.dtype
-        return _run.Int8Blocks(
-            self.take("row_starts", torch.int64),
-            self.take("columns", torch.uint16),
-            self.take("values", torch.int8),
-            scales,
-            *self.shape,
-        )
+        starts = self.take("row_starts", torch.int64)
+        columns = self.take("columns", torch.uint16)
+        values = self.take("values", torch.int8)
+        matrix = _run.Int8Blocks(starts, columns, values, scales, *self.shape)
+        if below := self.shape[0] % ROWS:
+            refuse_outside(values[int(starts[-2]) :, below:], "values")
+        if self.shape[1] % ROWS:
+            outside = columns.int() >= self.shape[1]
+            refuse_outside(values.transpose(1, 2)[outside], "values")
+        return matrix
 
     def codes(self) -> Tensor:
         """Return the integers as a dense int8 matrix."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KernelLayout", "buffer", "value_dtypes"]
+__all__ = ["KernelLayout", "buffer", "readable_bias", "refuse_outside", "value_dtypes"]
 
 import abc
 import math
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from thresher.core.errors import LayerError
 
-from .base import Layout
+from .base import Layout, multiply
+from .buffers import outlines
 
 value_dtypes = (torch.bfloat16, torch.float32)
 
@@ -36,11 +37,39 @@ def buffer(tensors: Mapping[str, Tensor], name: str, *dtypes: torch.dtype) -> Te
     return found.detach().contiguous()
 
 
+def readable_bias(bias: Tensor | None, rows: int) -> Tensor | None:
+    """Return a bias as kernels read its memory: float32 numbers one after another.
+
+    Raises
+    ------
+    LayerError
+        If there is not one for each row.
+    """
+    if bias is None:
+        return None
+    if bias.numel() != rows:
+        raise LayerError(f"a bias of shape {tuple(bias.shape)} does not fit {rows} outputs")
+    if bias.dtype == torch.float32 and bias.is_contiguous():
+        return bias
+    return bias.detach().float().contiguous()
+
+
+def refuse_outside(entries: Tensor, name: str) -> None:
+    """Raise LayerError unless what a buffer stores outside the matrix is zero.
+
+    Blocks and groups at the edges reach over it. A dense matrix does not have these entries, and a
+    kernel may multiply them with zeros, which is not zero if they are infinite.
+    """
+    if bool((entries != 0).any()):
+        raise LayerError(f"tensor {name!r} of a packed layer holds weights outside the matrix")
+
+
 class KernelLayout(Layout):
     """A layout that keeps its buffers and a kernel object bound to them.
 
-    A subclass defines :meth:`bind`, which hands the buffers to the compiled class. That class
-    checks every length and index as it is built, so that no product ever reads outside them.
+    A subclass defines :meth:`bind`, which hands the buffers to the compiled class, and
+    :meth:`expected`, their shapes. These are checked first; the compiled class checks every length
+    and index as it is built, so that no product ever reads outside them.
     Buffers on another device than the CPU are checked by binding a copy on the CPU; products
     there are dense unless :meth:`multiply_on_cuda` says otherwise.
     """
@@ -49,6 +78,10 @@ class KernelLayout(Layout):
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> None:
         super().__init__(shape, torch.float32)
+        try:
+            self.check(outlines(tensors), shape, settings)
+        except LayerError as error:
+            raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error
         self._settings = dict(settings)
         self._tensors = dict(tensors)
         self._device = _one_device(self._tensors)
@@ -57,7 +90,7 @@ class KernelLayout(Layout):
             return
         try:
             self._matrix = self.bind()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError) as error:
             if isinstance(error, LayerError):
                 raise
             raise LayerError(f"{self.name} layer of {shape[0]} x {shape[1]}: {error}") from error
@@ -116,10 +149,16 @@ class KernelLayout(Layout):
             return self.multiply_on_cuda(flat, bias).reshape(*leading, self.shape[0])
         if self._device.type != "cpu":
             return super().multiply(x, bias)
+        bias = readable_bias(bias, self.shape[0])
+        try:
+            x_address = x.data_ptr()
+        except RuntimeError:
+            # A tensor that stands for others, in a transform of torch.func, has no memory itself.
+            return multiply(x, bias, self.handle, self.shape[0])
         out = torch.empty(*leading, self.shape[0], dtype=self.dtype)
         bias_address = 0 if bias is None else bias.data_ptr()
         self._matrix.multiply(
-            x.data_ptr(), math.prod(leading), out.data_ptr(), bias_address, torch.get_num_threads()
+            x_address, math.prod(leading), out.data_ptr(), bias_address, torch.get_num_threads()
         )
         return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Bitmask", "NofM"]
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from thresher.core.top_k import top_k_mask
 
 from .. import _run, cuda
 from . import formats
+from .buffers import Buffer, integers
 from .kernel import KernelLayout, value_dtypes
 
 
@@ -46,6 +48,12 @@ class Bitmask(KernelLayout):
         """Pack a dense matrix."""
         tensors = formats.bitmask_parts(weight.detach(), weight != 0)
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what mask and values must look like."""
+        integers(settings)
+        return formats.bitmask_buffers(*shape)
 
     def bind(self) -> Any:
         """Bind mask and values."""
@@ -136,6 +144,11 @@ class NofM(KernelLayout):
             raise LayerError(f"a matrix of shape {tuple(weight.shape)} is not {n}:{m} sparse")
         tensors = formats.position_parts(weight.detach(), kept, n, m)
         return cls(tensors, (rows, columns), {"n": n, "m": m})
+
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what indices and values must look like."""
+        return formats.position_buffers(*shape, *integers(settings, "n", "m"))
 
     def bind(self) -> Any:
         """Bind indices and values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["GroupSparse4Bit"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from thresher.core.card import Card, Catalogued
 
 from .. import _run
-from .kernel import KernelLayout, value_dtypes
+from .buffers import FLOATS, Buffer, integers
+from .kernel import KernelLayout, refuse_outside, value_dtypes
 
 GROUP = 16
 _LEVELS = 15
@@ -22,6 +24,11 @@ def _grouped(weight: Tensor) -> Tensor:
     """Return a matrix as (rows, groups, 16), padded with zeros."""
     padded = nn.functional.pad(weight, (0, -weight.shape[1] % GROUP))
     return padded.reshape(weight.shape[0], padded.shape[1] // GROUP, GROUP)
+
+
+def _unpacked(codes: Tensor) -> Tensor:
+    """Return codes as one byte each, (groups, 16)."""
+    return torch.stack([codes & 15, codes >> 4], dim=-1).reshape(-1, GROUP)
 
 
 class GroupSparse4Bit(KernelLayout, Catalogued):
@@ -91,24 +98,37 @@ class GroupSparse4Bit(KernelLayout, Catalogued):
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {})
 
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what row starts, places, codes, scales and zero points must look like."""
+        integers(settings)
+        return {
+            "row_starts": Buffer((torch.int64,), (shape[0] + 1,)),
+            "places": Buffer((torch.uint16,), ("groups",)),
+            "codes": Buffer((torch.uint8,), ("groups", GROUP // 2)),
+            "scales": Buffer(FLOATS, ("groups",)),
+            "zeros": Buffer((torch.uint8,), ("groups",)),
+        }
+
     def bind(self) -> Any:
         """Bind row starts, places, codes, scales and zero points."""
         scales = self.take("scales", *value_dtypes)
         self.dtype = scales.dtype
-        return _run.Quantized(
-            self.take("row_starts", torch.int64),
-            self.take("places", torch.uint16),
-            self.take("codes", torch.uint8),
-            scales,
-            self.take("zeros", torch.uint8),
-            *self.shape,
-        )
+        starts = self.take("row_starts", torch.int64)
+        places = self.take("places", torch.uint16)
+        codes = self.take("codes", torch.uint8)
+        zeros = self.take("zeros", torch.uint8)
+        matrix = _run.Quantized(starts, places, codes, scales, zeros, *self.shape)
+        whole, beside = divmod(self.shape[1], GROUP)
+        if beside:
+            last = places.int() == whole
+            refuse_outside((_unpacked(codes[last]) - zeros[last][:, None])[:, beside:], "codes")
+        return matrix
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix, rounded to its dtype."""
         rows, columns = self.shape
-        codes = self._tensors["codes"].reshape(-1, GROUP // 2)
-        levels = torch.stack([codes & 15, codes >> 4], dim=-1).reshape(-1, GROUP).float()
+        levels = _unpacked(self._tensors["codes"]).float()
         levels = levels - self._tensors["zeros"].float()[:, None]
         values = levels * self._tensors["scales"].float()[:, None]
         groups = -(-columns // GROUP)

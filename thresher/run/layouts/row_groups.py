@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["RowGroups"]
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -14,12 +15,14 @@ from thresher.core.card import Card, Catalogued
 from thresher.core.errors import LayerError, OptionError
 
 from .. import _run
+from .buffers import FLOATS, Buffer, integers
 from .convolving import ConvolvingLayout
 from .indexed import too_wide
-from .kernel import value_dtypes
+from .kernel import refuse_outside, value_dtypes
 
 _SIZES = (16, 8, 4, 2)
 _INDEX_BYTES = 2
+_MOST_ROWS = 1 << 16
 # Pairs that share leave half of the supports; zeros inside a group a few more.
 _MOST_DIFFERENT = 0.75
 
@@ -121,18 +124,31 @@ class RowGroups(ConvolvingLayout, Catalogued):
         }
         return cls(tensors, (weight.shape[0], weight.shape[1]), {"group": group})
 
+    @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what group starts, columns, values and the order of rows must look like."""
+        (group,) = integers(settings, "group")
+        if not 1 <= group <= _MOST_ROWS or shape[0] > _MOST_ROWS:
+            raise LayerError(f"{shape[0]} rows in groups of {group}: both are at most {_MOST_ROWS}")
+        return {
+            "group_starts": Buffer((torch.int64,), (-(-shape[0] // group) + 1,)),
+            "indices": Buffer((torch.uint16,), ("positions",)),
+            "values": Buffer(FLOATS, ("positions", group)),
+            "order": Buffer((torch.uint16,), (shape[0],)),
+        }
+
     def bind(self) -> Any:
         """Bind group starts, columns, values and the order of rows."""
         values = self.take("values", *value_dtypes)
         self.dtype = values.dtype
-        return _run.RowGroups(
-            self.take("group_starts", torch.int64),
-            self.take("indices", torch.uint16),
-            values,
-            self.take("order", torch.uint16),
-            *self.shape,
-            self.setting("group"),
-        )
+        starts = self.take("group_starts", torch.int64)
+        indices = self.take("indices", torch.uint16)
+        order = self.take("order", torch.uint16)
+        group = self.setting("group")
+        matrix = _run.RowGroups(starts, indices, values, order, *self.shape, group)
+        if below := self.shape[0] % group:
+            refuse_outside(values[int(starts[-2]) :, below:], "values")
+        return matrix
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix."""
@@ -151,7 +167,7 @@ class RowGroups(ConvolvingLayout, Catalogued):
 
 
 def _too_tall(weight: Tensor) -> str | None:
-    return "more than 65,536 rows" if weight.shape[0] > 1 << 16 else None
+    return f"more than {_MOST_ROWS:,} rows" if weight.shape[0] > _MOST_ROWS else None
 
 
 def _grouped(matrix: Tensor, group: int) -> Tensor:

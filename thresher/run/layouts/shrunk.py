@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from thresher.core.errors import LayerError
 
 from .base import Layout
+from .buffers import FLOATS, Buffer, integers, outlines
 from .kernel import buffer, value_dtypes
 
 
@@ -58,24 +59,30 @@ class Shrunk(Layout):
         return cls((weight.shape[0], weight.shape[1]), rows, columns, values)
 
     @classmethod
+    def expected(cls, shape: tuple[int, int], settings: Mapping[str, int]) -> dict[str, Buffer]:
+        """Return what the kept rows and columns and their matrix must look like."""
+        integers(settings)
+        return {
+            "rows": Buffer((torch.int64,), ("kept rows",)),
+            "columns": Buffer((torch.int64,), ("kept columns",)),
+            "values": Buffer(FLOATS, ("kept rows", "kept columns")),
+        }
+
+    @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], settings: Mapping[str, int]
     ) -> Self:
         """Bind stored buffers; see :meth:`thresher.run.layouts.base.Layout.from_tensors`."""
+        cls.check(outlines(tensors), shape, settings)
         values = buffer(tensors, "values", *value_dtypes)
         kept = [buffer(tensors, name, torch.int64) for name in ("rows", "columns")]
         for name, places, limit in zip(("rows", "columns"), kept, shape, strict=True):
-            inside = places.ndim == 1 and bool(((places >= 0) & (places < limit)).all())
+            inside = bool(((places >= 0) & (places < limit)).all())
             if not inside or bool((places.diff() <= 0).any()):
                 raise LayerError(
                     f"tensor {name!r} of a packed layer does not name increasing {name} "
                     f"below {limit}"
                 )
-        if values.shape != (len(kept[0]), len(kept[1])):
-            raise LayerError(
-                f"tensor 'values' of a packed layer has shape {tuple(values.shape)}, expected "
-                f"{(len(kept[0]), len(kept[1]))}"
-            )
         return cls(shape, kept[0], kept[1], values)
 
     def tensors(self) -> dict[str, Tensor]:

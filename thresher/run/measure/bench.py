@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["BenchResult", "bench"]
+__all__ = ["BenchResult", "bench", "fastest"]
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +97,7 @@ def bench(
     ----------
     dense, packed : transformers.PreTrainedModel
         Models with ``generate``; `packed` holds :class:`PackedLinear` layers. Give the dense
-        model in bfloat16, its fastest form on most processors, for an honest rival.
+        model in the dtype that is fastest here, see :func:`fastest`, for an honest rival.
     new_tokens : int, default 32
         Tokens to generate in each run.
     batch : int, default 1
@@ -123,30 +123,13 @@ def bench(
             f"repeats={repeats} must all be at least 1"
         )
     models = {"dense": dense, "packed": packed}
-    vocabulary = dense.get_input_embeddings().num_embeddings
-    generator = torch.Generator().manual_seed(0)
-    prompt = torch.randint(vocabulary, (batch, prompt_tokens), generator=generator)
-
-    def generate(model: Any) -> None:
-        model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            min_new_tokens=new_tokens,
-            max_new_tokens=new_tokens,
-            pad_token_id=0,
-        )
-
+    generators = _generators(models, new_tokens, batch, prompt_tokens)
     layer_seconds = {}
     with evaluating(dense, packed):
-        compared: Comparison = compare(
-            {name: partial(generate, model) for name, model in models.items()},
-            repeats,
-            cold=False,
-        )
+        compared: Comparison = compare(generators, repeats, cold=False)
         for name, model in models.items():
             with _layer_times(model) as seconds:
-                generate(model)
+                generators[name]()
             layer_seconds[name] = {kind: total / new_tokens for kind, total in seconds.items()}
     return BenchResult(
         {name: batch * new_tokens / compared.best(name) for name in models},
@@ -158,6 +141,43 @@ def bench(
         batch,
         new_tokens,
     )
+
+
+def fastest(models: Mapping[str, Any], new_tokens: int = 32, repeats: int = 3) -> str:
+    """Return the name of the model that generates fastest, for an honest rival.
+
+    Parameters
+    ----------
+    models : mapping of str to transformers.PreTrainedModel
+        Such as one model in several dtypes.
+    new_tokens, repeats : int
+        As for :func:`bench`.
+    """
+    with evaluating(*models.values()):
+        compared = compare(_generators(models, new_tokens), repeats, cold=False)
+    return min(models, key=compared.best)
+
+
+def _generators(
+    models: Mapping[str, Any], new_tokens: int, batch: int = 1, prompt_tokens: int = 16
+) -> dict[str, Callable[[], Any]]:
+    """Return functions that generate text with each model, from the same random prompt."""
+    vocabulary = next(iter(models.values())).get_input_embeddings().num_embeddings
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(vocabulary, (batch, prompt_tokens), generator=generator)
+
+    def generate(model: Any) -> None:
+        there = prompt.to(model.device)
+        model.generate(
+            there,
+            attention_mask=torch.ones_like(there),
+            do_sample=False,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
+            pad_token_id=0,
+        )
+
+    return {name: partial(generate, model) for name, model in models.items()}
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DENSE", "Choices", "LayerChoice"]
+__all__ = ["DENSE", "DENSE_FLOAT32", "RIVALS", "Choices", "LayerChoice"]
 
 from collections import Counter
 from collections.abc import Hashable
@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
 from ..layouts.base import Layout
+from ..packed.swap import swap
 from .candidates import candidate_of, kind_of
 
 #: Name of the choice to leave a layer as it is.
 DENSE = "dense"
+#: Name of the measurement of a dense layer of float32 beside one of bfloat16.
+DENSE_FLOAT32 = "dense float32"
+#: What layouts are held against: the faster of these, as far as they were measured.
+RIVALS = (DENSE, DENSE_FLOAT32)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class LayerChoice:
     reason: str = ""
     share: float = 0.0
 
+    def rival(self, batch: int) -> float:
+        """Return the time of the dense layer, of the dtype that is multiplied fastest here."""
+        return min(self.seconds[name][batch] for name in RIVALS if name in self.seconds)
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -103,6 +112,8 @@ class Choices:
             and layout are the same.
         """
         title = f"Packed on {self.machine}; times are the least of interleaved repeats"
+        if any(DENSE_FLOAT32 in layer.seconds for layer in self.layers):
+            title += ", dense the faster of bfloat16 and float32"
         table = Table(title=title)
         table.add_column("layer", overflow="fold")  # its end is what tells layers apart
         headings = ("layers", "share", "shape", "density", "pattern", "layout", "MB dense", "MB")
@@ -150,9 +161,8 @@ class Choices:
             if not all(layer.seconds for layer in group):
                 cells += ["", "", ""]
                 continue
-            dense, ours = (
-                sum(layer.seconds[name][size] for layer in group) for name in (DENSE, first.layout)
-            )
+            dense = sum(layer.rival(size) for layer in group)
+            ours = sum(layer.seconds[first.layout][size] for layer in group)
             cells += [f"{dense * 1e3:.3f}", f"{ours * 1e3:.3f}", f"{dense / ours:.2f}x"]
         return cells
 
@@ -185,7 +195,7 @@ class Choices:
                 shared[key] = (stored, dense.weight)
             packed = candidate.holding(stored).train(dense.training)
             for name in names.pop(dense):
-                model.set_submodule(name, packed)
+                swap(model, name, packed)
         record_layouts(model)
 
 

@@ -7,6 +7,7 @@ __all__ = ["PackedConv2d"]
 import math
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from ...core.card import Card, Catalogued
@@ -89,7 +90,7 @@ class PackedConv2d(PackedLayer, Catalogued):
 
     def dense_weight(self) -> Tensor:
         """Return the weight as ``torch.nn.Conv2d`` has it."""
-        return as_weight(self.layout.to_dense(), self.geometry.kernel)
+        return as_weight(super().dense_weight(), self.geometry.kernel)
 
     @property
     def out_channels(self) -> int:
@@ -105,7 +106,16 @@ class PackedConv2d(PackedLayer, Catalogued):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of images of shape (images, channels, height, width)."""
         bias = self.float_bias()
-        return self.layout.convolve(x, self.geometry, bias, self.low, self.high)
+        if self.outer is None:
+            return self.layout.convolve(x, self.geometry, bias, self.low, self.high)
+        if x.dtype != self.outer:
+            raise LayerError(f"a layer of {self.outer} was given images of {x.dtype}")
+        if x.dtype == torch.float64:
+            return self.layout.convolve_dense(x, self.geometry, self.bias).clamp(
+                self.low, self.high
+            )
+        found = self.layout.convolve(x.float(), self.geometry, bias, self.low, self.high)
+        return found.to(x.dtype)
 
     def extra_repr(self) -> str:
         """Describe the layer in ``print(model)``."""

@@ -15,6 +15,9 @@ from ..layouts.base import Layout
 from ..layouts.handles import in_graph
 from .weight import WeightOnDemand, refusal
 
+#: What layouts store the numbers of a weight in.
+STORED = (torch.float32, torch.bfloat16)
+
 
 class PackedLayer(nn.Module):
     """A layer that holds a packed weight and no dense copy of it.
@@ -30,6 +33,13 @@ class PackedLayer(nn.Module):
         The packed weight, a matrix whose rows are outputs.
     bias : Tensor, optional
         Shape (rows,).
+
+    Attributes
+    ----------
+    outer : torch.dtype or None
+        Of inputs and outputs where it is not the weight's, after ``half()`` or ``double()``, which
+        no layout stores. Products are then computed in float32 with the packed weight, in float64
+        with a dense copy of it.
     """
 
     def __init__(self, layout: Layout, bias: Tensor | None = None) -> None:
@@ -37,6 +47,7 @@ class PackedLayer(nn.Module):
         self.layout = layout
         held = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         self.register_parameter("bias", held)
+        self.outer: torch.dtype | None = None
 
     def extra_repr(self) -> str:
         """Describe the layer in ``print(model)``."""
@@ -52,11 +63,12 @@ class PackedLayer(nn.Module):
         if in_graph():
             return self.dense_weight()
         layout = self.layout
-        return WeightOnDemand(self.dense_weight, self.weight_shape, layout.dtype, layout.device)
+        dtype = self.outer or layout.dtype
+        return WeightOnDemand(self.dense_weight, self.weight_shape, dtype, layout.device)
 
     def dense_weight(self) -> Tensor:
         """Return the weight as the dense layer had it."""
-        return self.layout.to_dense()
+        return self.layout.to_dense().to(self.outer or self.layout.dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight":
@@ -80,9 +92,18 @@ class PackedLayer(nn.Module):
         self.layout = type(old).from_tensors(tensors, old.shape, old.settings)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._rebind({name: fn(tensor) for name, tensor in self.layout.tensors().items()})
-        return self
+        held = self.layout.tensors()
+        dtypes = {fn(t.new_empty(0)).dtype for t in held.values() if t.is_floating_point()}
+        outer = next(iter(dtypes - set(STORED)), None)
+        kept = torch.float32 if outer else None
+        tensors = {
+            name: fn(tensor).to(kept) if kept and tensor.is_floating_point() else fn(tensor)
+            for name, tensor in held.items()
+        }
+        # Nothing was changed yet where this fails.
+        self._rebind(tensors)
+        self.outer = outer
+        return super()._apply(fn, recurse)
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool

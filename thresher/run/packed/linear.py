@@ -6,8 +6,10 @@ __all__ = ["PackedLinear"]
 
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
+from ...core.errors import LayerError
 from ..layouts.base import Layout
 from .layer import PackedLayer
 
@@ -41,4 +43,10 @@ class PackedLinear(PackedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x @ W.T + bias``; `x` has the dtype of the weight."""
-        return self.layout.matmul(x, self.float_bias())
+        if self.outer is None:
+            return self.layout.matmul(x, self.float_bias())
+        if x.dtype != self.outer:
+            raise LayerError(f"a layer of {self.outer} was given an input of {x.dtype}")
+        if x.dtype == torch.float64:
+            return nn.functional.linear(x, self.dense_weight(), self._parameters["bias"])
+        return self.layout.matmul(x.float(), self.float_bias()).to(x.dtype)

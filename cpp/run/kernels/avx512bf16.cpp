@@ -1,0 +1,2 @@
+#define THRESHER_NAMESPACE avx512bf16
+#include "table.inc"

@@ -1,0 +1,97 @@
+"""What loaders and data sets carry besides a model's inputs is left out."""
+
+import pytest
+import torch
+from small_models import VOCABULARY, llama, tokens
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import thresher as th
+from thresher.stream.samples import as_samples
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 4)
+
+    def forward(self, x, scale=None):
+        return self.layer(x) if scale is None else self.layer(x) * scale[:, None]
+
+
+class Pair(Net):
+    def forward(self, x, y):
+        return self.layer(x + y)
+
+
+X, LABELS = torch.randn(8, 16), torch.randint(0, 4, (8,))
+
+
+def loader(*tensors):
+    return DataLoader(TensorDataset(*tensors), 4)
+
+
+def test_labels_are_no_optional_argument():
+    with pytest.warns(UserWarning, match="optional argument 'scale'"):
+        samples, described = as_samples(Net(), loader(X, LABELS))
+    assert [len(sample) for sample in samples] == [1, 1]
+    assert described["labels"].startswith("left out: all but the first 1 of the 2")
+
+
+def test_wrappers_that_hand_everything_on_get_no_labels():
+    samples, _ = as_samples(nn.DataParallel(nn.Sequential(nn.Linear(16, 4))), loader(X, LABELS))
+    assert [len(sample) for sample in samples] == [1, 1]
+
+
+def test_what_a_model_requires_it_gets():
+    samples, described = as_samples(Pair(), loader(X, X, LABELS))
+    assert [len(sample) for sample in samples] == [2, 2]
+    assert "first 2 of the 3" in described["labels"]
+    assert "labels" not in as_samples(Pair(), loader(X, X))[1]
+
+
+def test_optional_arguments_are_given_by_name():
+    samples, described = as_samples(Net(), [{"x": X, "scale": torch.ones(8)}])
+    assert samples[0].keys() == {"x", "scale"}
+    assert "labels" not in described
+
+
+@pytest.mark.filterwarnings("ignore:of tuples of 2")
+def test_labels_do_not_become_the_attention_mask():
+    ids = tokens()[:4]
+    one, other = llama(), llama()
+    th.prune(one, "wanda", list(ids.split(2)), density=0.5, progress=False)
+    th.prune(
+        other, "wanda", DataLoader(TensorDataset(ids, ids * 0), 2), density=0.5, progress=False
+    )
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.filterwarnings("ignore:of tuples of 2")
+def test_a_dict_beside_its_label_is_the_input():
+    samples, _ = as_samples(llama(), [({"input_ids": tokens()[:2]}, torch.zeros(2))])
+    assert samples[0].keys() == {"input_ids"}
+
+
+@pytest.mark.parametrize("make", [lambda row: row[None], lambda row: row, lambda row: row.tolist()])
+def test_ids_count_where_a_row_has_its_text_too(make):
+    row = {"text": "some words", "input_ids": make(tokens()[0]), "id": "a"}
+    samples, _ = as_samples(llama(), [row, row])
+    assert samples[0].keys() == {"input_ids"}
+    assert torch.equal(samples[0]["input_ids"], tokens()[:1])
+    assert int(samples[0]["input_ids"].max()) < VOCABULARY
+
+
+def test_a_loss_of_ones_own_is_given_the_labels():
+    model = nn.Sequential(nn.Linear(16, 4))
+    seen = []
+
+    def loss(model, sample):
+        x, labels = sample
+        seen.append(labels)
+        return nn.functional.cross_entropy(model(x), labels)
+
+    recipe = th.Recipe(score=th.scores.GradientMagnitude(), density=0.5)
+    th.prune(model, recipe, loader(X, LABELS), loss=loss, progress=False)
+    assert torch.equal(torch.cat(seen), LABELS)

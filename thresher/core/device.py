@@ -1,0 +1,44 @@
+"""Where work is done: the names of devices that users may give."""
+
+from __future__ import annotations
+
+__all__ = ["device_named"]
+
+from typing import Any
+
+from .errors import OptionError
+
+
+def device_named(name: Any) -> Any:
+    """Return the device of a name.
+
+    Parameters
+    ----------
+    name : str or torch.device
+        ``"auto"`` for the first CUDA device, or the CPU where there is none; ``"cpu"``, ``"cuda"``
+        or ``"cuda:1"``.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    OptionError
+        If there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device={name!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    known = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type)
+    if known is not None and (device.index or 0) >= known:
+        raise OptionError(
+            f"device={str(name)!r} is not here: this PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices; use cpu or auto"
+        )
+    return device

@@ -1,0 +1,122 @@
+"""Why parameters stay dense: what a module is, or exact words of its name, never parts of them."""
+
+from __future__ import annotations
+
+__all__ = ["Reasons", "identify", "why_kept"]
+
+import re
+from collections.abc import Hashable
+
+import torch
+from torch import nn
+
+from .forms import Kernel
+from .layers import Layer
+
+#: A depthwise kernel with so few inputs per output gains nothing from a zero.
+_FEW_INPUTS = 4
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+_EMBEDDINGS = ("embed", "embeds", "embedding", "embeddings", "token", "tokens")
+
+
+def identify(parameter: torch.Tensor) -> Hashable:
+    """Return what two parameters have in common that read the very same values.
+
+    Parameters
+    ----------
+    parameter : nn.Parameter
+        Two may be one object, or two on one memory.
+    """
+    plain = type(parameter) is nn.Parameter and parameter.layout == torch.strided
+    if not plain or parameter.is_meta or not parameter.numel():
+        return id(parameter)
+    return (parameter.data_ptr(), parameter.dtype, parameter.shape, parameter.stride())
+
+
+class Reasons:
+    """Why layers of a model stay dense unless they are included.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its output heads, embeddings and adapters are looked up once.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._heads, self._adapters = _heads(model), _adapters(model)
+        kinds = nn.Embedding | nn.EmbeddingBag
+        self._embeddings = {identify(m.weight) for m in model.modules() if isinstance(m, kinds)}
+
+    def of_layer(self, layer: Layer) -> str | None:
+        """Return why a layer stays dense; None to prune it."""
+        if id(layer.module) in self._heads:
+            return "output head"
+        if identify(getattr(layer.module, layer.attribute)) in self._embeddings:
+            return "shares an embedding"
+        if id(layer.module) in self._adapters:
+            return "adapter"
+        if (
+            isinstance(layer.form, Kernel)
+            and 1 < layer.form.module.groups == layer.form.module.in_channels
+        ):
+            return "depthwise kernel" if layer.shape[-1] <= _FEW_INPUTS else None
+        return None
+
+
+def _heads(model: nn.Module) -> set[int]:
+    """Identify output heads, also of language models inside other modules."""
+    heads = set()
+    for module in model.modules():
+        ask = getattr(module, "get_output_embeddings", None)
+        if ask is None:
+            continue
+        try:
+            head = ask()
+        except (NotImplementedError, AttributeError):
+            continue
+        if isinstance(head, nn.Module):
+            heads |= {id(part) for part in head.modules()}
+    return heads
+
+
+def _adapters(model: nn.Module) -> set[int]:
+    """Identify what peft put beside the layers of a base model."""
+    found: set[int] = set()
+    for module in model.modules():
+        for name in getattr(module, "adapter_layer_names", ()):
+            part = getattr(module, name, None)
+            if isinstance(part, nn.Module):
+                found |= {id(inner) for inner in part.modules()}
+    return found
+
+
+def why_kept(module: nn.Module, name: str, parameter: torch.Tensor) -> str | None:
+    """Return why a parameter that is no layer stays dense; None where it is not understood.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What holds it.
+    name : str
+        Its name there.
+    parameter : Tensor
+        The parameter.
+    """
+    kind = _words_of_class(type(module).__name__)
+    words = name.lower().split("_")
+    if parameter.dim() < 2 or isinstance(module, _NORMS) or kind[-1:] == ["norm"]:
+        return "norms and biases"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or words[-1] in _EMBEDDINGS:
+        return "embedding"
+    if "router" in kind or kind[-1:] == ["gate"]:
+        return "router"
+    # Tables of them, and pairs such as those of Transformer-XL, are biases too.
+    while len(words) > 1 and (words[-1] == "table" or len(words[-1]) == 1):
+        words.pop()
+    return "norms and biases" if words[-1] in ("bias", "biases") else None
+
+
+def _words_of_class(name: str) -> list[str]:
+    """Part a name such as ``MixtralRMSNorm2d`` into lower-case words, without dimensions."""
+    name = re.sub(r"[1-3]d$", "", name)
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
