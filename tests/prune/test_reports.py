@@ -146,3 +146,35 @@ def test_packed_layers_are_used_wherever_the_model_keeps_them():
     held = (model.listed[0], model.pair[0], model.pair[1][0], model.named["b"])
     assert [type(layer) for layer in held] == [PackedLinear] * 4
     assert model.listed[0] is model.a
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Jamba", "GraniteMoe", "Qwen2Moe"])
+def test_routers_stay_dense_however_they_are_built(kind):
+    import transformers
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    number = "num_local_experts" if kind in ("Mixtral", "GraniteMoe") else "num_experts"
+    sizes |= {number: 4, "use_mamba_kernels": False} if kind == "Jamba" else {number: 4}
+    if kind == "Jamba":
+        sizes |= {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_period": 1}
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    record = th.prune(model, "magnitude", density=0.5, progress=False)
+    assert record.coverage["kept"]["router"] >= 2 * 4 * 32 * (kind != "Jamba")
+    assert not [r.name for r in record.layers if r.name.split(".")[-1] in ("router", "gate")]
+
+
+def test_a_router_is_pruned_where_it_is_included():
+    from transformers import GraniteMoeConfig, GraniteMoeForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = GraniteMoeConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)
+    record = th.prune(
+        GraniteMoeForCausalLM(config),
+        "magnitude",
+        density=0.5,
+        include=["*.router.layer"],
+        progress=False,
+    )
+    assert sum(layer.name.endswith("router.layer") for layer in record.layers) == 2
