@@ -146,3 +146,39 @@ def test_packed_layers_are_used_wherever_the_model_keeps_them():
     held = (model.listed[0], model.pair[0], model.pair[1][0], model.named["b"])
     assert [type(layer) for layer in held] == [PackedLinear] * 4
     assert model.listed[0] is model.a
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Jamba", "GraniteMoe", "Qwen2Moe"])
+def test_routers_stay_dense_however_they_are_built(kind):
+    import transformers
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    number = "num_local_experts" if kind in ("Mixtral", "GraniteMoe") else "num_experts"
+    sizes |= {number: 4, "use_mamba_kernels": False} if kind == "Jamba" else {number: 4}
+    if kind == "Jamba":
+        sizes |= {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_period": 2}
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    record = th.prune(model, "magnitude", density=0.5, progress=False)
+    assert record.coverage["kept"]["router"] >= (1 if kind == "Jamba" else 2) * 4 * 32
+    assert not [r.name for r in record.layers if r.name.split(".")[-1] in ("router", "gate")]
+
+
+class Mixed(torch.nn.Module):
+    """Chooses among experts with a linear layer, as most do."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = type("Config", (), {})()
+        self.config.num_experts = 4
+        self.gate, self.gate_proj = torch.nn.Linear(16, 4), torch.nn.Linear(16, 4)
+        self.experts = torch.nn.ModuleList(torch.nn.Linear(16, 16) for _ in range(4))
+
+
+def test_a_router_is_pruned_where_it_is_included():
+    for include in ((), ("gate",)):
+        record = th.prune(Mixed(), "magnitude", density=0.5, include=include, progress=False)
+        names = [layer.name for layer in record.layers]
+        assert ("gate" in names) == bool(include)
+        assert "gate_proj" in names

@@ -48,7 +48,7 @@ class Coverage:
         Parameters
         ----------
         layers : sequence of Layer
-            Those of :attr:`layers` whose own values are what the model multiplies by.
+            Those of this coverage whose own values are what the model multiplies by.
 
         Raises
         ------

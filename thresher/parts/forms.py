@@ -217,8 +217,8 @@ def unfold(
 
     Parameters
     ----------
-    x : Tensor of shape (batch, channels, *positions)
-        The input.
+    x : Tensor of shape (batch, channels, ...)
+        The input, its positions along one axis or more.
     kernel, stride, dilation : sequence of int
         Along every spatial axis.
     groups : int

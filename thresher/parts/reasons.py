@@ -16,6 +16,7 @@ from .layers import Layer
 #: A depthwise kernel with so few inputs per output gains nothing from a zero.
 _FEW_INPUTS = 4
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+_ROUTERS = ("router", "gate", "wg", "gating")
 _EMBEDDINGS = ("embed", "embeds", "embedding", "embeddings", "token", "tokens")
 
 
@@ -44,6 +45,7 @@ class Reasons:
 
     def __init__(self, model: nn.Module) -> None:
         self._heads, self._adapters = _heads(model), _adapters(model)
+        self._routers = _routers(model)
         kinds = nn.Embedding | nn.EmbeddingBag
         self._embeddings = {identify(m.weight) for m in model.modules() if isinstance(m, kinds)}
 
@@ -55,6 +57,8 @@ class Reasons:
             return "shares an embedding"
         if id(layer.module) in self._adapters:
             return "adapter"
+        if id(layer.module) in self._routers:
+            return "router"
         if (
             isinstance(layer.form, Kernel)
             and 1 < layer.form.module.groups == layer.form.module.in_channels
@@ -87,6 +91,27 @@ def _adapters(model: nn.Module) -> set[int]:
             part = getattr(module, name, None)
             if isinstance(part, nn.Module):
                 found |= {id(inner) for inner in part.modules()}
+    return found
+
+
+def _routers(model: nn.Module) -> set[int]:
+    """Identify linear layers that choose among experts: as many outputs as there are of those."""
+    configs = [c for m in model.modules() if (c := getattr(m, "config", None)) is not None]
+    counts = {
+        value
+        for config in {id(c): c for c in configs}.values()
+        for key, value in vars(config).items()
+        if "experts" in key.split("_") and type(value) is int and value > 1
+    }
+    found = set()
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) or not counts:
+            continue
+        last, before = name.split(".")[-1], name.split(".")[-2:-1]
+        chooses = last in _ROUTERS or any(word in _ROUTERS for word in before)
+        shared = module.out_features == 1 and last == "shared_expert_gate"
+        if shared or (chooses and module.out_features in counts):
+            found.add(id(module))
     return found
 
 

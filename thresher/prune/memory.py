@@ -4,14 +4,15 @@ from __future__ import annotations
 
 __all__ = ["prune"]
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..core.card import find
+from ..core.device import device_named
 from ..core.errors import DataError, LayerError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
@@ -54,6 +55,7 @@ def prune(
     exclude: Sequence[str] = (),
     unseen: str = "magnitude",
     precision: torch.dtype | None = None,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> PruneRecord:
     """Prune a model in place.
@@ -97,6 +99,9 @@ def prune(
     precision : torch.dtype, optional
         Of forward passes; by default that of the weights where the device multiplies it at full
         speed, otherwise float32.
+    device : str or torch.device, optional
+        Where to run the model and prune its weights, ``"auto"``, ``"cpu"`` or ``"cuda:0"``;
+        afterwards it is where it was. By default it stays where it is.
     progress : bool, default True
         Show a progress bar on a terminal.
 
@@ -128,44 +133,61 @@ def prune(
     for layer in coverage.layers:
         _check_present(layer)
         layer.check_finite()
-    whole, described = _samples(model, recipe, data, tokenizer, windows, length)
-    record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
-    record.calibration = described
-    stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
-    weight = coverage.layers[0].weight
-    used = Precision.natural(weight.dtype, weight.device, precision)
-    if used.widens:
-        whole = [widened_sample(sample, used) for sample in whole]
-    samples = [as_input(model, sample) for sample in whole]
-    # A loss of the user's own is given labels too.
-    lossy = samples if loss is None else whole
-    with widened(model, used):
-        source = InMemory(model)
-        find_uses(source, coverage, samples)
-        record.coverage = coverage.summary()
-        gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
-        inputs = share_of(samples) if forward(needed_moments(recipe)) else []
-        units = find_units(model, coverage.layers)
-        stream = Stream(source, units, inputs, precision=used)
-        with torch.no_grad(), progress_bar(len(units), progress) as advance:
-            pruner = UnitPruner(
-                stream,
-                coverage.layers,
-                recipe,
-                gradients=gradients,
-                unseen=unseen,
-                stored=stored,
-                progress=advance,
-            )
-            (counts,) = pruner.counts([recipe.target])
-            with closing(stream.visits()) as visits:
-                for visit in visits:
-                    record.layers += pruner.prune(visit, counts)[1]
-    record.timings = dict(pruner.timings)
-    record.unseen = pruner.idle
+    with placed(model, device):
+        whole, described = _samples(model, recipe, data, tokenizer, windows, length)
+        record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
+        record.calibration = described
+        stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
+        weight = coverage.layers[0].weight
+        used = Precision.natural(weight.dtype, weight.device, precision)
+        if used.widens:
+            whole = [widened_sample(sample, used) for sample in whole]
+        samples = [as_input(model, sample) for sample in whole]
+        # A loss of the user's own is given labels too.
+        lossy = samples if loss is None else whole
+        with widened(model, used):
+            source = InMemory(model)
+            find_uses(source, coverage, samples)
+            record.coverage = coverage.summary()
+            gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
+            inputs = share_of(samples) if forward(needed_moments(recipe)) else []
+            units = find_units(model, coverage.layers)
+            stream = Stream(source, units, inputs, precision=used)
+            with torch.no_grad(), progress_bar(len(units), progress) as advance:
+                pruner = UnitPruner(
+                    stream,
+                    coverage.layers,
+                    recipe,
+                    gradients=gradients,
+                    unseen=unseen,
+                    stored=stored,
+                    progress=advance,
+                )
+                (counts,) = pruner.counts([recipe.target])
+                with closing(stream.visits()) as visits:
+                    for visit in visits:
+                        record.layers += pruner.prune(visit, counts)[1]
+        record.timings = dict(pruner.timings)
+        record.unseen = pruner.idle
     # For `thresher.save`, which writes it beside the weights.
     remember(model, record)
     return record
+
+
+@contextmanager
+def placed(model: nn.Module, device: str | torch.device | None) -> Iterator[None]:
+    """Have a model on a device while the context lasts, and where it was afterwards."""
+    if device is None:
+        yield
+        return
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [tensor.device for tensor in tensors]
+    model.to(device_named(device))
+    try:
+        yield
+    finally:
+        for tensor, where in zip(tensors, before, strict=True):
+            tensor.data = tensor.data.to(where)
 
 
 def as_recipe(method: str | Recipe) -> Recipe:

@@ -68,7 +68,7 @@ class KernelLayout(Layout):
     """A layout that keeps its buffers and a kernel object bound to them.
 
     A subclass defines :meth:`bind`, which hands the buffers to the compiled class, and
-    :meth:`expected`, their shapes. These are checked first; the compiled class checks every length
+    ``expected``, their shapes. These are checked first; the compiled class checks every length
     and index as it is built, so that no product ever reads outside them.
     Buffers on another device than the CPU are checked by binding a copy on the CPU; products
     there are dense unless :meth:`multiply_on_cuda` says otherwise.
