@@ -275,7 +275,8 @@ def _dtype(draft: Draft, dice: random.Random) -> None:
     shard, name = _some_tensor(draft, dice)
     tensor = shard[name]
     same = [t for t, width in WIDTHS.items() if width == WIDTHS.get(tensor.dtype)]
-    tensor.dtype = dice.choice(same + ["F4", "I64", "no type"][: dice.choice((0, 3))])
+    others = ["F4", "I64", "no type"][: dice.choice((0, 3))]
+    tensor.dtype = dice.choice(same + others or [tensor.dtype])
 
 
 def _names(draft: Draft, dice: random.Random) -> None:
