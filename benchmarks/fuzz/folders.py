@@ -264,7 +264,7 @@ def _shape(draft: Draft, dice: random.Random) -> None:
     elif choice == 3 and tensor.shape and type(tensor.shape[0]) is int:
         first = max(0, min(1000, tensor.shape[0] + dice.choice((-1, 1))))
         each = math.prod(tensor.shape[1:]) * WIDTHS.get(tensor.dtype, 1)
-        tensor.data = (tensor.data + bytes(each))[: each * first]
+        tensor.data = (tensor.data + bytes(min(each, 1 << 16)))[: each * first]
         tensor.shape = [first, *tensor.shape[1:]]
     else:
         tensor.shape = [dice.choice(_NUMBERS) for _ in range(dice.randrange(4))]
