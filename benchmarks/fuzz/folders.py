@@ -264,7 +264,7 @@ def _shape(draft: Draft, dice: random.Random) -> None:
     elif choice == 3 and tensor.shape and type(tensor.shape[0]) is int:
         first = max(0, min(1000, tensor.shape[0] + dice.choice((-1, 1))))
         each = math.prod(tensor.shape[1:]) * WIDTHS.get(tensor.dtype, 1)
-        tensor.data = (tensor.data + bytes(each))[: each * first]
+        tensor.data = (tensor.data + bytes(min(each, 1 << 16)))[: each * first]
         tensor.shape = [first, *tensor.shape[1:]]
     else:
         tensor.shape = [dice.choice(_NUMBERS) for _ in range(dice.randrange(4))]
@@ -275,7 +275,8 @@ def _dtype(draft: Draft, dice: random.Random) -> None:
     shard, name = _some_tensor(draft, dice)
     tensor = shard[name]
     same = [t for t, width in WIDTHS.items() if width == WIDTHS.get(tensor.dtype)]
-    tensor.dtype = dice.choice(same + ["F4", "I64", "no type"][: dice.choice((0, 3))])
+    others = ["F4", "I64", "no type"][: dice.choice((0, 3))]
+    tensor.dtype = dice.choice(same + others or [tensor.dtype])
 
 
 def _names(draft: Draft, dice: random.Random) -> None:

@@ -158,7 +158,10 @@ def _compare(name: str, found: torch.Tensor, expected: Stored) -> None:
     if shape != wanted.shape and wanted.ndim == 4:
         ordered = as_matrix(torch.from_numpy(wanted.astype("i8"))).numpy()
         wanted = ordered.astype(wanted.dtype)
-    same = entries == np.ascontiguousarray(wanted).reshape(-1)
+    flat_wanted = np.ascontiguousarray(wanted).reshape(-1)
+    same = entries == flat_wanted
+    if dtype == "BOOL":  # any byte but zero is true
+        same = (entries != 0) == (flat_wanted != 0)
     if dtype in ("F32", "BF16"):
         numbers = found.reshape(-1).isnan().numpy()
         mantissa = entries & (0x7FFFFF if dtype == "F32" else 0x7F)

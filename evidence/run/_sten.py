@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from thresher.core.errors import LayerError, OptionError
 from thresher.parts.patterns import Pattern
 from thresher.run.layouts.base import Layout
+from thresher.run.layouts.kernel import KernelLayout
 from thresher.run.packed.linear import PackedLinear
 
 _OPERATORS: dict[str, Operator] = {}
@@ -85,7 +86,7 @@ class Trained:
         if count > _COUNTED:
             raise LayerError(f"{count:,} values are more than float32 can number ({_COUNTED:,})")
         numbers = torch.arange(1.0, count + 1, device=self.values.device)
-        numbered = self._with_values(numbers.reshape(self.values.shape)).to_dense()
+        numbered = _unchecked(self.layout, numbers.reshape(self.values.shape)).to_dense()
         rows, columns = numbered.nonzero(as_tuple=True)
         return numbered[rows, columns].long() - 1, rows, columns
 
@@ -98,6 +99,20 @@ class Trained:
         return layout.from_tensors(
             layout.tensors() | {"values": values}, layout.shape, layout.settings
         )
+
+
+def _unchecked(layout: Layout, values: Tensor) -> Layout:
+    """Return a layout with other values, also where blocks at the edges reach over the matrix.
+
+    A layout refuses anything but zeros there, which are not to be numbered.
+    """
+    if not isinstance(layout, KernelLayout):
+        tensors = layout.tensors() | {"values": values}
+        return layout.from_tensors(tensors, layout.shape, layout.settings)
+    other = object.__new__(type(layout))
+    vars(other).update(vars(layout), dtype=values.dtype)
+    vars(other)["_tensors"] = layout.tensors() | {"values": values}
+    return other
 
 
 class _Dense(torch.autograd.Function):

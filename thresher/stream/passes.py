@@ -12,7 +12,7 @@ __all__ = [
     "settled",
 ]
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,10 +104,13 @@ class HeadReachedError(Exception):
 
 
 @contextmanager
-def ending_before_the_head(model: nn.Module, seen: Iterable[nn.Module]) -> Iterator[None]:
+def ending_before_the_head(
+    model: nn.Module, seen: Iterable[nn.Module], unless: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Spare passes the output head, whose result is as wide as the vocabulary.
 
-    They end with :class:`HeadReachedError`, unless the head or a part of it is to be seen.
+    They end with :class:`HeadReachedError`, unless the head or a part of it is to be seen, or
+    `unless` returns True when it is reached.
     """
     try:
         head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -119,7 +122,8 @@ def ending_before_the_head(model: nn.Module, seen: Iterable[nn.Module]) -> Itera
         return
 
     def stop(*_: Any) -> None:
-        raise HeadReachedError
+        if not unless():
+            raise HeadReachedError
 
     handle = head.register_forward_pre_hook(stop, prepend=True)
     try:

@@ -50,17 +50,17 @@ def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) 
     """
     uses = _Uses(model)
     bare = [layer for layer in layers if not layer.users]
-    registered = Registered()
     with ExitStack() as stack:
         stack.enter_context(keeping())
         stack.enter_context(uses.following())
         stack.enter_context(watching_products(model, [*layers, *map(_turn, bare)], uses.note))
         seen = [user for layer in layers for user in (layer.module, *layer.users)]
         stack.enter_context(suppress(HeadReachedError))
-        stack.enter_context(ending_before_the_head(model, seen))
+        # A pass that has put hooks on the model is not ended early: it may remove them itself.
+        unless: Callable[[], bool] = lambda: registered.remain(model)  # noqa: E731
+        stack.enter_context(ending_before_the_head(model, seen, unless))
+        registered = Registered()
         run()
-    # A pass that was ended early has not come to where it removes its own.
-    registered.remove(model)
     return [uses.apply(layer) for layer in layers if uses.are_understood(layer)]
 
 
