@@ -66,7 +66,8 @@ def test_a_folder_of_two_dtypes_runs_as_transformers_runs_it(word, tmp_path):
     """After deepseek-ai/DeepSeek-V3 1002: norms in float32 among weights in bfloat16."""
     source = save_folder(tiny_llama(layers=2).bfloat16(), tmp_path / "model")
     stored = load_file(source / "model.safetensors")
-    mixed = {n: t.float() * 1.001 if word in n else t for n, t in stored.items()}
+    # Copies: early versions of safetensors map the file that is about to be written.
+    mixed = {n: t.float() * 1.001 if word in n else t.clone() for n, t in stored.items()}
     save_file(mixed, source / "model.safetensors", metadata={"format": "pt"})
     exact = DiskOptions(precision=torch.bfloat16)
     prune_folder(source, tmp_path / "out", WANDA, windows(), exact)
