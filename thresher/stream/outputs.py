@@ -141,3 +141,5 @@ def folder_logits(
                 "from disk; load it with from_pretrained and call thresher.perplexity"
             )
         yield output.logits[0, :-1]
+        # Before the next one is made: they are as wide as the vocabulary.
+        del output
