@@ -19,13 +19,11 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +31,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # forks of a process with threads would wai
 
 from thresher.cli import main as command
 
-from .machine import description
+from .machine import provenance
 
 RESULTS = Path(__file__).parent / "results" / "interruptions.json"
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.truncate"}
@@ -52,11 +50,7 @@ def main() -> None:
             "kills": kills(place, options.kills, random.Random(options.seed)),
             "pairs": pairs(place, options.pairs),
             "seed": options.seed,
-            "date": datetime.now(UTC).date().isoformat(),
-            "commit": subprocess.check_output(
-                ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], text=True
-            ).strip(),
-            "machine": description("thresher", "torch", "transformers"),
+            **provenance("thresher", "torch", "transformers"),
         }
     RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import psutil
 
-from thresher.core.machine import processor
+from thresher.core.machine import commit_of, processor
 
 QUIET_PERCENT = 10.0
 
@@ -33,4 +35,13 @@ def description(*packages: str) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in packages},
+    }
+
+
+def provenance(*packages: str) -> dict[str, object]:
+    """Return date, commit and :func:`description`, as a record of counts carries them."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit_of(Path(__file__).parent),
+        "machine": description(*packages),
     }

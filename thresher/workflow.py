@@ -71,6 +71,7 @@ class PruneJob:
         self.length = _fitting_length(self.source, int(options["length"]))
         self.text_source, text = _calibration_text(options["calibration"])
         self.calibration, self.held_out = self._windows(text)
+        self.densities = self._curve_densities()
 
     def run(self) -> None:
         """Prune, evaluate, write the report and print the table.
@@ -80,11 +81,10 @@ class PruneJob:
         _console.print(f"pruning {escape(str(self.source))} ...")
         with writing(self.out, "prune", keep=True) as output:
             record = self._disk_run().execute(output)
-            if "sparse_bytes" not in record.evaluation:
-                self._note(record, self._sizes())
+            self._keep_what_is_of_this_text(record)
             if self.options["evaluate"]:
                 self._evaluate(record)
-            if self.options["curve"]:
+            if self.densities:
                 self._curve(record, output)
             write_report(record, self.out / "report.html")
         _console.print(summary_table(record))
@@ -99,7 +99,7 @@ class PruneJob:
             self.calibration,
             self._disk_options(),
             {"source": self.text_source, **described},
-            self._curve_densities(),
+            self.densities,
         )
 
     def _note(self, record: PruneRecord, found: dict[str, Any]) -> None:
@@ -140,6 +140,17 @@ class PruneJob:
     def _cut(self, text: str, count: int) -> torch.Tensor:
         return token_windows(self.tokenizer, text, length=self.length, count=count)
 
+    def _keep_what_is_of_this_text(self, record: PruneRecord) -> None:
+        """Forget evaluation and curve of another text than this command's."""
+        of: dict[str, Any] = {}
+        if self.held_out is not None:
+            of["text"] = str(self.options["text"] or f"{self.text_source}, held out")
+            of |= {"windows": len(self.held_out), "length": self.length}
+            of["digest"] = hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()
+        if not record.evaluation or not of.items() <= record.evaluation.items():
+            record.evaluation.clear()
+            self._note(record, self._sizes() | of)
+
     def _evaluate(self, record: PruneRecord) -> None:
         if self.held_out is None:
             _console.print(
@@ -149,17 +160,13 @@ class PruneJob:
         if not is_causal_language_model(self.source):
             _console.print("not evaluated: no causal language model, which perplexity is of")
             return
-        text = str(self.options["text"] or f"{self.text_source}, held out")
-        of = {"text": text, "windows": len(self.held_out), "length": self.length}
-        of |= {"digest": hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()}
-        if of.items() <= record.evaluation.items():
+        if "pruned_perplexity" in record.evaluation:
             return
         _console.print(f"evaluating on {len(self.held_out)} windows ...")
         with progress_bar(2 * record.blocks, lines=True) as advance:
             dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
             found = asdict(compare(dense, pruned, self.held_out))
-        record.evaluation.pop("curve", None)
-        self._note(record, of | found)
+        self._note(record, found)
 
     def _logits(
         self, folder: Path, advance: Callable[[str], None], overlay: Path | None = None
@@ -200,7 +207,7 @@ class PruneJob:
     def _curve(self, record: PruneRecord, output: Output) -> None:
         """Evaluate the other cuts, which were made from the same moments."""
         points = list(record.evaluation.get("curve", ()))
-        left = set(self._curve_densities()) - {point["density"] for point in points}
+        left = set(self.densities) - {point["density"] for point in points}
         if any(not DiskRun.cut(output, density).exists() for density in left):
             _console.print("pruning once more, for a curve that was not asked for before ...")
             with writing(output.work / "again", "prune", keep=True) as again:

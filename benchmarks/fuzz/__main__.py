@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-from ..machine import description
+from ..machine import provenance
 from .runs import MEMORY, SECONDS, run
 
 RESULTS = Path(__file__).parents[1] / "results" / "fuzz.json"
@@ -33,20 +31,11 @@ def main() -> None:
     options = parser.parse_args()
     found = run(options.inputs, options.seed, options.first)
     found["limits"] = {"seconds": SECONDS, "bytes": MEMORY}
-    found["date"] = datetime.now(UTC).date().isoformat()
-    found["commit"] = _commit()
-    found["machine"] = description("thresher", "torch", "safetensors", "numpy", "transformers")
+    found |= provenance("thresher", "torch", "safetensors", "numpy", "transformers")
     print(json.dumps(found, indent=2))
     if options.first == 0:
         options.out.write_text(json.dumps(found, indent=2) + "\n")
     sys.exit(1 if found["anything_else"] else 0)
-
-
-def _commit() -> str | None:
-    """Return the commit of the tree, with a plus sign where it was changed."""
-    described = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
-    ran = subprocess.run(described, capture_output=True, text=True, cwd=Path(__file__).parent)
-    return ran.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import math
 import os
 import pkgutil
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,8 +25,8 @@ from threadpoolctl import threadpool_limits
 from .card import area_of, find
 from .errors import OptionError
 from .files import write_text
+from .machine import commit_of, processor
 from .machine import load as load_of_machine
-from .machine import processor
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -253,7 +252,7 @@ def execute(
     if not chosen:
         raise OptionError("an experiment needs at least one seed")
     start = time.perf_counter()
-    commit, before = _commit(), load_of_machine()
+    commit, before = commit_of(importlib.import_module(_ROOT).__path__[0]), load_of_machine()
     with threadpool_limits(experiment.threads):
         outcome = experiment.run(scale, chosen)
     record = {
@@ -320,20 +319,3 @@ def _plain(value: Any) -> Any:
 
 def _versions() -> dict[str, str]:
     return {**{name: version(name) for name in _VERSIONED}, "python": platform.python_version()}
-
-
-def _commit() -> str | None:
-    """Return the commit that ran, and whether other files than results differ from it."""
-    here = Path(importlib.import_module(_ROOT).__path__[0])
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else this is another's checkout
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit} with changes" if changed else commit

@@ -1,11 +1,12 @@
-"""The machine on which something was measured."""
+"""The machine and the commit on which something was measured."""
 
 from __future__ import annotations
 
-__all__ = ["load", "processor"]
+__all__ = ["commit_of", "load", "processor"]
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 
@@ -22,3 +23,22 @@ def processor() -> str:
 def load() -> float | None:
     """Return how many processes ran or waited in the last minute; None where it is not known."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def commit_of(folder: str | Path) -> str | None:
+    """Return the commit of a package's folder, and whether other files than results differ.
+
+    None outside a checkout, or in another project's.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # else this is another's checkout
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with changes" if changed else commit
