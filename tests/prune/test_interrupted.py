@@ -205,3 +205,15 @@ def test_names_that_look_like_markup(book, tmp_path):
     ):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output
+
+
+def test_a_curve_of_another_text_is_drawn_anew(source, book, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(book.read_text()[::-1])
+    found = []
+    for more in ((), ("--text", str(other))):
+        assert prune(source, tmp_path / "out", book, "--curve", "--no-evaluate", *more) == 0
+        record = json.loads((tmp_path / "out" / "thresher.json").read_text())
+        found.append([point["perplexity"] for point in record["evaluation"]["curve"]])
+    assert [len(points) for points in found] == [5, 5]
+    assert not set(found[0]) & set(found[1])
