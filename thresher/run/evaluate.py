@@ -16,7 +16,7 @@ from ..core.errors import DataError, NumericalError
 from .measure.modes import evaluating
 
 #: Positions whose log-probabilities are in float32 at a time; vocabularies are wide.
-_POSITIONS = 128
+_POSITIONS = 32
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,9 @@ def perplexity(model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor)
         If the loss is not finite.
     """
     _check(windows)
-    total = 0.0
-    for logits, window in zip(_every_logits(model, windows), windows, strict=True):
-        for log_probabilities, targets in _chunks(logits, window):
-            total -= float(log_probabilities.gather(-1, targets.unsqueeze(-1)).double().sum())
+    logits, total = _every_logits(model, windows), 0.0
+    for window in windows:
+        total += _loss(_next(logits), window)
     return _exponential(total, windows)
 
 
@@ -91,29 +90,51 @@ def compare(
     Evaluation
     """
     _check(windows)
-    losses = {"dense": 0.0, "pruned": 0.0}
-    divergence, agreement = 0.0, 0
-    pairs = zip(_every_logits(dense, windows), _every_logits(pruned, windows), strict=True)
-    for window, both in zip(windows, pairs, strict=True):
-        if both[0].shape != both[1].shape:
-            raise DataError(
-                f"the models have vocabularies of {both[0].shape[-1]} and {both[1].shape[-1]} "
-                "tokens; compare a model with its own dense original"
-            )
-        for (p, targets), (q, _) in zip(
-            _chunks(both[0], window), _chunks(both[1], window), strict=True
-        ):
-            losses["dense"] -= float(p.gather(-1, targets.unsqueeze(-1)).double().sum())
-            losses["pruned"] -= float(q.gather(-1, targets.unsqueeze(-1)).double().sum())
-            divergence += float((p.exp() * (p - q)).double().sum())
-            agreement += int((p.argmax(-1) == q.argmax(-1)).sum())
+    logits = [_every_logits(model, windows) for model in (dense, pruned)]
+    totals = torch.zeros(4, dtype=torch.float64)
+    for window in windows:
+        totals += _distance(_next(logits[0]), _next(logits[1]), window)
+    loss, pruned_loss, divergence, agreement = totals.tolist()
     positions = windows.shape[0] * (windows.shape[1] - 1)
     return Evaluation(
-        dense_perplexity=_exponential(losses["dense"], windows),
-        pruned_perplexity=_exponential(losses["pruned"], windows),
+        dense_perplexity=_exponential(loss, windows),
+        pruned_perplexity=_exponential(pruned_loss, windows),
         kl=divergence / positions,
         top1_agreement=agreement / positions,
     )
+
+
+# Logits are handed from call to call, and never named in a loop, whose variables and whose zip
+# would hold those of the window before while the next ones are made.
+def _loss(logits: torch.Tensor, window: torch.Tensor) -> float:
+    return sum(_negative(p, targets) for p, targets in _chunks(logits, window))
+
+
+def _negative(log_probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    return -float(log_probabilities.gather(-1, targets.unsqueeze(-1)).double().sum())
+
+
+def _distance(dense: torch.Tensor, pruned: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    """Return both losses, divergence and agreement, summed over the positions of a window."""
+    if dense.shape != pruned.shape:
+        raise DataError(
+            f"the models have vocabularies of {dense.shape[-1]} and {pruned.shape[-1]} "
+            "tokens; compare a model with its own dense original"
+        )
+    totals = torch.zeros(4, dtype=torch.float64)
+    chunks = zip(_chunks(dense, window), _chunks(pruned, window), strict=True)
+    for (p, targets), (q, _) in chunks:
+        divergence = float((p.exp() * (p - q)).sum(-1).double().sum())
+        agreement = int((p.argmax(-1) == q.argmax(-1)).sum())
+        losses = (_negative(p, targets), _negative(q, targets))
+        totals += torch.tensor([*losses, divergence, agreement], dtype=torch.float64)
+    return totals
+
+
+def _next(logits: Iterator[torch.Tensor]) -> torch.Tensor:
+    for found in logits:
+        return found
+    raise DataError("there are logits of fewer windows than are evaluated; pass those of every one")
 
 
 def _every_logits(

@@ -1,0 +1,64 @@
+"""Perplexity and distance from logits that are made one window at a time."""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+import pytest
+import torch
+
+from thresher.core.errors import DataError
+from thresher.run.evaluate import compare, perplexity
+
+WINDOWS = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 2, 2]])
+
+
+def logits(seed: int, count: int = 3) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(3, 5, generator=generator) for _ in range(count)]
+
+
+def test_distance_is_what_the_definitions_say() -> None:
+    dense, pruned = logits(0), logits(1)
+    p, q = (torch.stack(each).double().log_softmax(-1) for each in (dense, pruned))
+    targets = WINDOWS[:, 1:].unsqueeze(-1)
+    found = compare(dense, pruned, WINDOWS)
+    assert found.dense_perplexity == pytest.approx(float((-p.gather(-1, targets)).mean().exp()))
+    assert found.pruned_perplexity == pytest.approx(float((-q.gather(-1, targets)).mean().exp()))
+    assert found.kl == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-5)
+    assert found.top1_agreement == float((p.argmax(-1) == q.argmax(-1)).double().mean())
+    assert perplexity(dense, WINDOWS) == found.dense_perplexity
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_no_window_is_held_while_the_next_is_made(models: int) -> None:
+    """They are as wide as the vocabulary."""
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    class Source:
+        def __init__(self, seed: int) -> None:
+            self.seed, self.index = seed, 0
+
+        def __iter__(self) -> Source:
+            return self
+
+        def __next__(self) -> torch.Tensor:
+            if self.index == 3:
+                raise StopIteration
+            alive = sum(other() is not None for other in made)
+            assert alive < models
+            found = logits(self.seed)[self.index]
+            made.append(weakref.ref(found))
+            self.index += 1
+            return found
+
+    if models == 1:
+        assert math.isfinite(perplexity(Source(0), WINDOWS))
+    else:
+        assert math.isfinite(compare(Source(0), Source(1), WINDOWS).kl)
+
+
+def test_too_few_logits_are_refused() -> None:
+    with pytest.raises(DataError, match="fewer windows"):
+        perplexity(logits(0, 2), WINDOWS)
