@@ -6,6 +6,7 @@ from part_examples import UPDATES, correlated_inputs, full_statistics, instances
 from thresher.core.errors import LayerError, NumericalError
 from thresher.parts import patterns, scores, updates
 from thresher.parts.chooser import MaskChooser
+from thresher.parts.linalg import damped
 from thresher.parts.moments import Gram, Norm
 from thresher.parts.updates.obs import _sweep
 
@@ -305,3 +306,43 @@ def test_nan_scores_name_the_layer():
     weight[0, 0] = torch.nan
     with pytest.raises(LayerError, match=r"NaN in layer 'layer'"):
         updates.Keep()(weight, choose, statistics)
+
+
+def damped_error(weight, pruned, statistics, damping=0.01):
+    change = (weight - pruned).double()
+    hessian = damped(statistics[Gram].value, damping).double()
+    return float((change * (change @ hessian)).sum())
+
+
+@pytest.mark.parametrize("pattern", [patterns.Unstructured(), patterns.NM(2, 4)], ids=str)
+def test_admm_beats_the_exact_weights_on_the_support_of_obs(pattern):
+    """ALPS finds better supports than a sweep; by construction never worse ones."""
+    gains = []
+    for seed in range(6):
+        args = problem(pattern, rows=24, columns=48, score=SALIENCY, seed=seed, density=0.5)
+        weight, choose, statistics, _ = args
+        found, _ = updates.ADMM(steps=100)(weight, choose, statistics)
+        exact, _ = updates.LeastSquares(support=updates.OBS())(weight, choose, statistics)
+        errors = [damped_error(weight, each, statistics) for each in (found, exact)]
+        gains.append(errors[0] / errors[1])
+    assert max(gains) <= 1 + 1e-4
+    assert sum(gain < 0.98 for gain in gains) >= 4
+
+
+def test_admm_gives_a_support_its_exact_weights():
+    weight, choose, statistics, _ = problem(rows=8, columns=24, score=SALIENCY)
+    found, mask = updates.ADMM(steps=100)(weight, choose, statistics)
+    given = MaskChooser(fixed(mask), choose.pattern, choose.keep, statistics, tuple(weight.shape))
+    exact, same = updates.LeastSquares()(weight, given, statistics)
+    assert torch.equal(mask, same)
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-4)
+
+
+def test_admm_keeps_the_start_where_the_search_is_worse():
+    """One step without a penalty to speak of chooses the largest of the dense weights."""
+    weight, choose, statistics, _ = problem(rows=24, columns=48, score=SALIENCY, density=0.3)
+    found, mask = updates.ADMM(penalty=1e-6, iterations=1, steps=100)(weight, choose, statistics)
+    start, support = updates.OBS()(weight, choose, statistics)
+    assert torch.equal(mask, support)
+    worst = damped_error(weight, start, statistics)
+    assert damped_error(weight, found, statistics) <= worst
