@@ -7,6 +7,7 @@ from part_examples import concrete_subclasses, correlated_inputs
 from thresher.core.errors import OptionError
 from thresher.parts.moments import (
     SAMPLE_ROWS,
+    Cross,
     Gradient,
     Gram,
     Moment,
@@ -41,7 +42,8 @@ def taken(kind, values):
 
 def feed(statistics, kind, value):
     if kind.wants == "forward":
-        statistics.update(value)
+        # Of other inputs than the layer's own, which is what pairs are.
+        statistics.update(value, value.flip(-1))
     else:
         statistics.update_gradient(value)
 
@@ -158,3 +160,16 @@ def test_a_new_moment_is_a_new_class_and_nothing_else():
     statistics = taken(Peak, [torch.tensor([[1.0, -3.0], [2.0, 0.0]])])
     assert statistics[Peak].value.tolist() == [2, 3]
     assert statistics.columns(slice(1, 2))[Peak].value.tolist() == [3]
+
+
+@GROUPS
+def test_the_cross_moment_is_of_pairs_alone(groups):
+    values = batches(Cross, groups=groups)
+    exact = torch.cat(values, dim=-2).double()
+    expected = (exact.flip(-1).mT @ exact / 300).float()
+    torch.testing.assert_close(taken(Cross, values)[Cross].value, expected, rtol=1e-4, atol=1e-5)
+    statistics = taken(Cross, values)
+    assert statistics.saw_every_token(Cross)
+    statistics.update(values[1])
+    assert not statistics.saw_every_token(Cross)
+    torch.testing.assert_close(statistics[Cross].value, expected, rtol=1e-4, atol=1e-5)

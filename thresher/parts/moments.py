@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "SAMPLE_ROWS",
+    "Cross",
     "Gradient",
     "Gram",
     "Moment",
@@ -72,8 +73,16 @@ class Moment(ABC):
     def add(self, values: torch.Tensor) -> None:
         """Add `values` to :attr:`sums`, in place."""
 
-    def update(self, values: torch.Tensor) -> None:
-        """Take in a batch of inputs or one gradient, see :attr:`wants`."""
+    def update(self, values: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+        """Take in a batch of inputs or one gradient, see :attr:`wants`.
+
+        Parameters
+        ----------
+        values : Tensor
+            The samples.
+        dense : Tensor of the shape of `values`, optional
+            What the dense model gives the layer for the same tokens, where that is known.
+        """
         self.reserve(values)
         self.add(values)
         self.count += values.shape[-2] if self.wants == "forward" else 1
@@ -210,6 +219,33 @@ class Gram(Moment):
             gram /= self.count
             self.finished = True
         return gram
+
+
+class Cross(Moment):
+    """Cross moment ``E[x_dense x^T]`` of the dense model's inputs and the layer's own, in float32.
+
+    Of rows for which the dense model's inputs are not known it sees nothing.
+    """
+
+    def zeros(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return zeros of shape (..., columns, columns)."""
+        columns = inputs.shape[-1]
+        return (inputs.new_zeros(*inputs.shape[:-2], columns, columns),)
+
+    def update(self, values: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+        """Add the products of both inputs of every token."""
+        self.reserve(values)
+        if dense is not None:
+            self.sums[0].add_(dense.mT @ values)
+            self.count += values.shape[-2]
+
+    def add(self, values: torch.Tensor) -> None:
+        """Add nothing: there is no product of one input."""
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Cross moment, shape (..., columns, columns); rows are inputs of the dense model."""
+        return self.sums[0] / self.count
 
 
 class Sample(Moment):

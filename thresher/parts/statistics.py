@@ -60,13 +60,15 @@ class Statistics:
         kinds = sorted(needs | {Sample}, key=lambda kind: (kind.__module__, kind.__qualname__))
         self._moments: dict[type[Moment], Moment] = {kind: kind() for kind in kinds}
 
-    def update(self, inputs: torch.Tensor) -> None:
+    def update(self, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
         """Take in a batch of inputs.
 
         Parameters
         ----------
         inputs : Tensor of shape (..., tokens, columns)
             The rows that the weight matrix multiplies; there may be none.
+        dense : Tensor of the same shape, optional
+            What the dense model gives the layer for the same tokens, where that is known.
 
         Raises
         ------
@@ -74,12 +76,13 @@ class Statistics:
             If an input is NaN or infinite, or its square would be; the message names the layer.
         """
         inputs = inputs.detach().float()
-        if not _squares_are_finite(inputs):
+        dense = None if dense is None else dense.detach().float()
+        if not all(_squares_are_finite(x) for x in (inputs, dense) if x is not None):
             raise NumericalError(
                 f"layer {self.name!r} received NaN or infinite activations during calibration; "
                 "check the weights before it and the calibration data"
             )
-        self._feed("forward", inputs)
+        self._feed("forward", inputs, dense)
 
     def update_gradient(self, gradient: torch.Tensor) -> None:
         """Take in the gradient of one batch's loss with respect to the weight.
@@ -191,6 +194,10 @@ class Statistics:
             kind: moment for kind, moment in other._moments.items() if kind.wants == "backward"
         }
 
+    def saw_every_token(self, kind: type[Moment]) -> bool:
+        """Return whether a moment that was asked for has seen all rows of input."""
+        return bool(self.tokens) and int(self._moments[kind].count) == self.tokens
+
     @property
     def tokens(self) -> int:
         """Rows of input seen."""
@@ -201,11 +208,11 @@ class Statistics:
         """A few rows of input, shape (..., rows, columns), or None; see :class:`Sample`."""
         return self[Sample].value if self.tokens else None
 
-    def _feed(self, what: str, values: torch.Tensor) -> None:
+    def _feed(self, what: str, values: torch.Tensor, dense: torch.Tensor | None = None) -> None:
         self._check_open()
         for moment in self._moments.values():
             if moment.wants == what:
-                moment.update(values)
+                moment.update(values, dense)
 
     def _check_open(self) -> None:
         if any(moment.finished for moment in self._moments.values()):

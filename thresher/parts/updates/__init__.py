@@ -5,8 +5,9 @@ An update maps (weight, mask chooser, statistics) to the new weight and its mask
 
 from .admm import ADMM
 from .base import Keep, Update
+from .dense_target import DenseTarget
 from .dsnot import DSnoT
 from .least_squares import LeastSquares
 from .obs import OBS
 
-__all__ = ["ADMM", "OBS", "DSnoT", "Keep", "LeastSquares", "Update"]
+__all__ = ["ADMM", "OBS", "DSnoT", "DenseTarget", "Keep", "LeastSquares", "Update"]
