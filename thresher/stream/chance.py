@@ -19,7 +19,7 @@ def chance() -> list[Any]:
     list
         Equal to another one if nothing was drawn in between.
     """
-    places = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    places = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     states: list[Any] = [
         state.cpu().numpy().tobytes() for state in (torch.get_rng_state(), *places)
     ]

@@ -155,8 +155,9 @@ def _listed(data: Any) -> Any:
     if isinstance(data, Mapping):
         column = data.get("text")
         # A table by columns, as slices of data sets are.
-        rows = isinstance(column, list | tuple) and "input_ids" not in data
-        return [{"text": text} for text in column] if rows else [data]
+        if isinstance(column, list | tuple) and "input_ids" not in data:
+            return [{"text": text} for text in column]
+        return [data]
     try:
         return list(data)
     except TypeError as error:
