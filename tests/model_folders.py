@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import torch
+from small_models import llama
 
 
 def byte_tokenizer():
@@ -19,20 +19,15 @@ def byte_tokenizer():
 
 def tiny_llama(layers: int = 3, hidden: int = 32, **changes):
     """Return a Llama with random weights and a vocabulary of 256."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     options = {
         "vocab_size": 256,
         "hidden_size": hidden,
         "intermediate_size": 2 * hidden,
         "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
         "max_position_embeddings": 512,
         "tie_word_embeddings": True,
     }
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**(options | changes)))
+    return llama(**(options | changes)).train()
 
 
 def save_folder(model, folder: Path) -> Path:

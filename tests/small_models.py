@@ -40,21 +40,22 @@ def cnn(seed=0):
     return _ConvolutionalNetwork().eval()
 
 
-def llama(seed=0, tied=False):
+def llama(seed=0, tied=False, **changes):
+    """Return a Llama with random weights; `changes` are of its configuration."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=32,
-        tie_word_embeddings=tied,
-    )
-    return LlamaForCausalLM(config).eval()
+    options = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32,
+        "tie_word_embeddings": tied,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(options | changes))).eval()
 
 
 def gpt2(seed=0):

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from model_folders import save_folder, tiny_llama
 from torch import nn
 
 from thresher.cli import main
+from thresher.run import _run
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -71,6 +73,34 @@ def test_info_report_and_export(small, tmp_path):
     assert (small / "report.html").stat().st_size > 100_000
     run("export", small, tmp_path / "plain")
     assert "quantization_config" not in (tmp_path / "plain" / "config.json").read_text()
+
+
+def test_info_of_a_folder_without_a_record_says_what_its_files_hold(small, llama_folder, tmp_path):
+    assert "none of them packed" in run("info", llama_folder).replace("\n", " ")
+    shutil.copytree(small, tmp_path / "small")
+    record = tmp_path / "small" / "thresher.json"
+    record.unlink()
+    assert "packed at density 0.5" in run("info", tmp_path / "small").replace("\n", " ")
+    # What is there and cannot be read is no matter of course, nor is a folder of something else.
+    record.write_text("{")
+    assert "cannot be read" in run("info", tmp_path / "small", code=1).replace("\n", " ")
+    run("info", tmp_path, code=1)
+
+
+def test_bench_says_what_does_not_fit_before_it_loads_a_model(llama_folder, monkeypatch):
+    monkeypatch.setattr("thresher.workflow.load_model", None)
+    options = ("bench", llama_folder, "--dense", llama_folder, "--tokens")
+    # 512 positions, of which a prompt takes 16.
+    assert "--tokens 496 fits" in run(*options, 497, code=1).replace("\n", " ")
+    with pytest.raises(TypeError):
+        run(*options, 496)
+    monkeypatch.setenv("THRESHER_ISA", "foo")
+    _run.forget_isa()
+    try:
+        assert "use portable, avx2" in run(*options, 8, code=1).replace("\n", " ")
+    finally:
+        monkeypatch.delenv("THRESHER_ISA")
+        _run.forget_isa()
 
 
 def test_the_curve_is_measured(llama_folder, book, tmp_path):

@@ -45,6 +45,7 @@ from .stream.samples import fitting_length
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
+_NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
 _EVALUATION_WINDOWS = 16
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -268,9 +269,12 @@ def _language_model(folder: Path, windows: torch.Tensor, precision: str, device:
 
 
 def show_info(model: str, layers: bool) -> None:
-    """``thresher info``: print the record, and what the files say."""
+    """``thresher info``: print the record and what the files say, or that alone."""
     folder = resolve(model)
     checkpoint = Checkpoint(folder)
+    if not _has_record(folder):
+        _console.print(f"{escape(repr(str(folder)))}: {_NO_RECORD}. {describe(folder)}")
+        return
     record = read_record(folder)
     _console.print(recipe_table(record))
     if layers:
@@ -295,19 +299,22 @@ def read_record(folder: Path) -> PruneRecord:
     CheckpointError
         If there is none; the message says what the files hold.
     """
+    if not _has_record(folder):
+        raise CheckpointError(f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}")
     file = folder / RECORD_FILE
-    data = read_json(file, _REMEDY) if file.is_file() and file.stat().st_size else {}
-    if not data:
-        raise CheckpointError(
-            f"{str(folder)!r}: no record was kept of how the model was pruned. {describe(folder)}"
-        )
     try:
-        record = restored(PruneRecord, data)
+        record = restored(PruneRecord, read_json(file, _REMEDY))
     except ValueError as error:
         raise CheckpointError(
             f"{str(file)!r} is not a pruning record: {error}; {_REMEDY}"
         ) from error
     return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
+
+
+def _has_record(folder: Path) -> bool:
+    """Return whether a folder says how it was made; folders of earlier versions say nothing."""
+    file = folder / RECORD_FILE
+    return file.is_file() and bool(file.stat().st_size) and bool(read_json(file, _REMEDY))
 
 
 def is_causal_language_model(folder: Path) -> bool:
@@ -365,10 +372,14 @@ def bench_folder(
     A folder that was saved packed keeps the layouts that it has.
     """
     from .run.files.stored import describe_layouts
+    from .run.instructions import check_instruction_set
     from .run.measure.bench import bench, fastest
     from .run.pack import choose_layouts
 
     place = device_named(device)
+    check_instruction_set()
+    for folder in (resolve(model), resolve(dense)):
+        _check_room(folder, tokens)
     packed = load_model(resolve(model), torch.bfloat16).to(place)
     if not describe_layouts(packed):
         packing = choose_layouts(packed, batch)
@@ -380,6 +391,21 @@ def bench_folder(
     _console.print(f"dense in {found}, which is faster here than the other dtype")
     result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)
     _console.print(result.table())
+
+
+def _check_room(folder: Path, tokens: int) -> None:
+    """Raise unless a model has positions for a prompt and `tokens` more."""
+    from .run.measure.bench import PROMPT_TOKENS
+
+    _check_language_model(folder)
+    needed = PROMPT_TOKENS + tokens
+    positions = fitting_length(build_model(folder), needed)
+    if positions < needed:
+        raise OptionError(
+            f"a prompt of {PROMPT_TOKENS} tokens and --tokens {tokens} are more than the "
+            f"{positions} positions of {str(folder)!r}"
+            + (f"; --tokens {positions - PROMPT_TOKENS} fits" if positions > PROMPT_TOKENS else "")
+        )
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:

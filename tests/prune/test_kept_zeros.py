@@ -11,6 +11,7 @@ from torch import nn
 import thresher as th
 from thresher.prune.record import LayerRecord, PruneRecord
 from thresher.report.coverage import coverage_rows
+from thresher.workflow import read_record
 
 
 def with_dead_inputs():
@@ -50,6 +51,19 @@ def test_saving_does_not_say_that_the_model_was_changed(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         th.save(model, tmp_path / "out", record)
+
+
+@pytest.mark.parametrize("again", [{"density": 0.7}, {"density": 0.3}, {"pattern": "2:4"}])
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+def test_nor_of_a_model_that_is_pruned_again(again, method, tmp_path):
+    model = tiny_llama(layers=1)
+    data = torch.arange(64).reshape(2, 32)
+    th.prune(model, method, data, density=0.5, progress=False)
+    record = th.prune(model, method, data, **again, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        th.save(model, tmp_path / "out")
+    assert read_record(tmp_path / "out").to_json() == record.to_json()
 
 
 def test_ordinary_records_do_not_speak_of_zeros():

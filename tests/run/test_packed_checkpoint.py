@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    FalconConfig,
+    FalconForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
 )
@@ -199,6 +202,33 @@ def test_a_model_without_its_head_finds_its_layers(tmp_path):
     base.save_pretrained(tmp_path / "base")
     headed = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     assert len(packed_layers(headed)) == 21
+
+
+def packed_elsewhere(model: nn.Module, folder: Path) -> nn.Module:
+    """Pack a pruned model in one layout, save it, and load it again."""
+    th.prune(model, "magnitude", density=0.5, progress=False)
+    th.pack(model, batch=1, candidates="bitmask", repeats=1, gain=0, show=False)
+    model.save_pretrained(folder)
+    return load(folder)
+
+
+def test_linear_layers_of_a_models_own_class_come_back_packed(tmp_path):
+    config = FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    model = FalconForCausalLM(config).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*packed weights are loaded dense")
+        again = packed_elsewhere(model, tmp_path / "packed").eval()
+    assert "transformer.h.0.self_attention.query_key_value" in packed_layers(model)
+    assert packed_layers(again).keys() == packed_layers(model).keys()
+    assert torch.equal(model(IDS).logits, again(IDS).logits)
+
+
+def test_weights_that_come_back_dense_are_named(tmp_path, monkeypatch):
+    # As if the class computed something else in the version that loads it.
+    monkeypatch.setattr("thresher.run.files.loader.computes_as", lambda layer, base: False)
+    with pytest.warns(UserWarning, match=r"14 of 14 packed weights are loaded dense: 'model.*Line"):
+        again = packed_elsewhere(tiny_llama(layers=2), tmp_path / "packed")
+    assert not packed_layers(again)
 
 
 def test_a_packed_head_is_no_longer_tied(tmp_path):

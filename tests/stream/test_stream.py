@@ -2,8 +2,10 @@
 
 import copy
 import functools
+import random
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 from small_models import bert, cnn, encoder_inputs, gpt2, images, llama, mlp, tokens, vectors
@@ -11,7 +13,9 @@ from torch import nn
 
 from thresher.core.errors import DataError
 from thresher.parts.coverage import find_layers
+from thresher.prune.memory import prune
 from thresher.stream.passes import calibrating, call
+from thresher.stream.products import watching_products
 from thresher.stream.source import InMemory
 from thresher.stream.stream import Stream
 from thresher.stream.units import find_units
@@ -64,6 +68,7 @@ def inputs_by_unit(model, units, run):
 def test_units_are_visited_in_the_order_in_which_they_run(make, data, names):
     stream = stream_over(make(), data())
     assert [unit.name for unit in stream.units] == names
+    assert not stream.order.whole
     with closing(stream.visits()) as visits:
         assert [(visit.index, visit.unit.name) for visit in visits] == list(enumerate(names))
 
@@ -215,11 +220,133 @@ class Drawing(nn.Module):
         return self.linear(x) + torch.randn_like(x)
 
 
-@pytest.mark.parametrize("kind", [Remembering, Drawing])
-def test_units_that_remember_or_draw_at_random_are_refused_by_name(kind):
-    model = nn.Sequential(kind(), nn.Linear(16, 4))
-    with pytest.raises(DataError, match=r"'0' gives another output when it is run again"):
-        stream_over(model, [vectors()])
+class Dropping(Drawing):
+    def forward(self, x):
+        return nn.functional.dropout(self.linear(x), 0.3, training=True)
+
+
+class Skipping(nn.Module):
+    """Stochastic depth, in evaluation too."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(16, 16) for _ in range(8)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x) if self.keeps() else x
+        return x
+
+    def keeps(self):
+        return torch.rand(()) < 0.5
+
+
+class SkippingByPython(Skipping):
+    def keeps(self):
+        return random.random() < 0.5
+
+
+class SkippingByNumpy(Skipping):
+    def keeps(self):
+        return np.random.rand() < 0.5
+
+
+def test_units_that_remember_are_refused_by_name():
+    with pytest.raises(DataError, match=r"'0' gives something else the second time.*keeps someth"):
+        stream_over(nn.Sequential(Remembering(), nn.Linear(16, 4)), [vectors()])
+
+
+CHANCE = [
+    lambda: nn.Sequential(Drawing(), nn.Linear(16, 4)),
+    lambda: nn.Sequential(Dropping(), nn.Linear(16, 4)),
+    Skipping,
+    SkippingByPython,
+    SkippingByNumpy,
+]
+
+
+@pytest.mark.parametrize("make", CHANCE)
+def test_models_that_draw_at_random_are_told_so(make):
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    with pytest.raises(
+        DataError, match=r"two passes of the first sample differ.*chance: .*training"
+    ):
+        stream_over(make(), [vectors()])
+
+
+class HeadFirst(nn.Module):
+    """Runs its blocks against the order in which they are registered, and after its head."""
+
+    def __init__(self):
+        super().__init__()
+        self.early = nn.Linear(16, 16)
+        self.blocks = nn.ModuleList([nn.Linear(16, 16) for _ in range(3)])
+        self.head = nn.Linear(16, 16)
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, x):
+        x = self.head(torch.relu(self.early(x)))
+        for block in reversed(self.blocks):
+            x = torch.relu(block(x)) + 0.1
+        return x
+
+
+class AroundBlocks(nn.Module):
+    """Calls what is in its blocks, by whichever way, and never the middle block itself."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(16, 16)) for _ in range(3)])
+        self.last = nn.Linear(16, 16)
+
+    def forward(self, x):
+        for block in reversed(self.blocks):
+            x = torch.relu(self.way(block, x)) + 0.1
+        return self.last(x)
+
+
+@torch.no_grad()
+def inputs_of(model, layer, samples):
+    """Return the rows that a layer multiplies in plain passes."""
+    given = []
+    with watching_products(model, [layer], lambda _, rows: given.append(rows())):
+        for sample in samples:
+            call(model, sample)
+    return torch.cat([rows.flatten(0, -2) for rows in given])
+
+
+WAYS = [
+    HeadFirst,
+    lambda: AroundBlocks(lambda block, x: block(x)),
+    lambda: AroundBlocks(lambda block, x: block.forward(x)),
+    lambda: AroundBlocks(lambda block, x: block[0](x)),
+    lambda: AroundBlocks(lambda block, x: block[0].forward(x)),
+]
+
+
+@pytest.mark.parametrize("make", WAYS)
+@pytest.mark.filterwarnings("ignore:.*passes of the whole model")
+def test_units_are_pruned_in_the_order_of_running_however_they_are_called(make):
+    torch.manual_seed(0)
+    model = make()
+    dense = {layer.name: layer.weight.clone() for layer in find_layers(model)}
+    samples = [vectors(seed=s) for s in range(2)]
+    record = prune(model, "wanda", samples, density=0.5, progress=False)
+    first = ["early"] if hasattr(model, "early") else []
+    last = [] if first else ["last"]
+    names = [".".join(layer.name.split(".")[:2]) for layer in record.layers]
+    assert names == [*first, "blocks.2", "blocks.1", "blocks.0", *last]
+    # Every layer was pruned by what its pruned predecessors give.
+    for layer in find_layers(model):
+        norm = inputs_of(model, layer, samples).square().sum(0).sqrt()
+        score = dense[layer.name].abs() * norm
+        kept = torch.zeros_like(score).scatter_(1, score.topk(8).indices, 1)
+        assert torch.equal(kept.bool(), layer.weight != 0)
 
 
 class Aware(nn.Module):
@@ -305,3 +432,15 @@ def test_two_processes_share_the_samples_and_prune_alike(tmp_path):
         assert torch.equal(first[name], second[name]), name
         assert ((first[name] != 0) == (weight != 0)).float().mean() > 0.98, name
         torch.testing.assert_close(first[name], weight, rtol=1e-2, atol=1e-2)
+
+
+def test_blocks_whose_forward_is_called_are_units_like_others():
+    """SqueezeBERT writes ``layer.forward(x)``, which passes hooks by."""
+    from transformers import SqueezeBertConfig, SqueezeBertModel
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 60, "hidden_size": 16, "embedding_size": 16, "intermediate_size": 32}
+    config = SqueezeBertConfig(**sizes, num_hidden_layers=3, num_attention_heads=4)
+    stream = stream_over(SqueezeBertModel(config).eval(), samples_of_tokens())
+    assert stream.order.units == [*(f"encoder.layers.{i}" for i in range(3)), "pooler.dense"]
+    assert not stream.order.whole

@@ -18,9 +18,11 @@ from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..core.remembered import remember
 from ..parts.coverage import Coverage, cover
+from ..parts.given import check_is_model
 from ..parts.layers import Layer
 from ..parts.moments import Moment, backward, forward
 from ..parts.statistics import Statistics
+from ..run.packed.layer import PackedLayer
 from ..stream.gradients import collect_gradients
 from ..stream.inputs import as_input
 from ..stream.passes import calibrating
@@ -127,8 +129,10 @@ def prune(
     recipe = as_recipe(method).with_options(density, pattern, budget, update)
     recipe.target  # noqa: B018 - raises now if neither density nor pattern says how much
     check_choice("unseen", unseen, ("magnitude", "dense"))
+    check_is_model(model, "thresher.prune", "thresher prune")
     # A compiled model is a shell around the one whose modules can be seen.
     model = getattr(model, "_orig_mod", model)
+    _check_not_packed(model)
     coverage = cover(model, include=include, exclude=exclude, strict=False)
     for layer in coverage.layers:
         _check_present(layer)
@@ -250,6 +254,17 @@ def find_uses(source: Source, coverage: Coverage, samples: Sequence[Any]) -> Non
     else:
         found = [layer for layer in layers if not layer.by_products or is_multiplied(layer)]
     coverage.keep(found)
+
+
+def _check_not_packed(model: nn.Module) -> None:
+    """Raise if a layer has been packed: it holds no weight that could be pruned."""
+    packed = [name for name, module in model.named_modules() if isinstance(module, PackedLayer)]
+    if packed:
+        raise LayerError(
+            f"layer {packed[0]!r} (and {len(packed) - 1} more) is packed already, and packed "
+            "weights stay as they are: prune the model before thresher.pack; of a packed folder, "
+            "`thresher export` writes a dense one"
+        )
 
 
 def _check_present(layer: Layer) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import OptionError
+from ..parts.given import check_is_model
+from .instructions import check_instruction_set
 from .layouts import GroupedNofM, NofM
 from .layouts.base import Layout
 from .measure.candidates import Candidate
@@ -43,6 +45,7 @@ def choose_layouts(
     Layers that agree in shape, dtype, density (to one hundredth) and candidates are measured
     once. Parameters, returns and errors as for :func:`pack`.
     """
+    check_instruction_set()
     sizes = (batch,) if isinstance(batch, int) else tuple(batch)
     if not sizes or any(size < 1 for size in sizes):
         raise OptionError(f"batch={sizes} must name at least one batch size of 1 or more")
@@ -121,10 +124,12 @@ def pack(
     Raises
     ------
     OptionError
-        If a batch size is below 1, a layout is unknown, or the model is itself a single layer.
+        If a batch size is below 1, a layout or the instruction set of ``THRESHER_ISA`` is unknown,
+        or the model is itself a single layer, or no module.
     LayerError
         If the model does not run on `example`, or has weights without data.
     """
+    check_is_model(model, "thresher.pack", "thresher bench")
     if isinstance(model, nn.Linear | nn.Conv2d):
         require_container("")
     choices = choose_layouts(model, batch, candidates, repeats, gain, example)

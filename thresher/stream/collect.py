@@ -140,6 +140,9 @@ class _Collector:
         self, layer: Layer, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> None:
         given = _input(layer, args, keywords)
+        if given.is_nested:
+            # Rows of several lengths, which lie one after another.
+            given = torch.cat([each.flatten(0, -2) for each in given.unbind()])
         self._calls[layer.name] += 1
         reading = (_reading(layer), _version(given), self._masked(layer))
         if self._share and self._is_shared(layer, given, reading):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["collect_gradients"]
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
+from .calls import Forward, forward_within
 from .source import Source
 from .units import Unit
 from .walk import replica
@@ -133,11 +135,8 @@ def _reloading(
     """Have every unit keep its inputs alone, and add its weights' gradients to `sums`."""
     with ExitStack() as stack:
         for unit in units:
-            forward = unit.module.forward
-            before = unit.module.__dict__.get("forward")
-            run = _Run(source, unit, forward, shared, sums)
-            unit.module.forward = run
-            stack.callback(_restore, unit.module, before)
+            wrap = functools.partial(_Run, source, unit, shared, sums)
+            stack.enter_context(forward_within(unit.module, wrap))
         # A weight's own gradient is taken inside the units.
         frozen = [p for p in source.model.parameters() if p.requires_grad]
         for parameter in frozen:
@@ -147,13 +146,6 @@ def _reloading(
         yield
 
 
-def _restore(module: nn.Module, before: Any) -> None:
-    if before is None:
-        del module.__dict__["forward"]
-    else:
-        module.forward = before
-
-
 class _Run:
     """The forward pass of a unit, to be repeated on the way back."""
 
@@ -161,9 +153,9 @@ class _Run:
         self,
         source: Source,
         unit: Unit,
-        forward: Callable[..., Any],
         shared: _Shared,
         sums: dict[str, torch.Tensor],
+        forward: Forward,
     ) -> None:
         self.source, self.unit, self.forward = source, unit, forward
         self.shared, self.sums = shared, sums

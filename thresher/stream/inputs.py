@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["as_input", "taken_for_labels"]
+__all__ = ["as_input", "check_input", "taken_for_labels"]
 
 import inspect
 import warnings
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from ..core.errors import DataError
 
 
 def as_input(model: nn.Module, sample: Any) -> Any:
@@ -31,6 +33,32 @@ def as_input(model: nn.Module, sample: Any) -> Any:
             return _of_mapping(model, used[0])
         return used if len(used) < len(sample) else sample
     return _of_mapping(model, sample) if isinstance(sample, Mapping) else sample
+
+
+def check_input(model: nn.Module, sample: Any) -> None:
+    """Raise unless a sample is something that a model can be called with.
+
+    Raises
+    ------
+    DataError
+        If it is no tensor, no arguments and no keywords, or has keywords that the model does not.
+    """
+    if not isinstance(sample, torch.Tensor | tuple | list | Mapping):
+        raise DataError(
+            f"a sample must be a tensor, a tuple of arguments or a dict of keywords, not "
+            f"{type(sample).__name__} (lists of texts hold nothing else)"
+        )
+    if not isinstance(sample, Mapping):
+        return
+    named = [p.name for p in _parameters(model) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    foreign = [key for key in sample if key not in named]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(model))
+    if foreign and not (takes_any and (len(foreign) < len(sample) or not named)):
+        raise DataError(
+            f"{type(model).__name__} has no argument {foreign[0]!r}; a sample that is a dict has "
+            f"the model's own keywords ({', '.join(named[:6])}, ...), or in every row a text as "
+            "'text'"
+        )
 
 
 def taken_for_labels(model: nn.Module, whole: Any, used: Any) -> str | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Marks", "difference", "mark", "marking"]
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from .calls import Forward, forward_within
 from .units import Unit
 
 _SAMPLED = 4096
@@ -24,15 +26,23 @@ class Marks:
     ----------
     given, made : dict of str to list
         A mark for every call: of the arguments, and of what it returned.
+    reached : dict of str to None
+        Units of which a layer was called, though perhaps not the unit itself, in that order.
     """
 
     def __init__(self) -> None:
         self.given: dict[str, list[list[torch.Tensor]]] = defaultdict(list)
         self.made: dict[str, list[list[torch.Tensor]]] = defaultdict(list)
+        self.reached: dict[str, None] = {}
+
+    @property
+    def bypassed(self) -> list[str]:
+        """Units of which only parts were called."""
+        return [name for name in self.reached if name not in self.given]
 
     def counts(self) -> dict[str, int]:
-        """Return how often every unit was called."""
-        return {name: len(calls) for name, calls in self.given.items()}
+        """Return how often every unit that was reached was called, in the order of running."""
+        return {name: len(self.given.get(name, ())) for name in self.reached}
 
 
 class Noting:
@@ -46,32 +56,51 @@ class Noting:
 def marking(units: Sequence[Unit]) -> Iterator[Noting]:
     """Note what every unit is called with and what it returns, while the context lasts."""
     noting = Noting()
-    handles: list[Any] = []
-    for unit in units:
-        given, made = _hooks(noting, unit.name)
-        handles.append(unit.module.register_forward_pre_hook(given, with_kwargs=True, prepend=True))
-        handles.append(unit.module.register_forward_hook(made))
-    try:
+    with ExitStack() as stack:
+        for unit in units:
+            reach = functools.partial(_reaching_forward, noting, unit.name)
+            for part in _parts_with_layers(unit):
+                stack.enter_context(forward_within(part, reach))
+            wrap = functools.partial(_noting_forward, noting, unit.name)
+            stack.enter_context(forward_within(unit.module, wrap))
         yield noting
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _hooks(noting: Noting, name: str) -> tuple[Any, Any]:
-    def given(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+def _parts_with_layers(unit: Unit) -> Iterator[nn.Module]:
+    holders = {id(m) for layer in unit.layers for m in (layer.module, *layer.users)}
+    for part in unit.module.modules():
+        if part is not unit.module and id(part) in holders:
+            yield part
+
+
+def _reaching_forward(noting: Noting, name: str, forward: Forward) -> Forward:
+    def reach(*args: Any, **keywords: Any) -> Any:
+        noting.into.reached.setdefault(name)
+        return forward(*args, **keywords)
+
+    return reach
+
+
+def _noting_forward(noting: Noting, name: str, forward: Forward) -> Forward:
+    def note(*args: Any, **keywords: Any) -> Any:
+        if name not in noting.into.given:
+            # From its own first call on, whoever has used a part of it before.
+            noting.into.reached.pop(name, None)
+            noting.into.reached[name] = None
         noting.into.given[name].append(mark((args, keywords)))
-
-    def made(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        output = forward(*args, **keywords)
         noting.into.made[name].append(mark(output))
+        return output
 
-    return given, made
+    return note
 
 
 @torch.no_grad()
 def mark(value: Any) -> list[torch.Tensor]:
     """Return a sample of every tensor's values, small enough to keep for a whole pass."""
     if isinstance(value, torch.Tensor):
+        if value.is_nested:
+            return [each for one in value.unbind() for each in mark(one)]
         flat = value.detach().flatten()
         step = max(1, flat.numel() // _SAMPLED)
         whole = flat.sum(dtype=torch.float64) if not flat.is_complex() else flat.abs().sum()

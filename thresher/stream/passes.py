@@ -68,9 +68,18 @@ def settled(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def as_written() -> Iterator[None]:
-    """Run compiled parts as they are written, so that hooks see them, and take no gradient."""
-    with torch.compiler.set_stance("force_eager"), torch.no_grad():
-        yield
+    """Run compiled and fused parts as they are written, and take no gradient.
+
+    Hooks see nothing of a compiled part, nor of torch's fused encoder layers, which also hand each
+    other nested tensors, without padding.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.compiler.set_stance("force_eager"), torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..core.errors import DataError
+from .chance import chance
 from .choice import extremes, most_different
 from .hooks import Hooks
 from .locks import held_lock
@@ -26,6 +27,16 @@ from .walk import EntangledError, Walk, call_on_copy, halting
 
 #: Largest relative difference that rounding explains, by the precision of a forward pass.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+
+_DRAWS = (
+    "Its layers' inputs depend on chance: the model draws random numbers in evaluation mode too. "
+    "Let it draw only while it trains (F.dropout(..., training=self.training), and likewise "
+    "stochastic depth and noise), or choose a method that needs no data, such as 'magnitude'"
+)
+_KEEPS = (
+    "The model keeps something from one pass to the next, or depends on chance. Have its passes "
+    "repeat each other, or choose a method that needs no data, such as 'magnitude'"
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ def prove(
     except (_UnfitError, EntangledError) as error:
         # A pass that is left in its middle may never come to where it removes its hooks.
         found.remove_others()
-        order = trial.one_by_one(str(error))
+        order = trial.one_by_one()
         warnings.warn(
             f"{error}. All blocks are calibrated by passes of the whole model instead, which is "
             "slower",
@@ -111,14 +122,18 @@ class _Trial:
     chosen: list[int]
     tolerance: float
     _hooks: Hooks = field(init=False)
+    #: Whether passes may end before the output head.
+    _early: bool = True
 
     def in_step(self) -> Order:
         """Run the samples that were chosen side by side, and compare with plain passes."""
-        plain = []
+        plain: list[Marks] = []
         for index in self.chosen:
-            plain.append(self._pass(index))
+            plain.append(self._pass(index) if plain else self._first())
             # What the first pass adds may be there to stay.
             self._check_hooks(first=not plain[1:])
+            for name in plain[-1].bypassed:
+                raise _UnfitError(f"{name!r} is not called itself, but modules in it are")
         try:
             walked = self._walks()
         except (_UnfitError, EntangledError):
@@ -126,20 +141,31 @@ class _Trial:
         except Exception as error:
             raise _UnfitError(f"passes that are halted side by side fail ({error})") from error
         for index, expected, marks in zip(self.chosen, plain, walked, strict=True):
-            _compare(expected, marks, self.tolerance, self._title(index))
+            if (found := _difference(expected, marks, self.tolerance)) is not None:
+                way = f"when {self._title(index)} goes through the model unit by unit"
+                raise _UnfitError(found.text(f"{way} than in a plain pass"))
         rest = [self._pass(index) for index in extremes(self.samples, self.chosen)]
         return self._order([*plain, *rest])
 
-    def one_by_one(self, reason: str) -> Order:
+    def one_by_one(self) -> Order:
         """Run passes as a run without walks does, of which the first must repeat itself."""
+        before = chance()
         first, *others, again = (self._pass(n, whole=True) for n in [*self.chosen, 0])
-        try:
-            _compare(first, again, self.tolerance, "the first sample, once more,")
-        except _UnfitError:
-            raise DataError(f"{reason}, and cannot be calibrated; exclude its layers") from None
+        if (found := _difference(first, again, self.tolerance)) is not None:
+            what = f"two passes of the first sample differ: {found.text('the second time')}"
+            raise DataError(f"{what}. {_DRAWS if chance() != before else _KEEPS}")
         rest = [self._pass(n, whole=True) for n in extremes(self.samples, self.chosen)]
         order = self._order([first, *others, *rest])
         return Order(order.units, frozenset(order.units))
+
+    def _first(self) -> Marks:
+        """Run the first sample, and see whether units run after the output head."""
+        early = self._pass(0)
+        if len(early.reached) == len(self.units):
+            return early
+        whole = self._pass(0, whole=True)
+        self._early = len(whole.reached) == len(early.reached)
+        return early if self._early else whole
 
     def _order(self, passes: Sequence[Marks]) -> Order:
         counts = [marks.counts() for marks in passes]
@@ -161,9 +187,14 @@ class _Trial:
             noting = stack.enter_context(marking(self.units))
             if not whole:
                 stack.enter_context(contextlib.suppress(HeadReachedError))
-                stack.enter_context(ending_before_the_head(self.source.model, parts_of(self.units)))
+                stack.enter_context(self._ending())
             call_on_copy(self.source.model, self.samples[index])
         return noting.into
+
+    def _ending(self) -> contextlib.AbstractContextManager[None]:
+        if not self._early:
+            return contextlib.nullcontext()
+        return ending_before_the_head(self.source.model, parts_of(self.units))
 
     def _walks(self) -> list[Marks]:
         computed: dict[str, list[torch.Tensor]] = {}
@@ -175,7 +206,7 @@ class _Trial:
             stack.enter_context(self.source.on_demand([]))
             stack.enter_context(halting(self.units, returned))
             noting = stack.enter_context(marking(self.units))
-            stack.enter_context(ending_before_the_head(self.source.model, parts_of(self.units)))
+            stack.enter_context(self._ending())
             self._hooks = Hooks(self.source.model.modules())
             walks = []
             for index in self.chosen:
@@ -188,6 +219,7 @@ class _Trial:
                 self._go_on(walk)
             while (unit := next((w.halt.unit for w in walks if w.halt), None)) is not None:
                 waiting = [each for each in passes if _waits_at(unit, each[0])]
+                noting.into = Marks()  # of no pass
                 with self.source.loaded(unit):
                     rehearsed = [_rehearsed(walk) for walk, _ in waiting]
                     for (walk, noting.into), before in zip(waiting, rehearsed, strict=True):
@@ -238,19 +270,29 @@ def _check_repeatable(
         )
 
 
-def _compare(plain: Marks, walked: Marks, tolerance: float, sample: str) -> None:
-    """Raise where a unit is given, or gives, something else than in a plain pass."""
-    for verb, expected, found in (
-        ("is given", plain.given, walked.given),
-        ("gives", plain.made, walked.made),
-    ):
-        for name, marks in expected.items():
-            others = found.get(name, [])
+@dataclass(frozen=True)
+class _Difference:
+    unit: str
+    verb: str
+    size: float
+    calls: tuple[int, int]
+
+    def text(self, when: str) -> str:
+        return (
+            f"{self.unit!r} {self.verb} something else {when} (relative difference "
+            f"{self.size:.1e}, calls {self.calls[1]} for {self.calls[0]})"
+        )
+
+
+def _difference(expected: Marks, found: Marks, tolerance: float) -> _Difference | None:
+    """Return where two passes part: the first unit that is given, or gives, something else."""
+    for name in expected.given:
+        for verb, marks, others in (
+            ("is given", expected.given[name], found.given.get(name, [])),
+            ("gives", expected.made[name], found.made.get(name, [])),
+        ):
             pairs = zip(marks, others, strict=False)
             worst = max((difference(a, b) for a, b in pairs), default=0.0)
             if len(marks) != len(others) or worst > tolerance:
-                raise _UnfitError(
-                    f"{name!r} {verb} something else when {sample} goes through the model unit by "
-                    f"unit than in a plain pass (relative difference {worst:.1e}, calls "
-                    f"{len(others)} for {len(marks)})"
-                )
+                return _Difference(name, verb, worst, (len(marks), len(others)))
+    return None

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from ..parts.calibration import embedded_text, token_windows
-from .inputs import as_input, taken_for_labels
+from .inputs import as_input, check_input, taken_for_labels
 
 
 def as_samples(
@@ -51,26 +51,24 @@ def as_samples(
     DataError
         If there is no sample, or the model cannot take them.
     """
-    if data is None:
-        data = embedded_text()
+    data = embedded_text() if data is None else _listed(data)
     texts = _texts(data)
     if texts is not None:
         length = fitting_length(model, length)
         tokenizer = tokenizer or _tokenizer(model)
         data = token_windows(tokenizer, texts, length=length, count=windows)
-    if isinstance(data, Mapping):
-        data = [data]
     described: dict[str, Any] = {"source": "data", "windows": 0}
     if isinstance(data, torch.Tensor):
         every = samples = _of_tensor(model, data)
         described["length"] = int(data.shape[-1])
     else:
-        every = list(data)
+        every = data
         samples = [as_input(model, sample) for sample in every]
         described |= _labels_left_out(model, every, samples)
     if not samples:
         raise DataError("the calibration data is empty")
     for sample in samples:
+        check_input(model, sample)
         if isinstance(sample, Mapping) and isinstance(sample.get("input_ids"), torch.Tensor):
             check_windows(model, sample["input_ids"])
     described["windows"] = len(samples)
@@ -150,12 +148,31 @@ def _vocabulary(model: nn.Module) -> int | None:
     return known if isinstance(known, int) else None
 
 
+def _listed(data: Any) -> Any:
+    """Return texts and tensors as they are, and everything else as a list of samples."""
+    if isinstance(data, str | torch.Tensor):
+        return data
+    if isinstance(data, Mapping):
+        column = data.get("text")
+        # A table by columns, as slices of data sets are.
+        if isinstance(column, list | tuple) and "input_ids" not in data:
+            return [{"text": text} for text in column]
+        return [data]
+    try:
+        return list(data)
+    except TypeError as error:
+        raise DataError(
+            f"the calibration data is a {type(data).__name__}; pass texts, a tensor, or an "
+            "iterable of model inputs"
+        ) from error
+
+
 def _texts(data: Any) -> list[str] | str | None:
     if isinstance(data, str):
         return data
-    if isinstance(data, Sequence) and data and not isinstance(data, torch.Tensor):
+    if isinstance(data, list) and data:
         if all(isinstance(each, str) for each in data):
-            return list(data)
+            return data
         if all(_is_text(each) for each in data):
             return [each["text"] for each in data]
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Folder", "InMemory", "Source"]
 
 import ctypes
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from ..run.skeleton import Skeleton
+from .calls import Forward, forward_within
 from .precision import Precision
 from .units import Unit
 
@@ -111,36 +113,22 @@ class Folder:
         places = {unit.name: unit.module for unit in units}
         if (head := self._head()) is not None:
             places |= {name: m for name, m in self.model.named_modules() if m is head}
-        handles: list[Any] = []
-        for name, module in places.items():
-            handles += self._loading_hooks(module, name)
-        try:
+        with ExitStack() as stack:
+            for name, module in places.items():
+                wrap = functools.partial(self._loading_forward, module, name)
+                stack.enter_context(forward_within(module, wrap))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _head(self) -> nn.Module | None:
         head: nn.Module | None = getattr(self.model, "get_output_embeddings", lambda: None)()
         return head
 
-    def _loading_hooks(self, module: nn.Module, name: str) -> list[Any]:
-        open_now: list[ExitStack] = []
+    def _loading_forward(self, module: nn.Module, name: str, forward: Forward) -> Forward:
+        def load(*args: Any, **keywords: Any) -> Any:
+            with self._having(module, name):
+                return forward(*args, **keywords)
 
-        def load(*_: Any) -> None:
-            stack = ExitStack()
-            stack.enter_context(self._having(module, name))
-            open_now.append(stack)
-
-        def drop(*_: Any) -> None:
-            # Called even where another hook ended the pass before this one had loaded.
-            if open_now:
-                open_now.pop().close()
-
-        return [
-            module.register_forward_pre_hook(load, prepend=True),
-            module.register_forward_hook(drop, always_call=True),
-        ]
+        return load
 
     @contextmanager
     def _having(self, module: nn.Module, name: str) -> Iterator[None]:

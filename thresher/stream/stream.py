@@ -190,6 +190,8 @@ class Stream:
         if self.order.whole.issuperset(self.order.units):
             return
         self._hooks = {unit.name: Hooks([unit.module]) for unit in self.units}
+        # A unit may run after the output head.
+        stack.enter_context(self.source.on_demand([]))
         stack.enter_context(halting(self.units))
         stack.callback(self._end)
         for path in self._paths:

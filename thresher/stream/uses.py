@@ -56,8 +56,12 @@ def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) 
         stack.enter_context(watching_products(model, [*layers, *map(_turn, bare)], uses.note))
         seen = [user for layer in layers for user in (layer.module, *layer.users)]
         stack.enter_context(suppress(HeadReachedError))
-        # A pass that has put hooks on the model is not ended early: it may remove them itself.
-        unless: Callable[[], bool] = lambda: registered.remain(model)  # noqa: E731
+
+        def unless() -> bool:
+            # A pass that has put hooks on the model may remove them itself, and what has not been
+            # used yet may be after the head.
+            return registered.remain(model) or not uses.are_seen(layers)
+
         stack.enter_context(ending_before_the_head(model, seen, unless))
         registered = Registered()
         run()
@@ -134,6 +138,14 @@ class _Uses:
         self._read.add(layer.name)
         if not any(user is module for user in layer.users for module in self._running):
             self._readers[layer.name][self._running[-1]] = None
+
+    def are_seen(self, layers: Sequence[Layer]) -> bool:
+        """Return whether every layer's module was called, or its parameter read."""
+        return all(
+            any(id(user) in self._called for user in layer.users)
+            or bool(self._forms[layer.parameter])
+            for layer in layers
+        )
 
     def are_understood(self, layer: Layer) -> bool:
         """Return whether a layer's own values are what its modules multiply by."""

@@ -21,8 +21,9 @@ __all__ = [
 
 import contextvars
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
+from .calls import Forward, forward_within
 from .passes import call
 from .surroundings import Settings, Surroundings, entanglements
 from .units import Unit
@@ -151,23 +153,16 @@ def halting(
     returned : callable, optional
         ``returned(unit, output)`` is called with what a unit has computed, before its hooks.
     """
-    before: dict[str, Any] = {}
-    for unit in units:
-        before[unit.name] = unit.module.__dict__.get("forward")
-        unit.module.forward = _halting_forward(unit, unit.module.forward, returned)
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for unit in units:
-            if before[unit.name] is None:
-                del unit.module.__dict__["forward"]
-            else:
-                unit.module.forward = before[unit.name]
+            wrap = functools.partial(_halting_forward, unit, returned)
+            stack.enter_context(forward_within(unit.module, wrap))
+        yield
 
 
 def _halting_forward(
-    unit: Unit, forward: Callable[..., Any], returned: Callable[[Unit, Any], None]
-) -> Callable[..., Any]:
+    unit: Unit, returned: Callable[[Unit, Any], None], forward: Forward
+) -> Forward:
     def halt(*args: Any, **keywords: Any) -> Any:
         walk = greenlet.getcurrent()
         if not isinstance(walk, Walk):

@@ -7,6 +7,7 @@ __all__ = ["ThresherConfig", "ThresherQuantizer"]
 import dataclasses
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ..layouts.kernel import value_dtypes
 from ..packed.conv import PackedConv2d
 from ..packed.layer import PackedLayer
 from ..packed.linear import PackedLinear
+from ..packed.replaceable import computes_as, used_elsewhere
 from ..packed.swap import swap
 from .checkpoint import Shards, check_version
 from .index import INDEX_FILE, check_inside, weight_map
@@ -164,12 +166,22 @@ class ThresherQuantizer(HfQuantizer):
         self, model: Any, shards: Shards, names: Names, devices: Mapping[str, Any]
     ) -> set[str]:
         """Bind the weights that stay packed; return their stored names."""
-        claimed = set()
+        claimed: set[str] = set()
+        dense: dict[str, str] = {}
+        elsewhere = used_elsewhere(model)
         for target, group in names.groups.items():
             stored = next(iter(group.stored))
             path, _, leaf = target.rpartition(".")
-            packed = group.converter is None and shards.is_packed(stored) and leaf == "weight"
-            if not packed or not self._stays_packed(model.get_submodule(path), stored):
+            if not shards.is_packed(stored):
+                continue
+            layer = model.get_submodule(path)
+            reason = elsewhere.get(layer) or self._why_dense(layer, stored)
+            if leaf != "weight":
+                reason = _no_packed_form(layer)
+            if group.converter is not None:
+                reason = "transformers merges or splits it as it loads it"
+            if reason:
+                dense[stored] = reason
                 continue
             weight = model.get_submodule(path).weight
             _check_multiplies(path, weight.dtype)
@@ -183,6 +195,13 @@ class ThresherQuantizer(HfQuantizer):
             model.all_tied_weights_keys.pop(target, None)
             claimed.add(stored)
         self._claim_tied(model)
+        if dense:
+            name, reason = next(iter(dense.items()))
+            warnings.warn(
+                f"{len(dense)} of {len(dense) + len(claimed)} packed weights are loaded dense: "
+                f"{name!r}, because {reason}",
+                stacklevel=2,
+            )
         return claimed
 
     def _claim_tied(self, model: Any) -> None:
@@ -193,14 +212,22 @@ class ThresherQuantizer(HfQuantizer):
                 self._claimed[target.removesuffix(".weight")] = layout
                 del model.all_tied_weights_keys[target]
 
-    def _stays_packed(self, layer: nn.Module, weight: str) -> bool:
-        """Return whether a layer has a packed form for the layout that its weight is stored in."""
-        if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
+    def _why_dense(self, layer: nn.Module, weight: str) -> str:
+        """Return why a layer has no packed form for the layout of its weight; empty if it has."""
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            return _no_packed_form(layer)
+        base = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
+        if not computes_as(layer, base):
+            return f"{type(layer).__name__} does not compute what {base.__name__} does"
+        if isinstance(layer, nn.Conv2d):
             layout = self.stored.layout_of(weight)
+            if layer.padding_mode != "zeros":
+                return "only padding with zeros has a sparse kernel"
             if layout is None or not issubclass(layout, ConvolvingLayout):
-                return False
-            return layer.groups == 1 or layout.takes_groups
-        return type(layer) is nn.Linear
+                return "its layout cannot convolve"
+            if layer.groups > 1 and not layout.takes_groups:
+                return f"layout {layout.name!r} cannot convolve in groups"
+        return ""
 
     def _check_nothing_missing(self, model: Any, info: Any, config: Any) -> None:
         """Raise if a weight of the model that was saved has not arrived."""
@@ -267,6 +294,10 @@ class _Lazy:
     def get_dtype(self) -> str:
         """Return the type of the dense weight as safetensors spells it."""
         return spelled[self._shards.outline(self._name).dtype]
+
+
+def _no_packed_form(layer: nn.Module) -> str:
+    return f"{type(layer).__name__} has no packed form"
 
 
 def _check_multiplies(path: str, dtype: torch.dtype) -> None:

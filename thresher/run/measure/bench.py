@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BenchResult", "bench", "fastest"]
+__all__ = ["PROMPT_TOKENS", "BenchResult", "bench", "fastest"]
 
 import time
 from collections import defaultdict
@@ -21,6 +21,8 @@ from ..packed.linear import PackedLinear
 from .candidates import kind_of
 from .modes import evaluating
 from .timing import Comparison, compare
+
+PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def bench(
     packed: Any,
     new_tokens: int = 32,
     batch: int = 1,
-    prompt_tokens: int = 16,
+    prompt_tokens: int = PROMPT_TOKENS,
     repeats: int = 3,
 ) -> BenchResult:
     """Compare a dense causal language model with its packed form.
@@ -159,7 +161,7 @@ def fastest(models: Mapping[str, Any], new_tokens: int = 32, repeats: int = 3) -
 
 
 def _generators(
-    models: Mapping[str, Any], new_tokens: int, batch: int = 1, prompt_tokens: int = 16
+    models: Mapping[str, Any], new_tokens: int, batch: int = 1, prompt_tokens: int = PROMPT_TOKENS
 ) -> dict[str, Callable[[], Any]]:
     """Return functions that generate text with each model, from the same random prompt."""
     vocabulary = next(iter(models.values())).get_input_embeddings().num_embeddings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PACKED_DTYPES", "Candidate", "candidate_of", "kind_of"]
+__all__ = ["Candidate", "candidate_of", "kind_of"]
 
 import abc
 import re
@@ -18,8 +18,7 @@ from ..layouts.indexed import too_dense
 from ..packed.conv import PackedConv2d
 from ..packed.layer import PackedLayer
 from ..packed.linear import PackedLinear
-
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
+from ..packed.replaceable import PACKED_DTYPES
 
 
 def kind_of(name: str) -> str:

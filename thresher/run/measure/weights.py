@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 from ...core.errors import LayerError
 from ..packed.layer import PackedLayer
-from .candidates import PACKED_DTYPES, Candidate, candidate_of
+from ..packed.replaceable import computes_as, used_elsewhere
+from .candidates import Candidate, candidate_of
 from .modes import evaluating
 
 
@@ -66,7 +67,7 @@ def find_weights(model: nn.Module, example: Tensor | None = None) -> Iterator[Fo
         _require_data(name, parameter)
     images = {} if example is None else _image_sizes(model, example)
     total = max(1, sum(parameter.numel() for parameter in model.parameters()))
-    elsewhere = _used_elsewhere(model)
+    elsewhere = used_elsewhere(model)
     counted: dict[int, Tensor] = {}  # held, so that no other can come to lie in the same place
     for name, module in model.named_modules():
         for full, weight in _weights(name, module):
@@ -87,17 +88,6 @@ def _weights(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield name if local == "weight" else f"{name}.{local}".strip("."), parameter
 
 
-def _used_elsewhere(model: nn.Module) -> dict[nn.Module, str]:
-    """Return modules whose weight is not just what their own call multiplies, and what it is."""
-    reasons: dict[nn.Module, str] = {}
-    for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention):
-            reasons[module.out_proj] = "MultiheadAttention multiplies its weight itself"
-        if parametrize.is_parametrized(module):
-            reasons[module] = "it is computed anew; torch's remove_parametrizations makes it fixed"
-    return reasons
-
-
 def _require_data(name: str, weight: Tensor) -> None:
     if nn.parameter.is_lazy(weight) or weight.is_meta:
         raise LayerError(
@@ -114,52 +104,9 @@ def _why_not(module: nn.Module) -> str:
     if any(hooks) or module._backward_pre_hooks:
         return "it has hooks, which a packed layer would lose"
     base = nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d
-    if not _computes_as(module, base):
+    if not computes_as(module, base):
         return f"{type(module).__name__} does not compute what {base.__name__} does"
     return ""
-
-
-def _computes_as(module: nn.Linear | nn.Conv2d, base: type[nn.Linear] | type[nn.Conv2d]) -> bool:
-    """Return whether a module, perhaps of a derived class, is `base` to its inputs.
-
-    It may hold nothing but weight and bias, which today's values could hide (an adapter starts
-    at zero), and must return what `base` returns on inputs of several shapes and sizes.
-    """
-    if type(module) is base and "forward" not in vars(module):
-        return True
-    held = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    if held - {"weight", "bias"} or any(module.children()):
-        return False
-    if module.weight.dtype not in PACKED_DTYPES:
-        return True  # refused for its type, which is the better reason
-    with torch.no_grad():
-        return all(_agree(module, base, x) for x in _probes(module))
-
-
-def _agree(module: nn.Module, base: Any, x: Tensor) -> bool:
-    try:
-        found = module(x)
-    except Exception:  # whatever a foreign layer raises, it is not a linear layer
-        return False
-    expected = base.forward(module, x)
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
-        return False
-    allowed = 16 * torch.finfo(x.dtype).eps * float(expected.abs().max())
-    return found.dtype == expected.dtype and bool(((found - expected).abs() <= allowed).all())
-
-
-def _probes(module: nn.Linear | nn.Conv2d) -> Iterator[Tensor]:
-    shape: tuple[int, ...] = (3, module.weight.shape[1])
-    if isinstance(module, nn.Conv2d):
-        spans = zip(module.kernel_size, module.dilation, strict=True)
-        shape = (2, module.in_channels, *(d * (k - 1) + 4 for k, d in spans))
-    elif module.weight.dim() != 2:
-        return
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    x = x.to(module.weight.device, module.weight.dtype)
-    yield from (x, 100 * x, x[:1])
-    if x.dim() == 2:
-        yield x[None]
 
 
 def _image_sizes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
