@@ -14,6 +14,7 @@ import thresher.workflow as workflow
 from thresher.cli import main
 from thresher.core.output import Output
 from thresher.prune.disk import DiskRun
+from thresher.prune.layerwise import Cut
 from thresher.run.files.writer import CheckpointWriter
 from thresher.stream.state import RunState
 
@@ -138,6 +139,21 @@ def test_the_other_cuts_are_those_of_the_same_moments(source, book, tmp_path):
         assert prune(one, out, book, "--density", str(point["density"])) == 0
         alone = json.loads((out / "thresher.json").read_text())["evaluation"]
         assert alone["pruned_perplexity"] == point["perplexity"]
+
+
+def test_other_cuts_are_held_of_one_unit_alone(source, book, tmp_path, monkeypatch):
+    held = []
+    apply = Cut.apply
+
+    def watched(cut, layers):
+        names = [layer.name for layer in layers]
+        held.append((sorted(cut.weights) == sorted(names), sorted(cut.masks) == sorted(names)))
+        return apply(cut, layers)
+
+    monkeypatch.setattr(Cut, "apply", watched)
+    assert prune(source, tmp_path / "out", book, "--curve") == 0
+    assert len(held) > 5, "one unit alone shows nothing"
+    assert set(held) == {(True, True)}
 
 
 def test_with_overwrite_too(source, whole, book, tmp_path):

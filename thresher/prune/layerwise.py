@@ -175,6 +175,11 @@ class Cut:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """Let go of a unit's weights and masks."""
+        self.weights.clear()
+        self.masks.clear()
+
     def apply(self, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
         """Give a unit's layers this cut's weights; return its masks, by parameter."""
         for layer in layers:
@@ -281,6 +286,8 @@ class UnitPruner:
         """
         statistics = self._statistics(visit, self.recipe.needs)
         masks, records = {}, []
+        for cut in others:
+            cut.clear()
         with self._timed("pruning"):
             for layer in visit.unit.layers:
                 known = statistics.pop(layer.name)
