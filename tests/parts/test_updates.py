@@ -369,13 +369,13 @@ def paired(pattern=None, seed=0):
 def test_the_dense_target_is_ridge_regression_on_the_dense_outputs():
     weight, choose, statistics, dense, x = paired()
     choose = dataclasses.replace(choose, keep=weight.numel())
-    found, _ = updates.DenseTarget(updates.Keep())(weight, choose, statistics)
+    found, _ = updates.DenseTarget(updates.Keep(), strength=1.0)(weight, choose, statistics)
     ridge = 0.01 * float((x.square().sum(0) / len(x)).mean()) * len(x)
     stacked = torch.cat([x, ridge**0.5 * torch.eye(24)]).double()
     wanted = torch.cat([dense @ weight.T, ridge**0.5 * weight.T]).double()
     exact = torch.linalg.lstsq(stacked, wanted).solution.T.float()
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-4)
-    half, _ = updates.DenseTarget(updates.Keep(), strength=0.5)(weight, choose, statistics)
+    half, _ = updates.DenseTarget(updates.Keep())(weight, choose, statistics)
     torch.testing.assert_close(half, (weight + exact) / 2, rtol=1e-3, atol=1e-4)
 
 

@@ -21,7 +21,7 @@ from ..core.options import check_choice
 from ..core.output import Output, check_apart, writing
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
-from ..parts.moments import forward
+from ..parts.moments import Cross, forward
 from ..run.files.companions import RECORD_FILE
 from ..run.files.writer import CheckpointWriter, shard_file
 from ..run.skeleton import Skeleton
@@ -252,6 +252,7 @@ class DiskRun:
             self.samples if forward(needed_moments(self.recipe)) else [],
             precision=self.precision,
             spill=output.work / "states" if self.options.spill else None,
+            dense=Cross in self.recipe.needs,
             order=state.order,
         )
         state.units, state.whole = stream.order.units, sorted(stream.order.whole)

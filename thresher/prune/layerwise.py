@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -17,11 +18,14 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
-from ..parts.moments import Moment, forward
+from ..parts.moments import Cross, Moment, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
+from ..stream.attention import received_attention
 from ..stream.collect import collect_inputs
-from ..stream.stream import Stream, Visit
+from ..stream.current import DENSE, PRUNED
+from ..stream.stages import Stage, find_stages
+from ..stream.stream import PAIRED, Stream, Visit
 from .recipe import Recipe
 from .record import LayerRecord
 
@@ -284,23 +288,41 @@ class UnitPruner:
             By layer name, in the weights' own shapes.
         records : list of LayerRecord
         """
-        statistics = self._statistics(visit, self.recipe.needs)
-        masks, records = {}, []
         for cut in others:
             cut.clear()
-        with self._timed("pruning"):
-            for layer in visit.unit.layers:
-                known = statistics.pop(layer.name)
-                if not self._is_seen(known, self.recipe.needs):
-                    self.idle.append(layer.name)
-                self._try_others(layer, known, others)
-                recipe, keep = self._recipe_for(layer, known, counts[layer.name])
-                stored = self._stored.get(layer.name)
-                mask, record = prune_layer(layer, visit.index, recipe, known, keep, stored)
-                masks[layer.name] = mask
-                records.append(record)
+        masks, records = {}, {}
+        weights = self._token_weights(visit)
+        for stage in self._stages(visit):
+            statistics = self._statistics(visit, self.recipe.needs, stage, weights)
+            with self._timed("pruning"):
+                for layer in stage.layers:
+                    known = statistics.pop(layer.name)
+                    if not self._is_seen(known, self.recipe.needs):
+                        self.idle.append(layer.name)
+                    self._try_others(layer, known, others)
+                    recipe, keep = self._recipe_for(layer, known, counts[layer.name])
+                    stored = self._stored.get(layer.name)
+                    mask, record = prune_layer(layer, visit.index, recipe, known, keep, stored)
+                    masks[layer.name], records[layer.name] = mask, record
         self._progress(f"pruned {visit.unit.name or 'the model'}")
-        return masks, records
+        return masks, [records[layer.name] for layer in visit.unit.layers]
+
+    def _stages(self, visit: Visit) -> list[Stage]:
+        """Return the layers in the groups in which they are calibrated and pruned."""
+        if not self.recipe.stages or not forward(self.recipe.needs) or not self.stream.samples:
+            return [Stage(visit.unit.layers)]
+        with self._timed("calibration"):
+            return find_stages(visit)
+
+    def _token_weights(self, visit: Visit) -> dict[int, torch.Tensor]:
+        """Return by what the moments scale the tokens of each sample, where they do."""
+        tokens = self.recipe.tokens
+        if not tokens.by_attention or not forward(self.recipe.needs) or not visit.alone:
+            return {}
+        path = DENSE if self.stream.has_dense_path else PRUNED
+        with self._timed("calibration"), received_attention() as received:
+            visit.run(path)
+        return {index: tokens(each) for index, each in received.items()}
 
     def _try_others(self, layer: Layer, known: Statistics, others: Sequence[Cut]) -> None:
         """Prune a layer as other cuts have it, and put its weight back."""
@@ -325,14 +347,23 @@ class UnitPruner:
     def _is_seen(self, known: Statistics, needs: frozenset[type[Moment]]) -> bool:
         return known.tokens > 0 or not forward(needs)
 
-    def _statistics(self, visit: Visit, needs: frozenset[type[Moment]]) -> dict[str, Statistics]:
+    def _statistics(
+        self,
+        visit: Visit,
+        needs: frozenset[type[Moment]],
+        stage: Stage | None = None,
+        weights: Mapping[int, torch.Tensor] | None = None,
+    ) -> dict[str, Statistics]:
         """Return the moments of every layer's inputs, and of its gradients if there are any."""
-        layers, run = visit.unit.layers, visit.run
+        stage = stage or Stage(visit.unit.layers)
+        layers = stage.layers
         if not forward(needs) or not self.stream.samples:
             found = {layer.name: Statistics(layer.name, needs) for layer in layers}
         else:
+            run = partial(visit.run, PAIRED if Cross in needs else PRUNED)
             with self._timed("calibration"):
-                found = collect_inputs(self.stream.source.model, layers, needs, run)
+                model, later = self.stream.source.model, stage.later
+                found = collect_inputs(model, layers, needs, run, later=later, weights=weights)
         if self._gradients is not None:
             for layer in layers:
                 found[layer.name].adopt_gradients(self._gradients[layer.name])

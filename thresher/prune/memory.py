@@ -20,7 +20,7 @@ from ..core.remembered import remember
 from ..parts.coverage import Coverage, cover
 from ..parts.given import check_is_model
 from ..parts.layers import Layer
-from ..parts.moments import Moment, backward, forward
+from ..parts.moments import Cross, Moment, backward, forward
 from ..parts.statistics import Statistics
 from ..run.packed.layer import PackedLayer
 from ..stream.gradients import collect_gradients
@@ -156,7 +156,8 @@ def prune(
             gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
             inputs = share_of(samples) if forward(needed_moments(recipe)) else []
             units = find_units(model, coverage.layers)
-            stream = Stream(source, units, inputs, precision=used)
+            dense = Cross in recipe.needs
+            stream = Stream(source, units, inputs, precision=used, dense=dense)
             with torch.no_grad(), progress_bar(len(units), progress) as advance:
                 pruner = UnitPruner(
                     stream,

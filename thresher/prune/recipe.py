@@ -12,6 +12,7 @@ from ..parts.budgets import Budget, Uniform
 from ..parts.moments import Moment
 from ..parts.patterns import Pattern, Unstructured
 from ..parts.scores import Score
+from ..parts.tokens import EqualTokens, TokenWeights
 from ..parts.updates import Keep, Update
 
 
@@ -32,6 +33,12 @@ class Recipe:
     density : float, optional
         Share of the prunable weights to keep, in (0, 1]; by default what the pattern
         implies, such as 0.5 for 2:4.
+    tokens : TokenWeights, default EqualTokens()
+        How much the moments hear of each token.
+    stages : bool, default False
+        Whether the layers of a block are pruned one group after another, each calibrated on what
+        the pruned groups before it give, instead of all on what the dense block gives. It takes
+        a pass of the block for every group.
 
     Raises
     ------
@@ -50,6 +57,8 @@ class Recipe:
     budget: Budget = Uniform()
     update: Update = Keep()
     density: float | None = None
+    tokens: TokenWeights = EqualTokens()
+    stages: bool = False
 
     def __post_init__(self) -> None:
         if self.density is None:
@@ -85,6 +94,7 @@ class Recipe:
         pattern: str | Pattern | None = None,
         budget: str | Budget | None = None,
         update: str | Update | None = None,
+        tokens: str | TokenWeights | None = None,
     ) -> Recipe:
         """Return this recipe with some parts replaced; None keeps a part.
 
@@ -92,7 +102,7 @@ class Recipe:
         ----------
         density : float, optional
             Share of weights to keep.
-        pattern, budget, update : str or part, optional
+        pattern, budget, update, tokens : str or part, optional
             Names are looked up, see :meth:`thresher.core.named.Spelled.parse`.
         """
         changes: dict[str, object] = {}
@@ -104,4 +114,6 @@ class Recipe:
             changes["budget"] = Budget.parse(budget)
         if update is not None:
             changes["update"] = Update.parse(update)
+        if tokens is not None:
+            changes["tokens"] = TokenWeights.parse(tokens)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

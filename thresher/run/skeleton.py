@@ -165,6 +165,15 @@ class Skeleton:
         self._sources.insert(0, shards)
         self._given |= set(shards)
 
+    @contextmanager
+    def without_overlays(self) -> Iterator[None]:
+        """Load from the folder itself while the context lasts."""
+        before, self._sources = self._sources, [self.checkpoint]
+        try:
+            yield
+        finally:
+            self._sources = before
+
     def cast(self, tensor: Tensor) -> Tensor:
         """Convert a floating tensor to the asked dtype.
 

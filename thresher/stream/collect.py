@@ -6,8 +6,9 @@ __all__ = ["collect_inputs"]
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from ..parts.forms import Columns, Kernel, Rows
 from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
-from .current import token_mask
+from .current import DENSE, running_index, running_path, token_mask
 from .products import watching_products
 from .ranks import ranks, sum_over_ranks
+from .stream import EnoughSeenError
 
 
 def collect_inputs(
@@ -28,6 +30,9 @@ def collect_inputs(
     layers: Sequence[Layer],
     needs: Iterable[type[Moment]],
     run: Callable[[], None],
+    *,
+    later: Sequence[Layer] = (),
+    weights: Mapping[int, torch.Tensor] | None = None,
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
 
@@ -48,7 +53,12 @@ def collect_inputs(
     needs : iterable of Moment classes
         See :class:`Statistics`.
     run : callable
-        Runs the modules on all calibration data, the same whenever it is called.
+        Runs the modules on all calibration data, the same whenever it is called. Where a sample
+        takes the dense path before the pruned one, both inputs of a token make a pair.
+    later : sequence of Layer, optional
+        Layers at whose call a pass of the unit may end.
+    weights : mapping of int to Tensor of shape (batch, tokens), optional
+        By the index of a sample: by what the inputs of its tokens are scaled.
 
     Returns
     -------
@@ -58,33 +68,52 @@ def collect_inputs(
     needs = frozenset(needs)
     called = [layer for layer in layers if layer.is_called]
     others = [layer for layer in layers if not layer.is_called]
+    job = _Job(model, needs, run, later, weights or {})
     try:
         # Processes would share different moments, and could not add them up.
-        found = _collect(model, called, others, needs, run, share=ranks() == 1)
+        found = job.collect(called, others, share=ranks() == 1)
     except _NoLongerSharedError:
-        found = _collect(model, called, others, needs, run, share=False)
+        found = job.collect(called, others, share=False)
     idle = [layer for layer in called if found[layer.name].tokens == 0]
     if idle:
-        found |= _collect(model, [], idle, needs, run, share=False)
+        found |= job.collect([], idle, share=False)
     return found
 
 
-def _collect(
-    model: nn.Module,
-    called: Sequence[Layer],
-    others: Sequence[Layer],
-    needs: frozenset[type[Moment]],
-    run: Callable[[], None],
-    *,
-    share: bool,
-) -> dict[str, Statistics]:
-    masked = _of_the_mask(model)
-    collector = _Collector([*called, *others], needs, share, masked)
-    products = watching_products(model, others, collector.take_product)
-    with collector.watching(called), products, torch.no_grad():
-        run()
-    sum_over_ranks(collector.statistics, [*called, *others])
-    return collector.finish()
+@dataclass(frozen=True)
+class _Job:
+    """What is asked for, of whichever layers; see :func:`collect_inputs`."""
+
+    model: nn.Module
+    needs: frozenset[type[Moment]]
+    run: Callable[[], None]
+    later: Sequence[Layer]
+    weights: Mapping[int, torch.Tensor]
+
+    def collect(
+        self, called: Sequence[Layer], others: Sequence[Layer], *, share: bool
+    ) -> dict[str, Statistics]:
+        collector = _Collector([*called, *others], self, share)
+        products = watching_products(self.model, others, collector.take_product)
+        with collector.watching(called), _ending_at(self.later), products, torch.no_grad():
+            self.run()
+        sum_over_ranks(collector.statistics, [*called, *others])
+        return collector.finish()
+
+
+@contextmanager
+def _ending_at(layers: Sequence[Layer]) -> Iterator[None]:
+    """End the rehearsal of a unit where one of the layers is called."""
+
+    def end(*_: Any) -> None:
+        raise EnoughSeenError
+
+    handles = [u.register_forward_pre_hook(end) for layer in layers for u in layer.users]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _of_the_mask(model: nn.Module) -> Callable[[Layer], bool]:
@@ -108,16 +137,13 @@ class _Collector:
     projections; a layer called right after another with the same tensor shares its moments.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        needs: frozenset[type[Moment]],
-        share: bool,
-        masked: Callable[[Layer], bool],
-    ) -> None:
-        self.statistics = {layer.name: Statistics(layer.name, needs) for layer in layers}
+    def __init__(self, layers: Sequence[Layer], job: _Job, share: bool) -> None:
+        self.statistics = {layer.name: Statistics(layer.name, job.needs) for layer in layers}
         self._share = share
-        self._masked = masked
+        self._masked = _of_the_mask(job.model)
+        self._weights = job.weights
+        # What the dense path has given each layer, of the sample that runs.
+        self._dense: dict[str, tuple[int, list[torch.Tensor]]] = {}
         self._leaders: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._last: tuple[torch.Tensor, Any, str] | None = None
@@ -143,15 +169,50 @@ class _Collector:
         if given.is_nested:
             # Rows of several lengths, which lie one after another.
             given = torch.cat([each.flatten(0, -2) for each in given.unbind()])
+        if running_path() == DENSE:
+            self._note_dense(layer, given)
+            return
         self._calls[layer.name] += 1
         reading = (_reading(layer), _version(given), self._masked(layer))
         if self._share and self._is_shared(layer, given, reading):
             return
         self._last = (given, reading, layer.name)
-        self.take_rows(layer, layer.inputs(self._real(layer, given.detach())))
+        dense = self._dense_of(layer, given)
+        rows, pairs = (
+            None if x is None else layer.inputs(self._real(layer, self._scaled(layer, x)))
+            for x in (given.detach(), dense)
+        )
+        assert rows is not None
+        self.take_rows(layer, rows, pairs)
+
+    def _note_dense(self, layer: Layer, given: torch.Tensor) -> None:
+        index, noted = self._dense.get(layer.name, (-1, []))
+        if index != running_index():
+            noted = []
+        self._dense[layer.name] = running_index(), [*noted, given.detach()]
+
+    def _dense_of(self, layer: Layer, given: torch.Tensor) -> torch.Tensor | None:
+        """Return what the dense path gave at this call, where its rows are of the same tokens."""
+        index, noted = self._dense.get(layer.name, (-1, []))
+        if index != running_index() or not noted:
+            return None
+        dense = noted.pop(0)
+        # Rows without an axis of tokens may be those that a router has picked.
+        return dense if given.dim() > 2 and dense.shape == given.shape else None
+
+    def _scaled(self, layer: Layer, given: torch.Tensor) -> torch.Tensor:
+        """Return inputs as loud as their tokens are to be heard."""
+        weights = self._weights.get(running_index())
+        plain = given.dim() > 2 and isinstance(layer.form, Rows | Columns)
+        if weights is None or not plain or given.shape[:2] != weights.shape:
+            return given
+        tokens = weights.to(given).reshape(*weights.shape, *(1 for _ in given.shape[2:]))
+        return given * tokens
 
     def take_product(self, layer: Layer, rows: Callable[[], torch.Tensor]) -> None:
         """Take the rows of a product with a layer's weight."""
+        if running_path() == DENSE:
+            return
         # Of others, such as recurrent steps and attention, the order of tokens is not known.
         plain = layer.users and not layer.readers
         self.take_rows(layer, self._real(layer, rows()) if plain else rows())
@@ -178,8 +239,10 @@ class _Collector:
             raise _NoLongerSharedError
         return False
 
-    def take_rows(self, layer: Layer, rows: torch.Tensor) -> None:
-        """Take the rows that a layer's matrix multiplies."""
+    def take_rows(
+        self, layer: Layer, rows: torch.Tensor, dense: torch.Tensor | None = None
+    ) -> None:
+        """Take the rows that a layer's matrix multiplies, and those of the dense path."""
         if not rows.shape[-2]:
             return
         before = torch.get_float32_matmul_precision()
@@ -191,7 +254,7 @@ class _Collector:
             # made in inference mode cannot be changed in place outside it.
             inference = torch.inference_mode(False)
             with inference, torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-                self.statistics[layer.name].update(rows)
+                self.statistics[layer.name].update(rows, dense)
         finally:
             torch.set_float32_matmul_precision(before)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["running", "token_mask"]
+__all__ = ["DENSE", "PRUNED", "running", "running_index", "running_path", "token_mask"]
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,23 +11,43 @@ from typing import Any
 
 import torch
 
+#: What samples have gone through: units as they were left, or as they were found.
+PRUNED, DENSE = "pruned", "dense"
+
 _sample: ContextVar[Any] = ContextVar("sample", default=None)
+_path: ContextVar[str] = ContextVar("path", default=PRUNED)
+_index: ContextVar[int] = ContextVar("index", default=0)
 
 
 @contextmanager
-def running(sample: Any) -> Iterator[None]:
+def running(sample: Any, index: int = 0, path: str = PRUNED) -> Iterator[None]:
     """Say which sample is sent through a model, or through a part of it, in the context.
 
     Parameters
     ----------
     sample : Any
         As the model is called with it: a tensor, a tuple of arguments or a dict of keywords.
+    index : int, default 0
+        Its place among the samples.
+    path : {"pruned", "dense"}
+        See :class:`~thresher.stream.stream.Stream`.
     """
-    before = _sample.set(sample)
+    before = _sample.set(sample), _index.set(index), _path.set(path)
     try:
         yield
     finally:
-        _sample.reset(before)
+        for variable, token in zip((_sample, _index, _path), before, strict=True):
+            variable.reset(token)
+
+
+def running_index() -> int:
+    """Return the place of the sample that runs among all samples."""
+    return _index.get()
+
+
+def running_path() -> str:
+    """Return the path on which the sample that runs is sent."""
+    return _path.get()
 
 
 def token_mask() -> torch.Tensor | None:

@@ -37,6 +37,9 @@ class Source(Protocol):
     def loaded(self, unit: Unit) -> AbstractContextManager[None]:
         """Have the weights of one unit."""
 
+    def as_found(self, unit: Unit) -> AbstractContextManager[None]:
+        """Have the weights that one unit came with, whatever was written for it since."""
+
     def on_demand(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
         """Have the weights of each unit, and of the output head, while it runs."""
 
@@ -58,6 +61,10 @@ class InMemory:
 
     def loaded(self, unit: Unit) -> AbstractContextManager[None]:
         """Do nothing."""
+        return nullcontext()
+
+    def as_found(self, unit: Unit) -> AbstractContextManager[None]:
+        """Do nothing: in memory no run is gone on with."""
         return nullcontext()
 
     def on_demand(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
@@ -106,6 +113,12 @@ class Folder:
     def loaded(self, unit: Unit) -> AbstractContextManager[None]:
         """Load one unit, and drop it afterwards."""
         return self._having(unit.module, unit.name)
+
+    @contextmanager
+    def as_found(self, unit: Unit) -> Iterator[None]:
+        """Load one unit from the folder alone, and drop it afterwards."""
+        with self.skeleton.without_overlays(), self.loaded(unit):
+            yield
 
     @contextmanager
     def on_demand(self, units: Sequence[Unit]) -> Iterator[None]:

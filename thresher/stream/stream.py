@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Stream", "Visit"]
+__all__ = ["PAIRED", "EnoughSeenError", "Stream", "Visit"]
 
 import functools
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import DataError
 from .ahead import Ahead, check_complete
-from .current import running
+from .current import DENSE, PRUNED, running
 from .hooks import Hooks, Registered
 from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .precision import Precision
@@ -29,7 +28,12 @@ from .surroundings import keeping, within
 from .units import Unit, parts_of
 from .walk import EntangledError, Walk, call_on_copy, halting
 
-PRUNED, DENSE = "pruned", "dense"
+#: Both paths, sample by sample: first the dense one, then the pruned one.
+PAIRED = "paired"
+
+
+class EnoughSeenError(Exception):
+    """Ends the rehearsal of a unit for a sample of which nothing more is to be seen."""
 
 
 @dataclass
@@ -48,16 +52,26 @@ class Visit:
     unit: Unit
     _stream: Stream = field(repr=False)
 
-    def run(self, path: str = "pruned") -> None:
-        """Send every sample through the unit as it is now, to be watched; they stay before it.
+    @property
+    def alone(self) -> bool:
+        """Whether the unit runs by itself, and not in passes of the whole model."""
+        return self.unit.name not in self._stream.order.whole
+
+    def run(self, path: str = PRUNED, most: int | None = None) -> None:
+        """Send every sample through the unit, to be watched; they stay before it.
+
+        A watcher that has seen enough of a sample raises :class:`EnoughSeenError`.
 
         Parameters
         ----------
-        path : {"pruned", "dense"}
-            What the samples have gone through: the units as they were left, or as they were
-            found. A stream without a dense path has the first alone.
+        path : {"pruned", "dense", "paired"}
+            What the samples have gone through, and go through here: the units as they are left,
+            or as they were found. Paired, each sample takes the dense path and then the pruned
+            one. A stream without a dense path has the pruned one alone.
+        most : int, optional
+            How many samples to send, the first ones; by default all.
         """
-        self._stream.rehearse(self.unit, path)
+        self._stream.rehearse(self.unit, path, most)
 
 
 class Stream:
@@ -79,7 +93,8 @@ class Stream:
         Folder for the samples' states, which are otherwise in memory.
     dense : bool, default False
         Whether the samples also go through the units as they were found, for visitors that
-        compare with what those would give. Units must then be called once in a pass.
+        compare with what those would give. Where a unit is called several times in a pass, there
+        is no such path, and a warning says so.
     order : Order, optional
         What an earlier stream over the same model found; by default it is found and proved.
 
@@ -115,7 +130,8 @@ class Stream:
         self.order = order
         self.units = [by_name[name] for name in order.units]
         self._ahead = Ahead(source, self.units, samples, self._pass)
-        self._check_paths()
+        self._found: dict[nn.Parameter, torch.Tensor] = {}
+        self._drop_path_of_whole_passes()
 
     def without_samples(self) -> Stream:
         """Return a stream that visits the same units in the same order, without data."""
@@ -138,43 +154,65 @@ class Stream:
                 self._begin(stack)
             for index, unit in enumerate(self.units):
                 self._look_ahead(unit)
+                if index < start and self.has_dense_path:
+                    with self.source.as_found(unit):
+                        self._advance(unit, DENSE)
                 with self.source.loaded(unit):
-                    found = self._weights(unit)
+                    self._found = self._weights(unit)
                     if index >= start:
                         yield Visit(index, unit, self)
                     if index + 1 == len(self.units):
                         # Nothing is left to see but calls of units that were visited before.
                         parts = parts_of(self.units)
                         stack.enter_context(ending_before_the_head(self.source.model, parts))
-                    else:
-                        with _holding(found):
+                    elif index >= start:
+                        with _holding(self._found):
                             self._advance(unit, DENSE)
+                    self._found = {}
                     self._advance(unit, PRUNED)
                 self._catch_up(self.units[: index + 1])
 
-    def rehearse(self, unit: Unit, path: str = PRUNED) -> None:
+    @property
+    def has_dense_path(self) -> bool:
+        """Whether the samples also go through the units as they were found."""
+        return DENSE in self._paths
+
+    def rehearse(self, unit: Unit, path: str, most: int | None) -> None:
         """Run a unit on copies of what waits before it, or the whole model where it must be."""
+        count = min(len(self.samples), len(self.samples) if most is None else most)
         if unit.name in self.order.whole:
             others = [u for u in self.units if u.name != unit.name]
             with self.source.on_demand(others):
-                for sample in self.samples:
-                    self._pass(sample)
+                for index, sample in zip(range(count), self.samples, strict=False):
+                    with suppress(EnoughSeenError):
+                        self._pass(sample, index)
             return
-        for walk in self._waiting(unit, path):
-            assert walk.halt is not None
-            self._shelf.restore(walk)
-            args, keywords = walk.halt.copies()
-            self._shelf.put(walk)
-            # The hooks that the unit came with have made these arguments already.
-            with ExitStack() as stack:
-                stack.enter_context(self._rounding())
-                stack.enter_context(within(walk.settings))
-                stack.enter_context(self._hooks[unit.name].hidden())
-                stack.enter_context(running(self._sample_of[walk]))
-                unit.module(*args, **keywords)
+        paths = [p for p in ((DENSE, PRUNED) if path == PAIRED else (path,)) if p in self._paths]
+        for index in range(count):
+            for each in paths:
+                # There are none where passes could not be halted.
+                for walk in self._walks.get(each, [])[index : index + 1]:
+                    if walk.halt is not None and walk.halt.unit is unit:
+                        found = self._found if each == DENSE else {}
+                        with _holding(found), running(self._sample_of[walk], index, each):
+                            self._rehearse(walk)
 
-    def _pass(self, sample: Any) -> None:
-        with keeping(), self._rounding(), running(sample):
+    def _rehearse(self, walk: Walk) -> None:
+        assert walk.halt is not None
+        unit = walk.halt.unit
+        self._shelf.restore(walk)
+        args, keywords = walk.halt.copies()
+        self._shelf.put(walk)
+        # The hooks that the unit came with have made these arguments already.
+        with ExitStack() as stack:
+            stack.enter_context(suppress(EnoughSeenError))
+            stack.enter_context(self._rounding())
+            stack.enter_context(within(walk.settings))
+            stack.enter_context(self._hooks[unit.name].hidden())
+            unit.module(*args, **keywords)
+
+    def _pass(self, sample: Any, index: int = 0) -> None:
+        with keeping(), self._rounding(), running(sample, index):
             call_on_copy(self.source.model, sample)
 
     def _find_order(self, units: Sequence[Unit]) -> Order:
@@ -215,18 +253,22 @@ class Stream:
         """Stop halting passes; the units that are left are calibrated by whole ones."""
         self._end()
         self.order = Order(self.order.units, frozenset(self.order.units))
-        self._check_paths()
+        self._drop_path_of_whole_passes()
         warnings.warn(
             f"{reason}. All blocks are calibrated by passes of the whole model from here on, "
             "which is slower",
             stacklevel=2,
         )
 
-    def _check_paths(self) -> None:
-        if len(self._paths) > 1 and self.order.whole:
-            raise DataError(
+    def _drop_path_of_whole_passes(self) -> None:
+        """Go on without the dense path where a unit is seen in passes of the whole model."""
+        if self.has_dense_path and self.order.whole:
+            self._paths = (PRUNED,)
+            warnings.warn(
                 f"{sorted(self.order.whole)[0]!r} is called several times in a pass or shares a "
-                "weight, so that there is no dense path beside the pruned one; exclude its layers"
+                "weight, so that no dense path runs beside the pruned one: what is pruned is not "
+                "compared with what the dense model gives",
+                stacklevel=2,
             )
 
     def _look_ahead(self, unit: Unit) -> None:

@@ -23,7 +23,7 @@ class DenseTarget(Update):
     ----------
     update : Update, default OBS()
         Prunes the weights that are to be imitated.
-    strength : float, default 1.0
+    strength : float, default 0.5
         In [0, 1]: 0 imitates the dense weights on the inputs of the pruned model, 1 the dense
         model's outputs.
     damping : float, default 0.01
@@ -46,7 +46,7 @@ class DenseTarget(Update):
     """
 
     update: Update = OBS()
-    strength: float = 1.0
+    strength: float = 0.5
     damping: float = 0.01
     name = "dense-target"
 

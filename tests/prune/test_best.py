@@ -1,0 +1,188 @@
+"""Moments of `best`, held against plain passes of the dense and the finished model."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from model_folders import save_folder, tiny_llama
+from small_models import bert, gpt2
+from torch import nn
+
+import thresher as th
+from thresher.core.output import writing
+from thresher.parts import updates
+from thresher.parts.moments import Cross, Gram
+from thresher.parts.tokens import ByAttention, EqualTokens
+from thresher.prune.best import Best
+from thresher.prune.disk import DiskOptions, DiskRun, prune_folder
+from thresher.stream.state import RunState
+
+
+@dataclasses.dataclass(frozen=True)
+class Noting(updates.DenseTarget):
+    """Keeps the moments that every layer was pruned with."""
+
+    noted: dict = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    name = None
+
+    def __call__(self, weight, choose, statistics):
+        assert statistics.saw_every_token(Cross)
+        found = statistics[Gram].value.clone(), statistics[Cross].value.clone()
+        self.noted[statistics.name] = found
+        return super().__call__(weight, choose, statistics)
+
+
+@torch.no_grad()
+def inputs_of(model, names, windows):
+    """Return every layer's inputs in a plain pass, window by window, and the attentions."""
+    found = {name: [] for name in names}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda module, args, name=name: found[name].append(args[0].detach())
+        )
+        for name in names
+    ]
+    attentions = [
+        model(input_ids=w[None], output_attentions=True, use_cache=False).attentions
+        for w in windows
+    ]
+    for handle in handles:
+        handle.remove()
+    return found, attentions
+
+
+def check_moments(noted, dense, pruned, windows, tokens, block_of):
+    dense, pruned = (copy.deepcopy(m).float() for m in (dense, pruned))
+    for model in (dense, pruned):
+        model.set_attn_implementation("eager")
+        model.eval()
+    before, attentions = inputs_of(dense, noted, windows)
+    after, _ = inputs_of(pruned, noted, windows)
+    for name, (gram, cross) in noted.items():
+        rows = []
+        for x, d, each in zip(after[name], before[name], attentions, strict=True):
+            weights = tokens(each[block_of(name)].sum((1, 2)))[..., None]
+            rows.append(((d * weights)[0], (x * weights)[0]))
+        d, x = (torch.cat(part) for part in zip(*rows, strict=True))
+        torch.testing.assert_close(gram, x.T @ x / len(x), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(cross, d.T @ x / len(x), rtol=1e-3, atol=1e-4)
+
+
+def windows(vocabulary=256, count=4, length=24):
+    return torch.randint(vocabulary, (count, length), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("tokens", [ByAttention(), EqualTokens()], ids=repr)
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_every_layer_is_pruned_with_the_inputs_of_both_models(tokens, implementation):
+    """What comes to a layer in the finished model is what it was calibrated on."""
+    dense = tiny_llama(layers=3).eval()
+    dense.set_attn_implementation(implementation)
+    pruned = copy.deepcopy(dense)
+    update = Noting(updates.ADMM())
+    recipe = Best(update=update, tokens=tokens, density=0.5)
+    th.prune(pruned, recipe, windows(), progress=False)
+    assert len(update.noted) == 21
+    check_moments(update.noted, dense, pruned, windows(), tokens, lambda n: int(n.split(".")[2]))
+
+
+def test_from_disk_they_are_the_same_also_after_an_interruption(tmp_path, monkeypatch):
+    dense = tiny_llama(layers=3).eval()
+    source = save_folder(dense, tmp_path / "model")
+    update = Noting(updates.ADMM())
+    recipe = Best(update=update, density=0.5)
+    options = DiskOptions(spill=True, progress=False)
+    prune_folder(source, tmp_path / "whole", recipe, windows(), options)
+    pruned = th.from_pretrained(tmp_path / "whole") if hasattr(th, "from_pretrained") else None
+    pruned = pruned or load(tmp_path / "whole")
+    names = dict(update.noted)
+    check_moments(names, dense, pruned, windows(), recipe.tokens, lambda n: int(n.split(".")[2]))
+
+    saved = RunState.save
+
+    def stopped(state, folder):
+        saved(state, folder)
+        if state.next == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "save", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prune_folder(source, tmp_path / "out", recipe, windows(), options)
+    run = DiskRun(source, tmp_path / "out", recipe, windows(), options, {})
+    with writing(tmp_path / "out", "prune", keep=True) as output:
+        run.execute(output)
+    for name in ("model.safetensors", "model-00001-of-00004.safetensors"):
+        if (tmp_path / "whole" / name).exists():
+            one, other = ((tmp_path / out / name).read_bytes() for out in ("whole", "out"))
+            assert one == other
+    assert state_of(tmp_path / "whole") == state_of(tmp_path / "out")
+
+
+def load(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def state_of(folder):
+    return {name: value.flatten().tolist() for name, value in load(folder).state_dict().items()}
+
+
+def test_in_memory_and_from_disk_the_weights_are_the_same(tmp_path):
+    dense = tiny_llama(layers=2).eval()
+    source = save_folder(dense, tmp_path / "model")
+    prune_folder(
+        source, tmp_path / "out", Best(density=0.5), windows(), DiskOptions(progress=False)
+    )
+    th.prune(dense, "best", windows(), density=0.5, progress=False)
+    for name, value in load(tmp_path / "out").state_dict().items():
+        torch.testing.assert_close(value, dense.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+def test_other_architectures(make):
+    model = make()
+    data = [{"input_ids": w[None]} for w in windows(60, length=16)]
+    record = th.prune(model, "best", data, density=0.5, progress=False)
+    assert record.density == pytest.approx(0.5, abs=0.01)
+
+
+class Repeating(nn.Module):
+    """Calls its one block twice, so that no dense path can run beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(8, 8)])
+
+    def forward(self, x):
+        return self.blocks[0](torch.relu(self.blocks[0](x)))
+
+
+def test_without_a_dense_path_it_says_so_and_prunes():
+    torch.manual_seed(0)
+    model, data = Repeating(), [torch.randn(2, 5, 8) for _ in range(4)]
+    with pytest.warns(UserWarning, match="no dense path runs beside"):
+        record = th.prune(model, "best", data, density=0.5, progress=False)
+    assert record.density == 0.5
+
+
+def test_outputs_come_nearer_to_the_dense_ones_than_sparsegpts():
+    errors = {"sparsegpt": [], "best": []}
+    for seed in range(3):
+        dense = tiny_llama(layers=3, hidden=64, seed=seed).eval()
+        held_out = torch.randint(256, (4, 64), generator=torch.Generator().manual_seed(9))
+        for method, found in errors.items():
+            model = copy.deepcopy(dense)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                th.prune(model, method, windows(count=16, length=64), density=0.5, progress=False)
+            with torch.no_grad():
+                change = model(input_ids=held_out).logits - dense(input_ids=held_out).logits
+            found.append(float(change.square().mean()))
+    ratios = [a / b for a, b in zip(errors["best"], errors["sparsegpt"], strict=True)]
+    assert max(ratios) < 0.9

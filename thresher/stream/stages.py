@@ -1,0 +1,128 @@
+"""Stages: the layers of a unit in groups, each fed by what the groups before it have become."""
+
+from __future__ import annotations
+
+__all__ = ["Stage", "find_stages"]
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..parts.layers import Layer
+from .stream import Visit
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Layers whose inputs do not depend on one another.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        In the order in which the unit has them.
+    later : tuple of Layer
+        Layers of which the first call shows that nothing of this stage is still to come; empty
+        where a pass has to go on to its end.
+    """
+
+    layers: tuple[Layer, ...]
+    later: tuple[Layer, ...] = ()
+
+
+def find_stages(visit: Visit) -> list[Stage]:
+    """Part the layers of a unit by when they run, as the first sample's pass shows.
+
+    Layers that are given the very same tensor run together, as do those whose names differ in
+    numbers alone, such as experts. What the pass does not call goes with the last.
+
+    Parameters
+    ----------
+    visit : Visit
+        Of the unit.
+
+    Returns
+    -------
+    list of Stage
+    """
+    layers = visit.unit.layers
+    called = [layer for layer in layers if layer.is_called]
+    if not visit.alone or len(called) < 2:
+        return [Stage(layers)]
+    calls = _Calls()
+    with calls.watching(called):
+        visit.run(most=1)
+    first: dict[str, int] = {}
+    for place, name in enumerate(calls.order):
+        first.setdefault(calls.groups[name], place)
+    together: dict[str, list[Layer]] = {}
+    for layer in layers:
+        group = calls.groups.get(layer.name) or max(first, key=first.__getitem__, default="")
+        together.setdefault(group, []).append(layer)
+    ordered = sorted(together, key=lambda group: first.get(group, 0))
+    # Where each is called once, in every pass, the first call of a later one ends this one's.
+    once = all(calls.counts[layer.name] == 1 for layer in layers)
+    stages = []
+    for place, group in enumerate(ordered):
+        later = [layer for each in ordered[place + 1 :] for layer in together[each]]
+        clear = once and _ends_before(calls.order, together[group], later)
+        stages.append(Stage(tuple(together[group]), tuple(later) if clear else ()))
+    return stages
+
+
+def _ends_before(order: Sequence[str], these: Sequence[Layer], later: Sequence[Layer]) -> bool:
+    last = max((order.index(layer.name) for layer in these), default=-1)
+    return all(order.index(layer.name) > last for layer in later)
+
+
+@dataclass
+class _Calls:
+    """The calls of layers in one pass, in order, and which of them belong together."""
+
+    order: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    groups: dict[str, str] = field(default_factory=dict)
+    _given: list[tuple[torch.Tensor, str]] = field(default_factory=list)
+    _alike: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def watching(self, layers: Sequence[Layer]) -> Iterator[None]:
+        handles = [
+            user.register_forward_pre_hook(self._hook(layer.name), with_kwargs=True)
+            for layer in layers
+            for user in layer.users
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            # Held until then, so that no other tensor could come to lie in the same place.
+            self._given.clear()
+
+    def _hook(self, name: str) -> Any:
+        def note(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            self.order.append(name)
+            self.counts[name] += 1
+            given = next((x for x in (*args, *keywords.values()) if torch.is_tensor(x)), None)
+            same = next((other for x, other in self._given if x is given), name)
+            alike = self._alike.setdefault(re.sub(r"\d+", "*", name), same)
+            self._join(name, same)
+            self._join(name, alike)
+            if given is not None:
+                self._given.append((given, name))
+
+        return note
+
+    def _join(self, name: str, other: str) -> None:
+        """Have two layers, and all that go with either, in one group."""
+        mine = self.groups.setdefault(name, name)
+        theirs = self.groups.setdefault(other, other)
+        for each, group in self.groups.items():
+            if group == theirs:
+                self.groups[each] = mine
