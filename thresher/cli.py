@@ -155,6 +155,12 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option("--pattern", cls=_NameOption)
 @click.option("--budget", cls=_NameOption)
 @click.option("--update", cls=_NameOption)
+@click.option("--tokens", cls=_NameOption)
+@click.option(
+    "--stages/--no-stages",
+    default=None,
+    help="Prune a block group by group, each calibrated after the last.  [default: the method's]",
+)
 @click.option(
     "--calibration", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]"
 )

@@ -409,8 +409,8 @@ def _check_room(folder: Path, tokens: int) -> None:
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
-    parts = (options[name] for name in ("density", "pattern", "budget", "update"))
-    recipe = as_recipe(options["method"]).with_options(*parts)
+    names = ("density", "pattern", "budget", "update", "tokens", "stages")
+    recipe = as_recipe(options["method"]).with_options(**{name: options[name] for name in names})
     recipe.target  # noqa: B018 - raises now if nothing says how much to keep
     return recipe
 

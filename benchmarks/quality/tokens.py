@@ -6,10 +6,12 @@ import numpy as np
 
 from thresher.assets import smollm2, state_of_the_union
 from thresher.assets.fetch import cached
+from thresher.assets.texts import gutenberg
 
 LENGTH = 1024
 CALIBRATION_WINDOWS = 64
 EVALUATION_WINDOWS = 20
+EMMA_WINDOWS = 8
 
 
 def tokens() -> Path:
@@ -20,6 +22,19 @@ def tokens() -> Path:
     windows of 1024 tokens (int64 arrays of shape ``(windows, 1024)``), without special tokens.
     """
     return cached("quality-tokens-1", _write)
+
+
+def emma() -> np.ndarray:
+    """Return the first 8 windows of *Emma*, cut as the others: a text of another genre."""
+    return np.load(cached("quality-emma-1", _write_emma) / "emma.npy")
+
+
+def _write_emma(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(smollm2())(gutenberg("emma"), add_special_tokens=False)
+    cut = np.array(ids["input_ids"][: EMMA_WINDOWS * LENGTH], dtype=np.int64)
+    np.save(folder / "emma.npy", cut.reshape(EMMA_WINDOWS, LENGTH))
 
 
 def _write(folder: Path) -> None:

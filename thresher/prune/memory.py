@@ -49,6 +49,8 @@ def prune(
     pattern: str | Any = None,
     budget: str | Any = None,
     update: str | Any = None,
+    tokens: str | Any = None,
+    stages: bool | None = None,
     tokenizer: Any = None,
     windows: int = 64,
     length: int = 1024,
@@ -82,8 +84,10 @@ def prune(
         copy of the model, to the same weights.
     density : float, optional
         Share of the prunable weights to keep, in (0, 1].
-    pattern, budget, update : str or part, optional
+    pattern, budget, update, tokens : str or part, optional
         Replace the method's own, see :class:`Recipe`.
+    stages : bool, optional
+        Replaces the method's own, see :class:`Recipe`.
     tokenizer : optional
         For texts; by default loaded from where the model came from.
     windows, length : int, default 64 and 1024
@@ -126,7 +130,7 @@ def prune(
     >>> th.prune(model, "magnitude", density=0.5).density
     0.5
     """
-    recipe = as_recipe(method).with_options(density, pattern, budget, update)
+    recipe = as_recipe(method).with_options(density, pattern, budget, update, tokens, stages)
     recipe.target  # noqa: B018 - raises now if neither density nor pattern says how much
     check_choice("unseen", unseen, ("magnitude", "dense"))
     check_is_model(model, "thresher.prune", "thresher prune")

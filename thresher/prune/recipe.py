@@ -95,6 +95,7 @@ class Recipe:
         budget: str | Budget | None = None,
         update: str | Update | None = None,
         tokens: str | TokenWeights | None = None,
+        stages: bool | None = None,
     ) -> Recipe:
         """Return this recipe with some parts replaced; None keeps a part.
 
@@ -104,6 +105,8 @@ class Recipe:
             Share of weights to keep.
         pattern, budget, update, tokens : str or part, optional
             Names are looked up, see :meth:`thresher.core.named.Spelled.parse`.
+        stages : bool, optional
+            See :class:`Recipe`.
         """
         changes: dict[str, object] = {}
         if density is not None:
@@ -116,4 +119,6 @@ class Recipe:
             changes["update"] = Update.parse(update)
         if tokens is not None:
             changes["tokens"] = TokenWeights.parse(tokens)
+        if stages is not None:
+            changes["stages"] = stages
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
