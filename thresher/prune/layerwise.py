@@ -22,7 +22,7 @@ from ..parts.moments import Cross, Moment, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.attention import received_attention
-from ..stream.collect import collect_inputs
+from ..stream.collect import collect_inputs, ending_at
 from ..stream.current import DENSE, PRUNED
 from ..stream.stages import Stage, find_stages
 from ..stream.stream import PAIRED, Stream, Visit
@@ -291,8 +291,9 @@ class UnitPruner:
         for cut in others:
             cut.clear()
         masks, records = {}, {}
-        weights = self._token_weights(visit)
-        for stage in self._stages(visit):
+        stages = self._stages(visit)
+        weights = self._token_weights(visit, stages[0])
+        for stage in stages:
             statistics = self._statistics(visit, self.recipe.needs, stage, weights)
             with self._timed("pruning"):
                 for layer in stage.layers:
@@ -314,15 +315,27 @@ class UnitPruner:
         with self._timed("calibration"):
             return find_stages(visit)
 
-    def _token_weights(self, visit: Visit) -> dict[int, torch.Tensor]:
+    def _token_weights(self, visit: Visit, first: Stage) -> dict[int, torch.Tensor]:
         """Return by what the moments scale the tokens of each sample, where they do."""
         tokens = self.recipe.tokens
         if not tokens.by_attention or not forward(self.recipe.needs) or not visit.alone:
             return {}
-        path = DENSE if self.stream.has_dense_path else PRUNED
-        with self._timed("calibration"), received_attention() as received:
-            visit.run(path)
+        with self._timed("calibration"):
+            received = self._received(visit, first.later)
         return {index: tokens(each) for index, each in received.items()}
+
+    def _received(self, visit: Visit, later: Sequence[Layer]) -> dict[int, torch.Tensor]:
+        """Return the attention that tokens receive, in passes that end early where they may."""
+
+        def watch(ending: Sequence[Layer], most: int | None = None) -> dict[int, torch.Tensor]:
+            with received_attention() as received, ending_at(ending):
+                visit.run(DENSE if self.stream.has_dense_path else PRUNED, most)
+            return received
+
+        # All attention may lie before the second group of layers, as it does in most blocks.
+        whole, part = watch((), 1), watch(later, 1)
+        same = whole.keys() == part.keys() and all(torch.equal(whole[i], part[i]) for i in whole)
+        return watch(later if same else ())
 
     def _try_others(self, layer: Layer, known: Statistics, others: Sequence[Cut]) -> None:
         """Prune a layer as other cuts have it, and put its weight back."""

@@ -72,19 +72,31 @@ def _received(
     if query.dim() != 4 or query.shape[-2] != key.shape[-2] or query.is_nested:
         return None
     tokens, width = query.shape[-2:]
+    bias = _additive(attn_mask, query, is_causal)
     # One head at a time: of all together the scores would be the largest tensor of a pass.
     shared = query.shape[1] // key.shape[1]
     total = query.new_zeros(len(query), tokens, dtype=torch.float32)
-    later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
     for head in range(query.shape[1]):
-        scores = query[:, head] @ key[:, head // shared].mT
-        scores = scores.float() * (width**-0.5 if scale is None else scale)
-        if attn_mask is not None:
-            mask = attn_mask.expand(*query.shape[:2], tokens, tokens)[:, head]
-            as_bool = mask.dtype == torch.bool
-            scores = scores.masked_fill(~mask, -torch.inf) if as_bool else scores + mask
-        if is_causal:
-            scores = scores.masked_fill(later, -torch.inf)
+        keys = key[:, head // shared].float().mT
+        scores = torch.baddbmm(
+            bias[:, min(head, bias.shape[1] - 1)],
+            query[:, head].float(),
+            keys,
+            alpha=width**-0.5 if scale is None else scale,
+        )
         # Of a query that may look at nothing, which is all padding.
-        total += scores.softmax(-1).nan_to_num().sum(-2)
+        total += scores.softmax(-1).nan_to_num_().sum(-2)
     return total
+
+
+def _additive(mask: torch.Tensor | None, query: torch.Tensor, causal: bool) -> torch.Tensor:
+    """Return what is added to scores, shape (batch or 1, heads or 1, tokens, tokens), float32."""
+    tokens = query.shape[-2]
+    bias = torch.zeros(1, 1, tokens, tokens, device=query.device)
+    if causal:
+        bias += torch.full_like(bias, -torch.inf).triu(1)
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
+    return bias + mask.float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["collect_inputs"]
+__all__ = ["collect_inputs", "ending_at"]
 
 import functools
 from collections import Counter
@@ -95,15 +95,15 @@ class _Job:
     ) -> dict[str, Statistics]:
         collector = _Collector([*called, *others], self, share)
         products = watching_products(self.model, others, collector.take_product)
-        with collector.watching(called), _ending_at(self.later), products, torch.no_grad():
+        with collector.watching(called), ending_at(self.later), products, torch.no_grad():
             self.run()
         sum_over_ranks(collector.statistics, [*called, *others])
         return collector.finish()
 
 
 @contextmanager
-def _ending_at(layers: Sequence[Layer]) -> Iterator[None]:
-    """End the rehearsal of a unit where one of the layers is called."""
+def ending_at(layers: Sequence[Layer]) -> Iterator[None]:
+    """End the rehearsal of a unit where one of the layers is called, while the context lasts."""
 
     def end(*_: Any) -> None:
         raise EnoughSeenError
