@@ -247,7 +247,7 @@ def test_a_merged_copy_gets_its_zeros_by_name():
         merged[0].weight += 1
     assert held.apply(merged) == 128
     assert torch.equal(merged[0].weight == 0, model[0].weight == 0)
-    with pytest.raises(LayerError, match="'0.weight', whose zeros are held"):
+    with pytest.raises(LayerError, match=r"'0\.weight', whose zeros are held"):
         held.apply(nn.Sequential(nn.Identity()))
     with pytest.raises(LayerError, match=r"shape \(4, 16\)"):
         held.apply(nn.Sequential(nn.Linear(16, 4), nn.Tanh(), merged[2]))
@@ -263,12 +263,12 @@ def test_a_dense_model_is_refused():
 
 def test_an_optimizer_of_other_weights_is_refused():
     model = network()
-    with pytest.raises(OptionError, match="no optimizer has '0.weight'"):
+    with pytest.raises(OptionError, match=r"no optimizer has '0\.weight'"):
         th.hold(model, torch.optim.SGD(model[2].parameters(), lr=0.1))
     model.requires_grad_(False)
-    with pytest.raises(OptionError, match=r"'0.weight', '2.weight' are frozen.*apply"):
+    with pytest.raises(OptionError, match=r"'0\.weight', '2\.weight' are frozen.*apply"):
         th.hold(model, torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1))
-    with pytest.raises(OptionError, match="a dict is no torch.optim.Optimizer"):
+    with pytest.raises(OptionError, match=r"a dict is no torch\.optim"):
         th.hold(model, {})
 
 
@@ -287,5 +287,5 @@ def test_two_optimizers_share_the_weights():
 def test_packed_layers_are_to_be_unpacked_first():
     weight = network()[0].weight.detach().bfloat16()
     packed = nn.Sequential(PackedLinear(Bitmask.from_dense(weight)))
-    with pytest.raises(LayerError, match="packed weight.*thresher export"):
+    with pytest.raises(LayerError, match=r"packed weight.*thresher export"):
         th.hold(packed)
