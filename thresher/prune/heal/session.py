@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["HealOptions", "Session", "check_teacher", "split"]
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -170,35 +171,40 @@ class Session:
         """Heal the model; while the context lasts it holds the best weights in float32."""
         _warn_if_pruned(self.teacher)
         windows, held_out = split(self.samples)
-        check_agreement(windows.tolist() + held_out.tolist(), "the text")
-        weight = cover(self.model).layers[0].weight
-        natural = Precision.natural(weight.dtype, weight.device, self.options.precision)
-        precision = Precision(torch.float32, natural.passes)
+        read = torch.cat((windows, held_out)).numpy().tobytes()
+        check_agreement(hashlib.sha256(read).hexdigest(), "the text to heal on")
+        passes = self._passes()
         wide = Precision(torch.bfloat16, torch.float32)
         with (
             Student.of(self.model) as student,
             evaluating(self.teacher),
             widened(self.teacher, wide),
         ):
-            student_tap = Tap(self.model, precision)
-            tap = Tap(self.teacher, precision)
-            blocks = _common_blocks(student_tap, tap, windows[0])
+            taps = [Tap(model, passes) for model in (self.model, self.teacher)]
+            teacher = Teacher(taps[1], _common_blocks(*taps, windows[0]), self.work / "teacher")
             plan = Plan(60 * self.options.minutes, seed=self.options.seed)
+            folder = self.work if self.keep else None
+            clock = self.options.clock
             with _reporting(self.options, self.state, plan) as report:
                 healer = Healer(
                     student,
-                    student_tap,
-                    Teacher(tap, blocks, self.work / "teacher"),
+                    taps[0],
+                    teacher,
                     windows,
                     held_out,
                     plan,
                     self.state,
-                    self.work if self.keep else None,
-                    self.options.clock,
+                    folder,
+                    clock,
                     report,
                 )
                 healer.run()
-            yield self._record(healer, str(precision.passes).removeprefix("torch."))
+            yield self._record(healer, str(passes.passes).removeprefix("torch."))
+
+    def _passes(self) -> Precision:
+        weight = cover(self.model).layers[0].weight
+        natural = Precision.natural(weight.dtype, weight.device, self.options.precision)
+        return Precision(torch.float32, natural.passes)
 
     def _record(self, healer: Healer, precision: str) -> HealRecord:
         state, plan, shape = healer.state, healer.plan, healer.windows.shape

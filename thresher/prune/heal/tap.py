@@ -106,14 +106,15 @@ class Tap:
     @torch.no_grad()
     def _leaves_logits_alone(self, window: torch.Tensor) -> bool:
         with _halted(self._head) as final:
-            found = self._call(window).logits[0, -1]
+            found = self._call(window).logits
         if not final:
             raise LayerError(
                 f"{type(self.model).__name__} does not call its output head, so that its "
                 "predictions cannot be compared"
             )
         with self._precision.rounding(found.device):
-            alone = self._head(final[0][-1])
+            # Of the very shape that the model's own call had, so that rounding is the same.
+            alone = self._head(final[0][None, -1:])
         return torch.equal(alone.to(found.dtype), found)
 
 

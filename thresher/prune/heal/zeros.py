@@ -14,6 +14,7 @@ from ...core.errors import LayerError
 from ...core.remembered import remembered
 from ...parts.coverage import cover
 from ...run.packed.layer import PackedLayer
+from ..record import PruneRecord
 
 #: Fewer zeros than this share come about by rounding, and are in dense models too.
 _FEW = 1e-3
@@ -86,7 +87,7 @@ def _recorded(model: nn.Module) -> Iterator[Place]:
     """Yield the layers of the record of a model, or of a module in it."""
     for base in model.modules():
         record = remembered(base)
-        if record is None:
+        if not isinstance(record, PruneRecord):
             continue
         modules = dict(base.named_modules(remove_duplicate=False))
         names = {id(m): name for name, m in model.named_modules()}
