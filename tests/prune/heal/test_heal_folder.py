@@ -78,7 +78,7 @@ def test_the_folder_is_healed_and_stays_as_sparse(sparse, book, tmp_path):
     assert checkpoints[0].stored.group == checkpoints[1].stored.group == 4
     for name in checkpoints[0]:
         assert checkpoints[0].stored_bytes(name) == checkpoints[1].stored_bytes(name)
-    assert "held-out windows" in type_in("info", tmp_path / "out")
+    assert "│ healed" in type_in("info", tmp_path / "out")
     assert "held-out windows" in (tmp_path / "out" / "report.html").read_text()
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     assert os.listdir(tmp_path) == ["out"]
