@@ -270,8 +270,9 @@ def _reporting(
             left = max(0.0, plan.seconds - state.seconds) / 60
             phase = "trying learning rates" if state.begun is None else f"step {state.step}"
             text = f"{phase}, divergence {loss:.4f}, held out {state.lowest:.4f} at best, "
-            while reached < int(_LINES * min(1.0, state.seconds / plan.seconds)):
-                reached += 1
-                advance(f"{text}{left:.1f} minutes left")
+            now = int(_LINES * min(1.0, state.seconds / plan.seconds))
+            if now > reached:
+                advance(f"{text}{left:.1f} minutes left", now - reached)
+                reached = now
 
         yield report
