@@ -180,15 +180,16 @@ class Session:
             evaluating(self.teacher),
             widened(self.teacher, wide),
         ):
-            taps = [Tap(model, passes) for model in (self.model, self.teacher)]
-            teacher = Teacher(taps[1], _common_blocks(*taps, windows[0]), self.work / "teacher")
+            tap, dense = Tap(self.model, passes), Tap(self.teacher, passes)
+            blocks = _common_blocks(tap, dense, windows[0])
+            teacher = Teacher(dense, blocks, self.work / "teacher")
             plan = Plan(60 * self.options.minutes, seed=self.options.seed)
             folder = self.work if self.keep else None
             clock = self.options.clock
             with _reporting(self.options, self.state, plan) as report:
                 healer = Healer(
                     student,
-                    taps[0],
+                    tap,
                     teacher,
                     windows,
                     held_out,
