@@ -92,8 +92,10 @@ def heal_folder(
         return done
     with ExitStack() as stack:
         output = stack.enter_context(writing(out, "heal", keep=True)) if is_first() else None
-        begun = None if output is None else _begun(output, mark, overwrite)
-        work, state = from_first(None if output is None else (output.work, begun))
+        begun: Any = None
+        if output is not None:
+            begun = output.work, _begun(output, mark, overwrite)
+        work, state = from_first(begun)
         session = Session(model, dense, samples, options, names, work, state, keep=True)
         with session.healed() as record:
             if output is not None:
