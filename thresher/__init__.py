@@ -19,11 +19,14 @@ from .core.versions import watch
 #: each name lives, a module or a name in a module.
 _NAMES = {
     "ThresherError": "thresher.core.errors:ThresherError",
+    "HoldZeros": "thresher.prune.heal.trainer:HoldZeros",
     "Recipe": "thresher.prune.recipe:Recipe",
     "budgets": "thresher.parts.budgets",
     "catalogue": "thresher.core.card:catalogue",
     "compare": "thresher.run.evaluate:compare",
     "export": "thresher.run.files.export:export",
+    "heal": "thresher.prune.heal.memory:heal",
+    "hold": "thresher.prune.heal.hold:hold",
     "perplexity": "thresher.run.evaluate:perplexity",
     "pack": "thresher.run.pack:pack",
     "patterns": "thresher.parts.patterns",

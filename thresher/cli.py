@@ -199,6 +199,32 @@ def prune(model: str, **options: Any) -> None:
     PruneJob(model, **options).run()
 
 
+@main.command()
+@click.argument("model", metavar="FOLDER")
+@click.option("--minutes", type=float, default=30.0, show_default=True, help="Time to take.")
+@click.option("--teacher", help="The dense original.  [default: the one that FOLDER names]")
+@click.option("--text", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]")
+@click.option("--out", type=_FOLDER, help="Folder to write.  [default: FOLDER-healed]")
+@click.option(
+    "--windows", type=_COUNT, default=1024, show_default=True, help="Windows of text, at most."
+)
+@click.option("--length", type=_COUNT, default=512, show_default=True, help="Tokens per window.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of windows.")
+@click.option("--precision", type=_DTYPES, default="auto", show_default=True, help="Of passes.")
+@_DEVICE
+@click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
+def heal(model: str, **options: Any) -> None:
+    """Recover what pruning cost: train sparse FOLDER to predict what the dense model does.
+
+    Zeros stay where they are. The result is never worse than FOLDER on held-out windows of the
+    text. A run that was stopped goes on when the same command is given again; `torchrun
+    --nproc-per-node 2 -m thresher heal ...` shares windows out over processes.
+    """
+    from .healing import heal_command
+
+    heal_command(model, **options)
+
+
 @main.command(name="eval")
 @click.argument("model")
 @click.option("--text", type=_FOLDER, required=True, help="UTF-8 text file.")

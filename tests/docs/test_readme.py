@@ -50,9 +50,10 @@ def place(tmp_path, monkeypatch, book):
 
 
 def test_the_commands(place):
-    for command in ("prune", "eval", "info", "report", "export"):
+    for command in ("prune", "eval", "heal", "info", "report", "export"):
         (line,) = commands(f"thresher {command} ")
         short = " --length 64" if command in ("prune", "eval") else ""
+        short += " --length 64 --minutes 0.02" if command == "heal" else ""
         type_in(line + short)
     assert {"small", "plain"} <= {path.name for path in place.iterdir()}
     exec(the_snippet("from transformers import AutoModelForCausalLM\n"), {})

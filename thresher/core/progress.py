@@ -13,7 +13,7 @@ from contextlib import contextmanager
 @contextmanager
 def progress_bar(
     steps: int, show: bool = True, lines: bool = False
-) -> Iterator[Callable[[str], None]]:
+) -> Iterator[Callable[..., None]]:
     """Show on the standard error stream how far a work of several steps is.
 
     Parameters
@@ -28,7 +28,7 @@ def progress_bar(
     Yields
     ------
     callable
-        ``advance(text)`` marks a step as done and names it.
+        ``advance(text, many=1)`` marks a step, or several at once, as done and names the last.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -48,7 +48,7 @@ def progress_bar(
         transient=True,
     ) as progress:
         task = progress.add_task("starting", total=steps)
-        yield lambda text: progress.update(task, advance=1, description=text)
+        yield lambda text, many=1: progress.update(task, advance=many, description=text)
 
 
 class _Lines:
@@ -59,8 +59,8 @@ class _Lines:
         self._done = 0
         self._start = time.monotonic()
 
-    def __call__(self, text: str) -> None:
-        self._done += 1
+    def __call__(self, text: str, many: int = 1) -> None:
+        self._done += many
         elapsed = time.monotonic() - self._start
         left = elapsed / self._done * max(0, self._steps - self._done)
         print(

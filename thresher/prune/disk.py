@@ -23,6 +23,7 @@ from ..core.progress import progress_bar
 from ..parts.coverage import cover
 from ..parts.moments import Cross, forward
 from ..run.files.companions import RECORD_FILE
+from ..run.files.digests import file_digest, folder_digest
 from ..run.files.writer import CheckpointWriter, shard_file
 from ..run.skeleton import Skeleton
 from ..stream.precision import Precision
@@ -279,7 +280,7 @@ class DiskRun:
                 state.layers += [dataclasses.asdict(record) for record in records]
                 state.unseen, pruner.idle = state.unseen + pruner.idle, []
                 state.next = visit.index + 1
-                state.digests.append(_digest(writer.shard(visit.index)))
+                state.digests.append(file_digest(writer.shard(visit.index)))
                 state.save(output.work)
 
     def _write_cuts(self, visit: Visit, cuts: Sequence[Cut], output: Output) -> None:
@@ -335,9 +336,7 @@ class DiskRun:
     def _fingerprint(self, windows: torch.Tensor | None) -> str:
         """Identify the run, so that another one's remains are not taken up."""
         digest = hashlib.sha256()
-        digest.update((self.folder / "config.json").read_bytes())
-        for file in sorted(self.folder.glob("*.safetensors")):
-            digest.update(f"{file.name} {_digest(file)}".encode())
+        digest.update(folder_digest(self.folder).encode())
         if windows is not None:
             digest.update(str(tuple(windows.shape)).encode())
             digest.update(windows.contiguous().numpy().tobytes())
@@ -381,16 +380,11 @@ def _check_unchanged(output: Output, state: RunState) -> None:
         return
     for number, digest in enumerate(state.digests):
         file = shard_file(output.made, number)
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or file_digest(file) != digest:
             raise CheckpointError(
                 f"{str(file)!r} of the unfinished run is missing or was changed since it was "
                 f"written; delete {str(output.work)!r} to start anew"
             )
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def peak_memory() -> int:

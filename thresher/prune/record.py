@@ -110,6 +110,10 @@ class PruneRecord:
         Of Thresher, torch and others.
     evaluation : dict
         Perplexities and the like, filled by an evaluation.
+    healing : dict
+        How the pruned model was trained afterwards, see
+        :class:`~thresher.prune.heal.record.HealRecord`; empty if it was not. Errors and
+        histograms of layers are then still those of pruning.
     """
 
     model: str
@@ -126,6 +130,7 @@ class PruneRecord:
     peak_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    healing: dict[str, Any] = field(default_factory=dict)
 
     @property
     def density(self) -> float:

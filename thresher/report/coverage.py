@@ -1,8 +1,8 @@
-"""What share of a model was pruned, in the words of the terminal and of the report."""
+"""What became of a model, in the words of the terminal and of the report."""
 
 from __future__ import annotations
 
-__all__ = ["coverage_rows"]
+__all__ = ["coverage_rows", "healing_rows"]
 
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,20 @@ def coverage_rows(record: PruneRecord) -> dict[str, str]:
             "input that is not"
         )
     return rows
+
+
+def healing_rows(record: PruneRecord) -> dict[str, str]:
+    """Return how a pruned model was healed, as a row; none if it was not."""
+    found = record.healing
+    if not found:
+        return {}
+    told = (
+        f"{found['seconds'] / 60:.1f} of {found['minutes']:g} minutes, {found['steps']} steps on "
+        f"{found['text']}, towards {found['teacher']}: divergence {found['loss_before']:.4f} to "
+        f"{found['loss_after']:.4f} nats on {found['held_out']} held-out windows; errors and "
+        "histograms of layers are those of pruning"
+    )
+    return {"healed": told}
 
 
 def _share(count: int, total: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from . import charts, units
-from .coverage import coverage_rows
+from .coverage import coverage_rows, healing_rows
 from .verdict import NO_CURVE, NOT_EVALUATED, judge
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _content(record: PruneRecord) -> dict[str, Any]:
         "histograms": charts.histograms(record),
         "losses": losses,
         "coverage": coverage_rows(record),
+        "healing": healing_rows(record),
         "phases": _phases(record),
         "no_curve": NO_CURVE if "pruned_perplexity" in record.evaluation else NOT_EVALUATED,
     }

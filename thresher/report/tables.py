@@ -11,7 +11,7 @@ from rich.filesize import decimal as bytes_text
 from rich.table import Table
 from rich.text import Text
 
-from .coverage import coverage_rows
+from .coverage import coverage_rows, healing_rows
 from .kinds import by_kind
 from .units import duration, number, percent, times
 
@@ -72,6 +72,7 @@ def recipe_table(record: PruneRecord) -> Table:
         "density": f"{percent(record.density)} ({percent(record.density_asked)} asked)",
         **coverage_rows(record),
         "calibration": _listed(record.calibration, ": "),
+        **healing_rows(record),
         "versions": _listed(record.versions, " "),
     }
     return _two_columns("How it was made", rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_agreement", "ranks", "share_of", "sum_over_ranks"]
+__all__ = ["check_agreement", "from_first", "is_first", "ranks", "share_of", "sum_over_ranks"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -21,6 +21,20 @@ def ranks() -> int:
     """Return how many processes take part: one unless ``torch.distributed`` is initialised."""
     ready = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if ready else 1
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes for all."""
+    return ranks() == 1 or distributed.get_rank() == 0
+
+
+def from_first(value: T) -> T:
+    """Return, in every process, what the first one passes."""
+    if ranks() == 1:
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held, 0)
+    return held[0]
 
 
 def share_of(samples: Sequence[T]) -> list[T]:
@@ -53,7 +67,9 @@ def check_agreement(value: Any, what: str) -> None:
     held: list[Any] = [None] * ranks()
     distributed.all_gather_object(held, value)
     if any(other != held[0] for other in held):
-        raise DataError(f"{what} differs between processes; give all of them the same model")
+        raise DataError(
+            f"{what} differs between processes; give all of them the same model and data"
+        )
 
 
 def sum_over_ranks(statistics: Mapping[str, Statistics], layers: Sequence[Layer]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_savable", "export", "save"]
+__all__ = ["check_savable", "export", "save", "tokenizer_of"]
 
 import copy
 import json
@@ -160,7 +160,7 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     model = getattr(model, "_orig_mod", model)
     check_savable(model)
     record = record or remembered(model)
-    tokenizer = tokenizer or _tokenizer_of(model)
+    tokenizer = tokenizer or tokenizer_of(model)
     text = None if record is None else _corrected(record, model).to_json()
     with writing(out, "save") as output:
         output.check_free()
@@ -177,11 +177,17 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
         output.publish()
 
 
-def _tokenizer_of(model: Any) -> Any:
-    """Return the tokenizer beside the model's source, None where there is none."""
+def tokenizer_of(model: Any) -> Any:
+    """Return the tokenizer beside the model's source on this machine, None where there is none.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Its ``name_or_path`` tells where it was loaded from.
+    """
     from transformers import AutoTokenizer
 
-    if not model.name_or_path:
+    if not getattr(model, "name_or_path", None):
         return None
     try:
         return AutoTokenizer.from_pretrained(model.name_or_path, local_files_only=True)

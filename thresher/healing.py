@@ -1,0 +1,83 @@
+"""What ``thresher heal`` does, on folders and terminals."""
+
+from __future__ import annotations
+
+__all__ = ["heal_command"]
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from torch import distributed
+
+from .core.errors import OptionError
+from .core.files import read_json
+from .parts.calibration import embedded_text, read_text
+from .prune.heal.folder import heal_folder
+from .prune.heal.session import HealOptions
+from .report.html import write_report
+from .run.files.checkpoint import resolve
+from .run.files.companions import RECORD_FILE
+from .stream.ranks import is_first
+from .stream.samples import as_samples
+from .workflow import read_record
+
+
+def heal_command(
+    model: str,
+    teacher: str | None,
+    text: Path | None,
+    out: Path | None,
+    minutes: float,
+    windows: int,
+    length: int,
+    seed: int,
+    precision: str,
+    device: str,
+    overwrite: bool,
+) -> None:
+    """Heal a folder, write its report and print what it has come to."""
+    source = resolve(model)
+    # Not inside the cache of the hub.
+    beside = source.resolve() if Path(model).is_dir() else Path(model).resolve().name
+    out = out or Path(f"{beside}-healed")
+    passes = None if precision == "auto" else getattr(torch, precision)
+    options = HealOptions(minutes, windows, length, seed, passes)
+    words = read_text(text) if text else embedded_text()
+
+    def read(model: Any) -> list[Any]:
+        return as_samples(model, words, windows=windows, length=length)[0]
+
+    console = Console(emoji=False, quiet=int(os.environ.get("RANK", 0)) > 0)
+    console.print(f"healing {escape(str(source))} for {minutes:g} minutes ...")
+    named = str(text) if text else "Python's documentation"
+    with ExitStack() as stack:
+        if distributed.is_torchelastic_launched():
+            # By torchrun, which tells the processes where to meet.
+            distributed.init_process_group("gloo")
+            stack.callback(distributed.destroy_process_group)
+        dense = resolve(teacher or _dense(source))
+        record = heal_folder(source, dense, out, read, named, options, device, overwrite)
+        if is_first() and (out / RECORD_FILE).is_file():
+            write_report(read_record(out), out / "report.html")
+    console.print(
+        f"divergence from the dense model {record.loss_before:.4f} -> {record.loss_after:.4f} nats "
+        f"on {record.held_out} held-out windows, after {record.steps} steps"
+    )
+    console.print(f"wrote {escape(str(out))}")
+
+
+def _dense(folder: Path) -> str:
+    """Return what the record calls the dense model."""
+    file = folder / RECORD_FILE
+    held = read_json(file, "pass --teacher DENSE").get("model") if file.is_file() else None
+    if not isinstance(held, str) or not held:
+        raise OptionError(
+            f"{str(folder)!r} does not say which dense model it was pruned from; pass --teacher "
+            "DENSE, its folder or hub name"
+        )
+    return held

@@ -1,0 +1,1 @@
+"""Recovering what pruning cost, with the zeros held in their places."""
