@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thresher.core.evidence import Experiment
+from thresher.core.evidence import Earlier, Experiment
 from thresher.prune.alps import ALPS
 from thresher.prune.dsnot import DSnoTPruning
 from thresher.prune.sparsegpt import SparseGPT
@@ -12,7 +12,7 @@ from .._one_shot import PROTOCOL, cut, one_shot
 from .._statistics import lower
 from .._study import Found, Judged, Slacks, ahead, means
 
-_EVERY = 6
+_EVERY = 10
 _RIVALS = ("SparseGPT", "DSnoT", "Wanda")
 _perplexities = {rival: ahead("log_perplexity", "ALPS", rival) for rival in _RIVALS}
 
@@ -53,4 +53,13 @@ experiment = Experiment(
         f"its output. Every {_EVERY}th block is pruned, so that a run takes minutes. {PROTOCOL}",
     ),
     seeds=(0, 1, 2),
+    earlier=(
+        Earlier(
+            rule="the same, with every 6th block pruned",
+            reproduced=False,
+            margin=-0.02182,
+            why="it took 223 s, above three minutes; one part failed, perplexity at 2:4 beside "
+            "SparseGPT, whose lead of 0.04 is within the noise of three draws",
+        ),
+    ),
 )
