@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..parts.layers import Layer
+from .ranks import check_agreement
 from .stream import Visit
 
 
@@ -49,6 +50,11 @@ def find_stages(visit: Visit) -> list[Stage]:
     Returns
     -------
     list of Stage
+
+    Raises
+    ------
+    DataError
+        If processes that share the samples find different ones.
     """
     layers = visit.unit.layers
     called = [layer for layer in layers if layer.is_called]
@@ -72,6 +78,9 @@ def find_stages(visit: Visit) -> list[Stage]:
         later = [layer for each in ordered[place + 1 :] for layer in together[each]]
         clear = once and _ends_before(calls.order, together[group], later)
         stages.append(Stage(tuple(together[group]), tuple(later) if clear else ()))
+    # Processes must add up moments of the same layers at the same time.
+    order = [[layer.name for layer in stage.layers] for stage in stages]
+    check_agreement(order, f"the order of layers in {visit.unit.name!r}")
     return stages
 
 
