@@ -35,6 +35,7 @@ _NAMES = {
     "save": "thresher.run.files.export:save",
     "schedules": "thresher.parts.schedules",
     "scores": "thresher.parts.scores",
+    "tokens": "thresher.parts.tokens",
     "updates": "thresher.parts.updates",
 }
 

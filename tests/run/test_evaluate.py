@@ -59,6 +59,9 @@ def test_no_window_is_held_while_the_next_is_made(models: int) -> None:
         assert math.isfinite(compare(Source(0), Source(1), WINDOWS).kl)
 
 
-def test_too_few_logits_are_refused() -> None:
-    with pytest.raises(DataError, match="fewer windows"):
-        perplexity(logits(0, 2), WINDOWS)
+@pytest.mark.parametrize(("count", "words"), [(2, "fewer windows"), (4, "more windows")])
+def test_logits_of_other_windows_are_refused(count: int, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        perplexity(logits(0, count), WINDOWS)
+    with pytest.raises(DataError, match=words):
+        compare(logits(0), logits(1, count), WINDOWS)

@@ -269,6 +269,8 @@ def test_pruning_under_autocast_is_as_exact_as_without():
 
 def test_a_prepared_model_leaves_no_autocast():
     accelerate = pytest.importorskip("accelerate")
+    # Of a Trainer that ran in this process.
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     model = llama()
     plain = copy.deepcopy(model)
     prepared = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare(model)

@@ -14,8 +14,8 @@ class Best(Recipe, Catalogued):
     """Aim every layer at the dense model's outputs, and search its support as a whole.
 
     Each part can be taken out or used in another recipe: the dense target
-    (:class:`~thresher.parts.updates.DenseTarget`), the support of the whole layer
-    (:class:`~thresher.parts.updates.ADMM`), the tokens that are heard more
+    (:class:`~thresher.parts.updates.dense_target.DenseTarget`), the support of the whole layer
+    (:class:`~thresher.parts.updates.admm.ADMM`), the tokens that are heard more
     (:class:`~thresher.parts.tokens.ByAttention`), and layers that are calibrated after those
     before them were pruned (`stages`).
 

@@ -67,6 +67,7 @@ def perplexity(model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor)
     logits, total = _every_logits(model, windows), 0.0
     for window in windows:
         total += _loss(_next(logits), window)
+    _end(logits)
     return _exponential(total, windows)
 
 
@@ -94,6 +95,8 @@ def compare(
     totals = torch.zeros(4, dtype=torch.float64)
     for window in windows:
         totals += _distance(_next(logits[0]), _next(logits[1]), window)
+    for each in logits:
+        _end(each)
     loss, pruned_loss, divergence, agreement = totals.tolist()
     positions = windows.shape[0] * (windows.shape[1] - 1)
     return Evaluation(
@@ -135,6 +138,12 @@ def _next(logits: Iterator[torch.Tensor]) -> torch.Tensor:
     for found in logits:
         return found
     raise DataError("there are logits of fewer windows than are evaluated; pass those of every one")
+
+
+def _end(logits: Iterator[torch.Tensor]) -> None:
+    """Let what makes logits come to its end."""
+    for _ in logits:
+        raise DataError("there are logits of more windows than are evaluated; pass all windows")
 
 
 def _every_logits(

@@ -41,7 +41,7 @@ def heal_folder(
     device: str = "auto",
     overwrite: bool = False,
 ) -> HealRecord:
-    """Heal a sparse folder into a new one, see :func:`thresher.heal`.
+    """Heal a sparse folder into a new one, see :func:`~thresher.prune.heal.memory.heal`.
 
     A run that is killed goes on from its last evaluation when it is started again with the same
     arguments, with as much time as it had left then.

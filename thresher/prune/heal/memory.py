@@ -73,7 +73,7 @@ def heal(
     -------
     HealRecord
         Also added to the record that :func:`thresher.prune` left on the model, for
-        :func:`thresher.save`.
+        :func:`thresher.save <thresher.run.files.export.save>`.
 
     Raises
     ------

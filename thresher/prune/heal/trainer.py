@@ -20,8 +20,8 @@ T = TypeVar("T")
 class HoldZeros(TrainerCallback):
     """Keep the zeros of a pruned model while a transformers ``Trainer`` trains it.
 
-    ``Trainer(..., callbacks=[thresher.HoldZeros()])``; see :func:`thresher.hold`, also for what
-    is raised when training begins.
+    ``Trainer(..., callbacks=[thresher.HoldZeros()])``; see
+    :func:`~thresher.prune.heal.hold.hold`, also for what is raised when training begins.
     """
 
     def __init__(self) -> None:
