@@ -16,7 +16,7 @@ locked = -m pip install --quiet --no-deps --require-hashes --requirement
 demo: $(INSTALLED)
 	$(BIN)/python -m thresher.assets smollm2
 	$(BIN)/thresher prune "$$($(BIN)/python -m thresher.assets smollm2)" --density 0.5 \
-	  --windows 32 --dtype bfloat16 --out demo-out --overwrite --curve
+	  --dtype bfloat16 --out demo-out --overwrite --curve
 
 # The tests and the linters, with the versions of the lock.
 test: $(INSTALLED) lint
