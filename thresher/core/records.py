@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["restored"]
+__all__ = ["restored", "restored_from"]
 
 import dataclasses
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
+
+from .errors import CheckpointError
+from .files import read_json
 
 _Record = TypeVar("_Record")
 
@@ -30,6 +34,31 @@ def restored(kind: type[_Record], data: Any) -> _Record:
         If a value is missing or of another type; the message names it.
     """
     return typing.cast(_Record, _dataclass(kind, data, kind.__name__))
+
+
+def restored_from(file: Path, kind: type[_Record], what: str, remedy: str) -> _Record:
+    """Return the dataclass that a file holds as JSON.
+
+    Parameters
+    ----------
+    file : Path
+        To read.
+    kind : type
+        See :func:`restored`.
+    what : str
+        What the file is to be, such as ``"the state of a run"``.
+    remedy : str
+        What to do where it is not.
+
+    Raises
+    ------
+    CheckpointError
+        If the file was damaged, or written by another version.
+    """
+    try:
+        return restored(kind, read_json(file, remedy))
+    except ValueError as error:
+        raise CheckpointError(f"{str(file)!r} is not {what}: {error}; {remedy}") from error
 
 
 def _dataclass(kind: Any, data: Any, where: str) -> Any:

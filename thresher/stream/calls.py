@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["Forward", "forward_within"]
+__all__ = ["Forward", "forward_within", "watching_calls"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+
+from ..parts.layers import Layer
 
 Forward = Callable[..., Any]
 
@@ -28,3 +30,24 @@ def forward_within(module: nn.Module, wrap: Callable[[Forward], Forward]) -> Ite
             del module.__dict__["forward"]
         else:
             module.forward = before
+
+
+@contextmanager
+def watching_calls(
+    layers: Sequence[Layer], note: Callable[[Layer, tuple[Any, ...], dict[str, Any]], None]
+) -> Iterator[None]:
+    """Call ``note(layer, args, keywords)`` before a module that uses a layer, in the context."""
+
+    def noting(layer: Layer) -> Callable[..., None]:
+        return lambda module, args, keywords: note(layer, args, keywords)
+
+    handles = [
+        user.register_forward_pre_hook(noting(layer), with_kwargs=True)
+        for layer in layers
+        for user in layer.users
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

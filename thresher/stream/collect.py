@@ -4,10 +4,9 @@ from __future__ import annotations
 
 __all__ = ["collect_inputs", "ending_at"]
 
-import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..parts.forms import Columns, Kernel, Rows
 from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
+from .calls import watching_calls
 from .current import DENSE, running_index, running_path, token_mask
 from .products import watching_products
 from .ranks import ranks, sum_over_ranks
@@ -95,25 +95,20 @@ class _Job:
     ) -> dict[str, Statistics]:
         collector = _Collector([*called, *others], self, share)
         products = watching_products(self.model, others, collector.take_product)
-        with collector.watching(called), ending_at(self.later), products, torch.no_grad():
+        calls = watching_calls(called, collector.take)
+        with calls, ending_at(self.later), products, torch.no_grad():
             self.run()
         sum_over_ranks(collector.statistics, [*called, *others])
         return collector.finish()
 
 
-@contextmanager
-def ending_at(layers: Sequence[Layer]) -> Iterator[None]:
+def ending_at(layers: Sequence[Layer]) -> AbstractContextManager[None]:
     """End the rehearsal of a unit where one of the layers is called, while the context lasts."""
 
     def end(*_: Any) -> None:
         raise EnoughSeenError
 
-    handles = [u.register_forward_pre_hook(end) for layer in layers for u in layer.users]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watching_calls(layers, end)
 
 
 def _of_the_mask(model: nn.Module) -> Callable[[Layer], bool]:
@@ -148,23 +143,8 @@ class _Collector:
         self._calls: Counter[str] = Counter()
         self._last: tuple[torch.Tensor, Any, str] | None = None
 
-    @contextmanager
-    def watching(self, layers: Sequence[Layer]) -> Iterator[None]:
-        """Take the inputs of modules that are called while the context lasts."""
-        handles = [
-            user.register_forward_pre_hook(functools.partial(self.take, layer), with_kwargs=True)
-            for layer in layers
-            for user in layer.users
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def take(
-        self, layer: Layer, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> None:
+    def take(self, layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Take what a layer is called with."""
         given = _input(layer, args, keywords)
         if given.is_nested:
             # Rows of several lengths, which lie one after another.

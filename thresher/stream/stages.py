@@ -6,15 +6,14 @@ __all__ = ["Stage", "find_stages"]
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..parts.layers import Layer
+from .calls import watching_calls
 from .ranks import check_agreement
 from .stream import Visit
 
@@ -61,7 +60,7 @@ def find_stages(visit: Visit) -> list[Stage]:
     if not visit.alone or len(called) < 2:
         return [Stage(layers)]
     calls = _Calls()
-    with calls.watching(called):
+    with watching_calls(called, calls.note):
         visit.run(most=1)
     first: dict[str, int] = {}
     for place, name in enumerate(calls.order):
@@ -99,34 +98,18 @@ class _Calls:
     _given: list[tuple[torch.Tensor, str]] = field(default_factory=list)
     _alike: dict[str, str] = field(default_factory=dict)
 
-    @contextmanager
-    def watching(self, layers: Sequence[Layer]) -> Iterator[None]:
-        handles = [
-            user.register_forward_pre_hook(self._hook(layer.name), with_kwargs=True)
-            for layer in layers
-            for user in layer.users
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            # Held until then, so that no other tensor could come to lie in the same place.
-            self._given.clear()
-
-    def _hook(self, name: str) -> Any:
-        def note(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            self.order.append(name)
-            self.counts[name] += 1
-            given = next((x for x in (*args, *keywords.values()) if torch.is_tensor(x)), None)
-            same = next((other for x, other in self._given if x is given), name)
-            alike = self._alike.setdefault(re.sub(r"\d+", "*", name), same)
-            self._join(name, same)
-            self._join(name, alike)
-            if given is not None:
-                self._given.append((given, name))
-
-        return note
+    def note(self, layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        name = layer.name
+        self.order.append(name)
+        self.counts[name] += 1
+        given = next((x for x in (*args, *keywords.values()) if torch.is_tensor(x)), None)
+        same = next((other for x, other in self._given if x is given), name)
+        alike = self._alike.setdefault(re.sub(r"\d+", "*", name), same)
+        self._join(name, same)
+        self._join(name, alike)
+        if given is not None:
+            # Held, so that no other tensor could come to lie in the same place.
+            self._given.append((given, name))
 
     def _join(self, name: str, other: str) -> None:
         """Have two layers, and all that go with either, in one group."""

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import CheckpointError
-from ..core.files import read_json, write_text
-from ..core.records import restored
+from ..core.files import write_text
+from ..core.records import restored_from
 from .proof import Order
 
 _FILE = "progress.json"
@@ -81,10 +80,4 @@ class RunState:
             If the file was damaged, or written by another version.
         """
         remedy = f"delete {str(folder)!r} to start anew"
-        data = read_json(folder / _FILE, remedy)
-        try:
-            return restored(cls, data)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{str(folder / _FILE)!r} is not the state of a run: {error}; {remedy}"
-            ) from error
+        return restored_from(folder / _FILE, cls, "the state of a run", remedy)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 
-from ...core.errors import CheckpointError
-from ...core.files import read_json, write_text
-from ...core.records import restored
+from ...core.files import write_text
+from ...core.records import restored_from
 from ...run.files.tensors import TensorFile
 from ...run.files.writer import save_tensors
 
@@ -117,10 +116,4 @@ class HealState:
         if not (folder / _FILE).is_file():
             return None
         remedy = f"delete {str(folder)!r} to start anew"
-        data = read_json(folder / _FILE, remedy)
-        try:
-            return restored(cls, data)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{str(folder / _FILE)!r} is not the state of a run: {error}; {remedy}"
-            ) from error
+        return restored_from(folder / _FILE, cls, "the state of a run", remedy)
