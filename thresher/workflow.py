@@ -27,7 +27,7 @@ from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .core.progress import progress_bar
-from .core.records import restored
+from .core.records import restored_from
 from .parts.calibration import embedded_text, read_text, token_windows
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
@@ -302,12 +302,7 @@ def read_record(folder: Path) -> PruneRecord:
     if not _has_record(folder):
         raise CheckpointError(f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}")
     file = folder / RECORD_FILE
-    try:
-        record = restored(PruneRecord, read_json(file, _REMEDY))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{str(file)!r} is not a pruning record: {error}; {_REMEDY}"
-        ) from error
+    record = restored_from(file, PruneRecord, "a pruning record", _REMEDY)
     return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
 
 
