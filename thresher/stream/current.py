@@ -32,12 +32,14 @@ def running(sample: Any, index: int = 0, path: str = PRUNED) -> Iterator[None]:
     path : {"pruned", "dense"}
         See :class:`~thresher.stream.stream.Stream`.
     """
-    before = _sample.set(sample), _index.set(index), _path.set(path)
+    earlier_sample, earlier_index = _sample.set(sample), _index.set(index)
+    earlier_path = _path.set(path)
     try:
         yield
     finally:
-        for variable, token in zip((_sample, _index, _path), before, strict=True):
-            variable.reset(token)
+        _sample.reset(earlier_sample)
+        _index.reset(earlier_index)
+        _path.reset(earlier_path)
 
 
 def running_index() -> int:
