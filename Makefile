@@ -18,16 +18,20 @@ demo: $(INSTALLED)
 	$(BIN)/thresher prune "$$($(BIN)/python -m thresher.assets smollm2)" --density 0.5 \
 	  --dtype bfloat16 --out demo-out --overwrite --curve
 
+# A process of tests for every core; files keep together until one has nothing left.
+PARALLEL := --numprocesses logical --dist worksteal
+
 # The tests and the linters, with the versions of the lock.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The main jobs on other versions than the lock's, in environments of their own, as a user has
 # them: installed from a wheel. PYTHONSAFEPATH keeps the source tree from being imported instead.
 WHEELS := build/wheels
 JOBS := tests/architectures tests/prune tests/report tests/run/test_checkpoint*.py \
   tests/run/test_pack*.py
-jobs = PYTHONSAFEPATH=1 $(1)/bin/python -m pytest -o pythonpath=tests -p no:cacheprovider $(JOBS)
+jobs = PYTHONSAFEPATH=1 $(1)/bin/python -m pytest -o pythonpath=tests -p no:cacheprovider \
+  $(PARALLEL) $(JOBS)
 
 # Today's versions.
 test-latest: wheel
