@@ -7,6 +7,8 @@ from model_folders import tiny_llama
 from torch import nn
 
 from thresher.parts.coverage import find_layers
+from thresher.parts.moments import Gram
+from thresher.stream.collect import Stage, collect_inputs
 from thresher.stream.source import InMemory
 from thresher.stream.stages import find_stages
 from thresher.stream.stream import Stream
@@ -95,3 +97,38 @@ def test_a_unit_of_one_layer_is_one_stage():
     with closing(stream.visits()) as visits:
         (stage,) = find_stages(next(visits))
     assert stage.later == ()
+
+
+class Counted(nn.Module):
+    """One block of three layers, which counts how often each is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(8, 8) for _ in range(3))
+        self.calls = [0, 0, 0]
+
+    def forward(self, x):
+        for index, layer in enumerate((self.first, self.second, self.third)):
+            x = layer(x)
+            self.calls[index] += 1
+        return x
+
+
+def test_a_pass_ends_as_soon_as_every_layer_of_a_stage_was_called():
+    model = nn.Sequential(Counted(), Counted())
+    samples = [torch.randn(1, 6, 8) for _ in range(4)]
+    layers = find_layers(model)
+    stream = Stream(InMemory(model), find_units(model, layers), samples)
+    with closing(stream.visits()) as visits:
+        visit = next(visits)
+        stage = find_stages(visit)[1]
+        assert stage.once
+        known = {}
+        for each in (stage, Stage(stage.layers)):
+            model[0].calls = [0, 0, 0]
+            known[each.once] = collect_inputs(model, each, {Gram}, visit.run)
+            # The layer is given its input, and not even computed.
+            assert model[0].calls == ([4, 0, 0] if each.once else [4, 4, 4])
+    (name,) = known[True]
+    assert known[True][name].tokens == known[False][name].tokens == 24
+    assert torch.equal(known[True][name][Gram].value, known[False][name][Gram].value)

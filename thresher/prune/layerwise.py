@@ -22,9 +22,9 @@ from ..parts.moments import Cross, Moment, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.attention import received_attention
-from ..stream.collect import collect_inputs, ending_at
+from ..stream.collect import Stage, collect_inputs, ending_at
 from ..stream.current import DENSE, PRUNED
-from ..stream.stages import Stage, find_stages
+from ..stream.stages import find_stages
 from ..stream.stream import PAIRED, Stream, Visit
 from .recipe import Recipe
 from .record import LayerRecord
@@ -375,8 +375,8 @@ class UnitPruner:
         else:
             run = partial(visit.run, PAIRED if Cross in needs else PRUNED)
             with self._timed("calibration"):
-                model, later = self.stream.source.model, stage.later
-                found = collect_inputs(model, layers, needs, run, later=later, weights=weights)
+                model = self.stream.source.model
+                found = collect_inputs(model, stage, needs, run, weights=weights)
         if self._gradients is not None:
             for layer in layers:
                 found[layer.name].adopt_gradients(self._gradients[layer.name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["collect_inputs", "ending_at"]
+__all__ = ["Stage", "collect_inputs", "ending_at"]
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,13 +25,32 @@ from .ranks import ranks, sum_over_ranks
 from .stream import EnoughSeenError
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Layers whose inputs do not depend on one another.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        In the order in which the unit has them.
+    later : tuple of Layer
+        Layers of which the first call shows that nothing of this stage is still to come; empty
+        where a pass has to go on to its end.
+    once : bool
+        Whether each layer is called once in a pass, which has shown all when all were called.
+    """
+
+    layers: tuple[Layer, ...]
+    later: tuple[Layer, ...] = ()
+    once: bool = False
+
+
 def collect_inputs(
     model: nn.Module,
-    layers: Sequence[Layer],
+    layers: Sequence[Layer] | Stage,
     needs: Iterable[type[Moment]],
     run: Callable[[], None],
     *,
-    later: Sequence[Layer] = (),
     weights: Mapping[int, torch.Tensor] | None = None,
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
@@ -48,15 +67,13 @@ def collect_inputs(
     ----------
     model : nn.Module
         What the layers are part of.
-    layers : sequence of Layer
-        The layers to watch.
+    layers : sequence of Layer, or Stage
+        The layers to watch; a pass of a unit ends where a stage has nothing more to show.
     needs : iterable of Moment classes
         See :class:`Statistics`.
     run : callable
         Runs the modules on all calibration data, the same whenever it is called. Where a sample
         takes the dense path before the pruned one, both inputs of a token make a pair.
-    later : sequence of Layer, optional
-        Layers at whose call a pass of the unit may end.
     weights : mapping of int to Tensor of shape (batch, tokens), optional
         By the index of a sample: by what the inputs of its tokens are scaled.
 
@@ -66,9 +83,10 @@ def collect_inputs(
         By layer name; without tokens where the data never reached a layer.
     """
     needs = frozenset(needs)
-    called = [layer for layer in layers if layer.is_called]
-    others = [layer for layer in layers if not layer.is_called]
-    job = _Job(model, needs, run, later, weights or {})
+    stage = layers if isinstance(layers, Stage) else Stage(tuple(layers))
+    called = [layer for layer in stage.layers if layer.is_called]
+    others = [layer for layer in stage.layers if not layer.is_called]
+    job = _Job(model, needs, run, stage, weights or {})
     try:
         # Processes would share different moments, and could not add them up.
         found = job.collect(called, others, share=ranks() == 1)
@@ -87,7 +105,7 @@ class _Job:
     model: nn.Module
     needs: frozenset[type[Moment]]
     run: Callable[[], None]
-    later: Sequence[Layer]
+    stage: Stage
     weights: Mapping[int, torch.Tensor]
 
     def collect(
@@ -96,7 +114,9 @@ class _Job:
         collector = _Collector([*called, *others], self, share)
         products = watching_products(self.model, others, collector.take_product)
         calls = watching_calls(called, collector.take)
-        with calls, ending_at(self.later), products, torch.no_grad():
+        # Hooks run in the order in which they are put: what a layer is given is taken first.
+        ending = _ending_after(called if self.stage.once else ())
+        with calls, ending, ending_at(self.stage.later), products, torch.no_grad():
             self.run()
         sum_over_ranks(collector.statistics, [*called, *others])
         return collector.finish()
@@ -109,6 +129,22 @@ def ending_at(layers: Sequence[Layer]) -> AbstractContextManager[None]:
         raise EnoughSeenError
 
     return watching_calls(layers, end)
+
+
+def _ending_after(layers: Sequence[Layer]) -> AbstractContextManager[None]:
+    """End the rehearsal of a unit where the last of the layers is called, whichever that is."""
+    awaited: set[str] = set()
+    of: list[tuple[int, str]] = []
+
+    def strike_off(layer: Layer, *_: Any) -> None:
+        if of != [(running_index(), running_path())]:
+            of[:] = [(running_index(), running_path())]
+            awaited.update(each.name for each in layers)
+        awaited.discard(layer.name)
+        if not awaited:
+            raise EnoughSeenError
+
+    return watching_calls(layers, strike_off)
 
 
 def _of_the_mask(model: nn.Module) -> Callable[[Layer], bool]:

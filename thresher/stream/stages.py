@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Stage", "find_stages"]
+__all__ = ["find_stages"]
 
 import re
 from collections import Counter
@@ -14,25 +14,9 @@ import torch
 
 from ..parts.layers import Layer
 from .calls import watching_calls
+from .collect import Stage
 from .ranks import check_agreement
 from .stream import Visit
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Layers whose inputs do not depend on one another.
-
-    Parameters
-    ----------
-    layers : tuple of Layer
-        In the order in which the unit has them.
-    later : tuple of Layer
-        Layers of which the first call shows that nothing of this stage is still to come; empty
-        where a pass has to go on to its end.
-    """
-
-    layers: tuple[Layer, ...]
-    later: tuple[Layer, ...] = ()
 
 
 def find_stages(visit: Visit) -> list[Stage]:
@@ -70,13 +54,13 @@ def find_stages(visit: Visit) -> list[Stage]:
         group = calls.groups.get(layer.name) or max(first, key=first.__getitem__, default="")
         together.setdefault(group, []).append(layer)
     ordered = sorted(together, key=lambda group: first.get(group, 0))
-    # Where each is called once, in every pass, the first call of a later one ends this one's.
+    # Where each is called once, in every pass, calls show when a stage's are over.
     once = all(calls.counts[layer.name] == 1 for layer in layers)
     stages = []
     for place, group in enumerate(ordered):
         later = [layer for each in ordered[place + 1 :] for layer in together[each]]
         clear = once and _ends_before(calls.order, together[group], later)
-        stages.append(Stage(tuple(together[group]), tuple(later) if clear else ()))
+        stages.append(Stage(tuple(together[group]), tuple(later) if clear else (), once))
     # Processes must add up moments of the same layers at the same time.
     order = [[layer.name for layer in stage.layers] for stage in stages]
     check_agreement(order, f"the order of layers in {visit.unit.name!r}")
