@@ -6,7 +6,7 @@ from model_folders import tiny_llama
 from small_models import bert, gpt2
 from torch.nn import functional
 
-from thresher.stream.attention import received_attention
+from thresher.stream.attention import WatchingAttention
 from thresher.stream.current import running
 
 
@@ -26,7 +26,8 @@ def test_it_is_what_the_model_reports(make, implementation, padded):
     model.set_attn_implementation("eager")
     reported = sum(a.sum((1, 2)) for a in model(**arguments, output_attentions=True).attentions)
     model.set_attn_implementation(implementation)
-    with received_attention() as received, running(arguments, 3):
+    received = {}
+    with WatchingAttention(received), running(arguments, 3):
         model(**arguments)
     assert list(received) == [3]
     torch.testing.assert_close(received[3], reported, rtol=1e-4, atol=1e-4)
@@ -37,7 +38,8 @@ def test_grouped_heads_scale_and_causal_masks():
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, 4, 6, 8, generator=generator)
     key, value = torch.randn(2, 2, 2, 6, 8, generator=generator)
-    with received_attention() as received:
+    received = {}
+    with WatchingAttention(received):
         functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=0.3, enable_gqa=True
         )
@@ -50,7 +52,8 @@ def test_grouped_heads_scale_and_causal_masks():
 @torch.no_grad()
 def test_attention_to_something_else_is_not_counted():
     query, key = torch.randn(1, 2, 6, 8), torch.randn(1, 2, 9, 8)
-    with received_attention() as received:
+    received = {}
+    with WatchingAttention(received):
         functional.scaled_dot_product_attention(query, key, key)
         torch.randn(1, 2, 6, 9).softmax(-1)
         torch.randn(6, 6).softmax(-1)

@@ -1,7 +1,6 @@
 """Samples go through a model in step, and see exactly what a plain pass shows them."""
 
 import copy
-import functools
 import random
 from contextlib import closing
 
@@ -14,6 +13,7 @@ from torch import nn
 from thresher.core.errors import DataError
 from thresher.parts.coverage import find_layers
 from thresher.prune.memory import prune
+from thresher.stream.calls import input_of, watching_calls
 from thresher.stream.passes import calibrating, call
 from thresher.stream.products import watching_products
 from thresher.stream.source import InMemory
@@ -381,22 +381,24 @@ def test_a_model_in_a_wrapper_has_the_units_of_the_model():
 def test_the_dense_path_goes_through_the_units_as_they_were_found():
     model, samples = llama(), samples_of_tokens()
     dense = copy.deepcopy(model)
-    stream = stream_over(model, samples, dense=True)
+    stream = stream_over(model, samples, dense=True, attention=True)
     with closing(stream.visits()) as visits:
         for visit in visits:
-            found = {
-                path: inputs_by_unit(model, [visit.unit], functools.partial(visit.run, path))
-                for path in ("dense", "pruned")
-            }
-            for path, whole in (("dense", dense), ("pruned", model)):
-                units = find_units(whole, find_layers(whole))
-                plain = inputs_by_unit(
-                    whole, units, lambda w=whole: [call_plainly(w, each) for each in samples]
-                )
-                for mine, theirs in zip(
-                    found[path][visit.unit.name], plain[visit.unit.name], strict=True
-                ):
-                    torch.testing.assert_close(mine, theirs)
+            theirs = find_units(dense, find_layers(dense))[visit.index]
+            mine = inputs_by_unit(model, [visit.unit], visit.run)[visit.unit.name]
+            units = find_units(model, find_layers(model))
+            plain = inputs_by_unit(model, units, lambda: [call_plainly(model, s) for s in samples])
+            for one, other in zip(mine, plain[visit.unit.name], strict=True):
+                torch.testing.assert_close(one, other)
+            for layer, same in zip(visit.unit.layers, theirs.layers, strict=True):
+                given = []
+                with watching_calls([same], lambda *call, to=given: to.append(input_of(*call))):
+                    for sample in samples:
+                        call_plainly(dense, sample)
+                for index, expected in enumerate(given):
+                    torch.testing.assert_close(visit.dense.get(layer, index, 0), expected)
+                    assert visit.dense.get(layer, index, 1) is None
+            assert list(visit.dense.received) == list(range(len(samples)))
             for layer in visit.unit.layers:
                 layer.weight.mul_(torch.rand_like(layer.weight) > 0.5)
     with pytest.warns(UserWarning, match="is called several times"):

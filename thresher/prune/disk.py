@@ -254,6 +254,8 @@ class DiskRun:
             precision=self.precision,
             spill=output.work / "states" if self.options.spill else None,
             dense=Cross in self.recipe.needs,
+            attention=self.recipe.tokens.by_attention,
+            scratch=output.work,
             order=state.order,
         )
         state.units, state.whole = stream.order.units, sorted(stream.order.whole)

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
@@ -18,14 +17,13 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
-from ..parts.moments import Cross, Moment, forward
+from ..parts.moments import Moment, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
-from ..stream.attention import received_attention
+from ..stream.attention import WatchingAttention
 from ..stream.collect import Stage, collect_inputs, ending_at
-from ..stream.current import DENSE, PRUNED
 from ..stream.stages import find_stages
-from ..stream.stream import PAIRED, Stream, Visit
+from ..stream.stream import Stream, Visit
 from .recipe import Recipe
 from .record import LayerRecord
 
@@ -321,15 +319,17 @@ class UnitPruner:
         if not tokens.by_attention or not forward(self.recipe.needs) or not visit.alone:
             return {}
         with self._timed("calibration"):
-            received = self._received(visit, first.later)
+            dense = visit.dense
+            received = self._received(visit, first.later) if dense is None else dense.received
         return {index: tokens(each) for index, each in received.items()}
 
     def _received(self, visit: Visit, later: Sequence[Layer]) -> dict[int, torch.Tensor]:
         """Return the attention that tokens receive, in passes that end early where they may."""
 
         def watch(ending: Sequence[Layer], most: int | None = None) -> dict[int, torch.Tensor]:
-            with received_attention() as received, ending_at(ending):
-                visit.run(DENSE if self.stream.has_dense_path else PRUNED, most)
+            received: dict[int, torch.Tensor] = {}
+            with WatchingAttention(received), ending_at(ending):
+                visit.run(most)
             return received
 
         # All attention may lie before the second group of layers, as it does in most blocks.
@@ -373,10 +373,11 @@ class UnitPruner:
         if not forward(needs) or not self.stream.samples:
             found = {layer.name: Statistics(layer.name, needs) for layer in layers}
         else:
-            run = partial(visit.run, PAIRED if Cross in needs else PRUNED)
             with self._timed("calibration"):
                 model = self.stream.source.model
-                found = collect_inputs(model, stage, needs, run, weights=weights)
+                found = collect_inputs(
+                    model, stage, needs, visit.run, dense=visit.dense, weights=weights
+                )
         if self._gradients is not None:
             for layer in layers:
                 found[layer.name].adopt_gradients(self._gradients[layer.name])

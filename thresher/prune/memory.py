@@ -160,8 +160,8 @@ def prune(
             gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
             inputs = share_of(samples) if forward(needed_moments(recipe)) else []
             units = find_units(model, coverage.layers)
-            dense = Cross in recipe.needs
-            stream = Stream(source, units, inputs, precision=used, dense=dense)
+            dense, attention = Cross in recipe.needs, recipe.tokens.by_attention
+            stream = Stream(source, units, inputs, precision=used, dense=dense, attention=attention)
             with torch.no_grad(), progress_bar(len(units), progress) as advance:
                 pruner = UnitPruner(
                     stream,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["received_attention"]
+__all__ = ["WatchingAttention"]
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,26 +16,21 @@ from .current import running_index
 _SOFTMAX = (functional.softmax, torch.softmax, torch.Tensor.softmax)
 
 
-@contextmanager
-def received_attention() -> Iterator[dict[int, torch.Tensor]]:
-    """Sum up the attention of a token to itself and others that a module computes.
+class WatchingAttention(TorchFunctionMode):
+    """Sums up the attention of a token to itself and others that modules compute in the context.
 
     Seen are ``scaled_dot_product_attention``, and softmaxes of (batch, heads, tokens, tokens).
 
-    Yields
-    ------
-    dict of int to Tensor of shape (batch, tokens)
-        By the index of the sample that ran: what each token received, over heads and queries.
+    Parameters
+    ----------
+    received : dict of int to Tensor of shape (batch, tokens)
+        Filled by the index of the sample that runs: what each token received, over heads and
+        queries.
     """
-    seeing = _Seeing()
-    with seeing:
-        yield seeing.received
 
-
-class _Seeing(TorchFunctionMode):
-    def __init__(self) -> None:
+    def __init__(self, received: dict[int, torch.Tensor]) -> None:
         super().__init__()
-        self.received: dict[int, torch.Tensor] = {}
+        self.received = received
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None

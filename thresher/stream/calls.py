@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Forward", "forward_within", "watching_calls"]
+__all__ = ["Forward", "forward_within", "input_of", "version_of", "watching_calls"]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
+from ..core.errors import DataError
 from ..parts.layers import Layer
 
 Forward = Callable[..., Any]
@@ -51,3 +53,19 @@ def watching_calls(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def input_of(layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> torch.Tensor:
+    """Return what a layer multiplies: the one tensor that it is called with."""
+    given = [each for each in (*args, *keywords.values()) if isinstance(each, torch.Tensor)]
+    if not given:
+        raise DataError(f"layer {layer.name!r} was called without a tensor")
+    if given[0].is_nested:
+        # Rows of several lengths, which lie one after another.
+        return torch.cat([each.flatten(0, -2) for each in given[0].unbind()])
+    return given[0]
+
+
+def version_of(x: torch.Tensor) -> int:
+    """Return how often a tensor was changed in place."""
+    return 0 if x.is_inference() else x._version

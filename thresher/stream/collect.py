@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import DataError
 from ..parts.forms import Columns, Kernel, Rows
 from ..parts.layers import Layer
 from ..parts.moments import Moment
 from ..parts.statistics import Statistics
-from .calls import watching_calls
-from .current import DENSE, running_index, running_path, token_mask
+from .calls import input_of, version_of, watching_calls
+from .current import running_index, token_mask
+from .dense import DenseNotes
 from .products import watching_products
 from .ranks import ranks, sum_over_ranks
 from .stream import EnoughSeenError
@@ -51,6 +51,7 @@ def collect_inputs(
     needs: Iterable[type[Moment]],
     run: Callable[[], None],
     *,
+    dense: DenseNotes | None = None,
     weights: Mapping[int, torch.Tensor] | None = None,
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
@@ -72,8 +73,9 @@ def collect_inputs(
     needs : iterable of Moment classes
         See :class:`Statistics`.
     run : callable
-        Runs the modules on all calibration data, the same whenever it is called. Where a sample
-        takes the dense path before the pruned one, both inputs of a token make a pair.
+        Runs the modules on all calibration data, the same whenever it is called.
+    dense : DenseNotes, optional
+        What the layers were given on the dense path; both inputs of a token make a pair.
     weights : mapping of int to Tensor of shape (batch, tokens), optional
         By the index of a sample: by what the inputs of its tokens are scaled.
 
@@ -86,7 +88,7 @@ def collect_inputs(
     stage = layers if isinstance(layers, Stage) else Stage(tuple(layers))
     called = [layer for layer in stage.layers if layer.is_called]
     others = [layer for layer in stage.layers if not layer.is_called]
-    job = _Job(model, needs, run, stage, weights or {})
+    job = _Job(model, needs, run, stage, dense, weights or {})
     try:
         # Processes would share different moments, and could not add them up.
         found = job.collect(called, others, share=ranks() == 1)
@@ -106,6 +108,7 @@ class _Job:
     needs: frozenset[type[Moment]]
     run: Callable[[], None]
     stage: Stage
+    dense: DenseNotes | None
     weights: Mapping[int, torch.Tensor]
 
     def collect(
@@ -133,15 +136,11 @@ def ending_at(layers: Sequence[Layer]) -> AbstractContextManager[None]:
 
 def _ending_after(layers: Sequence[Layer]) -> AbstractContextManager[None]:
     """End the rehearsal of a unit where the last of the layers is called, whichever that is."""
-    awaited: set[str] = set()
-    of: list[tuple[int, str]] = []
+    called: set[tuple[int, str]] = set()
 
     def strike_off(layer: Layer, *_: Any) -> None:
-        if of != [(running_index(), running_path())]:
-            of[:] = [(running_index(), running_path())]
-            awaited.update(each.name for each in layers)
-        awaited.discard(layer.name)
-        if not awaited:
+        called.add((running_index(), layer.name))
+        if all((running_index(), each.name) in called for each in layers):
             raise EnoughSeenError
 
     return watching_calls(layers, strike_off)
@@ -173,23 +172,18 @@ class _Collector:
         self._share = share
         self._masked = _of_the_mask(job.model)
         self._weights = job.weights
-        # What the dense path has given each layer, of the sample that runs.
-        self._dense: dict[str, tuple[int, list[torch.Tensor]]] = {}
+        self._dense = job.dense
+        # How often each layer was called for the sample that runs.
+        self._calls_of: dict[str, tuple[int, int]] = {}
         self._leaders: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._last: tuple[torch.Tensor, Any, str] | None = None
 
     def take(self, layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Take what a layer is called with."""
-        given = _input(layer, args, keywords)
-        if given.is_nested:
-            # Rows of several lengths, which lie one after another.
-            given = torch.cat([each.flatten(0, -2) for each in given.unbind()])
-        if running_path() == DENSE:
-            self._note_dense(layer, given)
-            return
+        given = input_of(layer, args, keywords)
         self._calls[layer.name] += 1
-        reading = (_reading(layer), _version(given), self._masked(layer))
+        reading = (_reading(layer), version_of(given), self._masked(layer))
         if self._share and self._is_shared(layer, given, reading):
             return
         self._last = (given, reading, layer.name)
@@ -201,20 +195,16 @@ class _Collector:
         assert rows is not None
         self.take_rows(layer, rows, pairs)
 
-    def _note_dense(self, layer: Layer, given: torch.Tensor) -> None:
-        index, noted = self._dense.get(layer.name, (-1, []))
-        if index != running_index():
-            noted = []
-        self._dense[layer.name] = running_index(), [*noted, given.detach()]
-
     def _dense_of(self, layer: Layer, given: torch.Tensor) -> torch.Tensor | None:
         """Return what the dense path gave at this call, where its rows are of the same tokens."""
-        index, noted = self._dense.get(layer.name, (-1, []))
-        if index != running_index() or not noted:
-            return None
-        dense = noted.pop(0)
+        index, before = self._calls_of.get(layer.name, (-1, 0))
+        call = before if index == running_index() else 0
+        self._calls_of[layer.name] = running_index(), call + 1
         # Rows without an axis of tokens may be those that a router has picked.
-        return dense if given.dim() > 2 and dense.shape == given.shape else None
+        if self._dense is None or given.dim() <= 2:
+            return None
+        dense = self._dense.get(layer, running_index(), call)
+        return dense if dense is not None and dense.shape == given.shape else None
 
     def _scaled(self, layer: Layer, given: torch.Tensor) -> torch.Tensor:
         """Return inputs as loud as their tokens are to be heard."""
@@ -227,8 +217,6 @@ class _Collector:
 
     def take_product(self, layer: Layer, rows: Callable[[], torch.Tensor]) -> None:
         """Take the rows of a product with a layer's weight."""
-        if running_path() == DENSE:
-            return
         # Of others, such as recurrent steps and attention, the order of tokens is not known.
         plain = layer.users and not layer.readers
         self.take_rows(layer, self._real(layer, rows()) if plain else rows())
@@ -283,22 +271,9 @@ class _Collector:
         return self.statistics
 
 
-def _input(layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> torch.Tensor:
-    """Return what a layer multiplies: the one tensor that it is called with."""
-    given = [each for each in (*args, *keywords.values()) if isinstance(each, torch.Tensor)]
-    if not given:
-        raise DataError(f"layer {layer.name!r} was called without a tensor")
-    return given[0]
-
-
 def _reading(layer: Layer) -> Any:
     """Return what, besides the input, decides the rows a layer makes of it."""
     if isinstance(layer.form, Kernel):
         module = layer.form.module
         return (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
     return type(layer.form)
-
-
-def _version(x: torch.Tensor) -> int:
-    """Return how often a tensor was changed in place."""
-    return 0 if x.is_inference() else x._version

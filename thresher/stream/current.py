@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DENSE", "PRUNED", "running", "running_index", "running_path", "token_mask"]
+__all__ = ["running", "running_index", "token_mask"]
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,16 +11,12 @@ from typing import Any
 
 import torch
 
-#: What samples have gone through: units as they were left, or as they were found.
-PRUNED, DENSE = "pruned", "dense"
-
 _sample: ContextVar[Any] = ContextVar("sample", default=None)
-_path: ContextVar[str] = ContextVar("path", default=PRUNED)
 _index: ContextVar[int] = ContextVar("index", default=0)
 
 
 @contextmanager
-def running(sample: Any, index: int = 0, path: str = PRUNED) -> Iterator[None]:
+def running(sample: Any, index: int = 0) -> Iterator[None]:
     """Say which sample is sent through a model, or through a part of it, in the context.
 
     Parameters
@@ -29,27 +25,18 @@ def running(sample: Any, index: int = 0, path: str = PRUNED) -> Iterator[None]:
         As the model is called with it: a tensor, a tuple of arguments or a dict of keywords.
     index : int, default 0
         Its place among the samples.
-    path : {"pruned", "dense"}
-        See :class:`~thresher.stream.stream.Stream`.
     """
     earlier_sample, earlier_index = _sample.set(sample), _index.set(index)
-    earlier_path = _path.set(path)
     try:
         yield
     finally:
         _sample.reset(earlier_sample)
         _index.reset(earlier_index)
-        _path.reset(earlier_path)
 
 
 def running_index() -> int:
     """Return the place of the sample that runs among all samples."""
     return _index.get()
-
-
-def running_path() -> str:
-    """Return the path on which the sample that runs is sent."""
-    return _path.get()
 
 
 def token_mask() -> torch.Tensor | None:

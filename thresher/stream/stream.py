@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["PAIRED", "EnoughSeenError", "Stream", "Visit"]
+__all__ = ["EnoughSeenError", "Stream", "Visit"]
 
 import functools
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +23,9 @@ import torch
 from torch import nn
 
 from .ahead import Ahead, check_complete
-from .current import DENSE, PRUNED, running
+from .attention import WatchingAttention
+from .current import running
+from .dense import DenseNotes
 from .hooks import Hooks, Registered
 from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .precision import Precision
@@ -28,8 +37,8 @@ from .surroundings import keeping, within
 from .units import Unit, parts_of
 from .walk import EntangledError, Walk, call_on_copy, halting
 
-#: Both paths, sample by sample: first the dense one, then the pruned one.
-PAIRED = "paired"
+#: What samples have gone through: units as they were left, or as they were found.
+_PRUNED, _DENSE = "pruned", "dense"
 
 
 class EnoughSeenError(Exception):
@@ -46,32 +55,31 @@ class Visit:
         Its place in the order in which units run.
     unit : Unit
         What is visited. It may be changed; the samples then go on through what it has become.
+    dense : DenseNotes or None
+        What the dense path gave the unit's layers, where there is one.
     """
 
     index: int
     unit: Unit
     _stream: Stream = field(repr=False)
+    dense: DenseNotes | None = None
 
     @property
     def alone(self) -> bool:
         """Whether the unit runs by itself, and not in passes of the whole model."""
         return self.unit.name not in self._stream.order.whole
 
-    def run(self, path: str = PRUNED, most: int | None = None) -> None:
+    def run(self, most: int | None = None) -> None:
         """Send every sample through the unit, to be watched; they stay before it.
 
         A watcher that has seen enough of a sample raises :class:`EnoughSeenError`.
 
         Parameters
         ----------
-        path : {"pruned", "dense", "paired"}
-            What the samples have gone through, and go through here: the units as they are left,
-            or as they were found. Paired, each sample takes the dense path and then the pruned
-            one. A stream without a dense path has the pruned one alone.
         most : int, optional
             How many samples to send, the first ones; by default all.
         """
-        self._stream.rehearse(self.unit, path, most)
+        self._stream.rehearse(self.unit, most)
 
 
 class Stream:
@@ -92,9 +100,13 @@ class Stream:
     spill : Path, optional
         Folder for the samples' states, which are otherwise in memory.
     dense : bool, default False
-        Whether the samples also go through the units as they were found, for visitors that
-        compare with what those would give. Where a unit is called several times in a pass, there
-        is no such path, and a warning says so.
+        Whether the samples also go through the units as they were found, and every visit comes
+        with what that gave the unit's layers. Where a unit is called several times in a pass,
+        there is no such path, and a warning says so.
+    attention : bool, default False
+        Whether the attention that tokens receive on the dense path is noted too.
+    scratch : Path, optional
+        Folder for what is noted of the dense path, by default the system's for temporary files.
     order : Order, optional
         What an earlier stream over the same model found; by default it is found and proved.
 
@@ -113,13 +125,17 @@ class Stream:
         precision: Precision | None = None,
         spill: Path | None = None,
         dense: bool = False,
+        attention: bool = False,
+        scratch: Path | None = None,
         order: Order | None = None,
     ) -> None:
         self.source = source
         self.samples = samples
         self._precision = precision or Precision()
         self._shelf = Shelf(spill, source.model)
-        self._paths = (PRUNED, DENSE) if dense else (PRUNED,)
+        self._paths = (_PRUNED, _DENSE) if dense else (_PRUNED,)
+        self._attention, self._scratch = attention, scratch
+        self._around: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._walks: dict[str, list[Walk]] = {}
         self._sample_of: dict[Walk, Any] = {}
         self._hooks: dict[str, Hooks] = {}
@@ -130,7 +146,6 @@ class Stream:
         self.order = order
         self.units = [by_name[name] for name in order.units]
         self._ahead = Ahead(source, self.units, samples, self._pass)
-        self._found: dict[nn.Parameter, torch.Tensor] = {}
         self._drop_path_of_whole_passes()
 
     def without_samples(self) -> Stream:
@@ -156,28 +171,22 @@ class Stream:
                 self._look_ahead(unit)
                 if index < start and self.has_dense_path:
                     with self.source.as_found(unit):
-                        self._advance(unit, DENSE)
+                        self._advance(unit, _DENSE)
                 with self.source.loaded(unit):
-                    self._found = self._weights(unit)
                     if index >= start:
-                        yield Visit(index, unit, self)
+                        with self._dense_pass(unit) as notes:
+                            yield Visit(index, unit, self, notes)
                     if index + 1 == len(self.units):
-                        # Nothing is left to see but calls of units that were visited before.
-                        parts = parts_of(self.units)
-                        stack.enter_context(ending_before_the_head(self.source.model, parts))
-                    elif index >= start:
-                        with _holding(self._found):
-                            self._advance(unit, DENSE)
-                    self._found = {}
-                    self._advance(unit, PRUNED)
+                        stack.enter_context(self._ending())
+                    self._advance(unit, _PRUNED)
                 self._catch_up(self.units[: index + 1])
 
     @property
     def has_dense_path(self) -> bool:
         """Whether the samples also go through the units as they were found."""
-        return DENSE in self._paths
+        return _DENSE in self._paths
 
-    def rehearse(self, unit: Unit, path: str, most: int | None) -> None:
+    def rehearse(self, unit: Unit, most: int | None) -> None:
         """Run a unit on copies of what waits before it, or the whole model where it must be."""
         count = min(len(self.samples), len(self.samples) if most is None else most)
         if unit.name in self.order.whole:
@@ -187,15 +196,31 @@ class Stream:
                     with suppress(EnoughSeenError):
                         self._pass(sample, index)
             return
-        paths = [p for p in ((DENSE, PRUNED) if path == PAIRED else (path,)) if p in self._paths]
-        for index in range(count):
-            for each in paths:
-                # There are none where passes could not be halted.
-                for walk in self._walks.get(each, [])[index : index + 1]:
-                    if walk.halt is not None and walk.halt.unit is unit:
-                        found = self._found if each == DENSE else {}
-                        with _holding(found), running(self._sample_of[walk], index, each):
-                            self._rehearse(walk)
+        # There are none where passes could not be halted.
+        for index, walk in enumerate(self._walks.get(_PRUNED, [])[:count]):
+            if walk.halt is not None and walk.halt.unit is unit:
+                with running(self._sample_of[walk], index):
+                    self._rehearse(walk)
+
+    @contextmanager
+    def _dense_pass(self, unit: Unit) -> Iterator[DenseNotes | None]:
+        """Send the samples on along the dense path, and note what the unit's layers are given."""
+        if not self.has_dense_path:
+            yield None
+            return
+        with closing(DenseNotes(self._scratch)) as notes:
+            if self._attention:
+                self._around = functools.partial(WatchingAttention, notes.received)
+            last = unit is self.units[-1]
+            with notes.noting(unit), self._ending() if last else nullcontext():
+                self._advance(unit, _DENSE)
+            self._around = nullcontext
+            # Walks that could not be halted have left it incomplete.
+            yield notes if self.has_dense_path else None
+
+    def _ending(self) -> AbstractContextManager[None]:
+        """Spare passes the output head, where nothing is left to see but calls of visited units."""
+        return ending_before_the_head(self.source.model, parts_of(self.units))
 
     def _rehearse(self, walk: Walk) -> None:
         assert walk.halt is not None
@@ -206,14 +231,14 @@ class Stream:
         # The hooks that the unit came with have made these arguments already.
         with ExitStack() as stack:
             stack.enter_context(suppress(EnoughSeenError))
-            stack.enter_context(self._rounding())
+            stack.enter_context(self._rounding(unit.module))
             stack.enter_context(within(walk.settings))
             stack.enter_context(self._hooks[unit.name].hidden())
             unit.module(*args, **keywords)
 
     def _pass(self, sample: Any, index: int = 0) -> None:
-        with keeping(), self._rounding(), running(sample, index):
-            call_on_copy(self.source.model, sample)
+        with keeping(), self._rounding():
+            _call(self.source.model, sample, index)
 
     def _find_order(self, units: Sequence[Unit]) -> Order:
         if not self.samples:
@@ -230,10 +255,11 @@ class Stream:
         self._hooks = {unit.name: Hooks([unit.module]) for unit in self.units}
         # A unit may run after the output head.
         stack.enter_context(self.source.on_demand([]))
-        stack.enter_context(halting(self.units))
+        stack.enter_context(halting(self.units, around=lambda: self._around()))
         stack.callback(self._end)
         for path in self._paths:
-            calls = [functools.partial(call_on_copy, model, each) for each in self.samples]
+            numbered = enumerate(self.samples)
+            calls = [functools.partial(_call, model, each, index) for index, each in numbered]
             walks = self._walks[path] = [Walk(forward) for forward in calls]
             self._sample_of |= dict(zip(walks, self.samples, strict=True))
             for walk in walks:
@@ -263,7 +289,7 @@ class Stream:
     def _drop_path_of_whole_passes(self) -> None:
         """Go on without the dense path where a unit is seen in passes of the whole model."""
         if self.has_dense_path and self.order.whole:
-            self._paths = (PRUNED,)
+            self._paths = (_PRUNED,)
             warnings.warn(
                 f"{sorted(self.order.whole)[0]!r} is called several times in a pass or shares a "
                 "weight, so that no dense path runs beside the pruned one: what is pruned is not "
@@ -272,7 +298,7 @@ class Stream:
             )
 
     def _look_ahead(self, unit: Unit) -> None:
-        walks = self._walks.get(PRUNED, [])
+        walks = self._walks.get(_PRUNED, [])
         reason = None if unit.name in self.order.whole else self._ahead.out_of_order(unit, walks)
         if reason is not None:
             self._give_up(reason)
@@ -298,19 +324,19 @@ class Stream:
             If a unit was calibrated with a part of its calls.
         """
         known = {unit.name for unit in done}
-        walks = self._walks.get(PRUNED, [])
+        walks = self._walks.get(_PRUNED, [])
         while any(w.halt is not None and w.halt.unit.name in known for w in walks):
             check_complete(walks, known - self.order.whole)
             for unit in done:
-                if any(True for _ in self._waiting(unit, PRUNED)):
+                if any(True for _ in self._waiting(unit, _PRUNED)):
                     with self.source.loaded(unit):
-                        self._advance(unit, PRUNED)
+                        self._advance(unit, _PRUNED)
 
     def _go_on(self, walk: Walk) -> None:
         self._shelf.restore(walk)
         registered = Registered()
         try:
-            with self._rounding():
+            with self._rounding(None if walk.halt is None else walk.halt.unit.module):
                 walk.go_on()
         except HeadReachedError:
             walk.halt = None
@@ -324,25 +350,13 @@ class Stream:
         if walk.halt is not None:
             self._shelf.put(walk)
 
-    def _weights(self, unit: Unit) -> dict[nn.Parameter, torch.Tensor]:
-        """Return copies of a unit's weights, where a dense path will need them."""
-        if DENSE not in self._paths:
-            return {}
-        return {p: p.detach().clone() for p in unit.module.parameters()}
-
-    def _rounding(self) -> AbstractContextManager[None]:
-        kinds = {parameter.device.type for parameter in self.source.model.parameters()}
+    def _rounding(self, runs: nn.Module | None = None) -> AbstractContextManager[None]:
+        runs = self.source.model if runs is None else runs
+        kinds = {parameter.device.type for parameter in runs.parameters()}
         return self._precision.rounding(torch.device("cuda" if "cuda" in kinds else "cpu"))
 
 
-@contextmanager
-def _holding(weights: Mapping[nn.Parameter, torch.Tensor]) -> Iterator[None]:
-    """Give parameters other values while the context lasts."""
-    changed = {parameter: parameter.data for parameter in weights}
-    for parameter, value in weights.items():
-        parameter.data = value
-    try:
-        yield
-    finally:
-        for parameter, value in changed.items():
-            parameter.data = value
+def _call(model: nn.Module, sample: Any, index: int) -> Any:
+    """Call a model on a copy of a sample, which those who watch are told of."""
+    with running(sample, index):
+        return call_on_copy(model, sample)

@@ -23,7 +23,7 @@ import contextvars
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,9 @@ class Walk(greenlet.greenlet):  # type: ignore[misc]
 
 @contextmanager
 def halting(
-    units: Sequence[Unit], returned: Callable[[Unit, Any], None] = lambda unit, output: None
+    units: Sequence[Unit],
+    returned: Callable[[Unit, Any], None] = lambda unit, output: None,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[None]:
     """Have walks halt at `units` while the context lasts; other calls go through.
 
@@ -152,23 +154,29 @@ def halting(
         Where to halt.
     returned : callable, optional
         ``returned(unit, output)`` is called with what a unit has computed, before its hooks.
+    around : callable, optional
+        Returns a context that a walk's unit computes in.
     """
     with ExitStack() as stack:
         for unit in units:
-            wrap = functools.partial(_halting_forward, unit, returned)
+            wrap = functools.partial(_halting_forward, unit, returned, around)
             stack.enter_context(forward_within(unit.module, wrap))
         yield
 
 
 def _halting_forward(
-    unit: Unit, returned: Callable[[Unit, Any], None], forward: Forward
+    unit: Unit,
+    returned: Callable[[Unit, Any], None],
+    around: Callable[[], AbstractContextManager[Any]],
+    forward: Forward,
 ) -> Forward:
     def halt(*args: Any, **keywords: Any) -> Any:
         walk = greenlet.getcurrent()
         if not isinstance(walk, Walk):
             return forward(*args, **keywords)
         walk.parent.switch(Halt(unit, args, keywords))
-        output = forward(*args, **keywords)
+        with around():
+            output = forward(*args, **keywords)
         walk.made = set(memories(output))
         returned(unit, output)
         return output
