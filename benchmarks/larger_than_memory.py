@@ -1,18 +1,21 @@
-"""Prune a model of about 3 billion parameters in little memory, and report the peak.
+"""Prune models of 1 and 3 billion parameters in little memory, and report the peak.
 
-    python -m benchmarks.larger_than_memory [--method METHOD] [--folder FOLDER]
+    python -m benchmarks.larger_than_memory [--model MODEL] [--method METHOD] [--folder FOLDER]
 
-A Llama-shaped model with random bfloat16 weights (28 blocks, hidden 3072, feed-forward 8192:
-the shape of Llama-3.2-3B) is written once, a block at a time, then pruned to 50 % with Wanda
-and with SparseGPT on 8 windows of 256 random tokens. Needs 10 GB of disk.
+Llama-shaped models with random bfloat16 weights are written once, a block at a time, then pruned
+to 50 % by the command line on 8 windows of 256 tokens, and evaluated on 16 more. The larger one
+has the shape of Llama-3.2-3B and needs 10 GB of disk; the smaller one, of TinyLlama-1.1B, 4 GB.
 """
 
 import argparse
 import json
+import resource
 import shutil
+import string
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,32 +23,51 @@ import torch
 from thresher.assets import cache_folder
 from thresher.run.files.writer import save_tensors
 
+from .machine import provenance
+
 RESULTS = Path(__file__).parent / "results" / "larger-than-memory.json"
-HIDDEN, FEED_FORWARD, BLOCKS, HEADS, KEY_HEADS, VOCABULARY = 3072, 8192, 28, 24, 8, 32_000
-LIMIT_GIB = 4.0
+VOCABULARY = 32_000
 METHODS = ("wanda", "sparsegpt")
 
 
-def write_model(folder: Path) -> int:
+@dataclass(frozen=True)
+class Size:
+    """The shape of a model, and the memory that it may take, in GiB."""
+
+    hidden: int
+    feed_forward: int
+    blocks: int
+    heads: int
+    key_heads: int
+    limit: float
+
+
+SIZES = {
+    "1.1b": Size(2048, 5632, 22, 32, 4, limit=1.6),
+    "3b": Size(3072, 8192, 28, 24, 8, limit=4.0),
+}
+
+
+def write_model(folder: Path, size: Size) -> int:
     """Write the model unless it is there, and return its number of parameters."""
     from transformers import LlamaConfig
 
-    shapes = block_shapes()
+    shapes = block_shapes(size)
     outside = {
-        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
-        "lm_head.weight": (VOCABULARY, HIDDEN),
-        "model.norm.weight": (HIDDEN,),
+        "model.embed_tokens.weight": (VOCABULARY, size.hidden),
+        "lm_head.weight": (VOCABULARY, size.hidden),
+        "model.norm.weight": (size.hidden,),
     }
-    count = BLOCKS * sum(map(size, shapes.values())) + sum(map(size, outside.values()))
+    count = size.blocks * sum(map(entries, shapes.values())) + sum(map(entries, outside.values()))
     if (folder / "config.json").is_file():
         return count
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     weight_map = {}
-    for block in range(BLOCKS + 1):
+    for block in range(size.blocks + 1):
         names = (
             {f"model.layers.{block}.{name}": shape for name, shape in shapes.items()}
-            if block < BLOCKS
+            if block < size.blocks
             else outside
         )
         file = f"model-{block:05d}.safetensors"
@@ -56,34 +78,47 @@ def write_model(folder: Path) -> int:
     LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=FEED_FORWARD,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
+        hidden_size=size.hidden,
+        intermediate_size=size.feed_forward,
+        num_hidden_layers=size.blocks,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_heads,
         tie_word_embeddings=False,
         dtype="bfloat16",
     ).save_pretrained(folder)
+    tokenizer_of_characters().save_pretrained(folder)
     return count
 
 
-def block_shapes() -> dict[str, tuple[int, ...]]:
+def tokenizer_of_characters():
+    """Return a tokenizer that random weights do as well with as with any other."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {character: number for number, character in enumerate(string.printable)}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def block_shapes(size: Size) -> dict[str, tuple[int, ...]]:
     """Return the shapes of one decoder block."""
-    key = KEY_HEADS * HIDDEN // HEADS
+    hidden, feed_forward = size.hidden, size.feed_forward
+    key = size.key_heads * hidden // size.heads
     return {
-        "self_attn.q_proj.weight": (HIDDEN, HIDDEN),
-        "self_attn.k_proj.weight": (key, HIDDEN),
-        "self_attn.v_proj.weight": (key, HIDDEN),
-        "self_attn.o_proj.weight": (HIDDEN, HIDDEN),
-        "mlp.gate_proj.weight": (FEED_FORWARD, HIDDEN),
-        "mlp.up_proj.weight": (FEED_FORWARD, HIDDEN),
-        "mlp.down_proj.weight": (HIDDEN, FEED_FORWARD),
-        "input_layernorm.weight": (HIDDEN,),
-        "post_attention_layernorm.weight": (HIDDEN,),
+        "self_attn.q_proj.weight": (hidden, hidden),
+        "self_attn.k_proj.weight": (key, hidden),
+        "self_attn.v_proj.weight": (key, hidden),
+        "self_attn.o_proj.weight": (hidden, hidden),
+        "mlp.gate_proj.weight": (feed_forward, hidden),
+        "mlp.up_proj.weight": (feed_forward, hidden),
+        "mlp.down_proj.weight": (hidden, feed_forward),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
     }
 
 
-def size(shape: tuple[int, ...]) -> int:
+def entries(shape: tuple[int, ...]) -> int:
     """Return the number of entries of a shape."""
     return torch.Size(shape).numel()
 
@@ -95,48 +130,56 @@ def random_weight(shape: tuple[int, ...], generator: torch.Generator) -> torch.T
     return (torch.randn(shape, generator=generator) * 0.02).bfloat16()
 
 
-def measure(method: str, folder: Path) -> dict[str, object]:
-    """Prune in this process and return its peak memory."""
-    from thresher.prune.disk import prune_folder
-    from thresher.prune.memory import as_recipe
+def measure(method: str, folder: Path, size: Size) -> dict[str, object]:
+    """Prune and evaluate by the command in a process of its own; return its peak memory."""
+    from thresher.prune.record import PruneRecord
 
-    generator = torch.Generator().manual_seed(1)
-    windows = torch.randint(0, VOCABULARY, (8, 256), generator=generator)
     out = folder.with_name(f"{folder.name}-{method}")
-    shutil.rmtree(out, ignore_errors=True)
+    options = ["--density", "0.5", "--windows", "8", "--length", "256", "--overwrite"]
+    command = [sys.executable, "-m", "thresher", "prune", str(folder), "--method", method]
     start = time.perf_counter()
-    record = prune_folder(folder, out, as_recipe(method).with_options(0.5), windows)
+    subprocess.run([*command, *options, "--out", str(out)], check=True)
     seconds = time.perf_counter() - start
+    record = PruneRecord.from_json((out / "thresher.json").read_text())
     shutil.rmtree(out)
     return {
-        "peak_gib": round(record.peak_bytes / 2**30, 3),
-        "limit_gib": LIMIT_GIB,
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 3),
+        "limit_gib": size.limit,
         "density": record.density,
+        "evaluated": "pruned_perplexity" in record.evaluation,
         "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
-        "versions": record.versions,
-    }
+    } | provenance("torch", "transformers")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=cache_folder() / "random-llama-3b")
+    parser.add_argument("--folder", type=Path, default=cache_folder())
+    parser.add_argument("--model", choices=SIZES, help="one model; both without it")
     parser.add_argument("--method", choices=METHODS, help="one method; both without it")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(measure(options.worker, options.folder)))
+        folder, size = options.folder, SIZES[options.model]
+        print(json.dumps(measure(options.method, folder, size)))
         return
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results["parameters"] = write_model(options.folder)
-    for method in [options.method] if options.method else METHODS:
-        command = [sys.executable, "-m", "benchmarks.larger_than_memory", "--worker", method]
-        ran = subprocess.run(
-            [*command, "--folder", str(options.folder)], check=True, stdout=subprocess.PIPE
-        )
-        results[method] = json.loads(ran.stdout)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-        print(method, results[method], flush=True)
+    for model in [options.model] if options.model else SIZES:
+        folder = options.folder / f"random-llama-{model}"
+        found = results.setdefault(model, {})
+        found["parameters"] = write_model(folder, SIZES[model])
+        for method in [options.method] if options.method else METHODS:
+            found[method] = in_a_process_of_its_own(model, method, folder)
+            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            print(model, method, found[method], flush=True)
+
+
+def in_a_process_of_its_own(model: str, method: str, folder: Path) -> dict[str, object]:
+    """Return :func:`measure`, whose process has no other child than the one it is about."""
+    command = [sys.executable, "-m", "benchmarks.larger_than_memory", "--worker"]
+    case = ["--model", model, "--method", method, "--folder", str(folder)]
+    ran = subprocess.run([*command, *case], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -102,6 +102,24 @@ def test_top_k_masks_are_exact_whatever_the_ties(convert, k, axis):
         assert (counts == k).all()
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "one value", "signs", "extremes"])
+@pytest.mark.parametrize("k", [1, 17, 3000, 5000, 8999])
+def test_top_k_of_many_values_is_that_of_sorting(kind, k):
+    random = np.random.default_rng(0)
+    values = {
+        "random": random.standard_normal(9000),
+        "ties": random.integers(-3, 4, 9000),
+        "one value": np.full(9000, 0.25),
+        "signs": random.choice([-1.0, 1.0, -0.5], 9000),
+        "extremes": random.choice([np.inf, -np.inf, 1e-45, 0.0, 3e38], 9000),
+    }[kind]
+    values = torch.tensor(values, dtype=torch.float32)
+    mask = top_k_mask(values, k)
+    assert int(mask.sum()) == k
+    expected = values.sort(descending=True).values[:k]
+    torch.testing.assert_close(values[mask].sort(descending=True).values, expected, rtol=0, atol=0)
+
+
 def test_top_k_out_of_range_is_named():
     for k in (-1, 4):
         with pytest.raises(OptionError, match=f"cannot keep {k} of 3"):
