@@ -71,19 +71,8 @@ def prune_layer(
         If the weight is not finite before or after; it is then left as it was.
     """
     start = time.perf_counter()
-    layer.check_finite()
     dense = layer.matrix()
-    choose = MaskChooser(recipe.score, recipe.pattern, keep, statistics, tuple(dense.shape))
-    pruned, mask = recipe.update(dense, choose, statistics)
-    if not bool(torch.isfinite(pruned).all()):
-        raise NumericalError(
-            f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
-        )
-    rounded = _rounded(layer, pruned, stored or layer.weight.dtype)
-    if layer.weight.dtype == torch.float64:
-        # The matrix is of float32; a weight that only stays keeps all of its digits.
-        same = layer.form.store(mask & (pruned == dense), tuple(layer.weight.shape))
-        rounded = torch.where(same, layer.weight.to(rounded.dtype), rounded)
+    pruned, mask, rounded = _cut(layer, dense, recipe, statistics, keep, stored)
     support = layer.store(mask).bool()
     record = LayerRecord(
         name=layer.name,
@@ -98,6 +87,31 @@ def prune_layer(
     layer.overwrite(rounded)
     record.seconds = time.perf_counter() - start
     return support, record
+
+
+@torch.no_grad()
+def _cut(
+    layer: Layer,
+    dense: torch.Tensor,
+    recipe: Recipe,
+    statistics: Statistics,
+    keep: int,
+    stored: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a layer's pruned matrix, its mask, and what is to be stored, in the layer's shape."""
+    layer.check_finite()
+    choose = MaskChooser(recipe.score, recipe.pattern, keep, statistics, tuple(dense.shape))
+    pruned, mask = recipe.update(dense, choose, statistics)
+    if not bool(torch.isfinite(pruned).all()):
+        raise NumericalError(
+            f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
+        )
+    rounded = _rounded(layer, pruned, stored or layer.weight.dtype)
+    if layer.weight.dtype == torch.float64:
+        # The matrix is of float32; a weight that only stays keeps all of its digits.
+        same = layer.form.store(mask & (pruned == dense), tuple(layer.weight.shape))
+        rounded = torch.where(same, layer.weight.to(rounded.dtype), rounded)
+    return pruned, mask, rounded
 
 
 def _rounded(layer: Layer, pruned: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -338,16 +352,15 @@ class UnitPruner:
         return watch(later if same else ())
 
     def _try_others(self, layer: Layer, known: Statistics, others: Sequence[Cut]) -> None:
-        """Prune a layer as other cuts have it, and put its weight back."""
+        """Prune a layer as other cuts have it, and leave it as it is."""
         if not others:
             return
-        before = layer.weight.clone()
+        dense, stored = layer.matrix(), self._stored.get(layer.name)
         for cut in others:
             recipe, keep = self._recipe_for(layer, known, cut.counts[layer.name])
-            stored = self._stored.get(layer.name)
-            cut.masks[layer.name], _ = prune_layer(layer, 0, recipe, known, keep, stored)
-            cut.weights[layer.name] = layer.weight.clone()
-            layer.overwrite(before)
+            _, mask, rounded = _cut(layer, dense, recipe, known, keep, stored)
+            cut.masks[layer.name] = layer.store(mask).bool()
+            cut.weights[layer.name] = rounded
 
     def _recipe_for(self, layer: Layer, known: Statistics, keep: int) -> tuple[Recipe, int]:
         """Return how to prune a layer: without data where none has reached it."""
