@@ -29,6 +29,7 @@ from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
 from .parts.calibration import embedded_text, read_text, token_windows
+from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
@@ -41,7 +42,6 @@ from .run.files.companions import RECORD_FILE
 from .run.files.recount import describe, kept_in_folder
 from .run.skeleton import build_model
 from .stream.outputs import folder_logits
-from .stream.samples import fitting_length
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 

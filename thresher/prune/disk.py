@@ -21,13 +21,13 @@ from ..core.options import check_choice
 from ..core.output import Output, check_apart, writing
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
+from ..parts.limits import check_windows
 from ..parts.moments import Cross, forward
 from ..run.files.companions import RECORD_FILE
 from ..run.files.digests import file_digest, folder_digest
 from ..run.files.writer import CheckpointWriter, shard_file
 from ..run.skeleton import Skeleton
 from ..stream.precision import Precision
-from ..stream.samples import check_windows
 from ..stream.source import Folder
 from ..stream.state import RunState
 from ..stream.stream import Stream, Visit

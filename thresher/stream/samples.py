@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["as_samples", "check_windows", "fitting_length"]
+__all__ = ["as_samples"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from ..parts.calibration import embedded_text, token_windows
+from ..parts.limits import check_windows, fitting_length
 from .inputs import as_input, check_input, taken_for_labels
 
 
@@ -76,39 +77,6 @@ def as_samples(
     return [_to_device(sample, device) for sample in (every if whole else samples)], described
 
 
-def fitting_length(model: nn.Module, length: int) -> int:
-    """Return `length`, or the number of positions of a model that has fewer."""
-    return min(length, _positions(model) or length)
-
-
-def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
-    """Raise if a model cannot take token ids.
-
-    Parameters
-    ----------
-    model : nn.Module
-        A model with token embeddings.
-    ids : Tensor of int64, shape (windows, length)
-
-    Raises
-    ------
-    DataError
-        If an id is beyond the vocabulary, or a window longer than the positions.
-    """
-    positions = _positions(model)
-    if positions is not None and ids.shape[-1] > positions:
-        raise DataError(
-            f"windows of {ids.shape[-1]} tokens are longer than the {positions} positions of "
-            f"{type(model).__name__}; cut them shorter (length={positions}, --length {positions})"
-        )
-    known = _vocabulary(model)
-    if known is not None and ids.numel() and int(ids.max()) >= known:
-        raise DataError(
-            f"token {int(ids.max())} is beyond the {known} of {type(model).__name__}'s vocabulary: "
-            "the tokenizer belongs to another model"
-        )
-
-
 def _labels_left_out(
     model: nn.Module, every: Sequence[Any], samples: Sequence[Any]
 ) -> dict[str, str]:
@@ -118,34 +86,6 @@ def _labels_left_out(
         if found is not None:
             return {"labels": found}
     return {}
-
-
-def _positions(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
-    found = getattr(config, "max_position_embeddings", None)
-    if not isinstance(found, int) or found <= 0:
-        return None
-    # Where one position stands for padding, as in RoBERTa, texts begin at the one after it.
-    offsets = [
-        embedding.padding_idx + 1
-        for name, embedding in model.named_modules()
-        if isinstance(embedding, nn.Embedding)
-        and name.endswith("position_embeddings")
-        and embedding.padding_idx is not None
-        and embedding.num_embeddings == found
-    ]
-    return found - max(offsets, default=0)
-
-
-def _vocabulary(model: nn.Module) -> int | None:
-    ask = getattr(model, "get_input_embeddings", None)
-    try:
-        embedding = None if ask is None else ask()
-    except (NotImplementedError, AttributeError):
-        # Models of several parts, such as CLIP, have no embeddings of their own.
-        return None
-    known = getattr(embedding, "num_embeddings", None)
-    return known if isinstance(known, int) else None
 
 
 def _listed(data: Any) -> Any:
