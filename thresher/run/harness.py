@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluate_named"]
+__all__ = ["check_named", "evaluate_named"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,30 @@ from .measure.modes import evaluating
 _MEASURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
 
 
+def check_named(names: Sequence[str]) -> None:
+    """Raise unless lm-evaluation-harness is installed and has the tasks.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Its tasks, groups and tags, and files of tasks.
+
+    Raises
+    ------
+    MissingPackageError
+        If it is not installed.
+    OptionError
+        If it has no such task.
+    """
+    with naming_the_extra():
+        from lm_eval.tasks import TaskManager
+
+    known = TaskManager().all_tasks
+    for name in names:
+        if not Path(name).is_file() and name not in known:
+            raise unknown("task", name, known)
+
+
 def evaluate_named(
     model: nn.Module, tokenizer: Any, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
@@ -30,32 +54,20 @@ def evaluate_named(
     tokenizer : transformers tokenizer
         The model's.
     names : sequence of str
-        Its tasks, groups and tags, and files of tasks.
+        See :func:`check_named`.
 
     Raises
     ------
-    MissingPackageError
-        If it is not installed.
-    OptionError
-        If it has no such task.
     DataError
         If the data of a task cannot be had.
     """
-    with naming_the_extra():
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
 
-    manager = TaskManager()
-    for name in names:
-        if not Path(name).is_file() and name not in manager.all_tasks:
-            raise unknown("task", name, manager.all_tasks)
     with evaluating(model):
         held = HFLM(pretrained=model, tokenizer=tokenizer)
         try:
-            found = simple_evaluate(
-                held, tasks=list(names), task_manager=manager, bootstrap_iters=0, log_samples=False
-            )
+            found = simple_evaluate(held, tasks=list(names), bootstrap_iters=0, log_samples=False)
         except OSError as error:
             raise DataError(
                 f"lm-evaluation-harness could not read the data of {', '.join(names)}: {error}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Question", "evaluate_tasks", "read_questions"]
+__all__ = ["Question", "check_tasks", "evaluate_tasks", "read_questions"]
 
 import math
 import warnings
@@ -18,7 +18,7 @@ from ..core.files import json_lines
 from ..core.progress import progress_bar
 from ..parts.calibration import read_text
 from ..parts.limits import positions
-from .harness import evaluate_named
+from .harness import check_named, evaluate_named
 from .likelihood import log_likelihoods
 
 _COLUMNS = ("question", "choices", "answer")
@@ -89,13 +89,32 @@ def evaluate_tasks(
     Gao et al., The Language Model Evaluation Harness (2021-2026), ``multiple_choice``, ``acc`` and
     ``acc_norm``.
     """
-    files, names = _sorted_out(tasks)
-    # Read before anything runs: a fault of the last file would cost the work on the first.
-    questions = {file.stem: (file, read_questions(file)) for file in files}
+    questions, names = _opened(tasks)
     found = {}
-    for name, (file, held) in questions.items():
-        found[name] = _accuracies(model, tokenizer, file, held, progress)
+    for file, held in questions.items():
+        found[file.stem] = _accuracies(model, tokenizer, file, held, progress)
     return found | (evaluate_named(model, tokenizer, names) if names else {})
+
+
+def check_tasks(tasks: str | Path) -> None:
+    """Raise what :func:`evaluate_tasks` would, as far as it can be told without a model.
+
+    Parameters
+    ----------
+    tasks : str or Path
+        As for :func:`evaluate_tasks`.
+    """
+    _opened(tasks)
+
+
+def _opened(tasks: str | Path) -> tuple[dict[Path, list[Question]], list[str]]:
+    """Return the questions of files, and names that lm-evaluation-harness knows."""
+    # A fault of the last file would cost the work on the first.
+    files, names = _sorted_out(tasks)
+    questions = {file: read_questions(file) for file in files}
+    if names:
+        check_named(names)
+    return questions, names
 
 
 def _sorted_out(tasks: str | Path) -> tuple[list[Path], list[str]]:

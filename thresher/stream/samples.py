@@ -4,15 +4,18 @@ from __future__ import annotations
 
 __all__ = ["as_samples"]
 
-from collections.abc import Mapping, Sequence
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..core.errors import DataError
-from ..parts.calibration import embedded_text, token_windows
+from ..parts.calibration import embedded_text, row_windows
 from ..parts.limits import check_windows, fitting_length
+from ..parts.rows import has_text
 from .inputs import as_input, check_input, taken_for_labels
 
 
@@ -32,9 +35,10 @@ def as_samples(
     model : nn.Module
         What is to be called with them.
     data : optional
-        Texts (a string, a list of them, or of ``{"text": ...}``), a tensor, or an iterable of
-        inputs: tensors, tuples of arguments, or dicts of keywords. A tensor of integers is rows
-        of token ids; one of floats is what the model takes first, such as ``pixel_values``.
+        Texts: a string, or an iterable of strings or of rows with a ``text`` or a chat, such as a
+        split of a data set, see :func:`~thresher.parts.rows.joined_text`. Or a tensor, or an
+        iterable of inputs: tensors, tuples of arguments, or dicts of keywords. Tensors of integers
+        are rows of token ids; one of floats is what the model takes first, as ``pixel_values``.
         Tuples are taken as torch's loaders make them, inputs before labels: of one that is
         longer than the arguments that the model requires, those first ones are used, at least
         one. What is optional is given by name, in a dict. Of rows with a text and its
@@ -52,13 +56,18 @@ def as_samples(
     DataError
         If there is no sample, or the model cannot take them.
     """
-    data = embedded_text() if data is None else _listed(data)
-    texts = _texts(data)
-    if texts is not None:
-        length = fitting_length(model, length)
-        tokenizer = tokenizer or _tokenizer(model)
-        data = token_windows(tokenizer, texts, length=length, count=windows)
     described: dict[str, Any] = {"source": "data", "windows": 0}
+    data = _entries(embedded_text() if data is None else data)
+    if not isinstance(data, torch.Tensor):
+        first, data = _peeked(data)
+        if has_text(first):
+            length = fitting_length(model, length)
+            described["asked"] = windows
+            rows = ((f"row {index} of the data", row) for index, row in enumerate(data))
+            tokenizer = tokenizer or _tokenizer(model)
+            data = row_windows(rows, tokenizer, length=length, count=windows)
+        else:
+            data = [_of_ids(model, each) for each in data]
     if isinstance(data, torch.Tensor):
         every = samples = _of_tensor(model, data)
         described["length"] = int(data.shape[-1])
@@ -88,18 +97,17 @@ def _labels_left_out(
     return {}
 
 
-def _listed(data: Any) -> Any:
-    """Return texts and tensors as they are, and everything else as a list of samples."""
-    if isinstance(data, str | torch.Tensor):
+def _entries(data: Any) -> Any:
+    """Return a tensor as it is, and everything else as an iterator over its entries."""
+    if isinstance(data, torch.Tensor):
         return data
+    if isinstance(data, str):
+        return iter([data])
     if isinstance(data, Mapping):
-        column = data.get("text")
-        # A table by columns, as slices of data sets are.
-        if isinstance(column, list | tuple) and "input_ids" not in data:
-            return [{"text": text} for text in column]
-        return [data]
+        _check_no_splits(data)
+        return iter(_rows_of_columns(data) or [data])
     try:
-        return list(data)
+        return iter(data)
     except TypeError as error:
         raise DataError(
             f"the calibration data is a {type(data).__name__}; pass texts, a tensor, or an "
@@ -107,19 +115,42 @@ def _listed(data: Any) -> Any:
         ) from error
 
 
-def _texts(data: Any) -> list[str] | str | None:
-    if isinstance(data, str):
-        return data
-    if isinstance(data, list) and data:
-        if all(isinstance(each, str) for each in data):
-            return data
-        if all(_is_text(each) for each in data):
-            return [each["text"] for each in data]
-    return None
+def _rows_of_columns(table: Mapping[str, Any]) -> list[Any]:
+    """Return the rows of a table by columns, as slices of data sets are, if it has texts."""
+    if "input_ids" in table:
+        return []
+    for name, column in table.items():
+        rows = [{name: each} for each in column] if isinstance(column, list | tuple) else []
+        if rows and has_text(rows[0]):
+            return rows
+    return []
 
 
-def _is_text(row: Any) -> bool:
-    return isinstance(row, Mapping) and isinstance(row.get("text"), str) and "input_ids" not in row
+def _check_no_splits(data: Mapping[str, Any]) -> None:
+    """Raise if a mapping is a data set in several splits."""
+    known = sys.modules.get("datasets")
+    if known and isinstance(data, known.DatasetDict | known.IterableDatasetDict):
+        raise DataError(
+            f"the data set has the splits {', '.join(map(repr, data))}; pass one of them, such as "
+            f"data[{next(iter(data), 'train')!r}]"
+        )
+
+
+def _peeked(entries: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
+    """Return the first entry, None if there is none, and an iterator over all."""
+    for first in entries:
+        return first, itertools.chain([first], entries)
+    return None, entries
+
+
+def _of_ids(model: nn.Module, sample: Any) -> Any:
+    """Return token ids that are alone as a language model takes them."""
+    if not isinstance(sample, torch.Tensor) or sample.dtype not in (torch.int64, torch.int32):
+        return sample
+    takes_ids = getattr(model, "main_input_name", None) == "input_ids"
+    if not takes_ids or sample.dim() > 2:
+        return sample
+    return {"input_ids": sample if sample.dim() == 2 else sample.unsqueeze(0)}
 
 
 def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
@@ -128,7 +159,7 @@ def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
     if not hasattr(model, "get_input_embeddings"):
         return [data]
     if not data.is_floating_point():
-        return [{"input_ids": row.unsqueeze(0)} for row in data]
+        return [{"input_ids": row.unsqueeze(0)} for row in torch.atleast_2d(data)]
     name = getattr(model, "main_input_name", "input_ids")
     if name == "input_ids":
         raise DataError(
