@@ -316,6 +316,7 @@ def _samples(
     samples, described = as_samples(
         model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True
     )
-    if data is not None and "asked" in described:
-        warn_of_fewer(len(samples), windows, described["length"], "the data")
+    asked = described.pop("asked", 0)
+    if data is not None and asked:
+        warn_of_fewer(len(samples), asked, described["length"], "the data")
     return samples, described

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["check_named", "evaluate_named"]
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,7 @@ def check_named(names: Sequence[str]) -> None:
     OptionError
         If it has no such task.
     """
-    with naming_the_extra():
-        from lm_eval.tasks import TaskManager
-
-    known = TaskManager().all_tasks
+    known = _manager().all_tasks
     for name in names:
         if not Path(name).is_file() and name not in known:
             raise unknown("task", name, known)
@@ -65,15 +63,30 @@ def evaluate_named(
     from lm_eval.models.huggingface import HFLM
 
     with evaluating(model):
-        held = HFLM(pretrained=model, tokenizer=tokenizer)
+        wrapped = HFLM(pretrained=model, tokenizer=tokenizer)
         try:
-            found = simple_evaluate(held, tasks=list(names), bootstrap_iters=0, log_samples=False)
+            found = simple_evaluate(
+                wrapped,
+                tasks=list(names),
+                task_manager=_manager(),
+                bootstrap_iters=0,
+                log_samples=False,
+            )
         except OSError as error:
             raise DataError(
                 f"lm-evaluation-harness could not read the data of {', '.join(names)}: {error}"
             ) from error
     counts = found["n-samples"]
     return {name: _measures(held, counts.get(name)) for name, held in found["results"].items()}
+
+
+@functools.cache
+def _manager() -> Any:
+    """Return what knows the harness's tasks: it reads thousands of files to learn of them."""
+    with naming_the_extra():
+        from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _measures(found: Mapping[str, Any], counted: Mapping[str, int] | None) -> dict[str, float]:
