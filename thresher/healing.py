@@ -21,7 +21,7 @@ from .run.files.checkpoint import resolve
 from .run.files.companions import RECORD_FILE
 from .stream.ranks import is_first, joined, speaks
 from .stream.samples import as_samples
-from .workflow import read_record, tokenizer_in, window_length
+from .workflow import load_tokenizer, read_record, window_length
 
 
 def heal_command(
@@ -45,7 +45,7 @@ def heal_command(
     passes = None if precision == "auto" else getattr(torch, precision)
     options = HealOptions(minutes, windows, length, seed, passes)
     fitting = window_length(source, length)
-    ids = file_windows(text, tokenizer_in(source), length=fitting, count=windows)
+    ids = file_windows(text, load_tokenizer(source), length=fitting, count=windows)
 
     def read(model: Any) -> list[Any]:
         return as_samples(model, ids)[0]

@@ -7,9 +7,9 @@ __all__ = [
     "bench_folder",
     "evaluate_folder",
     "load_model",
+    "load_tokenizer",
     "read_record",
     "show_info",
-    "tokenizer_in",
     "window_length",
 ]
 
@@ -74,7 +74,7 @@ class PruneJob:
         self.source = resolve(model)
         self.out = Path(options["out"])
         self.dtype = _dtype(options["dtype"])
-        self.tokenizer = tokenizer_in(self.source)
+        self.tokenizer = load_tokenizer(self.source)
         self.length = window_length(self.source, int(options["length"]))
         self.text_source = str(options["calibration"] or EMBEDDED)
         self.calibration, self.held_out = self._windows()
@@ -277,7 +277,7 @@ def _evaluate_text(
     device: str,
 ) -> None:
     length = window_length(folder, length)
-    cut = file_windows(text, tokenizer_in(folder), length=length, count=windows)
+    cut = file_windows(text, load_tokenizer(folder), length=length, count=windows)
     warn_of_fewer(len(cut), windows, length, str(text))
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
@@ -303,7 +303,7 @@ def _evaluate_tasks(folder: Path, model: str, tasks: str, dense: str | None, dev
     found = {}
     for name, each in folders.items():
         loaded = load_model(each).to(device_named(device))
-        found[name] = evaluate_tasks(loaded, tokenizer_in(each), tasks)
+        found[name] = evaluate_tasks(loaded, load_tokenizer(each), tasks)
         del loaded
     table = Table(title=escape(f"{model} on {tasks}"))
     table.add_column("task")
@@ -481,7 +481,7 @@ def window_length(folder: Path, length: int) -> int:
     return fitting
 
 
-def tokenizer_in(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a model folder."""
     from transformers import AutoTokenizer
 

@@ -176,7 +176,7 @@ def test_packed_and_sparse_models_answer(tmp_path):
     net = tiny_llama(layers=1, hidden=64, initializer_range=0.3).eval().to(torch.bfloat16)
     th.prune(net, "magnitude", density=0.5, progress=False)
     sparse = evaluate_tasks(net, tokenizer(), path, progress=False)
-    th.pack(net)
+    th.pack(net, batch=1, candidates="bitmask", repeats=1, gain=0, show=False)
     assert evaluate_tasks(net, tokenizer(), path, progress=False).keys() == sparse.keys()
 
 
