@@ -132,7 +132,8 @@ def test_a_split_of_a_data_set_is_read_and_all_of_them_are_refused():
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list([{"text": "a", "id": 1}, {"text": "b", "id": 2}])
     assert of_texts(rows) == of_texts(rows.to_iterable_dataset()) == "a\n\nb"
-    ids = datasets.Dataset.from_list([{"input_ids": [97]}, {"input_ids": [98]}])
+    ids = datasets.Dataset.from_list([byte_tokenizer()(text) for text in ("a", "b")])
+    ids = ids.select_columns(["input_ids"])
     assert of_texts(ids) == of_texts(ids.with_format("torch")) == "ab"
     with pytest.raises(DataError, match=r"has the splits 'train', 'test'; .* data\['train'\]"):
         of_texts(datasets.DatasetDict({"train": rows, "test": rows}))

@@ -212,5 +212,5 @@ def warn_of_fewer(found: int, asked: int, length: int, what: str) -> None:
         warnings.warn(
             f"{what} gives {found} window{'s' * (found != 1)} of {length} tokens, fewer than the "
             f"{asked} asked for; pass more text, or ask for fewer or shorter windows",
-            stacklevel=3,
+            stacklevel=4,
         )

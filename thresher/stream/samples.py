@@ -6,7 +6,7 @@ __all__ = ["as_samples"]
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,8 +59,8 @@ def as_samples(
     described: dict[str, Any] = {"source": "data", "windows": 0}
     data = _entries(embedded_text() if data is None else data)
     if not isinstance(data, torch.Tensor):
-        first, data = _peeked(data)
-        if has_text(first):
+        are_texts, data = _with_text(data)
+        if are_texts:
             length = fitting_length(model, length)
             described["asked"] = windows
             rows = ((f"row {index} of the data", row) for index, row in enumerate(data))
@@ -98,14 +98,14 @@ def _labels_left_out(
 
 
 def _entries(data: Any) -> Any:
-    """Return a tensor as it is, and everything else as an iterator over its entries."""
-    if isinstance(data, torch.Tensor):
+    """Return tensors and lists as they are, and everything else as an iterator over its entries."""
+    if isinstance(data, torch.Tensor | list):
         return data
     if isinstance(data, str):
-        return iter([data])
+        return [data]
     if isinstance(data, Mapping):
         _check_no_splits(data)
-        return iter(_rows_of_columns(data) or [data])
+        return _rows_of_columns(data) or [data]
     try:
         return iter(data)
     except TypeError as error:
@@ -136,11 +136,13 @@ def _check_no_splits(data: Mapping[str, Any]) -> None:
         )
 
 
-def _peeked(entries: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
-    """Return the first entry, None if there is none, and an iterator over all."""
+def _with_text(entries: Iterable[Any]) -> tuple[bool, Iterable[Any]]:
+    """Return whether entries are texts, of an iterator the first, and all of them."""
+    if isinstance(entries, list):
+        return bool(entries) and all(map(has_text, entries)), entries
     for first in entries:
-        return first, itertools.chain([first], entries)
-    return None, entries
+        return has_text(first), itertools.chain([first], entries)
+    return False, entries
 
 
 def _of_ids(model: nn.Module, sample: Any) -> Any:
