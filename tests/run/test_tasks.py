@@ -90,14 +90,13 @@ def scored(monkeypatch, path, scores):
 def test_normalised_accuracy_goes_by_characters_and_the_first_of_equals(tmp_path, monkeypatch):
     rows = [
         {"question": "a", "choices": ["long one", "b"], "answer": 0},
-        {"question": "a", "choices": ["long one", "b"], "answer": 1},
         {"question": "a", "choices": ["c", "b"], "answer": 0},
         {"question": "a", "choices": ["c", "b"], "answer": 1},
     ]
     # Without its space "long one" has 8 characters: -8 / 8 equals -1 / 1, and with it does not.
-    scores = [-8.0, -1.0, -7.0, -1.0, -2.0, -2.0, -2.0, -2.0]
+    scores = [-8.0, -1.0, -2.0, -2.0, -2.0, -2.0]
     found = scored(monkeypatch, write(tmp_path / "mine.jsonl", *rows), scores)
-    assert found == {"mine": {"accuracy": 0.5, "accuracy_norm": 0.5, "questions": 4}}
+    assert found == {"mine": {"accuracy": 1 / 3, "accuracy_norm": 2 / 3, "questions": 3}}
 
 
 def test_the_question_is_begun_as_the_tokenizer_begins_texts(monkeypatch, tmp_path):
