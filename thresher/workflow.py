@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 __all__ = [
+    "EVALUATION_WINDOWS",
     "PruneJob",
     "bench_folder",
+    "calibration_text",
+    "check_language_model",
+    "check_room",
     "evaluate_folder",
+    "is_causal_language_model",
     "load_model",
+    "load_tokenizer",
     "read_record",
     "show_info",
+    "weight_sizes",
 ]
 
 import hashlib
@@ -28,7 +35,7 @@ from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
-from .parts.calibration import embedded_text, read_text, token_windows
+from .parts.calibration import embedded_text, read_text, split_windows, token_windows
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
@@ -47,7 +54,8 @@ _console = Console(emoji=False)  # n:m:g is the name of a layout
 
 _NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
-_EVALUATION_WINDOWS = 16
+#: Most windows that perplexity is measured on.
+EVALUATION_WINDOWS = 16
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
@@ -68,9 +76,9 @@ class PruneJob:
         self.source = resolve(model)
         self.out = Path(options["out"])
         self.dtype = _dtype(options["dtype"])
-        self.tokenizer = _tokenizer(self.source)
+        self.tokenizer = load_tokenizer(self.source)
         self.length = _fitting_length(self.source, int(options["length"]))
-        self.text_source, text = _calibration_text(options["calibration"])
+        self.text_source, text = calibration_text(options["calibration"])
         self.calibration, self.held_out = self._windows(text)
         self.densities = self._curve_densities()
 
@@ -130,13 +138,11 @@ class PruneJob:
                 self.tokenizer,
                 read_text(self.options["text"]),
                 length=self.length,
-                count=_EVALUATION_WINDOWS,
+                count=EVALUATION_WINDOWS,
             )
             return self._cut(text, wanted), held_out
-        both = self._cut(text, wanted + _EVALUATION_WINDOWS)
-        spare = min(_EVALUATION_WINDOWS, max(0, len(both) - 1), max(1, len(both) // 4))
-        used = min(wanted, len(both) - spare)
-        return both[:used], both[used:] if spare else None
+        both = self._cut(text, wanted + EVALUATION_WINDOWS)
+        return split_windows(both, wanted, EVALUATION_WINDOWS)
 
     def _cut(self, text: str, count: int) -> torch.Tensor:
         return token_windows(self.tokenizer, text, length=self.length, count=count)
@@ -150,7 +156,7 @@ class PruneJob:
             of["digest"] = hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()
         if not record.evaluation or not of.items() <= record.evaluation.items():
             record.evaluation.clear()
-            self._note(record, self._sizes() | of)
+            self._note(record, weight_sizes(self.out) | of)
 
     def _evaluate(self, record: PruneRecord) -> None:
         if self.held_out is None:
@@ -176,21 +182,6 @@ class PruneJob:
         precision = _dtype(self.options["precision"])
         device = self.options["device"]
         return folder_logits(folder, self.held_out, self.dtype, precision, overlay, device, advance)
-
-    def _sizes(self) -> dict[str, Any]:
-        sparse = Checkpoint(self.out)
-        dense_bytes = sparse_bytes = pruned_dense = pruned_sparse = 0
-        for name in sparse:
-            stored, whole = sparse.stored_bytes(name), sparse.dense_bytes(name)
-            sparse_bytes, dense_bytes = sparse_bytes + stored, dense_bytes + whole
-            if sparse.is_packed(name):
-                pruned_sparse, pruned_dense = pruned_sparse + stored, pruned_dense + whole
-        return {
-            "dense_bytes": dense_bytes,
-            "sparse_bytes": sparse_bytes,
-            "pruned_layers_dense_bytes": pruned_dense,
-            "pruned_layers_sparse_bytes": pruned_sparse,
-        }
 
     def _curve_densities(self) -> list[float]:
         """Return what to cut the model to besides, to draw what a smaller cut costs."""
@@ -230,6 +221,23 @@ class PruneJob:
             self._note(record, {"curve": points})
 
 
+def weight_sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of a folder's weights, dense and as stored: all, and the packed ones."""
+    sparse = Checkpoint(folder)
+    dense_bytes = sparse_bytes = pruned_dense = pruned_sparse = 0
+    for name in sparse:
+        stored, whole = sparse.stored_bytes(name), sparse.dense_bytes(name)
+        sparse_bytes, dense_bytes = sparse_bytes + stored, dense_bytes + whole
+        if sparse.is_packed(name):
+            pruned_sparse, pruned_dense = pruned_sparse + stored, pruned_dense + whole
+    return {
+        "dense_bytes": dense_bytes,
+        "sparse_bytes": sparse_bytes,
+        "pruned_layers_dense_bytes": pruned_dense,
+        "pruned_layers_sparse_bytes": pruned_sparse,
+    }
+
+
 def evaluate_folder(
     model: str,
     text: Path,
@@ -241,9 +249,9 @@ def evaluate_folder(
 ) -> None:
     """``thresher eval``: print perplexity, and the distance to a dense model if given."""
     folder = resolve(model)
-    _check_language_model(folder)
+    check_language_model(folder)
     length = _fitting_length(folder, length)
-    cut = token_windows(_tokenizer(folder), read_text(text), length=length, count=windows)
+    cut = token_windows(load_tokenizer(folder), read_text(text), length=length, count=windows)
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -325,7 +333,8 @@ def is_causal_language_model(folder: Path) -> bool:
     return bool(heads & set(config.architectures or ()))
 
 
-def _check_language_model(folder: Path) -> None:
+def check_language_model(folder: Path) -> None:
+    """Raise DataError unless a folder's model predicts next tokens."""
     if not is_causal_language_model(folder):
         raise DataError(
             f"{str(folder)!r} is no causal language model, so that it has no perplexity"
@@ -337,7 +346,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    _check_language_model(folder)
+    check_language_model(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
@@ -374,7 +383,7 @@ def bench_folder(
     place = device_named(device)
     check_instruction_set()
     for folder in (resolve(model), resolve(dense)):
-        _check_room(folder, tokens)
+        check_room(folder, tokens)
     packed = load_model(resolve(model), torch.bfloat16).to(place)
     if not describe_layouts(packed):
         packing = choose_layouts(packed, batch)
@@ -388,11 +397,11 @@ def bench_folder(
     _console.print(result.table())
 
 
-def _check_room(folder: Path, tokens: int) -> None:
+def check_room(folder: Path, tokens: int) -> None:
     """Raise unless a model has positions for a prompt and `tokens` more."""
     from .run.measure.bench import PROMPT_TOKENS
 
-    _check_language_model(folder)
+    check_language_model(folder)
     needed = PROMPT_TOKENS + tokens
     positions = fitting_length(build_model(folder), needed)
     if positions < needed:
@@ -423,11 +432,13 @@ def _fitting_length(folder: Path, length: int) -> int:
     return fitting
 
 
-def _calibration_text(file: Path | None) -> tuple[str, str]:
+def calibration_text(file: Path | None) -> tuple[str, str]:
+    """Return the name and the words of a text file, by default of Python's documentation."""
     return (str(file), read_text(file)) if file else ("Python's documentation", embedded_text())
 
 
-def _tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a model folder, or raise CheckpointError."""
     from transformers import AutoTokenizer
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["embedded_text", "read_text", "token_windows"]
+__all__ = ["embedded_text", "read_text", "split_windows", "token_windows"]
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,3 +93,29 @@ def token_windows(
         )
     windows = available if count is None else min(count, available)
     return torch.tensor(ids[: windows * length], dtype=torch.int64).reshape(windows, length)
+
+
+def split_windows(
+    windows: torch.Tensor, calibration: int, held_out: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Share windows out: the first ones to calibrate on, those after them to evaluate on.
+
+    Parameters
+    ----------
+    windows : Tensor of shape (windows, length), int64
+        In the order of the text.
+    calibration, held_out : int
+        Most windows of either kind. Where there are fewer than both together, at most a quarter
+        is held out, and at least one.
+
+    Returns
+    -------
+    calibration : Tensor of shape (windows, length), int64
+        At least one window.
+    held_out : Tensor of shape (windows, length), int64, or None
+        None where there is only one window.
+    """
+    windows = windows[: calibration + held_out]
+    spare = min(held_out, max(0, len(windows) - 1), max(1, len(windows) // 4))
+    used = min(calibration, len(windows) - spare)
+    return windows[:used], windows[used:] if spare else None
