@@ -65,6 +65,36 @@ def test_eval_of_the_dense_model_against_itself(llama_folder, book):
     assert "100.00%" in output
 
 
+def test_eval_on_questions_of_ones_own(small, llama_folder, tmp_path):
+    tasks = tmp_path / "mine.jsonl"
+    row = {"question": "Which?", "choices": ["this one", "that"], "answer": 0}
+    tasks.write_text(json.dumps(row))
+    output = run("eval", small, "--tasks", tasks, "--dense", llama_folder)
+    assert "perplexity" not in output
+    for words in ("mine", "accuracy", "accuracy_norm", "questions", "(dense)"):
+        assert words in output
+    tasks.write_text(json.dumps(row | {"answer": 2}))
+    assert "there are 2 choices" in " ".join(run("eval", small, "--tasks", tasks, code=1).split())
+    assert "pass --text, --tasks or both" in run("eval", small, code=2)
+
+
+def test_chats_calibrate_where_the_tokenizer_has_a_template(llama_folder, book, tmp_path):
+    chats = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": book.read_text()[:400]}]
+    chats.write_text("\n".join(json.dumps({"messages": turns}) for _ in range(3)))
+    options = ("--density", 0.5, "--method", "wanda", "--length", 64, "--calibration", chats)
+    run_with = ("prune", llama_folder, *options, "--windows", 40, "--out")
+    refused = run(*run_with, tmp_path / "out", code=1)
+    assert "has no chat template" in " ".join(refused.split())
+    assert not (tmp_path / "out").exists()
+    chatting = shutil.copytree(llama_folder, tmp_path / "chatting")
+    (chatting / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    output = run(run_with[0], chatting, *run_with[2:], tmp_path / "out")
+    assert "fewer than the 40 asked for" in " ".join(output.split())
+    record = json.loads((tmp_path / "out" / "thresher.json").read_text())
+    assert record["calibration"] == {"source": str(chats), "windows": 14, "length": 64}
+
+
 def test_info_report_and_export(small, tmp_path):
     assert "up_proj" in run("info", small)
     assert "model.layers.0.mlp.up_proj" in run("info", small, "--layers").replace("\n", "")

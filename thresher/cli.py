@@ -23,6 +23,11 @@ _FOLDER = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _DENSITY = click.FloatRange(0, 1, min_open=True)
 _DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
+#: What is read as text.
+_TEXT = (
+    "UTF-8 text file, JSON lines with 'text' or with chats as 'messages', or a data set's folder "
+    "that save_to_disk wrote."
+)
 _DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
@@ -181,9 +186,7 @@ def main(plugin: tuple[Path, ...]) -> None:
     default=None,
     help="Prune a block group by group, each calibrated after the last.  [default: the method's]",
 )
-@click.option(
-    "--calibration", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]"
-)
+@click.option("--calibration", type=_FOLDER, help=f"{_TEXT}  [default: Python's documentation]")
 @click.option(
     "--windows", type=_COUNT, default=64, show_default=True, help="Calibration windows, at most."
 )
@@ -205,14 +208,15 @@ def main(plugin: tuple[Path, ...]) -> None:
 @_DEVICE
 @click.option("--spill", is_flag=True, help="Keep hidden states on disk, not in memory.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
-@click.option("--text", type=_FOLDER, help="Evaluate on this file.  [default: held-out text]")
+@click.option("--text", type=_FOLDER, help="Evaluate on this data.  [default: held-out text]")
 @click.option("--evaluate/--no-evaluate", default=True, show_default=True)
 @click.option("--curve", is_flag=True, help="Also measure perplexity at 10-60 % removed.")
 def prune(model: str, **options: Any) -> None:
     """Prune MODEL, a Hugging Face folder or hub name, into a folder with a report.
 
     A run that was stopped goes on from its last finished block when the same command is
-    given again.
+    given again. `torchrun --nproc-per-node 2 -m thresher prune ...` shares the calibration windows
+    out over processes.
     """
     from .workflow import PruneJob
 
@@ -223,7 +227,7 @@ def prune(model: str, **options: Any) -> None:
 @click.argument("model", metavar="FOLDER")
 @click.option("--minutes", type=float, default=30.0, show_default=True, help="Time to take.")
 @click.option("--teacher", help="The dense original.  [default: the one that FOLDER names]")
-@click.option("--text", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]")
+@click.option("--text", type=_FOLDER, help=f"{_TEXT}  [default: Python's documentation]")
 @click.option("--out", type=_FOLDER, help="Folder to write.  [default: FOLDER-healed]")
 @click.option(
     "--windows", type=_COUNT, default=1024, show_default=True, help="Windows of text, at most."
@@ -251,13 +255,12 @@ def heal(model: str, **options: Any) -> None:
 @click.option("--density", callback=_densities, help="Shares of weights to keep, such as 0.5,0.7.")
 @click.option("--pattern", cls=_NamesOption, help="Patterns to compare besides, such as 2:4.")
 @click.option("--heal", type=float, help="Minutes to heal every pruned model for.")
-@click.option(
-    "--calibration", type=_FOLDER, help="UTF-8 text file.  [default: Python's documentation]"
-)
+@click.option("--tasks", help="Questions or tasks to measure accuracy on, see `thresher eval`.")
+@click.option("--calibration", type=_FOLDER, help=f"{_TEXT}  [default: Python's documentation]")
 @click.option(
     "--other-text",
     type=_FOLDER,
-    help="Text of another genre.  [default: a book, if fetched before]",
+    help="Data of another genre, to evaluate on.  [default: a book, if fetched before]",
 )
 @click.option(
     "--windows", type=_COUNT, default=64, show_default=True, help="Calibration windows, at most."
@@ -297,8 +300,13 @@ def compare_cell(work: Path, name: str, step: str) -> None:
 
 @main.command(name="eval")
 @click.argument("model")
-@click.option("--text", type=_FOLDER, required=True, help="UTF-8 text file.")
-@click.option("--dense", help="The dense original: adds KL divergence and top-1 agreement.")
+@click.option("--text", type=_FOLDER, help=_TEXT)
+@click.option(
+    "--tasks",
+    help="JSON lines of questions, each with a 'question', 'choices' and the index of the right "
+    "choice as 'answer'; or names of lm-evaluation-harness's tasks, separated by commas.",
+)
+@click.option("--dense", help="The dense original: adds its figures and the distance from it.")
 @click.option("--windows", type=_COUNT, default=20, show_default=True, help="Windows, at most.")
 @click.option("--length", type=_COUNT, default=1024, show_default=True, help="Tokens per window.")
 @click.option(
@@ -307,17 +315,20 @@ def compare_cell(work: Path, name: str, step: str) -> None:
 @_DEVICE
 def evaluate(
     model: str,
-    text: Path,
+    text: Path | None,
+    tasks: str | None,
     dense: str | None,
     windows: int,
     length: int,
     precision: str,
     device: str,
 ) -> None:
-    """Measure the perplexity of MODEL on a text."""
+    """Measure the perplexity of MODEL on a text, and its accuracy on multiple-choice questions."""
+    if text is None and tasks is None:
+        raise click.UsageError("pass --text, --tasks or both")
     from .workflow import evaluate_folder
 
-    evaluate_folder(model, text, dense, windows, length, precision, device)
+    evaluate_folder(model, text, tasks, dense, windows, length, precision, device)
 
 
 @main.command()

@@ -29,6 +29,7 @@ from .prune.record import versions
 from .report.comparison import write_comparison
 from .run.files.checkpoint import resolve
 from .run.files.digests import folder_digest
+from .run.tasks import check_tasks
 from .workflow import check_language_model
 
 _FILE = "comparison.json"
@@ -47,6 +48,7 @@ def compare_methods(
     windows: int = 64,
     length: int = 1024,
     heal: float | None = None,
+    tasks: str | Path | None = None,
     parallel: int = 1,
     progress: bool = True,
 ) -> Comparison:
@@ -78,6 +80,9 @@ def compare_methods(
         Calibration windows and their tokens, at most.
     heal : float, optional
         Minutes to heal every pruned model for.
+    tasks : str or Path, optional
+        Multiple-choice questions or tasks by name, see
+        :func:`~thresher.run.tasks.evaluate_tasks`.
     parallel : int, default 1
         How many models to make at a time; more than one with Ray, ``thresher[ray]``. Speeds are
         measured afterwards, one by one.
@@ -106,6 +111,7 @@ def compare_methods(
         windows=windows,
         length=length,
         heal=heal,
+        tasks=tasks,
         parallel=parallel,
         progress=progress,
     )
@@ -135,6 +141,7 @@ class CompareJob:
         windows: int,
         length: int,
         heal: float | None,
+        tasks: str | Path | None,
         parallel: int,
         progress: bool = True,
     ) -> None:
@@ -143,6 +150,8 @@ class CompareJob:
         check_whole("length", length, 2)
         if heal is not None:
             check_number("heal", heal, above=0.0)
+        if tasks is not None:
+            check_tasks(tasks)
         self.cells = cells_of(methods, density, pattern)
         self.plugins = plugin_files(self.cells)
         self.source = resolve(str(model))
@@ -151,7 +160,8 @@ class CompareJob:
         beside = self.source.resolve() if Path(model).is_dir() else Path(Path(model).name)
         self.out = Path(out or f"{beside}-comparison")
         check_apart(self.source, self.out)
-        self.heal, self.parallel, self.progress = heal, parallel, progress
+        self.heal, self.tasks = heal, None if tasks is None else str(tasks)
+        self.parallel, self.progress = parallel, progress
         self.console = Console(emoji=False, quiet=not progress)
         self.texts = read_texts(
             self.source, calibration, other_text, windows, length, heal is not None
@@ -173,7 +183,7 @@ class CompareJob:
                 return _read(output.out)
             self._begin(output, rows)
             self._make(output)
-            self._time(output)
+            self._time(output, list(rows))
             comparison = self._collected(output, list(rows))
             write_text(output.made / _FILE, json.dumps(asdict(comparison), indent=1) + "\n")
             write_comparison(comparison, output.made / "report.html")
@@ -184,7 +194,10 @@ class CompareJob:
         digest = hashlib.sha256(folder_digest(self.source).encode())
         for name, found in self.texts.windows.items():
             digest.update(f"{name} {tuple(found.shape)}".encode() + found.numpy().tobytes())
-        digest.update(repr([self.heal, versions()]).encode())
+        digest.update(repr([self.heal, self.tasks, versions()]).encode())
+        for named in (self.tasks or "").split(","):
+            if Path(named).is_file():
+                digest.update(Path(named).read_bytes())
         return digest.hexdigest()
 
     def _take_up(self, output: Output) -> None:
@@ -228,7 +241,10 @@ class CompareJob:
 
     def _begin(self, output: Output, rows: dict[str, ComparedModel]) -> None:
         """Write down what every process has to know; a finished comparison is opened again."""
-        plan = Plan(str(self.source), self.fingerprint, self.texts.described, self.heal, self.cells)
+        described = self.texts.described
+        plan = Plan(
+            str(self.source), self.fingerprint, described, self.heal, self.tasks, self.cells
+        )
         plan.save(output.work)
         Plan.save_windows(output.work, self.texts.windows)
         if output.out.exists():
@@ -253,10 +269,10 @@ class CompareJob:
                 f"no model could be made; {failed[0].name} failed with: {failed[0].error}"
             )
 
-    def _time(self, output: Output) -> None:
+    def _time(self, output: Output, names: Sequence[str]) -> None:
         """Measure speeds one by one, whatever was done side by side before."""
         rows = load_rows(output.work)
-        left = [row.name for row in rows.values() if row.evaluated and not row.timed]
+        left = [name for name in names if rows[name].evaluated and not rows[name].timed]
         if DENSE in left:
             self._run(output, [DENSE], "time", 1)
         why = load_rows(output.work)[DENSE].missing.get("tokens_per_second")

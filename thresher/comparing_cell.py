@@ -35,9 +35,10 @@ from .run.measure.bench import bench, fastest
 from .run.measure.choice import DENSE as LEFT_DENSE
 from .run.measure.choice import Choices
 from .run.pack import choose_layouts
+from .run.tasks import evaluate_tasks
 from .stream.outputs import folder_logits
 from .stream.samples import as_samples
-from .workflow import check_room, load_model, read_record, weight_sizes
+from .workflow import check_room, load_model, load_tokenizer, read_record, weight_sizes
 
 _PLAN, _WINDOWS = "plan.json", "windows.safetensors"
 _NEW_TOKENS = 32
@@ -60,6 +61,8 @@ class Plan:
         See :class:`~thresher.prune.comparison.Comparison`.
     heal : float, optional
         Minutes to heal every pruned model for.
+    tasks : str, optional
+        See :func:`~thresher.run.tasks.evaluate_tasks`.
     cells : list of Cell
         What to prune.
     """
@@ -68,6 +71,7 @@ class Plan:
     fingerprint: str
     text: dict[str, Any]
     heal: float | None = None
+    tasks: str | None = None
     cells: list[Cell] = field(default_factory=list)
 
     def save(self, work: Path) -> None:
@@ -196,6 +200,9 @@ class _Run:
             value = self._beside_dense(held_out, sizes)
         if other is not None:
             row.other_perplexity = perplexity(folder_logits(self.folder, other), other)
+        if self.plan.tasks is not None:
+            model = load_model(self.folder).to(device_named("auto"))
+            row.tasks = evaluate_tasks(model, load_tokenizer(self.folder), self.plan.tasks)
         row.stored_bytes = sizes["sparse_bytes"]
         # Last, as it says that all of this is known.
         row.perplexity = value

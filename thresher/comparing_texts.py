@@ -14,10 +14,16 @@ from .assets.fetch import is_cached
 from .assets.registry import ASSETS
 from .assets.texts import gutenberg
 from .core.errors import DataError, OptionError
-from .parts.calibration import read_text, split_windows, token_windows
+from .parts.calibration import (
+    EMBEDDED,
+    file_windows,
+    split_windows,
+    token_windows,
+    warn_of_fewer,
+)
+from .parts.limits import fitting_length
 from .run.skeleton import build_model
-from .stream.samples import fitting_length
-from .workflow import EVALUATION_WINDOWS, calibration_text, load_tokenizer
+from .workflow import EVALUATION_WINDOWS, load_tokenizer
 
 #: Most tokens to heal on, beside those that are calibrated on.
 _HEALING_TOKENS = 1 << 19
@@ -72,36 +78,38 @@ def read_texts(
     """
     tokenizer = load_tokenizer(source)
     length = fitting_length(build_model(source), length)
-    name, words = calibration_text(None if calibration is None else Path(calibration))
     most = windows + EVALUATION_WINDOWS + (-(-_HEALING_TOKENS // length) if heal else 0)
-    every = token_windows(tokenizer, words, length=length, count=most)
+    every = file_windows(calibration, tokenizer, length=length, count=most)
+    name = str(calibration or EMBEDDED)
     first, held_out = split_windows(every, windows, EVALUATION_WINDOWS)
-    if held_out is None:
+    if not len(held_out):
         raise DataError(
             f"{name} gives one window of {length} tokens, and none is left to evaluate on; pass "
             "more text or shorten the windows"
         )
+    warn_of_fewer(len(first), windows, length, f"{name}, without windows to evaluate on,")
     found = {"calibration": first, "held_out": held_out}
     if heal:
         found["heal"] = torch.cat([first, every[len(first) + len(held_out) :]])
-    other_name, other_words = _other(other)
-    if other_words == words:
-        raise OptionError(
-            f"the other text is the calibration text itself ({other_name}); pass one of another "
-            "genre"
-        )
-    if other_words:
-        cut = token_windows(tokenizer, other_words, length=length, count=len(held_out))
-        found["other"] = cut
     described = {"source": name, "windows": len(first), "length": length}
-    described |= {"held_out": len(held_out), "other": other_name}
-    return Texts(found, described, {} if other_words else {"other_perplexity": _NO_OTHER})
+    described |= {"held_out": len(held_out), "other": ""}
+    missing = {"other_perplexity": _NO_OTHER}
+    if other is not None or is_cached(ASSETS["gutenberg"]):
+        described["other"], found["other"] = _other(other, tokenizer, length, len(held_out))
+        if torch.equal(found["other"], every[: len(found["other"])]):
+            raise OptionError(
+                f"the other text begins as the calibration text does ({described['other']}); pass "
+                "one of another genre"
+            )
+        missing = {}
+    return Texts(found, described, missing)
 
 
-def _other(file: str | Path | None) -> tuple[str, str]:
-    """Return name and words of the other text, both empty if there is none."""
+def _other(
+    file: str | Path | None, tokenizer: Any, length: int, count: int
+) -> tuple[str, torch.Tensor]:
+    """Return the name and the windows of the other text."""
     if file is not None:
-        return str(file), read_text(file)
-    if is_cached(ASSETS["gutenberg"]):
-        return "Emma, by Jane Austen", gutenberg("emma")
-    return "", ""
+        return str(file), file_windows(file, tokenizer, length=length, count=count)
+    words = gutenberg("emma")
+    return "Emma, by Jane Austen", token_windows(tokenizer, words, length=length, count=count)

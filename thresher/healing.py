@@ -4,27 +4,24 @@ from __future__ import annotations
 
 __all__ = ["heal_command"]
 
-import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.markup import escape
-from torch import distributed
 
 from .core.errors import OptionError
 from .core.files import read_json
-from .parts.calibration import embedded_text, read_text
+from .parts.calibration import EMBEDDED, file_windows
 from .prune.heal.folder import heal_folder
 from .prune.heal.session import HealOptions
 from .report.html import write_report
 from .run.files.checkpoint import resolve
 from .run.files.companions import RECORD_FILE
-from .stream.ranks import is_first
+from .stream.ranks import is_first, joined, speaks
 from .stream.samples import as_samples
-from .workflow import read_record
+from .workflow import load_tokenizer, read_record, window_length
 
 
 def heal_command(
@@ -47,19 +44,16 @@ def heal_command(
     out = out or Path(f"{beside}-healed")
     passes = None if precision == "auto" else getattr(torch, precision)
     options = HealOptions(minutes, windows, length, seed, passes)
-    words = read_text(text) if text else embedded_text()
+    fitting = window_length(source, length)
+    ids = file_windows(text, load_tokenizer(source), length=fitting, count=windows)
 
     def read(model: Any) -> list[Any]:
-        return as_samples(model, words, windows=windows, length=length)[0]
+        return as_samples(model, ids)[0]
 
-    console = Console(emoji=False, quiet=int(os.environ.get("RANK", 0)) > 0)
+    console = Console(emoji=False, quiet=not speaks())
     console.print(f"healing {escape(str(source))} for {minutes:g} minutes ...")
-    named = str(text) if text else "Python's documentation"
-    with ExitStack() as stack:
-        if distributed.is_torchelastic_launched():
-            # By torchrun, which tells the processes where to meet.
-            distributed.init_process_group("gloo")
-            stack.callback(distributed.destroy_process_group)
+    named = str(text or EMBEDDED)
+    with joined():
         dense = resolve(teacher or _dense(source))
         record = heal_folder(source, dense, out, read, named, options, device, overwrite)
         if is_first() and (out / RECORD_FILE).is_file():

@@ -6,7 +6,6 @@ __all__ = [
     "EVALUATION_WINDOWS",
     "PruneJob",
     "bench_folder",
-    "calibration_text",
     "check_language_model",
     "check_room",
     "evaluate_folder",
@@ -16,10 +15,12 @@ __all__ = [
     "read_record",
     "show_info",
     "weight_sizes",
+    "window_length",
 ]
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
-from .parts.calibration import embedded_text, read_text, split_windows, token_windows
+from .parts.calibration import EMBEDDED, file_windows, split_windows, warn_of_fewer
+from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
@@ -47,10 +49,12 @@ from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import RECORD_FILE
 from .run.files.recount import describe, kept_in_folder
 from .run.skeleton import build_model
+from .run.tasks import check_tasks, evaluate_tasks
 from .stream.outputs import folder_logits
-from .stream.samples import fitting_length
+from .stream.ranks import is_first, joined, speaks, written_by_first
 
-_console = Console(emoji=False)  # n:m:g is the name of a layout
+# n:m:g is the name of a layout, and no emoji.
+_console = Console(emoji=False, quiet=not speaks())
 
 _NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
@@ -77,25 +81,36 @@ class PruneJob:
         self.out = Path(options["out"])
         self.dtype = _dtype(options["dtype"])
         self.tokenizer = load_tokenizer(self.source)
-        self.length = _fitting_length(self.source, int(options["length"]))
-        self.text_source, text = calibration_text(options["calibration"])
-        self.calibration, self.held_out = self._windows(text)
+        self.length = window_length(self.source, int(options["length"]))
+        self.text_source = str(options["calibration"] or EMBEDDED)
+        self.calibration, self.held_out = self._windows()
         self.densities = self._curve_densities()
 
     def run(self) -> None:
         """Prune, evaluate, write the report and print the table.
 
-        Every step is noted where it ends, so that the same command goes on after it.
+        Every step is noted where it ends, so that the same command goes on after it. Of processes
+        that torchrun starts all prune, on their shares of the windows, and the first does the rest.
         """
         _console.print(f"pruning {escape(str(self.source))} ...")
-        with writing(self.out, "prune", keep=True) as output:
-            record = self._disk_run().execute(output)
-            self._keep_what_is_of_this_text(record)
-            if self.options["evaluate"]:
-                self._evaluate(record)
-            if self.densities:
-                self._curve(record, output)
-            write_report(record, self.out / "report.html")
+        with ExitStack() as group:
+            group.enter_context(joined())
+            with written_by_first(self.out, "prune") as output:
+                record = self._disk_run().execute(output)
+                first = is_first()
+                # From here on the first process is alone: evaluation may prune once more.
+                group.close()
+                if first:
+                    self._finish(record, output)
+
+    def _finish(self, record: PruneRecord, output: Output) -> None:
+        """Evaluate what was pruned, and write and print what there is to say of it."""
+        self._keep_what_is_of_this_text(record)
+        if self.options["evaluate"]:
+            self._evaluate(record)
+        if self.densities:
+            self._curve(record, output)
+        write_report(record, self.out / "report.html")
         _console.print(summary_table(record))
         _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
 
@@ -128,24 +143,24 @@ class PruneJob:
             overwrite=self.options["overwrite"],
         )
 
-    def _windows(self, text: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _windows(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Cut calibration windows, and evaluation windows that do not overlap them."""
         wanted = self.options["windows"]
         if wanted < 1:
             raise OptionError(f"--windows {wanted} leaves nothing to calibrate on; use 1 or more")
+        named = self.text_source
         if self.options["text"]:
-            held_out = token_windows(
-                self.tokenizer,
-                read_text(self.options["text"]),
-                length=self.length,
-                count=EVALUATION_WINDOWS,
-            )
-            return self._cut(text, wanted), held_out
-        both = self._cut(text, wanted + EVALUATION_WINDOWS)
-        return split_windows(both, wanted, EVALUATION_WINDOWS)
+            held_out = self._cut(self.options["text"], EVALUATION_WINDOWS)
+            used = self._cut(self.options["calibration"], wanted)
+        else:
+            both = self._cut(self.options["calibration"], wanted + EVALUATION_WINDOWS)
+            used, held_out = split_windows(both, wanted, EVALUATION_WINDOWS)
+            named += ", without windows to evaluate on,"
+        warn_of_fewer(len(used), wanted, self.length, named)
+        return used, held_out if len(held_out) else None
 
-    def _cut(self, text: str, count: int) -> torch.Tensor:
-        return token_windows(self.tokenizer, text, length=self.length, count=count)
+    def _cut(self, file: Path | None, count: int) -> torch.Tensor:
+        return file_windows(file, self.tokenizer, length=self.length, count=count)
 
     def _keep_what_is_of_this_text(self, record: PruneRecord) -> None:
         """Forget evaluation and curve of another text than this command's."""
@@ -240,18 +255,36 @@ def weight_sizes(folder: Path) -> dict[str, int]:
 
 def evaluate_folder(
     model: str,
-    text: Path,
+    text: Path | None,
+    tasks: str | None,
     dense: str | None,
     windows: int,
     length: int,
     precision: str = "auto",
     device: str = "auto",
 ) -> None:
-    """``thresher eval``: print perplexity, and the distance to a dense model if given."""
+    """``thresher eval``: print perplexity and accuracy, and those of a dense model if given."""
     folder = resolve(model)
     check_language_model(folder)
-    length = _fitting_length(folder, length)
-    cut = token_windows(load_tokenizer(folder), read_text(text), length=length, count=windows)
+    if text is not None:
+        _evaluate_text(folder, model, text, dense, windows, length, precision, device)
+    if tasks is not None:
+        _evaluate_tasks(folder, model, tasks, dense, device)
+
+
+def _evaluate_text(
+    folder: Path,
+    model: str,
+    text: Path,
+    dense: str | None,
+    windows: int,
+    length: int,
+    precision: str,
+    device: str,
+) -> None:
+    length = window_length(folder, length)
+    cut = file_windows(text, load_tokenizer(folder), length=length, count=windows)
+    warn_of_fewer(len(cut), windows, length, str(text))
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -264,6 +297,29 @@ def evaluate_folder(
         table.add_row("dense perplexity", f"{found.dense_perplexity:.3f}")
         table.add_row("KL divergence (nats)", f"{found.kl:.4f}")
         table.add_row("top-1 agreement", f"{found.top1_agreement:.2%}")
+    _console.print(table)
+
+
+def _evaluate_tasks(folder: Path, model: str, tasks: str, dense: str | None, device: str) -> None:
+    """Print what both models measure on the same tasks, one held in memory at a time."""
+    check_tasks(tasks)
+    folders = (
+        {model: folder} if dense is None else {model: folder, f"{dense} (dense)": resolve(dense)}
+    )
+    found = {}
+    for name, each in folders.items():
+        loaded = load_model(each).to(device_named(device))
+        found[name] = evaluate_tasks(loaded, load_tokenizer(each), tasks)
+        del loaded
+    table = Table(title=escape(f"{model} on {tasks}"))
+    table.add_column("task")
+    table.add_column("measure")
+    for name in found:
+        table.add_column(escape(name), justify="right")
+    for task, measures in found[model].items():
+        for measure in measures:
+            values = [each[task][measure] for each in found.values()]
+            table.add_row(escape(task), escape(measure), *(f"{value:.4g}" for value in values))
     _console.print(table)
 
 
@@ -424,17 +480,12 @@ def _dtype(name: str) -> torch.dtype | None:
     return dtype
 
 
-def _fitting_length(folder: Path, length: int) -> int:
+def window_length(folder: Path, length: int) -> int:
     """Return the length of windows, no more than the model has positions."""
     fitting = fitting_length(build_model(folder), length)
     if fitting < length:
         _console.print(f"windows of {fitting} tokens, all the positions that the model has")
     return fitting
-
-
-def calibration_text(file: Path | None) -> tuple[str, str]:
-    """Return the name and the words of a text file, by default of Python's documentation."""
-    return (str(file), read_text(file)) if file else ("Python's documentation", embedded_text())
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -41,20 +42,24 @@ def type_in(line: str) -> str:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, book):
-    """A folder with what the README takes for granted: MODEL, notes.txt and book.txt."""
+    """A folder with what the README takes for granted: MODEL, texts and questions."""
     monkeypatch.chdir(tmp_path)
     save_folder(tiny_llama(layers=2), tmp_path / "MODEL")
     for name in ("notes.txt", "book.txt"):
         (tmp_path / name).write_text(book.read_text()[:20_000])
+    question = {"question": "Which?", "choices": ["this", "that"], "answer": 0}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question))
     return tmp_path
 
 
 def test_the_commands(place):
     for command in ("prune", "eval", "heal", "info", "report", "export"):
-        (line,) = commands(f"thresher {command} ")
         short = " --length 64" if command in ("prune", "eval") else ""
         short += " --length 64 --minutes 0.02" if command == "heal" else ""
-        type_in(line + short)
+        lines = commands(f"thresher {command} ")
+        assert lines
+        for line in lines:
+            type_in(line + short)
     assert {"small", "plain"} <= {path.name for path in place.iterdir()}
     exec(the_snippet("from transformers import AutoModelForCausalLM\n"), {})
 

@@ -1,7 +1,11 @@
-import pytest
+import json
+import sys
 
-from thresher.core.errors import DataError
-from thresher.parts.calibration import embedded_text, read_text, token_windows
+import pytest
+from model_folders import byte_tokenizer
+
+from thresher.core.errors import DataError, MissingPackageError
+from thresher.parts.calibration import embedded_text, file_windows, read_text, token_windows
 
 
 def by_character(text, **options):
@@ -50,3 +54,94 @@ def test_the_embedded_text_is_long_enough_to_calibrate_on(tmp_path):
     file = tmp_path / "text.txt"
     file.write_text(text, encoding="utf-8")
     assert read_text(file) == text
+
+
+TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+SHARED = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}]
+
+
+def chatting():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    return tokenizer
+
+
+def lines(path, *rows):
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def words(path, tokenizer=None, count=None):
+    windows = file_windows(path, tokenizer or byte_tokenizer(), length=1, count=count)
+    return byte_tokenizer().decode(windows.flatten())
+
+
+def test_rows_with_text_are_joined_as_texts_are(tmp_path):
+    path = lines(tmp_path / "texts.jsonl", {"text": "ab"}, "", {"text": "cd", "id": 1})
+    assert words(path) == "ab\n\ncd"
+    assert words(lines(tmp_path / "texts.txt", {"text": "ab"})) == '{"text": "ab"}'
+
+
+@pytest.mark.parametrize("row", [{"messages": TURNS}, {"conversations": SHARED}])
+def test_chats_are_written_as_the_template_has_them(row, tmp_path):
+    path = lines(tmp_path / "chats.jsonl", row, row)
+    assert words(path, chatting()) == 2 * "<user>Who?<assistant>Me."
+
+
+def test_no_more_chats_are_written_than_are_needed(tmp_path):
+    path = lines(tmp_path / "chats.jsonl", {"messages": TURNS * 9}, {"messages": [7]})
+    assert words(path, chatting(), count=1) == "<"
+
+
+def test_a_chat_without_a_template_is_refused_with_a_remedy(tmp_path):
+    path = lines(tmp_path / "chats.jsonl", {"text": "ab"}, {"messages": TURNS})
+    with pytest.raises(DataError, match=r"line 2 of '.*chats\.jsonl' is a chat, .*chat_template"):
+        file_windows(path, byte_tokenizer(), length=1)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('{"text": "b"', "line 2 of '.*' is no JSON: .*every line must be one JSON object"),
+        ("[1]", r"line 2 of '.*' holds list \[1\], expected an object"),
+        ('{"body": "b", "id": 1}', "line 2 of '.*' has no text: it has 'body', 'id', and a row"),
+        ('{"text": 5}', "line 2 of '.*' has no text"),
+        ('{"messages": []}', "line 2 of '.*' is a chat without a turn"),
+        ('{"messages": [{"who": "me"}]}', "a turn that has 'who'; a turn must have 'role'"),
+    ],
+)
+def test_the_line_that_is_broken_is_named(second, message, tmp_path):
+    path = lines(tmp_path / "rows.jsonl", {"text": "a"}, second)
+    with pytest.raises(DataError, match=message):
+        file_windows(path, chatting(), length=1)
+
+
+def test_what_the_template_refuses_is_named(tmp_path):
+    tokenizer = chatting()
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    path = lines(tmp_path / "chats.jsonl", {"messages": TURNS})
+    with pytest.raises(DataError, match=r"line 1 of .* does not take: roles must alternate"):
+        file_windows(path, tokenizer, length=1)
+
+
+def test_a_saved_data_set_is_read_row_by_row(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"text": "ab"}, {"text": "cd"}])
+    rows.save_to_disk(tmp_path / "rows")
+    assert words(tmp_path / "rows") == "ab\n\ncd"
+    datasets.DatasetDict({"test": rows, "train": rows}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(DataError, match=r"splits \(test, train\); name .* such as '.*splits/test'"):
+        words(tmp_path / "splits")
+    assert words(tmp_path / "splits" / "test") == "ab\n\ncd"
+
+
+def test_another_folder_is_no_data_set(tmp_path):
+    with pytest.raises(DataError, match="is a folder, and no data set that save_to_disk"):
+        words(tmp_path)
+
+
+def test_a_data_set_asks_for_its_package(tmp_path, monkeypatch):
+    (tmp_path / "state.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'thresher\[datasets\]'"):
+        words(tmp_path)

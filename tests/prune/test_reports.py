@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 
 import thresher as th
 from thresher.core.errors import CheckpointError, DataError, LayerError, OptionError
+from thresher.parts.limits import fitting_length
 from thresher.prune.disk import DiskOptions, prune_folder
 from thresher.prune.memory import as_recipe
 from thresher.run.layouts import Bitmask
 from thresher.run.packed.linear import PackedLinear
-from thresher.stream.samples import fitting_length
 
 MAGNITUDE = as_recipe("magnitude").with_options(0.5)
 WANDA = as_recipe("wanda").with_options(0.5)

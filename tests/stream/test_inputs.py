@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from model_folders import byte_tokenizer, tiny_llama
 from small_models import VOCABULARY, llama, tokens
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thresher as th
+from thresher.core.errors import DataError
 from thresher.stream.samples import as_samples
 
 
@@ -95,3 +97,60 @@ def test_a_loss_of_ones_own_is_given_the_labels():
     recipe = th.Recipe(score=th.scores.GradientMagnitude(), density=0.5)
     th.prune(model, recipe, loader(X, LABELS), loss=loss, progress=False)
     assert torch.equal(torch.cat(seen), LABELS)
+
+
+def of_texts(data, **options):
+    """Return what is read of data, as text."""
+    options = {"tokenizer": byte_tokenizer(), "windows": 99, "length": 1} | options
+    samples, _ = as_samples(tiny_llama(layers=1), data, **options)
+    return byte_tokenizer().decode(torch.cat([s["input_ids"].flatten() for s in samples]))
+
+
+CHAT = [{"role": "user", "content": "a"}]
+
+
+def test_texts_and_chats_are_read_whatever_holds_them():
+    chatting = byte_tokenizer()
+    chatting.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    assert of_texts("ab") == "ab"
+    assert of_texts(iter(["a", {"text": "b"}])) == "a\n\nb"
+    assert of_texts({"text": ["a", "b"]}) == of_texts([{"text": "a"}, {"text": "b"}]) == "a\n\nb"
+    assert of_texts({"messages": CHAT}, tokenizer=chatting) == "<a>"
+    assert of_texts({"messages": [CHAT, CHAT]}, tokenizer=chatting) == "<a><a>"
+    assert of_texts([{"messages": CHAT}, "b"], tokenizer=chatting) == "<a>\n\nb"
+
+
+def test_no_more_rows_are_read_than_are_needed():
+    def endless():
+        while True:
+            yield {"text": "ab" * 20}
+
+    assert of_texts(endless(), windows=7) == "abababa"
+
+
+def test_a_split_of_a_data_set_is_read_and_all_of_them_are_refused():
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"text": "a", "id": 1}, {"text": "b", "id": 2}])
+    assert of_texts(rows) == of_texts(rows.to_iterable_dataset()) == "a\n\nb"
+    ids = datasets.Dataset.from_list([byte_tokenizer()(text) for text in ("a", "b")])
+    ids = ids.select_columns(["input_ids"])
+    assert of_texts(ids) == of_texts(ids.with_format("torch")) == "ab"
+    with pytest.raises(DataError, match=r"has the splits 'train', 'test'; .* data\['train'\]"):
+        of_texts(datasets.DatasetDict({"train": rows, "test": rows}))
+
+
+@pytest.mark.parametrize("make", [list, iter, lambda rows: [row[None] for row in rows]])
+def test_tensors_of_ids_are_what_a_tensor_of_them_is(make):
+    ids = tokens()[:3]
+    samples, _ = as_samples(llama(), make(ids))
+    assert [sample.keys() for sample in samples] == [{"input_ids"}] * 3
+    assert torch.equal(torch.cat([sample["input_ids"] for sample in samples]), ids)
+    with pytest.raises(DataError, match="beyond the 60"):
+        as_samples(llama(), make(ids + VOCABULARY))
+
+
+def test_fewer_windows_than_asked_are_said():
+    model = llama()
+    text = {"tokenizer": lambda text, **_: {"input_ids": [ord(c) % 60 for c in text]}}
+    with pytest.warns(UserWarning, match="the data gives 2 windows of 8 tokens, fewer than the 9"):
+        th.prune(model, "wanda", "a" * 17, density=0.5, windows=9, length=8, **text)

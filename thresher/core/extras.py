@@ -36,12 +36,14 @@ def naming_the_extra() -> Iterator[None]:
 def _extra_of(package: str) -> str | None:
     """Return the first extra that brings a package; modules of ours are in none."""
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     declared = metadata.metadata("thresher")
     needed = [Requirement(line) for line in declared.get_all("Requires-Dist") or ()]
     for extra in declared.get_all("Provides-Extra") or ():
         for each in needed:
             marked = each.marker is not None and each.marker.evaluate({"extra": extra})
-            if each.name == package and marked:
+            # Modules are spelled with underscores, and many packages with hyphens.
+            if canonicalize_name(each.name) == canonicalize_name(package) and marked:
                 return str(extra)
     return None

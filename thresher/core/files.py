@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["read_json", "replace", "sync", "write_error", "write_text"]
+__all__ = ["json_lines", "read_json", "replace", "sync", "write_error", "write_text"]
 
 import errno
 import json
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, DataError
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -46,6 +46,47 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
             f"{str(path)!r} holds {type(found).__name__} {_short(found)}, expected an object with "
             f"keys; {remedy}"
         )
+    return found
+
+
+def json_lines(text: str, name: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects of a text that has one JSON object a line.
+
+    Parameters
+    ----------
+    text : str
+        Empty lines are passed over.
+    name : str or Path
+        The file that it is of, for the message.
+
+    Returns
+    -------
+    list of (int, dict)
+        With the numbers of their lines, from 1.
+
+    Raises
+    ------
+    DataError
+        Naming the first line that holds no JSON object, and what it holds.
+    """
+    found = []
+    # Not splitlines, which takes characters for ends of lines that JSON has inside its strings.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"line {number} of {str(name)!r} is no JSON: {_short(line)} ({error}); every line "
+                "must be one JSON object"
+            ) from error
+        if not isinstance(value, dict):
+            raise DataError(
+                f"line {number} of {str(name)!r} holds {type(value).__name__} {_short(value)}, "
+                "expected an object with keys; every line must be one JSON object"
+            )
+        found.append((number, value))
     return found
 
 

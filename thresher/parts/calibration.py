@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["embedded_text", "read_text", "split_windows", "token_windows"]
+__all__ = [
+    "EMBEDDED",
+    "embedded_text",
+    "file_windows",
+    "read_text",
+    "row_windows",
+    "split_windows",
+    "token_windows",
+    "warn_of_fewer",
+]
 
+import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +22,15 @@ from typing import Any
 import torch
 
 from ..core.errors import DataError
+from ..core.extras import naming_the_extra
+from ..core.files import json_lines
+from .rows import joined_text
+
+#: What records call the text that is used where the user names none.
+EMBEDDED = "Python's documentation"
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+#: Characters per token never exceed this by much.
+_CHARACTERS = 64
 
 
 def embedded_text() -> str:
@@ -81,9 +101,9 @@ def token_windows(
     text = texts if isinstance(texts, str) else "\n\n".join(texts)
     if not text.strip():
         raise DataError("the text is empty; pass at least one window of text")
-    # Characters per token never exceed this by much, so the rest would not be used.
+    # The rest would not be used.
     if count is not None:
-        text = text[: 64 * length * count]
+        text = text[: _CHARACTERS * length * count]
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     available = len(ids) // length
     if available == 0:
@@ -95,9 +115,91 @@ def token_windows(
     return torch.tensor(ids[: windows * length], dtype=torch.int64).reshape(windows, length)
 
 
+def row_windows(
+    rows: Iterable[tuple[str, Any]], tokenizer: Any, *, length: int, count: int | None = None
+) -> torch.Tensor:
+    """Cut windows from rows that hold texts or chats, reading no more rows than are needed.
+
+    Parameters
+    ----------
+    rows : iterable of (str, str or mapping)
+        See :func:`~thresher.parts.rows.joined_text`.
+    tokenizer, length, count
+        See :func:`token_windows`.
+
+    Raises
+    ------
+    DataError
+        If a row cannot be used, or there is less than one window.
+    """
+    most = math.inf if count is None else _CHARACTERS * length * count
+    text = joined_text(rows, tokenizer, most)
+    return token_windows(tokenizer, text, length=length, count=count)
+
+
+def file_windows(
+    file: str | Path | None, tokenizer: Any, *, length: int, count: int | None = None
+) -> torch.Tensor:
+    """Cut windows from a file of the user's, whatever kind it is of.
+
+    Parameters
+    ----------
+    file : str or Path, optional
+        A UTF-8 text file; one of JSON lines (named ``.jsonl``, ``.ndjson`` or ``.json``), whose
+        objects have a ``text``, or a chat as ``messages`` or ``conversations``; or a folder that
+        ``save_to_disk`` of the package ``datasets`` wrote, with such rows. By default Python's
+        documentation.
+    tokenizer, length, count
+        See :func:`token_windows`.
+
+    Returns
+    -------
+    Tensor of shape (windows, length), int64
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, naming the line or row; or holds less than one window.
+    MissingPackageError
+        If it is a data set's folder and ``datasets`` is not installed.
+    """
+    if file is None:
+        return token_windows(tokenizer, embedded_text(), length=length, count=count)
+    path = Path(file)
+    if path.is_dir():
+        found = enumerate(_saved_dataset(path))
+        rows = ((f"row {index} of {str(path)!r}", row) for index, row in found)
+        return row_windows(rows, tokenizer, length=length, count=count)
+    text = read_text(path)
+    if path.suffix.lower() in _JSON_LINES:
+        lines = ((f"line {n} of {str(path)!r}", row) for n, row in json_lines(text, path))
+        return row_windows(lines, tokenizer, length=length, count=count)
+    return token_windows(tokenizer, text, length=length, count=count)
+
+
+def _saved_dataset(folder: Path) -> Iterable[Any]:
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(each.name for each in folder.iterdir() if each.is_dir())
+        raise DataError(
+            f"{str(folder)!r} holds a data set's splits ({', '.join(splits)}); name the folder of "
+            f"one of them, such as {str(folder / splits[0]) if splits else 'train'!r}"
+        )
+    if not (folder / "state.json").is_file():
+        raise DataError(
+            f"{str(folder)!r} is a folder, and no data set that save_to_disk of the package "
+            "'datasets' has written; name a text file, one of JSON lines, or such a folder"
+        )
+    with naming_the_extra():
+        from datasets import load_from_disk
+    try:
+        return load_from_disk(str(folder))  # type: ignore[no-any-return]
+    except Exception as error:  # whatever Arrow and JSON make of damaged files
+        raise DataError(f"the data set {str(folder)!r} cannot be read: {error}") from error
+
+
 def split_windows(
     windows: torch.Tensor, calibration: int, held_out: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Share windows out: the first ones to calibrate on, those after them to evaluate on.
 
     Parameters
@@ -112,10 +214,30 @@ def split_windows(
     -------
     calibration : Tensor of shape (windows, length), int64
         At least one window.
-    held_out : Tensor of shape (windows, length), int64, or None
+    held_out : Tensor of shape (windows, length), int64
         None where there is only one window.
     """
     windows = windows[: calibration + held_out]
     spare = min(held_out, max(0, len(windows) - 1), max(1, len(windows) // 4))
     used = min(calibration, len(windows) - spare)
-    return windows[:used], windows[used:] if spare else None
+    return windows[:used], windows[used:]
+
+
+def warn_of_fewer(found: int, asked: int, length: int, what: str) -> None:
+    """Warn where data gives fewer windows than were asked for.
+
+    Parameters
+    ----------
+    found, asked : int
+        Windows.
+    length : int
+        Tokens of each.
+    what : str
+        The data's name.
+    """
+    if found < asked:
+        warnings.warn(
+            f"{what} gives {found} window{'s' * (found != 1)} of {length} tokens, fewer than the "
+            f"{asked} asked for; pass more text, or ask for fewer or shorter windows",
+            stacklevel=4,
+        )

@@ -140,8 +140,8 @@ class ComparedModel:
         In what the layers are packed; ``"dense"`` where nothing was faster.
     dtype : str
         Of the weights while text was generated.
-    tasks : dict of str to float
-        Accuracy by task.
+    tasks : dict of str to dict
+        What was measured of each task, see :func:`~thresher.run.tasks.evaluate_tasks`.
     error : str
         Why there is no such model; empty if there is.
     missing : dict of str to str
@@ -168,7 +168,7 @@ class ComparedModel:
     noisy: bool = False
     layouts: str = ""
     dtype: str = ""
-    tasks: dict[str, float] = field(default_factory=dict)
+    tasks: dict[str, dict[str, float]] = field(default_factory=dict)
     error: str = ""
     missing: dict[str, str] = field(default_factory=dict)
 

@@ -18,16 +18,26 @@ import torch
 from ..core.device import device_named
 from ..core.errors import CheckpointError, DataError, OptionError, ThresherError
 from ..core.options import check_choice
-from ..core.output import Output, check_apart, writing
+from ..core.output import Output, check_apart
 from ..core.progress import progress_bar
 from ..parts.coverage import cover
+from ..parts.limits import check_windows
 from ..parts.moments import Cross, forward
 from ..run.files.companions import RECORD_FILE
 from ..run.files.digests import file_digest, folder_digest
 from ..run.files.writer import CheckpointWriter, shard_file
 from ..run.skeleton import Skeleton
 from ..stream.precision import Precision
-from ..stream.samples import check_windows
+from ..stream.ranks import (
+    by_first,
+    check_agreement,
+    check_same_samples,
+    is_first,
+    meet,
+    rank,
+    share_of,
+    written_by_first,
+)
 from ..stream.source import Folder
 from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
@@ -86,7 +96,8 @@ def prune_folder(
     """Prune a Hugging Face folder into a new one, reading and writing one block at a time.
 
     A run that is killed goes on from its last finished unit when it is started again with
-    the same arguments, and ends with the same bytes.
+    the same arguments, and ends with the same bytes. Where ``torch.distributed`` is initialised
+    the windows are shared out over its processes; the first one writes, where all can read.
 
     Parameters
     ----------
@@ -115,7 +126,7 @@ def prune_folder(
         nothing has then been written but an unfinished run's own folder, beside `out`.
     """
     run = DiskRun(Path(source), Path(out), recipe, windows, options, calibration or {})
-    with writing(Path(out), "prune", keep=True) as output:
+    with written_by_first(Path(out), "prune") as output:
         return run.execute(output)
 
 
@@ -171,12 +182,12 @@ class DiskRun:
         output : Output
             Held by the caller; its work folder is then left for the caller's own work.
         """
-        state = self._resume_state(output)
-        if state.published and output.made.exists():
-            output.publish(self.options.overwrite)
-        if state.published or (output.out.exists() and not self.options.overwrite):
-            return self._finished(output)
-        output.check_free(self.options.overwrite)
+        check_same_samples(self.samples)
+        check_agreement(self.fingerprint, "the model, an option or a version")
+        state, finished = by_first(lambda: self._begun(output))
+        if finished is not None:
+            return finished
+        self.curve = tuple(state.curve)
         self._earlier, self._started = dict(state.timings), time.perf_counter()
         writer = CheckpointWriter(output.made, self.folder, self.options.dtype)
         for index in range(state.next):
@@ -184,7 +195,8 @@ class DiskRun:
         with torch.no_grad():
             stream = self._stream(state, output)
             left = len(stream.units) - state.next
-            with progress_bar(left, self.options.progress, lines=True) as advance:
+            show = self.options.progress and is_first()
+            with progress_bar(left, show, lines=True) as advance:
                 pruner = UnitPruner(
                     stream,
                     self.coverage.layers,
@@ -195,17 +207,30 @@ class DiskRun:
                     progress=advance,
                 )
                 self._prune(stream, pruner, writer, state, output)
-        writer.add(len(stream.units), *self._stored(self.skeleton.outgoing("", {})))
         self.record.layers = [LayerRecord(**layer) for layer in state.layers]
         self.record.unseen = state.unseen
         self.record.coverage = self.coverage.summary()
         self._count(pruner, state)
         self.record.timings, self.record.peak_bytes = state.timings, state.peak_bytes
-        writer.finish(self.record.to_json())
-        state.published = True
-        state.save(output.work)
-        output.publish(self.options.overwrite)
+        # The others may still read what is about to be moved.
+        meet()
+        if is_first():
+            writer.add(len(stream.units), *self._stored(self.skeleton.outgoing("", {})))
+            writer.finish(self.record.to_json())
+            state.published = True
+            state.save(output.work)
+            output.publish(self.options.overwrite)
         return self.record
+
+    def _begun(self, output: Output) -> tuple[RunState, PruneRecord | None]:
+        """Return how far an earlier process has come, and its record if it has ended."""
+        state = self._resume_state(output)
+        if state.published and output.made.exists():
+            output.publish(self.options.overwrite)
+        if state.published or (output.out.exists() and not self.options.overwrite):
+            return state, self._finished(output)
+        output.check_free(self.options.overwrite)
+        return state, None
 
     @staticmethod
     def cut(output: Output, density: float) -> Path:
@@ -250,9 +275,9 @@ class DiskRun:
         stream = Stream(
             self.source,
             find_units(self.skeleton.model, layers),
-            self.samples if forward(needed_moments(self.recipe)) else [],
+            share_of(self.samples) if forward(needed_moments(self.recipe)) else [],
             precision=self.precision,
-            spill=output.work / "states" if self.options.spill else None,
+            spill=output.work / f"states-{rank()}" if self.options.spill else None,
             dense=Cross in self.recipe.needs,
             order=state.order,
         )
@@ -269,20 +294,26 @@ class DiskRun:
     ) -> None:
         if not state.counts:
             state.counts = pruner.counts([self.recipe.target, *self.curve])
-            state.save(output.work)
+            if is_first():
+                state.save(output.work)
         counts, *others = state.counts
         cuts = [Cut(each) for each in others]
         with closing(stream.visits(state.next)) as visits:
             for visit in visits:
                 masks, records = pruner.prune(visit, counts, cuts)
-                self._write_cuts(visit, cuts, output)
-                self._write(visit, masks, writer)
+                if is_first():
+                    self._write_cuts(visit, cuts, output)
+                    self._write(visit, masks, writer)
+                meet()
+                # What is run or loaded again, a unit or a tied weight, is the pruned one.
+                self.skeleton.overlay(writer.shard(visit.index))
                 state.layers += [dataclasses.asdict(record) for record in records]
                 state.unseen, pruner.idle = state.unseen + pruner.idle, []
                 state.next = visit.index + 1
-                state.digests.append(file_digest(writer.shard(visit.index)))
-                self._count(pruner, state)
-                state.save(output.work)
+                if is_first():
+                    state.digests.append(file_digest(writer.shard(visit.index)))
+                    self._count(pruner, state)
+                    state.save(output.work)
 
     def _count(self, pruner: UnitPruner, state: RunState) -> None:
         """Note what the run has taken, earlier processes included."""
@@ -310,8 +341,6 @@ class DiskRun:
         writer.add(
             visit.index, *self._stored(self.skeleton.outgoing(visit.unit.name, by_parameter))
         )
-        # A unit that is run again, or a tied weight that is loaded again, is the pruned one.
-        self.skeleton.overlay(writer.shard(visit.index))
 
     def _stored(
         self, outgoing: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
@@ -370,7 +399,6 @@ class DiskRun:
             if state.fingerprint == self.fingerprint:
                 _check_unchanged(output, state)
                 if output.made.exists() or output.out.exists() or not state.published:
-                    self.curve = tuple(state.curve)
                     return state
             elif not self.options.overwrite:
                 raise CheckpointError(

@@ -17,6 +17,7 @@ from ..core.errors import DataError, LayerError, OptionError
 from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..core.remembered import remember
+from ..parts.calibration import warn_of_fewer
 from ..parts.coverage import Coverage, cover
 from ..parts.given import check_is_model
 from ..parts.layers import Layer
@@ -27,7 +28,7 @@ from ..stream.gradients import collect_gradients
 from ..stream.inputs import as_input
 from ..stream.passes import calibrating
 from ..stream.precision import Precision, widened, widened_sample
-from ..stream.ranks import share_of
+from ..stream.ranks import check_same_samples, share_of
 from ..stream.samples import as_samples
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
@@ -73,12 +74,14 @@ def prune(
     method : str or Recipe
         A method of the catalogue such as ``"sparsegpt"``, or a composed recipe.
     data : optional
-        Calibration data: texts (a string or a list of them, for language models), a tensor
-        of token windows or of images, or an iterable of model inputs (tensors, tuples of
-        arguments, or dicts of keywords). Tuples are read as torch's loaders make them, inputs
-        before labels: what goes beyond the arguments that the model requires, but for the
-        first, is left out as labels, which the record says. Optional arguments, such as a mask,
-        are given in a dict. Methods that look at no data need none; a language
+        Calibration data. For language models: texts, a string or an iterable of them; rows with a
+        ``text`` or a chat (``messages``), such as a split of a data set of ``datasets``, chats
+        through the tokenizer's template; a tensor of token windows, or an iterable of tensors of
+        token ids. For all models: a tensor, such as images, or an iterable of model inputs
+        (tensors, tuples of arguments, or dicts of keywords). Tuples are read as torch's loaders
+        make them, inputs before labels: what goes beyond the arguments that the model requires,
+        but for the first, is left out as labels, which the record says. Optional arguments, such
+        as a mask, are given in a dict. Methods that look at no data need none; a language
         model otherwise falls back on Python's documentation. Where ``torch.distributed`` is
         initialised the samples are shared out over its processes, each of which prunes its own
         copy of the model, to the same weights.
@@ -151,6 +154,7 @@ def prune(
         if used.widens:
             whole = [widened_sample(sample, used) for sample in whole]
         samples = [as_input(model, sample) for sample in whole]
+        check_same_samples(samples)
         # A loss of the user's own is given labels too.
         lossy = samples if loss is None else whole
         with widened(model, used):
@@ -309,4 +313,10 @@ def _samples(
             f"{type(model).__name__} needs calibration data for {method_name(recipe)!r}: pass "
             "data=, an iterable of model inputs"
         )
-    return as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True)
+    samples, described = as_samples(
+        model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True
+    )
+    asked = described.pop("asked", 0)
+    if data is not None and asked:
+        warn_of_fewer(len(samples), asked, described["length"], "the data")
+    return samples, described

@@ -139,9 +139,19 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     cells = []
     for row in rows:
         figures = [_NONE if getattr(row, c.figure) is None else c.text(row) for c in columns]
-        accuracies = [percent(row.tasks[t]) if t in row.tasks else _NONE for t in tasks]
+        accuracies = [_accuracy(row.tasks.get(task)) for task in tasks]
         cells.append([_label(row), row.pattern or _NONE, *figures, *accuracies, _remark(row)])
     return heads, cells
+
+
+def _accuracy(found: dict[str, float] | None) -> str:
+    """Return a task's accuracy; of tasks that have none, the first thing that they measure."""
+    if not found:
+        return _NONE
+    if "accuracy" in found:
+        return percent(found["accuracy"])
+    measure, value = next(iter(found.items()))
+    return f"{measure} {number(value)}"
 
 
 def _label(row: ComparedModel) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["as_samples", "check_windows", "fitting_length"]
+__all__ = ["as_samples"]
 
-from collections.abc import Mapping, Sequence
+import itertools
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..core.errors import DataError
-from ..parts.calibration import embedded_text, token_windows
+from ..parts.calibration import embedded_text, row_windows
+from ..parts.limits import check_windows, fitting_length
+from ..parts.rows import has_text
 from .inputs import as_input, check_input, taken_for_labels
 
 
@@ -31,9 +35,10 @@ def as_samples(
     model : nn.Module
         What is to be called with them.
     data : optional
-        Texts (a string, a list of them, or of ``{"text": ...}``), a tensor, or an iterable of
-        inputs: tensors, tuples of arguments, or dicts of keywords. A tensor of integers is rows
-        of token ids; one of floats is what the model takes first, such as ``pixel_values``.
+        Texts: a string, or an iterable of strings or of rows with a ``text`` or a chat, such as a
+        split of a data set, see :func:`~thresher.parts.rows.joined_text`. Or a tensor, or an
+        iterable of inputs: tensors, tuples of arguments, or dicts of keywords. Tensors of integers
+        are rows of token ids; one of floats is what the model takes first, as ``pixel_values``.
         Tuples are taken as torch's loaders make them, inputs before labels: of one that is
         longer than the arguments that the model requires, those first ones are used, at least
         one. What is optional is given by name, in a dict. Of rows with a text and its
@@ -51,13 +56,18 @@ def as_samples(
     DataError
         If there is no sample, or the model cannot take them.
     """
-    data = embedded_text() if data is None else _listed(data)
-    texts = _texts(data)
-    if texts is not None:
-        length = fitting_length(model, length)
-        tokenizer = tokenizer or _tokenizer(model)
-        data = token_windows(tokenizer, texts, length=length, count=windows)
     described: dict[str, Any] = {"source": "data", "windows": 0}
+    data = _entries(embedded_text() if data is None else data)
+    if not isinstance(data, torch.Tensor):
+        are_texts, data = _with_text(data)
+        if are_texts:
+            length = fitting_length(model, length)
+            described["asked"] = windows
+            rows = ((f"row {index} of the data", row) for index, row in enumerate(data))
+            tokenizer = tokenizer or _tokenizer(model)
+            data = row_windows(rows, tokenizer, length=length, count=windows)
+        else:
+            data = [_of_ids(model, each) for each in data]
     if isinstance(data, torch.Tensor):
         every = samples = _of_tensor(model, data)
         described["length"] = int(data.shape[-1])
@@ -76,39 +86,6 @@ def as_samples(
     return [_to_device(sample, device) for sample in (every if whole else samples)], described
 
 
-def fitting_length(model: nn.Module, length: int) -> int:
-    """Return `length`, or the number of positions of a model that has fewer."""
-    return min(length, _positions(model) or length)
-
-
-def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
-    """Raise if a model cannot take token ids.
-
-    Parameters
-    ----------
-    model : nn.Module
-        A model with token embeddings.
-    ids : Tensor of int64, shape (windows, length)
-
-    Raises
-    ------
-    DataError
-        If an id is beyond the vocabulary, or a window longer than the positions.
-    """
-    positions = _positions(model)
-    if positions is not None and ids.shape[-1] > positions:
-        raise DataError(
-            f"windows of {ids.shape[-1]} tokens are longer than the {positions} positions of "
-            f"{type(model).__name__}; cut them shorter (length={positions}, --length {positions})"
-        )
-    known = _vocabulary(model)
-    if known is not None and ids.numel() and int(ids.max()) >= known:
-        raise DataError(
-            f"token {int(ids.max())} is beyond the {known} of {type(model).__name__}'s vocabulary: "
-            "the tokenizer belongs to another model"
-        )
-
-
 def _labels_left_out(
     model: nn.Module, every: Sequence[Any], samples: Sequence[Any]
 ) -> dict[str, str]:
@@ -120,46 +97,17 @@ def _labels_left_out(
     return {}
 
 
-def _positions(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
-    found = getattr(config, "max_position_embeddings", None)
-    if not isinstance(found, int) or found <= 0:
-        return None
-    # Where one position stands for padding, as in RoBERTa, texts begin at the one after it.
-    offsets = [
-        embedding.padding_idx + 1
-        for name, embedding in model.named_modules()
-        if isinstance(embedding, nn.Embedding)
-        and name.endswith("position_embeddings")
-        and embedding.padding_idx is not None
-        and embedding.num_embeddings == found
-    ]
-    return found - max(offsets, default=0)
-
-
-def _vocabulary(model: nn.Module) -> int | None:
-    ask = getattr(model, "get_input_embeddings", None)
-    try:
-        embedding = None if ask is None else ask()
-    except (NotImplementedError, AttributeError):
-        # Models of several parts, such as CLIP, have no embeddings of their own.
-        return None
-    known = getattr(embedding, "num_embeddings", None)
-    return known if isinstance(known, int) else None
-
-
-def _listed(data: Any) -> Any:
-    """Return texts and tensors as they are, and everything else as a list of samples."""
-    if isinstance(data, str | torch.Tensor):
+def _entries(data: Any) -> Any:
+    """Return tensors and lists as they are, and everything else as an iterator over its entries."""
+    if isinstance(data, torch.Tensor | list):
         return data
-    if isinstance(data, Mapping):
-        column = data.get("text")
-        # A table by columns, as slices of data sets are.
-        if isinstance(column, list | tuple) and "input_ids" not in data:
-            return [{"text": text} for text in column]
+    if isinstance(data, str):
         return [data]
+    if isinstance(data, Mapping):
+        _check_no_splits(data)
+        return _rows_of_columns(data) or [data]
     try:
-        return list(data)
+        return iter(data)
     except TypeError as error:
         raise DataError(
             f"the calibration data is a {type(data).__name__}; pass texts, a tensor, or an "
@@ -167,19 +115,44 @@ def _listed(data: Any) -> Any:
         ) from error
 
 
-def _texts(data: Any) -> list[str] | str | None:
-    if isinstance(data, str):
-        return data
-    if isinstance(data, list) and data:
-        if all(isinstance(each, str) for each in data):
-            return data
-        if all(_is_text(each) for each in data):
-            return [each["text"] for each in data]
-    return None
+def _rows_of_columns(table: Mapping[str, Any]) -> list[Any]:
+    """Return the rows of a table by columns, as slices of data sets are, if it has texts."""
+    if "input_ids" in table:
+        return []
+    for name, column in table.items():
+        rows = [{name: each} for each in column] if isinstance(column, list | tuple) else []
+        if rows and has_text(rows[0]):
+            return rows
+    return []
 
 
-def _is_text(row: Any) -> bool:
-    return isinstance(row, Mapping) and isinstance(row.get("text"), str) and "input_ids" not in row
+def _check_no_splits(data: Mapping[str, Any]) -> None:
+    """Raise if a mapping is a data set in several splits."""
+    known = sys.modules.get("datasets")
+    if known and isinstance(data, known.DatasetDict | known.IterableDatasetDict):
+        raise DataError(
+            f"the data set has the splits {', '.join(map(repr, data))}; pass one of them, such as "
+            f"data[{next(iter(data), 'train')!r}]"
+        )
+
+
+def _with_text(entries: Iterable[Any]) -> tuple[bool, Iterable[Any]]:
+    """Return whether entries are texts, of an iterator the first, and all of them."""
+    if isinstance(entries, list):
+        return bool(entries) and all(map(has_text, entries)), entries
+    for first in entries:
+        return has_text(first), itertools.chain([first], entries)
+    return False, entries
+
+
+def _of_ids(model: nn.Module, sample: Any) -> Any:
+    """Return token ids that are alone as a language model takes them."""
+    if not isinstance(sample, torch.Tensor) or sample.dtype not in (torch.int64, torch.int32):
+        return sample
+    takes_ids = getattr(model, "main_input_name", None) == "input_ids"
+    if not takes_ids or sample.dim() > 2:
+        return sample
+    return {"input_ids": sample if sample.dim() == 2 else sample.unsqueeze(0)}
 
 
 def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
@@ -188,7 +161,7 @@ def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
     if not hasattr(model, "get_input_embeddings"):
         return [data]
     if not data.is_floating_point():
-        return [{"input_ids": row.unsqueeze(0)} for row in data]
+        return [{"input_ids": row.unsqueeze(0)} for row in torch.atleast_2d(data)]
     name = getattr(model, "main_input_name", "input_ids")
     if name == "input_ids":
         raise DataError(

@@ -6,7 +6,6 @@ __all__ = ["heal_folder"]
 
 import hashlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 from ...core.device import device_named
 from ...core.errors import CheckpointError, OptionError
-from ...core.output import Output, check_apart, writing
+from ...core.output import Output, check_apart
 from ...core.records import restored
 from ...parts.coverage import cover
 from ...run.files.companions import RECORD_FILE
@@ -22,7 +21,7 @@ from ...run.files.digests import folder_digest
 from ...run.files.recount import kept_in_folder
 from ...run.files.writer import CheckpointWriter
 from ...run.skeleton import Skeleton
-from ...stream.ranks import from_first, is_first
+from ...stream.ranks import by_first, is_first, written_by_first
 from ...stream.units import find_units
 from ..record import PruneRecord, versions
 from .record import HealRecord
@@ -90,17 +89,13 @@ def heal_folder(
     names = {"teacher": str(teacher), "text": text}
     if (done := _finished(out, mark)) is not None:
         return done
-    with ExitStack() as stack:
-        output = stack.enter_context(writing(out, "heal", keep=True)) if is_first() else None
-        begun: Any = None
-        if output is not None:
-            begun = output.work, _begun(output, mark, overwrite)
-        work, state = from_first(begun)
-        session = Session(model, dense, samples, options, names, work, state, keep=True)
+    with written_by_first(out, "heal") as output:
+        state = by_first(lambda: _begun(output, mark, overwrite))
+        session = Session(model, dense, samples, options, names, output.work, state, keep=True)
         with session.healed() as record:
-            if output is not None:
+            if is_first():
                 _write(skeletons[0], trained, output, pruned, record)
-        if output is not None:
+        if is_first():
             output.publish(overwrite)
     return record
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...core.remembered import remember, remembered
+from ...parts.calibration import EMBEDDED
 from ...stream.samples import as_samples
 from ..memory import placed
 from ..record import PruneRecord
@@ -96,7 +97,7 @@ def heal(
         )
         names = {
             "teacher": str(getattr(teacher, "name_or_path", "") or type(teacher).__name__),
-            "text": str(described["source"]) if data is not None else "Python's documentation",
+            "text": str(described["source"]) if data is not None else EMBEDDED,
         }
         session = Session(
             model, teacher, samples, options, names, Path(work), HealState(), keep=False
