@@ -369,6 +369,23 @@ def test_without_another_text_the_column_is_left_out(
     assert rows_of(tmp_path / "out")["wanda-0.5"]["other_perplexity"] is None
 
 
+def test_tasks_are_a_column(source, book, other, tmp_path, in_process):
+    questions = tmp_path / "questions.jsonl"
+    asked = {"question": "The capital of France is", "choices": ["Paris", "Rome"], "answer": 0}
+    questions.write_text(json.dumps(asked))
+    given = arguments(source, book, other, tmp_path / "out", "wanda", "0.5")
+    output = type_in([*given, "--tasks", questions])
+    for row in rows_of(tmp_path / "out").values():
+        assert row["tasks"]["questions"]["questions"] == 1
+        assert row["tasks"]["questions"]["accuracy"] in (0, 1)
+    assert "questions" in output
+    questions.write_text(json.dumps(asked | {"answer": 1}))
+    refused = type_in([*given, "--tasks", questions], code=1)
+    assert "holds a comparison of another model, text, options" in refused
+    questions.write_text("{}")
+    assert "question" in type_in([*given, "--tasks", questions], code=1)
+
+
 def test_a_model_without_room_for_text_has_no_speed(
     source, book, other, tmp_path, in_process, monkeypatch
 ):

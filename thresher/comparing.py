@@ -63,7 +63,7 @@ def compare_methods(
     model : str or Path
         A Hugging Face folder or hub name of a causal language model.
     methods : str or sequence of str
-        Names of methods, see :func:`thresher.catalogue`.
+        Names of methods, see :func:`~thresher.core.card.catalogue`.
     out : str or Path
         Folder to write: ``comparison.json``, ``report.html`` and every model in ``models/``.
     density : float or sequence of float, optional
@@ -154,13 +154,14 @@ class CompareJob:
             check_tasks(tasks)
         self.cells = cells_of(methods, density, pattern)
         self.plugins = plugin_files(self.cells)
-        self.source = resolve(str(model))
+        # Other processes may have another working folder.
+        self.source = resolve(str(model)).absolute()
         check_language_model(self.source)
         # Not inside the cache of the hub.
         beside = self.source.resolve() if Path(model).is_dir() else Path(Path(model).name)
         self.out = Path(out or f"{beside}-comparison")
         check_apart(self.source, self.out)
-        self.heal, self.tasks = heal, None if tasks is None else str(tasks)
+        self.heal, self.tasks = heal, None if tasks is None else _absolute(str(tasks))
         self.parallel, self.progress = parallel, progress
         self.console = Console(emoji=False, quiet=not progress)
         self.texts = read_texts(
@@ -195,9 +196,8 @@ class CompareJob:
         for name, found in self.texts.windows.items():
             digest.update(f"{name} {tuple(found.shape)}".encode() + found.numpy().tobytes())
         digest.update(repr([self.heal, self.tasks, versions()]).encode())
-        for named in (self.tasks or "").split(","):
-            if Path(named).is_file():
-                digest.update(Path(named).read_bytes())
+        for file in map(Path, _single(self.tasks or "")):
+            digest.update(file.read_bytes() if file.is_file() else b"")
         return digest.hexdigest()
 
     def _take_up(self, output: Output) -> None:
@@ -329,6 +329,17 @@ def _told(row: ComparedModel, step: str) -> str:
         return f"failed: {row.error}" if row.error else f"perplexity {row.perplexity:.4g}"
     failed = row.missing.get("tokens_per_second")
     return f"not timed: {failed}" if failed else f"{row.tokens_per_second:.1f} tokens/s"
+
+
+def _absolute(tasks: str) -> str:
+    """Return names of tasks with files among them as other working folders know them."""
+    files = ((name, Path(name)) for name in _single(tasks))
+    return ",".join(str(file.absolute()) if file.is_file() else name for name, file in files)
+
+
+def _single(tasks: str) -> list[str]:
+    # The name of a file may have commas.
+    return [tasks] if Path(tasks).is_file() else [name.strip() for name in tasks.split(",")]
 
 
 def _read(folder: Path) -> Comparison:

@@ -9,6 +9,7 @@ __all__ = ["Plan", "load_rows", "run_cell", "save_row"]
 
 import json
 import os
+import shutil
 import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -175,6 +176,8 @@ class _Run:
             made = self._healed(made, self.plan.heal)
         save_row(self.work, row)
         os.rename(made, self.folder)
+        # What was healed is of no use once the result is in its place.
+        shutil.rmtree(self.work / "pruned" / row.name, ignore_errors=True)
 
     def _healed(self, pruned: Path, minutes: float) -> Path:
         windows, folder = self.windows["heal"], self.work / "healed" / self.row.name

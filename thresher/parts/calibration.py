@@ -207,8 +207,8 @@ def split_windows(
     windows : Tensor of shape (windows, length), int64
         In the order of the text.
     calibration, held_out : int
-        Most windows of either kind. Where there are fewer than both together, at most a quarter
-        is held out, and at least one.
+        Most windows of either kind. Where there are fewer than both together, a quarter of them
+        is held out all the same, and at least one.
 
     Returns
     -------
