@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["CompareJob", "compare_methods"]
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.markup import escape
 
-from .comparing_cell import Plan, load_rows, save_row
+from .comparing_plan import Plan, absolute_tasks, fingerprint_of, load_rows, save_row
 from .comparing_processes import check_parallel, plugin_files, run_processes
 from .comparing_texts import read_texts
 from .core.errors import CheckpointError, OptionError, ThresherError
@@ -28,7 +27,6 @@ from .prune.comparison import DENSE, ComparedModel, Comparison, cells_of
 from .prune.record import versions
 from .report.comparison import write_comparison
 from .run.files.checkpoint import resolve
-from .run.files.digests import folder_digest
 from .run.tasks import check_tasks
 from .workflow import check_language_model
 
@@ -161,13 +159,13 @@ class CompareJob:
         beside = self.source.resolve() if Path(model).is_dir() else Path(Path(model).name)
         self.out = Path(out or f"{beside}-comparison")
         check_apart(self.source, self.out)
-        self.heal, self.tasks = heal, None if tasks is None else _absolute(str(tasks))
+        self.heal, self.tasks = heal, None if tasks is None else absolute_tasks(str(tasks))
         self.parallel, self.progress = parallel, progress
         self.console = Console(emoji=False, quiet=not progress)
         self.texts = read_texts(
             self.source, calibration, other_text, windows, length, heal is not None
         )
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = fingerprint_of(self.source, self.texts.windows, heal, self.tasks)
 
     def run(self) -> Comparison:
         """Make and measure what is not there yet, and write table and report.
@@ -190,15 +188,6 @@ class CompareJob:
             write_comparison(comparison, output.made / "report.html")
             output.publish()
         return comparison
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(folder_digest(self.source).encode())
-        for name, found in self.texts.windows.items():
-            digest.update(f"{name} {tuple(found.shape)}".encode() + found.numpy().tobytes())
-        digest.update(repr([self.heal, self.tasks, versions()]).encode())
-        for file in map(Path, _single(self.tasks or "")):
-            digest.update(file.read_bytes() if file.is_file() else b"")
-        return digest.hexdigest()
 
     def _take_up(self, output: Output) -> None:
         """Find that what stands there may be gone on with.
@@ -329,17 +318,6 @@ def _told(row: ComparedModel, step: str) -> str:
         return f"failed: {row.error}" if row.error else f"perplexity {row.perplexity:.4g}"
     failed = row.missing.get("tokens_per_second")
     return f"not timed: {failed}" if failed else f"{row.tokens_per_second:.1f} tokens/s"
-
-
-def _absolute(tasks: str) -> str:
-    """Return names of tasks with files among them as other working folders know them."""
-    files = ((name, Path(name)) for name in _single(tasks))
-    return ",".join(str(file.absolute()) if file.is_file() else name for name, file in files)
-
-
-def _single(tasks: str) -> list[str]:
-    # The name of a file may have commas.
-    return [tasks] if Path(tasks).is_file() else [name.strip() for name in tasks.split(",")]
 
 
 def _read(folder: Path) -> Comparison:

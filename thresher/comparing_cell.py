@@ -5,26 +5,24 @@ What a model costs in time and peak memory is then its own, and what ends one pr
 
 from __future__ import annotations
 
-__all__ = ["Plan", "load_rows", "run_cell", "save_row"]
+__all__ = ["run_cell"]
 
-import json
 import os
 import shutil
 import traceback
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from .comparing_plan import Plan, load_rows, save_row
 from .core.device import device_named
 from .core.errors import ThresherError
-from .core.files import replace, write_text
+from .core.files import write_text
 from .core.progress import progress_bar
-from .core.records import restored_from
-from .prune.comparison import DENSE, Cell, ComparedModel
+from .prune.comparison import DENSE
 from .prune.disk import peak_memory, prune_folder
 from .prune.heal.folder import heal_folder
 from .prune.heal.session import HealOptions
@@ -41,82 +39,10 @@ from .stream.outputs import folder_logits
 from .stream.samples import as_samples
 from .workflow import check_room, load_model, load_tokenizer, read_record, weight_sizes
 
-_PLAN, _WINDOWS = "plan.json", "windows.safetensors"
 _NEW_TOKENS = 32
 #: Rows per product that layouts are chosen for: text is generated from a prompt, token by token.
 _BATCH = (1, 16)
 _RIVALS = (torch.bfloat16, torch.float32)
-
-
-@dataclass
-class Plan:
-    """What every process of a comparison has to know; it lies in the work folder.
-
-    Parameters
-    ----------
-    source : str
-        The dense model's folder.
-    fingerprint : str
-        Of the model, the text, the options and the versions.
-    text : dict
-        See :class:`~thresher.prune.comparison.Comparison`.
-    heal : float, optional
-        Minutes to heal every pruned model for.
-    tasks : str, optional
-        See :func:`~thresher.run.tasks.evaluate_tasks`.
-    cells : list of Cell
-        What to prune.
-    """
-
-    source: str
-    fingerprint: str
-    text: dict[str, Any]
-    heal: float | None = None
-    tasks: str | None = None
-    cells: list[Cell] = field(default_factory=list)
-
-    def save(self, work: Path) -> None:
-        """Write the plan into the work folder."""
-        write_text(work / _PLAN, json.dumps(asdict(self)))
-
-    @classmethod
-    def load(cls, work: Path) -> Plan:
-        """Read the plan from the work folder."""
-        remedy = f"delete {str(work)!r} to start anew"
-        return restored_from(work / _PLAN, cls, "the plan of a comparison", remedy)
-
-    @staticmethod
-    def is_in(work: Path) -> bool:
-        """Return whether a work folder holds a plan."""
-        return (work / _PLAN).is_file()
-
-    @staticmethod
-    def save_windows(work: Path, windows: dict[str, torch.Tensor]) -> None:
-        """Write the token windows: all processes read the same, whatever becomes of the text."""
-        temporary = work / f"{_WINDOWS}.tmp"
-        save_file({name: found.contiguous() for name, found in windows.items()}, temporary)
-        replace(temporary, work / _WINDOWS)
-
-    @staticmethod
-    def windows(work: Path) -> dict[str, torch.Tensor]:
-        """Return the token windows by name: ``calibration``, ``held_out``, ``other``, ``heal``."""
-        found: dict[str, torch.Tensor] = load_file(work / _WINDOWS)
-        return found
-
-
-def save_row(work: Path, row: ComparedModel) -> None:
-    """Note what is known of a model."""
-    folder = work / "rows"
-    folder.mkdir(exist_ok=True)
-    write_text(folder / f"{row.name}.json", json.dumps(asdict(row)))
-
-
-def load_rows(work: Path) -> dict[str, ComparedModel]:
-    """Return what has been noted, by the models' names."""
-    remedy = f"delete {str(work)!r} to start anew"
-    files = sorted((work / "rows").glob("*.json"))
-    rows = (restored_from(file, ComparedModel, "a row of a comparison", remedy) for file in files)
-    return {row.name: row for row in rows}
 
 
 def run_cell(work: Path, name: str, step: str) -> None:
