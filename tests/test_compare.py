@@ -329,7 +329,9 @@ def test_densities_out_of_range(density, source, book, other, tmp_path):
 
 def test_texts_that_cannot_be_used(source, book, other, tmp_path):
     given = (source, book, other, tmp_path / "out")
-    assert "the calibration text itself" in type_in(arguments(source, book, book, given[3]), code=1)
+    assert "begins as the calibration text does" in type_in(
+        arguments(source, book, book, given[3]), code=1
+    )
     short = tmp_path / "short.txt"
     short.write_text("Forty characters are no two windows.")
     given = arguments(source, short, other, tmp_path / "out")

@@ -123,7 +123,7 @@ def chart_of_bargains(price: Price, rows: Sequence[ComparedModel]) -> Chart | No
     figure.update_yaxes(title="perplexity", type=kind)
     figure.update_xaxes(title=f"{price.label}, {price.unit}")
     best, better = set(line), "more" if price.more else "fewer"
-    rows = [
+    cells = [
         [_described(row), f"{number(x)} {price.unit}", number(y), "yes" if (x, y) in best else "no"]
         for x, y, row in points
     ]
@@ -133,7 +133,7 @@ def chart_of_bargains(price: Price, rows: Sequence[ComparedModel]) -> Chart | No
         f"Perplexity (lower is better) of every model against {price.label} ({better} is better).",
         figure,
         ["model", price.label, "perplexity", "not beaten"],
-        rows,
+        cells,
     )
 
 
