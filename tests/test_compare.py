@@ -356,9 +356,12 @@ def test_a_folder_of_something_else_is_left_alone(source, book, other, tmp_path,
 def test_an_unfinished_comparison_of_another_text_is_left_alone(
     source, book, other, tmp_path, in_process, monkeypatch
 ):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
     given = arguments(source, book, other, tmp_path / "out", "wanda", "0.5")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparing_cell, "prune_folder", lambda *_, **__: signal.raise_signal(2))
+        patch.setattr(comparing_cell, "prune_folder", stopped)
         type_in(given, code=130)
     refused = type_in([*given, "--windows", "2"], code=1)
     assert "unfinished comparison of another model, text" in refused
