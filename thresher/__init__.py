@@ -24,6 +24,7 @@ _NAMES = {
     "budgets": "thresher.parts.budgets",
     "catalogue": "thresher.core.card:catalogue",
     "compare": "thresher.run.evaluate:compare",
+    "compare_methods": "thresher.comparing:compare_methods",
     "export": "thresher.run.files.export:export",
     "heal": "thresher.prune.heal.memory:heal",
     "hold": "thresher.prune.heal.hold:hold",

@@ -107,10 +107,13 @@ class _NameOption(click.Option):
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         text = super().process_value(ctx, value)
-        if not isinstance(text, str) or self._may_be_elsewhere(ctx, text):
-            return text
+        return self.checked(ctx, text) if isinstance(text, str) else text
+
+    def checked(self, ctx: click.Context, text: str) -> str:
+        """Return a name that is known, or that may be elsewhere."""
         known = self._spellings()
-        if text.strip().lower().replace("_", "-") not in known:
+        wrong = text.strip().lower().replace("_", "-") not in known
+        if wrong and not self._may_be_elsewhere(ctx, text):
             raise unknown(str(self.name), text, known)
         return text
 
@@ -128,6 +131,23 @@ class _NameOption(click.Option):
         if self.name == "method":
             return list(index()["methods"])
         return [text for texts in index()["parts"][self.name].values() for text in texts]
+
+
+class _NamesOption(_NameOption):
+    """An option that takes several such names, with commas between them."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        text = click.Option.process_value(self, ctx, value)
+        return [self.checked(ctx, name.strip()) for name in _between_commas(text)]
+
+
+def _between_commas(text: Any) -> list[str]:
+    return text.split(",") if isinstance(text, str) and text.strip() else []
+
+
+def _densities(ctx: click.Context, option: click.Parameter, text: str | None) -> list[float]:
+    density: click.ParamType = _DENSITY
+    return [density.convert(each, option, ctx) for each in _between_commas(text)]
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -227,6 +247,55 @@ def heal(model: str, **options: Any) -> None:
     from .healing import heal_command
 
     heal_command(model, **options)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--methods", "method", cls=_NamesOption, required=True, help="Such as best,wanda.")
+@click.option("--density", callback=_densities, help="Shares of weights to keep, such as 0.5,0.7.")
+@click.option("--pattern", cls=_NamesOption, help="Patterns to compare besides, such as 2:4.")
+@click.option("--heal", type=float, help="Minutes to heal every pruned model for.")
+@click.option("--tasks", help="Questions or tasks to measure accuracy on, see `thresher eval`.")
+@click.option("--calibration", type=_FOLDER, help=f"{_TEXT}  [default: Python's documentation]")
+@click.option(
+    "--other-text",
+    type=_FOLDER,
+    help="Data of another genre, to evaluate on.  [default: a book, if fetched before]",
+)
+@click.option(
+    "--windows", type=_COUNT, default=64, show_default=True, help="Calibration windows, at most."
+)
+@click.option("--length", type=_COUNT, default=1024, show_default=True, help="Tokens per window.")
+@click.option("--out", type=_FOLDER, help="Folder to write.  [default: MODEL-comparison]")
+@click.option(
+    "--parallel", type=_COUNT, default=1, show_default=True, help="Models at a time, through Ray."
+)
+def compare(model: str, method: list[str], **options: Any) -> None:
+    """Prune MODEL by several METHODS, and measure each result beside the dense model.
+
+    Writes one table, one report and the models. A comparison that was stopped goes on when the same
+    command is given again; with other methods or densities the table grows.
+    """
+    from .comparing import CompareJob
+    from .report.comparison import show_comparison
+
+    job = CompareJob(model, method, **options)
+    show_comparison(job.run())
+    click.echo(f"wrote {job.out} and {job.out / 'report.html'}")
+
+
+@main.command(hidden=True)
+@click.argument("work", type=_FOLDER)
+@click.argument("name")
+@click.argument("step", type=click.Choice(["make", "time"]))
+def compare_cell(work: Path, name: str, step: str) -> None:
+    """Do one step of a comparison, in a process that ends with the one that started it."""
+    from .comparing_processes import end_with_parent
+
+    end_with_parent()
+    from .comparing_cell import run_cell
+
+    run_cell(work, name, step)
 
 
 @main.command(name="eval")

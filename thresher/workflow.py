@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 __all__ = [
+    "EVALUATION_WINDOWS",
     "PruneJob",
     "bench_folder",
+    "check_language_model",
+    "check_room",
     "evaluate_folder",
+    "is_causal_language_model",
     "load_model",
     "load_tokenizer",
     "read_record",
     "show_info",
+    "weight_sizes",
     "window_length",
 ]
 
@@ -31,7 +36,7 @@ from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
-from .parts.calibration import EMBEDDED, file_windows, warn_of_fewer
+from .parts.calibration import EMBEDDED, file_windows, split_windows, warn_of_fewer
 from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
@@ -53,7 +58,8 @@ _console = Console(emoji=False, quiet=not speaks())
 
 _NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
-_EVALUATION_WINDOWS = 16
+#: Most windows that perplexity is measured on.
+EVALUATION_WINDOWS = 16
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
@@ -144,13 +150,11 @@ class PruneJob:
             raise OptionError(f"--windows {wanted} leaves nothing to calibrate on; use 1 or more")
         named = self.text_source
         if self.options["text"]:
-            held_out = self._cut(self.options["text"], _EVALUATION_WINDOWS)
+            held_out = self._cut(self.options["text"], EVALUATION_WINDOWS)
             used = self._cut(self.options["calibration"], wanted)
         else:
-            both = self._cut(self.options["calibration"], wanted + _EVALUATION_WINDOWS)
-            spare = min(_EVALUATION_WINDOWS, max(0, len(both) - 1), max(1, len(both) // 4))
-            many = min(wanted, len(both) - spare)
-            used, held_out = both[:many], both[many:]
+            both = self._cut(self.options["calibration"], wanted + EVALUATION_WINDOWS)
+            used, held_out = split_windows(both, wanted, EVALUATION_WINDOWS)
             named += ", without windows to evaluate on,"
         warn_of_fewer(len(used), wanted, self.length, named)
         return used, held_out if len(held_out) else None
@@ -167,7 +171,7 @@ class PruneJob:
             of["digest"] = hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()
         if not record.evaluation or not of.items() <= record.evaluation.items():
             record.evaluation.clear()
-            self._note(record, self._sizes() | of)
+            self._note(record, weight_sizes(self.out) | of)
 
     def _evaluate(self, record: PruneRecord) -> None:
         if self.held_out is None:
@@ -193,21 +197,6 @@ class PruneJob:
         precision = _dtype(self.options["precision"])
         device = self.options["device"]
         return folder_logits(folder, self.held_out, self.dtype, precision, overlay, device, advance)
-
-    def _sizes(self) -> dict[str, Any]:
-        sparse = Checkpoint(self.out)
-        dense_bytes = sparse_bytes = pruned_dense = pruned_sparse = 0
-        for name in sparse:
-            stored, whole = sparse.stored_bytes(name), sparse.dense_bytes(name)
-            sparse_bytes, dense_bytes = sparse_bytes + stored, dense_bytes + whole
-            if sparse.is_packed(name):
-                pruned_sparse, pruned_dense = pruned_sparse + stored, pruned_dense + whole
-        return {
-            "dense_bytes": dense_bytes,
-            "sparse_bytes": sparse_bytes,
-            "pruned_layers_dense_bytes": pruned_dense,
-            "pruned_layers_sparse_bytes": pruned_sparse,
-        }
 
     def _curve_densities(self) -> list[float]:
         """Return what to cut the model to besides, to draw what a smaller cut costs."""
@@ -247,6 +236,23 @@ class PruneJob:
             self._note(record, {"curve": points})
 
 
+def weight_sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of a folder's weights, dense and as stored: all, and the packed ones."""
+    sparse = Checkpoint(folder)
+    dense_bytes = sparse_bytes = pruned_dense = pruned_sparse = 0
+    for name in sparse:
+        stored, whole = sparse.stored_bytes(name), sparse.dense_bytes(name)
+        sparse_bytes, dense_bytes = sparse_bytes + stored, dense_bytes + whole
+        if sparse.is_packed(name):
+            pruned_sparse, pruned_dense = pruned_sparse + stored, pruned_dense + whole
+    return {
+        "dense_bytes": dense_bytes,
+        "sparse_bytes": sparse_bytes,
+        "pruned_layers_dense_bytes": pruned_dense,
+        "pruned_layers_sparse_bytes": pruned_sparse,
+    }
+
+
 def evaluate_folder(
     model: str,
     text: Path | None,
@@ -259,7 +265,7 @@ def evaluate_folder(
 ) -> None:
     """``thresher eval``: print perplexity and accuracy, and those of a dense model if given."""
     folder = resolve(model)
-    _check_language_model(folder)
+    check_language_model(folder)
     if text is not None:
         _evaluate_text(folder, model, text, dense, windows, length, precision, device)
     if tasks is not None:
@@ -385,7 +391,8 @@ def is_causal_language_model(folder: Path) -> bool:
     return bool(heads & set(config.architectures or ()))
 
 
-def _check_language_model(folder: Path) -> None:
+def check_language_model(folder: Path) -> None:
+    """Raise DataError unless a folder's model predicts next tokens."""
     if not is_causal_language_model(folder):
         raise DataError(
             f"{str(folder)!r} is no causal language model, so that it has no perplexity"
@@ -397,7 +404,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    _check_language_model(folder)
+    check_language_model(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
@@ -434,7 +441,7 @@ def bench_folder(
     place = device_named(device)
     check_instruction_set()
     for folder in (resolve(model), resolve(dense)):
-        _check_room(folder, tokens)
+        check_room(folder, tokens)
     packed = load_model(resolve(model), torch.bfloat16).to(place)
     if not describe_layouts(packed):
         packing = choose_layouts(packed, batch)
@@ -448,11 +455,11 @@ def bench_folder(
     _console.print(result.table())
 
 
-def _check_room(folder: Path, tokens: int) -> None:
+def check_room(folder: Path, tokens: int) -> None:
     """Raise unless a model has positions for a prompt and `tokens` more."""
     from .run.measure.bench import PROMPT_TOKENS
 
-    _check_language_model(folder)
+    check_language_model(folder)
     needed = PROMPT_TOKENS + tokens
     positions = fitting_length(build_model(folder), needed)
     if positions < needed:
@@ -484,7 +491,7 @@ def window_length(folder: Path, length: int) -> int:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model folder."""
+    """Return the tokenizer of a model folder, or raise CheckpointError."""
     from transformers import AutoTokenizer
 
     try:

@@ -2,10 +2,17 @@ import json
 import sys
 
 import pytest
+import torch
 from model_folders import byte_tokenizer
 
 from thresher.core.errors import DataError, MissingPackageError
-from thresher.parts.calibration import embedded_text, file_windows, read_text, token_windows
+from thresher.parts.calibration import (
+    embedded_text,
+    file_windows,
+    read_text,
+    split_windows,
+    token_windows,
+)
 
 
 def by_character(text, **options):
@@ -17,6 +24,17 @@ def test_windows_are_consecutive():
     windows = token_windows(by_character, "abcdefghij", length=3)
     assert windows.tolist() == [[97, 98, 99], [100, 101, 102], [103, 104, 105]]
     assert token_windows(by_character, "abcdefghij", length=3, count=2).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("windows", "used", "spare"),
+    [(20, 8, 4), (12, 8, 4), (11, 8, 3), (8, 6, 2), (2, 1, 1), (1, 1, 0)],
+)
+def test_windows_are_shared_out(windows, used, spare):
+    every = torch.arange(windows).unsqueeze(1)
+    calibration, held_out = split_windows(every, 8, 4)
+    assert torch.cat([calibration, held_out]).flatten().tolist() == list(range(used + spare))
+    assert len(held_out) == spare
 
 
 def test_texts_are_joined_with_blank_lines():

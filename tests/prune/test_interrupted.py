@@ -200,6 +200,23 @@ def test_a_model_that_was_deleted_is_made_again(source, whole, book, tmp_path):
     assert contents(tmp_path / "out") == whole
 
 
+def test_time_and_memory_are_those_of_all_processes(source, book, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch, RunState, "save", 2, after=True)
+        assert prune(source, tmp_path / "out", book) == 130
+    (file,) = tmp_path.glob(".out.*/progress.json")
+    state = json.loads(file.read_text())
+    assert state["timings"]["total"] > 0
+    assert state["timings"]["calibration"] > 0
+    state["timings"] |= {"total": 5000.0, "calibration": 3000.0}
+    file.write_text(json.dumps(state | {"peak_bytes": 10**15}))
+    assert prune(source, tmp_path / "out", book) == 0
+    record = json.loads((tmp_path / "out" / "thresher.json").read_text())
+    assert record["timings"]["total"] > 5000
+    assert record["timings"]["calibration"] > 3000
+    assert record["peak_bytes"] == 10**15
+
+
 def test_the_source_is_never_the_output(source, book):
     before = sorted(os.listdir(source.parent))
     assert prune(source, source, book, "--overwrite") == 1

@@ -14,6 +14,7 @@ from torch import nn
 from thresher.core.errors import LayerError, OptionError
 from thresher.run.layouts import Bitmask, Csr
 from thresher.run.measure import timing
+from thresher.run.measure.bench import BenchResult
 from thresher.run.measure.choice import DENSE, Choices, LayerChoice
 from thresher.run.measure.timing import Comparison, compare
 from thresher.run.pack import choose_layouts, pack
@@ -185,3 +186,10 @@ def test_the_rival_is_the_dense_dtype_that_is_faster_here(monkeypatch):
     assert choices.layers[0].rival(1) == 1e-3
     text = "".join(str(cell) for column in choices.table().columns for cell in column.cells)
     assert "2.00x" in text
+
+
+def test_the_spread_of_a_speedup_is_of_single_repeats():
+    seconds = {"dense": [3.0, 2.0, 4.0], "packed": [1.0, 2.0, 2.0]}
+    found = BenchResult({"dense": 16.0, "packed": 32.0}, seconds, {}, {}, {}, False, 1, 1, 32)
+    assert found.speedup == 2
+    assert found.spread == (1.0, 3.0)

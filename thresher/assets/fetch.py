@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["cache_folder", "cached", "fetch", "require", "unpack"]
+__all__ = ["cache_folder", "cached", "fetch", "is_cached", "require", "unpack"]
 
 import hashlib
 import importlib.util
@@ -62,7 +62,16 @@ def fetch(asset: Asset) -> Path:
     AssetError
         If the download fails, or the archive is not the pinned one.
     """
-    return cached(f"{asset.name}-{asset.version}", lambda folder: unpack(asset, folder))
+    return cached(_entry(asset), lambda folder: unpack(asset, folder))
+
+
+def is_cached(asset: Asset) -> bool:
+    """Return whether an asset can be had without a network."""
+    return (cache_folder() / _entry(asset)).is_dir()
+
+
+def _entry(asset: Asset) -> str:
+    return f"{asset.name}-{asset.version}"
 
 
 def cached(name: str, build: Callable[[Path], None]) -> Path:

@@ -8,6 +8,7 @@ __all__ = [
     "file_windows",
     "read_text",
     "row_windows",
+    "split_windows",
     "token_windows",
     "warn_of_fewer",
 ]
@@ -194,6 +195,32 @@ def _saved_dataset(folder: Path) -> Iterable[Any]:
         return load_from_disk(str(folder))  # type: ignore[no-any-return]
     except Exception as error:  # whatever Arrow and JSON make of damaged files
         raise DataError(f"the data set {str(folder)!r} cannot be read: {error}") from error
+
+
+def split_windows(
+    windows: torch.Tensor, calibration: int, held_out: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Share windows out: the first ones to calibrate on, those after them to evaluate on.
+
+    Parameters
+    ----------
+    windows : Tensor of shape (windows, length), int64
+        In the order of the text.
+    calibration, held_out : int
+        Most windows of either kind. Where there are fewer than both together, a quarter of them
+        is held out all the same, and at least one.
+
+    Returns
+    -------
+    calibration : Tensor of shape (windows, length), int64
+        At least one window.
+    held_out : Tensor of shape (windows, length), int64
+        None where there is only one window.
+    """
+    windows = windows[: calibration + held_out]
+    spare = min(held_out, max(0, len(windows) - 1), max(1, len(windows) // 4))
+    used = min(calibration, len(windows) - spare)
+    return windows[:used], windows[used:]
 
 
 def warn_of_fewer(found: int, asked: int, length: int, what: str) -> None:

@@ -188,7 +188,7 @@ class DiskRun:
         if finished is not None:
             return finished
         self.curve = tuple(state.curve)
-        started = time.perf_counter()
+        self._earlier, self._started = dict(state.timings), time.perf_counter()
         writer = CheckpointWriter(output.made, self.folder, self.options.dtype)
         for index in range(state.next):
             self.skeleton.overlay(writer.shard(index))
@@ -210,8 +210,8 @@ class DiskRun:
         self.record.layers = [LayerRecord(**layer) for layer in state.layers]
         self.record.unseen = state.unseen
         self.record.coverage = self.coverage.summary()
-        self.record.timings = {**pruner.timings, "total": time.perf_counter() - started}
-        self.record.peak_bytes = peak_memory()
+        self._count(pruner, state)
+        self.record.timings, self.record.peak_bytes = state.timings, state.peak_bytes
         # The others may still read what is about to be moved.
         meet()
         if is_first():
@@ -314,7 +314,15 @@ class DiskRun:
                 state.next = visit.index + 1
                 if is_first():
                     state.digests.append(file_digest(writer.shard(visit.index)))
+                    self._count(pruner, state)
                     state.save(output.work)
+
+    def _count(self, pruner: UnitPruner, state: RunState) -> None:
+        """Note what the run has taken, earlier processes included."""
+        spent = {**pruner.timings, "total": time.perf_counter() - self._started}
+        phases = dict.fromkeys([*self._earlier, *spent])
+        state.timings = {x: self._earlier.get(x, 0.0) + spent.get(x, 0.0) for x in phases}
+        state.peak_bytes = max(state.peak_bytes, peak_memory())
 
     def _write_cuts(self, visit: Visit, cuts: Sequence[Cut], output: Output) -> None:
         layers = visit.unit.layers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["render", "write_report"]
+__all__ = ["render", "render_page", "write_report"]
 
 import re
 from pathlib import Path
@@ -34,6 +34,19 @@ def render(record: PruneRecord) -> str:
         A page of about 5 MB, most of it plotly.js. It makes no request, follows the reader's
         preference for light or dark, and holds the numbers of every chart as a table.
     """
+    return render_page("template.html", **_content(record))
+
+
+def render_page(template: str, **content: Any) -> str:
+    """Return a page that holds everything it shows, made from one of this folder's templates.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file that extends ``base.html``.
+    **content : Any
+        What it shows.
+    """
     import jinja2
     from plotly.offline import get_plotlyjs
     from rich.filesize import decimal
@@ -52,8 +65,8 @@ def render(record: PruneRecord) -> str:
         "number": units.number,
         "percent": units.percent,
     }
-    return environment.get_template("template.html").render(
-        plotly_js=get_plotlyjs(), templates=charts.templates(), **_content(record)
+    return environment.get_template(template).render(
+        plotly_js=get_plotlyjs(), templates=charts.templates(), **content
     )
 
 

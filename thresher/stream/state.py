@@ -43,6 +43,10 @@ class RunState:
         Of the files that hold the finished units, in their order.
     published : bool
         Whether the model is whole, and stands in its place or is about to.
+    timings : dict of str to float
+        Seconds that the finished units took, by phase and in ``total``, over all processes.
+    peak_bytes : int
+        Highest peak memory of those processes.
     """
 
     fingerprint: str
@@ -55,6 +59,8 @@ class RunState:
     whole: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     published: bool = False
+    timings: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
 
     @property
     def order(self) -> Order | None:

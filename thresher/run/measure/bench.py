@@ -33,6 +33,8 @@ class BenchResult:
     ----------
     tokens_per_second : dict of str to float
         From the fastest of the interleaved repeats.
+    seconds : dict of str to list of float
+        Time of every repeat, in order.
     layer_seconds : dict of str to dict of str to float
         Time per generated token in each kind of linear layer: layers whose names differ only
         in numbers are summed. From a separate run, because measuring layers costs time.
@@ -47,6 +49,7 @@ class BenchResult:
     """
 
     tokens_per_second: dict[str, float]
+    seconds: dict[str, list[float]]
     layer_seconds: dict[str, dict[str, float]]
     weight_bytes: dict[str, int]
     moved_bytes: dict[str, int]
@@ -59,6 +62,13 @@ class BenchResult:
     def speedup(self) -> float:
         """Packed over dense tokens per second."""
         return self.tokens_per_second["packed"] / self.tokens_per_second["dense"]
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Least and greatest of what :attr:`speedup` is in the single repeats."""
+        pairs = zip(self.seconds["dense"], self.seconds["packed"], strict=True)
+        ratios = [dense / packed for dense, packed in pairs]
+        return min(ratios), max(ratios)
 
     def table(self) -> Table:
         """Return the table that ``thresher bench`` prints."""
@@ -135,6 +145,7 @@ def bench(
             layer_seconds[name] = {kind: total / new_tokens for kind, total in seconds.items()}
     return BenchResult(
         {name: batch * new_tokens / compared.best(name) for name in models},
+        compared.seconds,
         layer_seconds,
         {name: _weight_bytes(model) for name, model in models.items()},
         {name: _moved_bytes(model) for name, model in models.items()},

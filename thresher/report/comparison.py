@@ -1,0 +1,235 @@
+"""A comparison of methods as a table, on the terminal and in a report with charts."""
+
+from __future__ import annotations
+
+__all__ = ["comparison_table", "render_comparison", "show_comparison", "write_comparison"]
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.filesize import decimal as bytes_text
+from rich.table import Table
+from rich.text import Text
+
+from ..core.files import write_text
+from .html import render_page
+from .pareto import PRICES, chart_of_bargains
+from .units import duration, number, percent
+
+if TYPE_CHECKING:
+    from ..prune.comparison import ComparedModel, Comparison
+
+_NONE = "-"
+_DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its head, the figure that it shows, and how."""
+
+    head: str
+    figure: str
+    text: Callable[[ComparedModel], str]
+
+
+def _speedup(row: ComparedModel) -> str:
+    told = f"{row.speedup:.2f}x"
+    if row.speedup_least is not None and row.speedup_most is not None:
+        told += f" ({row.speedup_least:.2f} to {row.speedup_most:.2f})"
+    return told + (", noisy" if row.noisy else "")
+
+
+def _shown(figure: str, text: Callable[..., str]) -> Callable[[ComparedModel], str]:
+    return lambda row: text(getattr(row, figure))
+
+
+_FIGURES = [
+    _Column("kept", "density", _shown("density", percent)),
+    _Column("perplexity", "perplexity", _shown("perplexity", number)),
+    _Column("other text", "other_perplexity", _shown("other_perplexity", number)),
+    _Column("KL, nats", "kl", _shown("kl", number)),
+    _Column("top-1", "top1_agreement", _shown("top1_agreement", percent)),
+    _Column("time", "seconds", _shown("seconds", duration)),
+    _Column("peak memory", "peak_bytes", _shown("peak_bytes", bytes_text)),
+    _Column("on disk", "stored_bytes", _shown("stored_bytes", bytes_text)),
+    _Column("packed", "packed_bytes", _shown("packed_bytes", bytes_text)),
+    _Column("tokens/s", "tokens_per_second", _shown("tokens_per_second", number)),
+    _Column("times dense", "speedup", _speedup),
+]
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the table of a comparison for a terminal.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Columns that no row has a figure for are left out.
+
+    Returns
+    -------
+    rich.table.Table
+        A row a model, the dense one first.
+    """
+    columns, rows = _cells(comparison)
+    table = Table(title=Text(_headline(comparison)), title_justify="left")
+    for position, column in enumerate(columns):
+        last = position in (0, 1, len(columns) - 1)
+        table.add_column(column, justify="left" if last else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    table.caption = Text("\n".join(_notes(comparison)), justify="left")
+    return table
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the table, wide: a row that wraps reads better than cells that are cut."""
+    Console(width=200, emoji=False).print(comparison_table(comparison))
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the report on a comparison as one HTML page that needs nothing else.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        With at least the dense model.
+    """
+    columns, rows = _cells(comparison)
+    return render_page(
+        "comparison.html",
+        headline=_headline(comparison),
+        sentences=_sentences(comparison),
+        columns=columns,
+        rows=rows,
+        notes=_notes(comparison),
+        charts=_charts(comparison),
+        facts=_facts(comparison),
+    )
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> None:
+    """Write the report on a comparison, whole or not at all.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        With at least the dense model.
+    path : str or Path
+        The HTML file; one that is there is replaced.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written.
+    """
+    write_text(Path(path), render_comparison(comparison))
+
+
+def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells of every row."""
+    rows = comparison.rows
+    columns = [c for c in _FIGURES if any(getattr(r, c.figure) is not None for r in rows)]
+    tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
+    heads = ["model", "pattern", *(c.head for c in columns), *tasks, "remark"]
+    cells = []
+    for row in rows:
+        figures = [_NONE if getattr(row, c.figure) is None else c.text(row) for c in columns]
+        accuracies = [_accuracy(row.tasks.get(task)) for task in tasks]
+        cells.append([_label(row), row.pattern or _NONE, *figures, *accuracies, _remark(row)])
+    return heads, cells
+
+
+def _accuracy(found: dict[str, float] | None) -> str:
+    """Return a task's accuracy; of tasks that have none, the first thing that they measure."""
+    if not found:
+        return _NONE
+    if "accuracy" in found:
+        return percent(found["accuracy"])
+    measure, value = next(iter(found.items()))
+    return f"{measure} {number(value)}"
+
+
+def _label(row: ComparedModel) -> str:
+    return row.method if row.method == _DENSE else f"{row.method} {percent(row.density_asked)}"
+
+
+def _remark(row: ComparedModel) -> str:
+    """Return why a row has no figures, or in what form the model was timed."""
+    if row.error:
+        return f"failed: {row.error}"
+    if row.layouts == _DENSE:
+        return f"runs dense, in {row.dtype}" if row.dtype else "runs dense"
+    return f"layers: {row.layouts}" if row.layouts else ""
+
+
+def _headline(comparison: Comparison) -> str:
+    name = PurePath(comparison.model).name or comparison.model
+    methods = list(dict.fromkeys(row.method for row in comparison.rows if row.method != _DENSE))
+    return f"{name}: {', '.join(methods)} compared"
+
+
+def _sentences(comparison: Comparison) -> list[str]:
+    """Return which method comes out best at every density and pattern."""
+    groups: dict[tuple[float, str], list[ComparedModel]] = defaultdict(list)
+    for row in comparison.rows:
+        if row.perplexity is not None and row.method != _DENSE:
+            groups[row.density_asked, row.pattern if ":" in row.pattern else ""].append(row)
+    dense = next((row.perplexity for row in comparison.rows if row.method == _DENSE), None)
+    found = [] if dense is None else [f"The dense model's perplexity is {number(dense)}."]
+    for (density, pattern), rows in sorted(groups.items(), reverse=True):
+        best = min(rows, key=lambda row: row.perplexity or 0.0)
+        where = f"{percent(density)} kept{f' in {pattern}' if pattern else ''}"
+        value = number(best.perplexity or 0.0)
+        found.append(f"With {where}, the lowest of {len(rows)} is {value}, by {best.method}.")
+    failed = sum(bool(row.error) for row in comparison.rows)
+    if failed:
+        found.append(f"{failed} of {len(comparison.rows) - 1} models could not be made.")
+    return found
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """Return what is to be known about the figures, and why some are not there."""
+    notes = [
+        "Perplexity, KL divergence from the dense model and agreement on the likeliest next token "
+        f"are of {comparison.text.get('held_out')} held-out windows of the calibration text."
+    ]
+    if comparison.parallel > 1:
+        notes.append(f"Times are of {comparison.parallel} models being made at a time.")
+    if any(row.speedup is not None for row in comparison.rows):
+        notes.append(
+            "Tokens/s are of one sequence, beside the dense model in one run, in brackets the "
+            "range of single repeats; the dense model is held against itself. What runs dense has "
+            "no layer that is faster in another layout, and the dense model's speed."
+        )
+    heads = {column.figure: column.head for column in _FIGURES}
+    for figure, why in comparison.missing.items():
+        notes.append(f"No {heads.get(figure, figure)}: {why}.")
+    for row in comparison.rows:
+        for figure, why in row.missing.items():
+            notes.append(f"{row.name} has no {heads.get(figure, figure)}: {why}.")
+    return notes
+
+
+def _charts(comparison: Comparison) -> list[object]:
+    """Return perplexity against bytes, density and speed, as far as they are known."""
+    found = (chart_of_bargains(price, comparison.rows) for price in PRICES)
+    return [chart for chart in found if chart is not None]
+
+
+def _facts(comparison: Comparison) -> dict[str, str]:
+    text = comparison.text
+    windows = f"{text.get('windows')} windows of {text.get('length')} tokens"
+    return {
+        "model": comparison.model,
+        "calibration": f"{text.get('source')}, {windows}",
+        "other text": text.get("other") or "none",
+        "healing": "none" if comparison.heal is None else f"{comparison.heal:g} minutes a model",
+        "models at a time": str(comparison.parallel),
+        "processor": comparison.machine or "not recorded",
+        "versions": ", ".join(f"{name} {held}" for name, held in comparison.versions.items()),
+    }
