@@ -18,7 +18,7 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
-from ..parts.moments import Cross, Moment, forward
+from ..parts.moments import Cross, Moment, backward, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.attention import received_attention
@@ -358,6 +358,8 @@ class UnitPruner:
         return Recipe(Magnitude(), self.recipe.pattern, density=self.recipe.density), keep
 
     def _is_seen(self, known: Statistics, needs: frozenset[type[Moment]]) -> bool:
+        if backward(needs) and not known.saw_gradients:
+            return False
         return known.tokens > 0 or not forward(needs)
 
     def _statistics(
