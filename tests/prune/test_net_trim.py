@@ -35,7 +35,8 @@ def by_generic_solver(weight, inputs, outputs, free, limit, tolerance):
         {"type": "ineq", "fun": lambda p: radius**2 - np.sum((made(p) - y)[~zero] ** 2)},
         {"type": "ineq", "fun": lambda p: (top - made(p))[zero]},
     ]
-    start = np.stack([np.maximum(weight, 0), np.maximum(-weight, 0)]).ravel()
+    dense = weight.numpy()
+    start = np.stack([np.maximum(dense, 0), np.maximum(-dense, 0)]).ravel()
     found = minimize(
         np.sum,
         start,
@@ -103,7 +104,7 @@ def test_what_a_relu_sets_to_zero_gives_freedom():
     norms = []
     for model in (rectified, plain):
         NetTrim(tolerance=0.2, iterations=1000).prune(model, vectors(100))
-        norms.append(float(model[0].weight.abs().sum()))
+        norms.append(float(model[0].weight.detach().abs().sum()))
     assert norms[0] < 0.97 * norms[1]
 
 
