@@ -23,8 +23,9 @@ SPARSITIES = (0.90, 0.95, 0.98)
 
 PROTOCOL = (
     "MLPNet is 784-40-20-10, trained and measured on MNIST, other seeds in every draw; "
-    f"{GRADIENTS} images give a gradient each. A layer is a block of the Fisher, whose ridge is "
-    "its mean diagonal; the papers choose a ridge for each network."
+    f"{GRADIENTS} images give a gradient each. A layer is a block of the Fisher. Its ridge is a "
+    "hundredth of its mean diagonal for every method, chosen of two on another seed; the papers "
+    "choose one for each network."
 )
 
 

@@ -199,7 +199,7 @@ class FisherSaliency(Score):
 
     Parameters
     ----------
-    damping : float, default 1.0
+    damping : float, default 0.01
         Ridge relative to the mean diagonal of the Fisher.
 
     References
@@ -208,7 +208,7 @@ class FisherSaliency(Score):
     network pruning (1992), eq. 5.
     """
 
-    damping: float = 1.0
+    damping: float = 0.01
     needs = frozenset({GradientSamples})
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:

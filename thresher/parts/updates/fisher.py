@@ -20,7 +20,7 @@ class FisherOBS(Update):
 
     Parameters
     ----------
-    damping : float, default 1.0
+    damping : float, default 0.01
         Ridge relative to the mean diagonal of the Fisher.
 
     Notes
@@ -34,7 +34,7 @@ class FisherOBS(Update):
     (2021), section 4.1.
     """
 
-    damping: float = 1.0
+    damping: float = 0.01
     name = "fisher-obs"
     needs = frozenset({GradientSamples})
 

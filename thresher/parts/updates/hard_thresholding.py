@@ -25,7 +25,7 @@ class HardThresholding(Update):
 
     Parameters
     ----------
-    damping : float, default 1.0
+    damping : float, default 0.01
         Ridge towards the dense weights, relative to the mean diagonal of the Fisher.
     iterations : int, default 50
         Thresholded steps at most; fewer where none lowers the objective.
@@ -49,7 +49,7 @@ class HardThresholding(Update):
     sections 3.1 and 3.2.
     """
 
-    damping: float = 1.0
+    damping: float = 0.01
     iterations: int = 50
     name = "hard-thresholding"
     needs = frozenset({GradientSamples})
