@@ -81,8 +81,9 @@ def test_a_group_is_the_best_of_all_masks():
     best = float("inf")
     for pair in itertools.combinations(range(4), 2):
         parts = [torch.outer(left[:, row], right[k] * scale).flatten() for k in pair]
-        fit = torch.linalg.lstsq(torch.stack(parts, 1), rest.flatten().unsqueeze(1))
-        best = min(best, float(fit.residuals))
+        columns, right_side = torch.stack(parts, 1), rest.flatten().unsqueeze(1)
+        left_over = right_side - columns @ torch.linalg.lstsq(columns, right_side).solution
+        best = min(best, float(left_over.square().sum()))
     assert found == pytest.approx(best, rel=1e-4)
 
 
@@ -103,5 +104,7 @@ def test_columns_and_rows_of_zeros_do_no_harm():
 def test_bad_input_is_named():
     with pytest.raises(OptionError, match=r"block 6 is no multiple of the 4"):
         ARMOR(block=6)
+    with pytest.raises(OptionError, match=r"2:4/outputs is along the outputs"):
+        ARMOR(NM(2, 4, "outputs"))
     with pytest.raises(LayerError, match=r"shape \(6, 16\) is not made of blocks of 4"):
         ARMOR(block=4).factor(torch.ones(6, 16), torch.ones(16))

@@ -64,7 +64,8 @@ class ARMOR(Catalogued):
     Raises
     ------
     OptionError
-        If the block is no multiple of the pattern's M, or no whole number above 0.
+        If the block is no multiple of the pattern's M or no whole number above 0, or the pattern
+        is along the outputs.
 
     References
     ----------
@@ -94,6 +95,11 @@ class ARMOR(Catalogued):
     def __post_init__(self) -> None:
         check_whole("block", self.block)
         check_whole("sweeps", self.sweeps, 0)
+        if self.pattern.along != "inputs":
+            raise OptionError(
+                f"pattern {self.pattern.spec} is along the outputs; groups of the core are along "
+                "the inputs"
+            )
         if self.block % self.pattern.m:
             raise OptionError(
                 f"block {self.block} is no multiple of the {self.pattern.m} of pattern "
