@@ -397,11 +397,13 @@ class UnitPruner:
 
     def _summaries(self, visit: Visit, score: Score) -> dict[str, LayerSummary]:
         statistics = self._statistics(visit, score.needs)
+        # A layer that the update will find without gradients is not ranked either.
+        needs = score.needs | backward(self.recipe.needs)
         summaries = {}
         for layer in visit.unit.layers:
             layer.check_finite()
             known = statistics.pop(layer.name)
-            if self._is_seen(known, score.needs):
+            if self._is_seen(known, needs):
                 values, shape = score(layer.matrix(), known), layer.weight.shape
                 summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries
