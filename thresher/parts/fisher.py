@@ -10,6 +10,7 @@ __all__ = ["EmpiricalFisher", "FisherSaliency", "GradientSamples"]
 
 import copy
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -81,7 +82,7 @@ class EmpiricalFisher:
         """Return the diagonal of the inverse, (weights,), in double precision."""
         explained = [
             torch.linalg.solve_triangular(self._factor, part.double(), upper=False).square().sum(0)
-            for part in self._parts
+            for part in self._parts()
         ]
         return (1 - torch.cat(explained)) / self.ridge
 
@@ -93,33 +94,35 @@ class EmpiricalFisher:
     def _count(self) -> int:
         return len(self.gradients)
 
-    @property
-    def _parts(self) -> tuple[torch.Tensor, ...]:
-        return self.gradients.split(_WIDTH, dim=1)
+    def _parts(self) -> Iterator[torch.Tensor]:
+        for start in range(0, self.gradients.shape[1], _WIDTH):
+            yield self.gradients[:, start : start + _WIDTH]
 
     @functools.cached_property
     def _gram(self) -> torch.Tensor:
         """``G G^T``, shape (n, n)."""
         gram = self.gradients.new_zeros(self._count, self._count, dtype=torch.float64)
-        for part in self._parts:
+        for part in self._parts():
             gram += part.double() @ part.double().mT
         return gram
 
     @functools.cached_property
     def _factor(self) -> torch.Tensor:
         """The lower Cholesky factor of ``n ridge I + G G^T``."""
-        ridge = self._count * self.ridge
-        return torch.linalg.cholesky(self._gram + ridge * torch.eye(self._count).to(self._gram))
+        system = self._gram.clone()
+        system.diagonal().add_(self._count * self.ridge)
+        factor: torch.Tensor = torch.linalg.cholesky(system)
+        return factor
 
     def _applied(self, vector: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self._parts, vector.double().split(_WIDTH), strict=True)
         applied = self.gradients.new_zeros(self._count, dtype=torch.float64)
-        for part, values in pairs:
-            applied += part.double() @ values
+        for index, part in enumerate(self._parts()):
+            start = index * _WIDTH
+            applied += part.double() @ vector[start : start + _WIDTH].double()
         return applied
 
     def _transposed(self, vector: torch.Tensor) -> torch.Tensor:
-        return torch.cat([part.double().mT @ vector for part in self._parts])
+        return torch.cat([part.double().mT @ vector for part in self._parts()])
 
 
 class GradientSamples(Moment):

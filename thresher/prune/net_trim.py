@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["NetTrim", "sparsest_response"]
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -113,7 +114,7 @@ class NetTrim(Catalogued):
             linear[name].overwrite(weight)
         return {name: float((weight != 0).float().mean()) for name, weight in trimmed.items()}
 
-    def _trimmed(self, layer: nn.Module, inputs: torch.Tensor, rectified: bool) -> torch.Tensor:
+    def _trimmed(self, layer: Any, inputs: torch.Tensor, rectified: bool) -> torch.Tensor:
         weight, bias = layer.weight.detach(), layer.bias
         rows = inputs.flatten(0, -2).to(weight.dtype)
         outputs = rows @ weight.mT

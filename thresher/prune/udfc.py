@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["UDFC", "combination"]
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from ..core.errors import LayerError, OptionError
 from ..parts.coverage import find_layers
 from ..parts.layers import Layer
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d
 #: What each value goes through by itself, and what each channel of a convolution does.
 _POINTWISE = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.Identity)
 _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout2d, nn.Flatten)
@@ -108,9 +109,7 @@ class UDFC(Catalogued):
             for layer, norm, following in pairs
         }
 
-    def _remove(
-        self, layer: Layer, norm: nn.Module | None, following: Layer, density: float
-    ) -> list[int]:
+    def _remove(self, layer: Layer, norm: Any, following: Layer, density: float) -> list[int]:
         filters = _normalised(layer.matrix(), getattr(layer.module, "bias", None), norm)
         channels = len(filters)
         count = max(1, round(density * channels))
@@ -119,7 +118,7 @@ class UDFC(Catalogued):
         gone[kept] = False
         shares = combination(filters[kept], filters[gone], self.ridge)
         # Columns of the next layer by channel: kernel positions, or places that were flattened.
-        weight = following.module.weight
+        weight = following.weight
         columns = weight.reshape(len(weight), channels, -1)
         columns[:, kept] += torch.einsum("rk,org->okg", shares.to(weight.dtype), columns[:, gone])
         columns[:, gone] = 0
@@ -154,9 +153,7 @@ def combination(kept: torch.Tensor, removed: torch.Tensor, ridge: float) -> torc
     return torch.cholesky_solve(kept @ removed.mT, torch.linalg.cholesky(gram)).mT
 
 
-def _normalised(
-    weight: torch.Tensor, bias: torch.Tensor | None, norm: nn.Module | None
-) -> torch.Tensor:
+def _normalised(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> torch.Tensor:
     """Return filters and their shifts as the normalisation leaves them, (channels, columns + 1)."""
     shift = torch.zeros_like(weight[:, 0]) if bias is None else bias.to(weight.dtype)
     if norm is not None:
@@ -167,24 +164,24 @@ def _normalised(
     return torch.cat([weight, shift.unsqueeze(1)], dim=1)
 
 
-def _silence(module: nn.Module, gone: torch.Tensor) -> None:
+def _silence(module: Any, gone: torch.Tensor) -> None:
     for parameter in (module.weight, module.bias):
         if parameter is not None:
             parameter[gone] = 0
 
 
-def _pairs(model: nn.Sequential) -> list[tuple[Layer, nn.Module | None, Layer]]:
+def _pairs(model: nn.Sequential) -> list[tuple[Layer, _Norm | None, Layer]]:
     """Return layers with the normalisation after them, if any, and the layer that they feed."""
     layers = {layer.name: layer for layer in find_layers(model) if _is_plain(layer.module)}
-    found: list[tuple[Layer, nn.Module | None, Layer]] = []
+    found: list[tuple[Layer, _Norm | None, Layer]] = []
     before: Layer | None = None
-    norm: nn.Module | None = None
+    norm: _Norm | None = None
     for name, module in model.named_children():
         if name in layers:
             if before is not None:
                 found.append((before, norm, layers[name]))
             before, norm = layers[name], None
-        elif isinstance(module, _NORMS) and norm is None and module.running_mean is not None:
+        elif isinstance(module, _Norm) and norm is None and module.running_mean is not None:
             norm = module
         elif not isinstance(module, _POINTWISE) and (
             # What a Linear gives has its channels last.
