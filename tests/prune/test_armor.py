@@ -65,12 +65,13 @@ def test_outer_factors_are_the_best_for_the_others(name):
     assert float(slope.abs().max()) < 1e-4
 
 
-def test_a_group_is_the_best_of_all_masks():
-    search = _Search(*problem(rows=4, columns=4), NM(2, 4), 4)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_group_is_the_best_of_all_masks(seed):
+    search = _Search(*problem(rows=4, columns=4, seed=seed), NM(2, 4), 4)
     search.solve_left()
     search.solve_right()
     state = search.core.clone()
-    search.choose_groups(torch.Generator().manual_seed(3))
+    search.choose_groups(torch.Generator().manual_seed(seed))
     (row,) = (search.core != state).any(1).nonzero().flatten().tolist()
     found = search.loss()
     left, right = whole(search.left), whole(search.right)

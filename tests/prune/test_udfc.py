@@ -48,6 +48,7 @@ def test_a_channel_that_others_make_up_through_a_normalisation_is_removed_withou
     model, x = network()[:4], images()
     conv, norm = model[0], model[1]
     # What the normalisation makes of channel 4 is half of what it makes of channel 1.
+    norm.bias += 2  # so that the ReLU passes something on
     norm.weight *= 10
     norm.bias *= 10
     norm.weight[1], norm.bias[1] = norm.weight[1] / 10, norm.bias[1] / 10
