@@ -131,5 +131,7 @@ def full_statistics(inputs, weight, name="layer", seed=0):
     statistics.update(inputs)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(3):
-        statistics.update_gradient(torch.randn(weight.shape, generator=generator))
+        # As that of a linear layer: of an input that is always zero it is zero.
+        outputs = torch.randn(*weight.shape[:-1], inputs.shape[-2], generator=generator)
+        statistics.update_gradient(outputs @ inputs / inputs.shape[-2] ** 0.5)
     return statistics

@@ -50,6 +50,12 @@ def sparsegpt(found):
             of_method[:, list(found.study.methods).index(method)] *= 1e-9
 
 
+def chita(found):
+    """Steps are ahead of one shot."""
+    steps = list(found.study.methods).index("CHITA++")
+    found.values["wrong"][:, steps] *= 1e-3
+
+
 def dsnot(found):
     """Swaps gain more at high sparsity."""
     first = list(found.study.methods).index("first mask")
@@ -69,6 +75,7 @@ def essential_sparsity(found):
 
 
 ADJUST = {
+    "chita": chita,
     "sparsegpt": sparsegpt,
     "dsnot": dsnot,
     "essential-sparsity": essential_sparsity,

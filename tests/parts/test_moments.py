@@ -5,6 +5,7 @@ import torch
 from part_examples import concrete_subclasses, correlated_inputs
 
 from thresher.core.errors import OptionError
+from thresher.parts.fisher import GradientSamples
 from thresher.parts.moments import (
     SAMPLE_ROWS,
     Cross,
@@ -20,7 +21,9 @@ from thresher.parts.statistics import Statistics
 
 ALL = pytest.mark.parametrize("kind", concrete_subclasses(Moment), ids=lambda kind: kind.__name__)
 SUMMED = pytest.mark.parametrize(
-    "kind", [k for k in concrete_subclasses(Moment) if k is not Sample], ids=lambda k: k.__name__
+    "kind",
+    [k for k in concrete_subclasses(Moment) if k not in (Sample, GradientSamples)],
+    ids=lambda k: k.__name__,
 )
 GROUPS = pytest.mark.parametrize("groups", [None, 2])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["commit_of", "load", "processor"]
+__all__ = ["commit_of", "load", "memory", "processor"]
 
 import os
 import platform
@@ -23,6 +23,14 @@ def processor() -> str:
 def load() -> float | None:
     """Return how many processes ran or waited in the last minute; None where it is not known."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def memory() -> int | None:
+    """Return the bytes of memory that the machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def commit_of(folder: str | Path) -> str | None:

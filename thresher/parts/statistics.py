@@ -199,6 +199,12 @@ class Statistics:
         return bool(self.tokens) and int(self._moments[kind].count) == self.tokens
 
     @property
+    def saw_gradients(self) -> bool:
+        """Whether a gradient other than zero was taken in."""
+        backward = (moment for moment in self._moments.values() if moment.wants == "backward")
+        return any(bool(total.any()) for moment in backward for total in moment.sums)
+
+    @property
     def tokens(self) -> int:
         """Rows of input seen."""
         return int(self._moments[Sample].count)

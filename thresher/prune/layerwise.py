@@ -17,7 +17,7 @@ from ..core.errors import LayerError, NumericalError
 from ..parts.budgets import LayerSummary, allot, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
-from ..parts.moments import Moment, forward
+from ..parts.moments import Moment, backward, forward
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.attention import WatchingAttention
@@ -371,6 +371,8 @@ class UnitPruner:
         return Recipe(Magnitude(), self.recipe.pattern, density=self.recipe.density), keep
 
     def _is_seen(self, known: Statistics, needs: frozenset[type[Moment]]) -> bool:
+        if backward(needs) and not known.saw_gradients:
+            return False
         return known.tokens > 0 or not forward(needs)
 
     def _statistics(
@@ -409,11 +411,13 @@ class UnitPruner:
 
     def _summaries(self, visit: Visit, score: Score) -> dict[str, LayerSummary]:
         statistics = self._statistics(visit, score.needs)
+        # A layer that the update will find without gradients is not ranked either.
+        needs = score.needs | backward(self.recipe.needs)
         summaries = {}
         for layer in visit.unit.layers:
             layer.check_finite()
             known = statistics.pop(layer.name)
-            if self._is_seen(known, score.needs):
+            if self._is_seen(known, needs):
                 values, shape = score(layer.matrix(), known), layer.weight.shape
                 summaries[layer.name] = summarise(layer.name, shape, visit.index, values)
         return summaries

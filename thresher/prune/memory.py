@@ -14,11 +14,13 @@ from torch import nn
 from ..core.card import find
 from ..core.device import device_named
 from ..core.errors import DataError, LayerError, OptionError
+from ..core.machine import memory
 from ..core.options import check_choice
 from ..core.progress import progress_bar
 from ..core.remembered import remember
 from ..parts.calibration import warn_of_fewer
 from ..parts.coverage import Coverage, cover
+from ..parts.fisher import GradientSamples
 from ..parts.given import check_is_model
 from ..parts.layers import Layer
 from ..parts.moments import Cross, Moment, backward, forward
@@ -297,9 +299,23 @@ def gradients_of(
     needs = backward(needed_moments(recipe))
     if not needs:
         return None
+    if GradientSamples in needs:
+        _check_room(layers, len(samples))
     units = find_units(source.model, layers)
     with calibrating(source.model):
         return collect_gradients(source, units, needs, samples, loss or default_loss)
+
+
+def _check_room(layers: Sequence[Layer], samples: int) -> None:
+    """Raise if the gradients of all samples are more than the machine has memory for."""
+    weights, there = sum(layer.weight.numel() for layer in layers), memory()
+    needed = 4 * samples * weights
+    if there is not None and needed > there:
+        raise OptionError(
+            f"{samples} gradients of {weights} weights take {needed / 2**30:.0f} GiB, and the "
+            f"machine has {there / 2**30:.0f}: give fewer samples (windows=, --windows) or leave "
+            "layers out (exclude=, --exclude)"
+        )
 
 
 def _samples(

@@ -7,7 +7,19 @@ from .admm import ADMM
 from .base import Keep, Update
 from .dense_target import DenseTarget
 from .dsnot import DSnoT
+from .fisher import FisherOBS
+from .hard_thresholding import HardThresholding
 from .least_squares import LeastSquares
 from .obs import OBS
 
-__all__ = ["ADMM", "OBS", "DSnoT", "DenseTarget", "Keep", "LeastSquares", "Update"]
+__all__ = [
+    "ADMM",
+    "OBS",
+    "DSnoT",
+    "DenseTarget",
+    "FisherOBS",
+    "HardThresholding",
+    "Keep",
+    "LeastSquares",
+    "Update",
+]
