@@ -18,13 +18,16 @@ import torch
 from torch import nn
 
 from thresher.assets import smollm2, state_of_the_union
+from thresher.parts.budgets import LayerSummary, allot, summarise
 from thresher.parts.calibration import token_windows
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
 from thresher.parts.layers import Layer
 from thresher.parts.moments import Gram, Moment
+from thresher.parts.scores import Score
 from thresher.parts.statistics import Statistics
 from thresher.prune import Recipe
+from thresher.prune.memory import needed_moments
 from thresher.stream.collect import collect_inputs
 
 from ._study import Draw, Study
@@ -44,7 +47,8 @@ PROTOCOL = (
 )
 
 
-@dataclass(frozen=True)
+# By identity, so that what is read off one draw can be remembered.
+@dataclass(frozen=True, eq=False)
 class Calibrated:
     """The dense model, and what one draw saw of it."""
 
@@ -88,8 +92,7 @@ def one_shot(
     over, settings
         See :class:`~thresher.evidence._study.Study`.
     methods : mapping of str to callable
-        ``method(setting)`` returns the recipe, or None where it does not apply. Budgets are not
-        consulted: every layer keeps the same share.
+        ``method(setting)`` returns the recipe, or None where it does not apply.
     of_block : mapping of str to callable, optional
         Methods that prune the middle block alone, and have no perplexity.
     layer_errors : bool, default False
@@ -102,7 +105,7 @@ def one_shot(
     recipes = dict(methods) | dict(alone)
     probe = [recipe for setting in settings.values() for of in recipes.values()
              if (recipe := of(setting)) is not None]  # fmt: skip
-    needs = frozenset().union(*(recipe.needs for recipe in probe))
+    needs = frozenset().union(*(needed_moments(recipe) for recipe in probe))
     needs |= {Gram} if layer_errors else set()
 
     def draw(setting: Any, drawn: Draw) -> Problem:
@@ -140,12 +143,12 @@ def _prune(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) ->
     blocks = sorted({_block(layer) for layer in seen.layers})
     middle = blocks[len(blocks) // 2]
     errors: list[tuple[float, float]] = []
+    counts = _counts(recipe, seen)
     try:
-        for layer, weight in zip(seen.layers, seen.dense, strict=True):
+        for layer, weight, keep in zip(seen.layers, seen.dense, counts, strict=True):
             if not whole and _block(layer) != middle:
                 continue
             statistics, shape = seen.statistics[layer.name], tuple(weight.shape)
-            keep = recipe.pattern.count(shape, recipe.target)
             chooser = MaskChooser(recipe.score, recipe.pattern, keep, statistics, shape)
             pruned, _ = recipe.update(weight, chooser, statistics)
             if layer_errors and _block(layer) == middle:
@@ -157,6 +160,28 @@ def _prune(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) ->
             layer.weight.copy_(layer.store(weight))
     wrong, whole = (sum(parts) for parts in zip(*errors, strict=True)) if errors else (0.0, 0.0)
     return Answer(perplexity, wrong / whole if errors else math.nan)
+
+
+def _counts(recipe: Recipe, seen: Calibrated) -> list[int]:
+    """Return how many weights every layer keeps."""
+    budget = recipe.budget
+    summaries = _summaries(seen, (budget.score or recipe.score) if budget.surveys else None)
+    shapes = [tuple(weight.shape) for weight in seen.dense]
+    return allot(recipe.pattern, shapes, budget(summaries, recipe.target), recipe.target)
+
+
+@functools.lru_cache(maxsize=2)
+def _summaries(seen: Calibrated, score: Score | None) -> list[LayerSummary]:
+    """Return what a budget knows of every layer, with its scores where there is one."""
+    return [
+        summarise(
+            layer.name,
+            tuple(weight.shape),
+            _block(layer),
+            None if score is None else score(weight, seen.statistics[layer.name]),
+        )
+        for layer, weight in zip(seen.layers, seen.dense, strict=True)
+    ]
 
 
 def _squares(

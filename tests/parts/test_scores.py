@@ -37,6 +37,8 @@ def test_scores_are_deterministic(score, groups):
 @ALL
 @SHAPES
 def test_column_views_agree_with_the_whole(score, groups):
+    if not score.by_columns:
+        pytest.skip("it needs all columns at once")
     weight, statistics = example(groups)
     whole = score(weight, statistics)
     for start, stop in [(0, 5), (5, 12), (3, 4)]:
@@ -84,6 +86,21 @@ def test_formulas():
     torch.testing.assert_close(found, taylor)
     fisher = 0.5 * weight**2 * statistics[moments.SquaredGradient].value
     torch.testing.assert_close(scores.Fisher()(weight, statistics), fisher)
+
+
+def test_relative_importance_is_what_the_paper_says():
+    weight = torch.tensor([[1.0, -2.0, 0.0], [3.0, 2.0, 0.0]])
+    # 1 / 4 + 1 / 3, 2 / 4 + 2 / 3; 3 / 4 + 3 / 5, 2 / 4 + 2 / 5; of an empty column nothing.
+    expected = torch.tensor([[7 / 12, 7 / 6, 0.0], [27 / 20, 9 / 10, 0.0]])
+    found = scores.RelativeImportance()(weight, Statistics("layer"))
+    torch.testing.assert_close(found, expected)
+    assert not scores.RelativeImportance()(torch.zeros(2, 3), Statistics("layer")).any()
+
+
+def test_what_needs_all_columns_does_so_in_combinations_too():
+    whole, each = scores.RelativeImportance(), scores.Magnitude()
+    assert not any(s.by_columns for s in (whole * each, each + whole, 2 * whole, whole**2))
+    assert (each * each).by_columns
 
 
 def test_obs_saliency_is_the_loss_of_removing_the_first_column():

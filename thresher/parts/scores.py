@@ -16,6 +16,7 @@ __all__ = [
     "Power",
     "Product",
     "Random",
+    "RelativeImportance",
     "Scaled",
     "Score",
     "Sum",
@@ -39,6 +40,11 @@ class Score(ABC):
         """The moments that must be collected before scoring; none by default."""
         return frozenset()
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether columns may be scored apart from the others of their matrix; true by default."""
+        return True
+
     @abstractmethod
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Score every weight.
@@ -46,7 +52,7 @@ class Score(ABC):
         Parameters
         ----------
         weight : Tensor of shape (..., rows, columns)
-            Float32 weights, or a slice of their columns.
+            Float32 weights, or a slice of their columns where :attr:`by_columns` is true.
         statistics : Statistics
             Of the same columns.
 
@@ -79,6 +85,11 @@ class _Pair(Score):
     def needs(self) -> frozenset[type[moments.Moment]]:
         """Union of both scores' needs."""
         return self.left.needs | self.right.needs
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether both scores may take columns apart."""
+        return self.left.by_columns and self.right.by_columns
 
 
 class Product(_Pair):
@@ -115,6 +126,11 @@ class _WithConstant(Score):
         """Needs of the score."""
         return self.score.needs
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether the score may take columns apart."""
+        return self.score.by_columns
+
 
 class Scaled(_WithConstant):
     """A score times a constant."""
@@ -145,6 +161,29 @@ class Magnitude(Score):
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return ``|w|``."""
         return weight.abs()
+
+
+@dataclass(frozen=True)
+class RelativeImportance(Score):
+    """Share of a weight in the magnitudes of its column, plus its share in those of its row.
+
+    Every output and every input keeps the more of its weights the more alike they are, whatever
+    their scale, so that none is cut off.
+
+    References
+    ----------
+    Zhang et al., Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
+    Models (2024), section 3.1.
+    """
+
+    by_columns = False
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``|w_ij| / sum_k |w_kj| + |w_ij| / sum_k |w_ik|``; a zero weight has 0."""
+        size = weight.abs()
+        tiny = torch.finfo(size.dtype).tiny
+        shares = [size / size.sum(dim, keepdim=True).clamp(min=tiny) for dim in (-2, -1)]
+        return shares[0] + shares[1]
 
 
 @dataclass(frozen=True)
