@@ -132,4 +132,5 @@ def full_statistics(inputs, weight, name="layer", seed=0):
     generator = torch.Generator().manual_seed(seed)
     for _ in range(3):
         statistics.update_gradient(torch.randn(weight.shape, generator=generator))
+        statistics.update_slope(torch.randn((), generator=generator))
     return statistics

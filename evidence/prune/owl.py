@@ -8,19 +8,10 @@ from thresher.prune.sparsegpt import SparseGPT
 from thresher.prune.wanda import Wanda
 
 from .._one_shot import PROTOCOL, cut, one_shot
-from .._study import Found, Judged, Slacks, ahead, means
+from .._study import Judged, ahead_each, means
 
 _budget = OWLPruning().budget
 _PAIRS = {"OWL with Wanda": "Wanda", "OWL with SparseGPT": "SparseGPT"}
-
-
-def _rule(found: Found) -> Slacks:
-    return {
-        f"{ours}, {part}": slack
-        for ours, rival in _PAIRS.items()
-        for part, slack in ahead("log_perplexity", ours, rival)(found).items()
-    }
-
 
 experiment = Experiment(
     method=OWLPruning.card.name,
@@ -38,7 +29,7 @@ experiment = Experiment(
                 "SparseGPT": cut(SparseGPT()),
             },
         ),
-        rule=_rule,
+        rule=ahead_each("log_perplexity", _PAIRS),
         view=means("log_perplexity", "Perplexity after one-shot pruning", "perplexity", True),
         against={ours: (rival,) for ours, rival in _PAIRS.items()},
         note="Slacks are differences of log-perplexity. An outlier is above 5 means of its block, "

@@ -161,7 +161,8 @@ def test_bad_activations_name_the_layer(method):
         pytest.skip("looks at no data")
     data = vectors()
     data[3, 2] = torch.nan
-    with pytest.raises(NumericalError, match="'0' received NaN or infinite activations"):
+    words = "'0' received NaN or infinite activations|the loss is NaN or infinite where layer '0'"
+    with pytest.raises(NumericalError, match=words):
         th.prune(mlp(), method, data, density=0.5, loss=loss, progress=False)
 
 
@@ -246,7 +247,7 @@ def test_composed_recipes():
     assert record.density == pytest.approx(0.3, abs=1e-3)
 
 
-@pytest.mark.parametrize("budget", ["global", "lamp", "erk", "erdos-renyi", "owl"])
+@pytest.mark.parametrize("budget", [n for n in budgets.Budget.known() if n != "uniform"])
 @pytest.mark.parametrize("name", ["cnn", "llama"])
 def test_every_budget_reaches_the_density(budget, name):
     _, record = pruned(name, "magnitude", density=0.3, budget=budget)

@@ -20,6 +20,7 @@ __all__ = [
     "Scaled",
     "Score",
     "Sum",
+    "UnitGradient",
 ]
 
 import zlib
@@ -262,6 +263,20 @@ class Fisher(Score):
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return ``w^2 E[g^2] / 2``."""
         return weight.square() * statistics[moments.SquaredGradient].value / 2
+
+
+@dataclass(frozen=True)
+class UnitGradient(Score):
+    """Norm of the loss's gradient by all weights of a unit, estimated without a backward pass.
+
+    It is the same for every weight of the unit: something for budgets.
+    """
+
+    needs = frozenset({moments.Slope})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return the norm, the same for every weight."""
+        return statistics[moments.Slope].value.to(weight.device).expand_as(weight)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..core.remembered import remember
 from ..parts.coverage import Coverage, cover
 from ..parts.given import check_is_model
 from ..parts.layers import Layer
-from ..parts.moments import Cross, Moment, backward, forward
+from ..parts.moments import Cross, Moment, backward, forward, perturbed
 from ..parts.statistics import Statistics
 from ..run.packed.layer import PackedLayer
 from ..stream.gradients import collect_gradients
@@ -29,6 +29,7 @@ from ..stream.passes import calibrating
 from ..stream.precision import Precision, widened, widened_sample
 from ..stream.ranks import share_of
 from ..stream.samples import as_samples
+from ..stream.slopes import collect_slopes
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
@@ -289,13 +290,19 @@ def gradients_of(
     samples: Sequence[Any],
     loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
 ) -> dict[str, Statistics] | None:
-    """Return gradient moments by layer, None where the recipe needs none."""
-    needs = backward(needed_moments(recipe))
-    if not needs:
-        return None
-    units = find_units(source.model, layers)
+    """Return moments of gradients and slopes by layer, None where the recipe needs none."""
+    needs = needed_moments(recipe)
+    units, loss = find_units(source.model, layers), loss or default_loss
+    found: dict[str, Statistics] = {}
     with calibrating(source.model):
-        return collect_gradients(source, units, needs, samples, loss or default_loss)
+        if slopes := perturbed(needs):
+            found = collect_slopes(source, units, slopes, samples, loss)
+        if gradients := backward(needs):
+            backpropagated = collect_gradients(source, units, gradients, samples, loss)
+            for name, statistics in found.items():
+                backpropagated[name].adopt_gradients(statistics)
+            found = backpropagated
+    return found or None
 
 
 def _samples(
