@@ -113,14 +113,27 @@ def test_obs_saliency_is_the_loss_of_removing_the_first_column():
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_samples_are_drawn_in_proportion_to_a_score():
+    weight = torch.tensor([[3.0, 0.0, -2.0, 1.0]])
+    factors = [scores.SamplingFactor(seed) for seed in range(3000)]
+    drawn = torch.stack([(scores.Magnitude() * f)(weight, Statistics("a"))[0] for f in factors])
+    order = drawn.argsort(-1, descending=True)
+    first = order[:, 0].bincount(minlength=4) / len(factors)
+    torch.testing.assert_close(first, torch.tensor([0.5, 0, 1 / 3, 1 / 6]), rtol=0, atol=0.03)
+    # Once the first is drawn, the others are in proportion among themselves.
+    second = order[order[:, 0] == 0, 1].bincount(minlength=4) / (order[:, 0] == 0).sum()
+    torch.testing.assert_close(second, torch.tensor([0, 0, 2 / 3, 1 / 3]), rtol=0, atol=0.04)
+
+
 def test_random_scores_differ_by_seed_and_layer():
     weight = torch.zeros(4, 8)
     drawn = {
-        tuple(scores.Random(seed)(weight, Statistics(name)).flatten().tolist())
+        tuple(kind(seed)(weight, Statistics(name)).flatten().tolist())
+        for kind in (scores.Random, scores.SamplingFactor)
         for seed in (0, 1)
         for name in ("a", "b")
     }
-    assert len(drawn) == 4
+    assert len(drawn) == 8
 
 
 def test_what_was_not_collected_is_named():

@@ -17,6 +17,7 @@ __all__ = [
     "Product",
     "Random",
     "RelativeImportance",
+    "SamplingFactor",
     "Scaled",
     "Score",
     "Sum",
@@ -201,15 +202,42 @@ class Random(Score):
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return numbers in [0, 1); those of a column do not depend on what else is asked for."""
-        generator = torch.Generator().manual_seed(
-            zlib.crc32(f"{self.seed}/{statistics.name}".encode())
-        )
-        *rows, columns = weight.shape
-        # Column after column, so that a view skips what comes before it.
-        numbers = torch.rand(
-            statistics.start + columns, *rows, generator=generator, dtype=torch.float32
-        )
-        return numbers[statistics.start :].movedim(0, -1).to(weight.device)
+        return _uniform(self.seed, weight, statistics)
+
+
+@dataclass(frozen=True)
+class SamplingFactor(Score):
+    """Random factors that turn the largest of a score into a sample in proportion to it.
+
+    The k largest of ``score * SamplingFactor()`` are k weights drawn one after another without
+    replacement, each with a probability proportional to its score (Gumbel top-k).
+
+    Parameters
+    ----------
+    seed : int, default 0
+        With the layer's name it fixes the sample, whatever the order of layers.
+
+    References
+    ----------
+    Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006), with the logarithm of
+    their keys.
+    """
+
+    seed: int = 0
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``1 / e`` for standard exponential numbers `e`."""
+        return -1 / _uniform(self.seed, weight, statistics).log()
+
+
+def _uniform(seed: int, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{statistics.name}".encode()))
+    *rows, columns = weight.shape
+    # Column after column, so that a view skips what comes before it.
+    numbers = torch.rand(
+        statistics.start + columns, *rows, generator=generator, dtype=torch.float32
+    )
+    return numbers[statistics.start :].movedim(0, -1).to(weight.device)
 
 
 @dataclass(frozen=True)
