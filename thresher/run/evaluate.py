@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.card import Card, Catalogued
 from ..core.errors import DataError, NumericalError
 from .measure.modes import evaluating
 
@@ -20,7 +21,7 @@ _POSITIONS = 32
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Catalogued):
     """How a pruned model compares with the dense one on the same windows.
 
     Parameters
@@ -35,7 +36,24 @@ class Evaluation:
         change when both are exchanged, and no token counts without bound.
     top1_agreement : float
         Share of positions where both models rank the same token first.
+
+    References
+    ----------
+    Khanal and Capone, Evaluating the Impact of Compression Techniques on Task-Specific
+    Performance of Large Language Models (2024), for the Jensen-Shannon divergence.
     """
+
+    card = Card(
+        name="js-divergence",
+        title=(
+            "Evaluating the Impact of Compression Techniques on Task-Specific Performance of Large "
+            "Language Models"
+        ),
+        authors="Bishwash Khanal and Jeffery M. Capone",
+        year=2024,
+        arxiv="2409.11233",
+        summary="Jensen-Shannon divergence of a pruned model's next tokens from the dense one's.",
+    )
 
     dense_perplexity: float
     pruned_perplexity: float
@@ -93,11 +111,6 @@ def compare(
     Returns
     -------
     Evaluation
-
-    References
-    ----------
-    Khanal and Capone, Evaluating the Impact of Compression Techniques on Task-Specific
-    Performance of Large Language Models (2024), for the Jensen-Shannon divergence.
     """
     _check(windows)
     logits = [_every_logits(model, windows) for model in (dense, pruned)]
