@@ -28,9 +28,10 @@ def test_the_pq_index_of_equal_and_of_no_weights():
             PQIndex(p, q)
 
 
-def test_the_bound_of_the_pq_index_holds_what_is_left_to_a_share_of_the_norm():
+@pytest.mark.parametrize(("p", "q"), [(0.5, 1.0), (0.5, 2.0), (1.0, 2.0)])
+def test_the_bound_of_the_pq_index_is_what_a_sparse_layer_needs(p, q):
     # Theorem 2 with eta 0: the r largest weights are no fewer than d (1 - I)^(pq / (q - p)).
     weights = torch.tensor([4.0, 0.0, 0.0, 0.0])
     layer, full = (summarise(n, (4,), 0, w) for n, w in (("a", weights), ("b", torch.ones(4))))
-    # I = 1 - 4^(1 - 2) (2^2 / 4) = 3/4, so that a quarter of the layer is needed, and all of b.
-    assert PQIndex()([layer, full], 0.5) == pytest.approx([0.2, 0.8])
+    # A quarter of the layer, and all of b.
+    assert PQIndex(p, q)([layer, full], 0.5) == pytest.approx([0.2, 0.8])
