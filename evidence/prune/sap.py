@@ -6,7 +6,6 @@ import functools
 
 import numpy as np
 import torch
-from torch import nn
 
 from thresher.core.evidence import Experiment
 from thresher.parts.budgets import Global
@@ -25,18 +24,10 @@ _KEPT, _ROUNDS = 0.8, 25
 _TRAINED, _ONCE = "trained between", "trained once"
 
 
-def _network(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(),
-        nn.Linear(128, 10),
-    )  # fmt: skip
-
-
 @functools.lru_cache(maxsize=2)
 def _rounds(drawn: Draw, between: bool) -> list[tuple[float, float]]:
     """Return index and share of wrong digits after each round of magnitude pruning."""
-    model = _network(drawn.seed)
+    model = models.perceptron(drawn.seed)
     found = []
     for number in range(_ROUNDS):
         if number:

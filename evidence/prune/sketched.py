@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from thresher.core.evidence import Earlier, Experiment
@@ -21,20 +20,12 @@ _BUDGETS: dict[str, Budget] = {"all layers": Global(), "each layer": Uniform()}
 _Problem = tuple[tuple[str, float], Draw]
 
 
-def _network(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(),
-        nn.Linear(128, 10),
-    )  # fmt: skip
-
-
 def _trained(score: Callable[[int], Score]) -> Callable[[_Problem], nn.Module]:
     """Return the method that prunes an untrained network by a score, and trains what is left."""
 
     def run(problem: _Problem) -> nn.Module:
         (budget, sparsity), drawn = problem
-        model = _network(drawn.seed)
+        model = models.perceptron(drawn.seed)
         recipe = Recipe(score(drawn.seed), budget=_BUDGETS[budget], density=1 - sparsity)
         prune(model, recipe, progress=False)
         models.train_classifier(model, drawn.seed, drawn.amount(40), masks=models.masks_of(model))
