@@ -307,6 +307,11 @@ class CoarseToFine(Budget):
     room : float, default 0.1
         How much less than asked a block may keep at least; all blocks' room is what is shared out.
 
+    Notes
+    -----
+    That what is above the floor goes in proportion to the norm is how the paper's cap on the
+    sparsity of a block is read here.
+
     References
     ----------
     Sung et al., ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for Vision-Language Models

@@ -169,8 +169,8 @@ class Magnitude(Score):
 class RelativeImportance(Score):
     """Share of a weight in the magnitudes of its column, plus its share in those of its row.
 
-    Every output and every input keeps the more of its weights the more alike they are, whatever
-    their scale, so that none is cut off.
+    A row or a column of small weights keeps its largest ones, whatever the scale of the others, so
+    that no channel is cut off.
 
     References
     ----------

@@ -158,7 +158,8 @@ def prune(
             source = InMemory(model)
             find_uses(source, coverage, samples)
             record.coverage = coverage.summary()
-            gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
+            needs = needed_moments(recipe)
+            gradients = gradients_of(source, coverage.layers, needs, lossy, loss, progress)
             inputs = share_of(samples) if forward(needed_moments(recipe)) else []
             units = find_units(model, coverage.layers)
             dense = Cross in recipe.needs
@@ -286,23 +287,28 @@ def _check_present(layer: Layer) -> None:
 def gradients_of(
     source: Source,
     layers: list[Layer],
-    recipe: Recipe,
+    needs: frozenset[type[Moment]],
     samples: Sequence[Any],
     loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
+    progress: bool = False,
+    lines: bool = False,
 ) -> dict[str, Statistics] | None:
-    """Return moments of gradients and slopes by layer, None where the recipe needs none."""
-    needs = needed_moments(recipe)
+    """Return moments of gradients and slopes by layer, None where none are needed."""
+    gradients, slopes = backward(needs), perturbed(needs)
+    if not gradients | slopes:
+        return None
     units, loss = find_units(source.model, layers), loss or default_loss
     found: dict[str, Statistics] = {}
     with calibrating(source.model):
-        if slopes := perturbed(needs):
-            found = collect_slopes(source, units, slopes, samples, loss)
-        if gradients := backward(needs):
+        if slopes:
+            with progress_bar(len(units), progress, lines) as advance:
+                found = collect_slopes(source, units, slopes, samples, loss, advance)
+        if gradients:
             backpropagated = collect_gradients(source, units, gradients, samples, loss)
             for name, statistics in found.items():
                 backpropagated[name].adopt_gradients(statistics)
             found = backpropagated
-    return found or None
+    return found
 
 
 def _samples(

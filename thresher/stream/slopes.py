@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["collect_slopes"]
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ def collect_slopes(
     needs: Iterable[type[Moment]],
     samples: Sequence[Any],
     loss: Loss,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Statistics]:
     """Collect the slopes of the loss as the weights of one unit after another move.
 
@@ -49,6 +50,8 @@ def collect_slopes(
         Two passes each for every unit.
     loss : callable
         ``loss(model, sample)`` returns a scalar tensor.
+    progress : callable, optional
+        ``progress(text)`` is called when a unit is done.
 
     Returns
     -------
@@ -72,6 +75,7 @@ def collect_slopes(
             found[layer.name] = Statistics(layer.name, needs)
             for slope in slopes if any(slopes) else []:
                 found[layer.name].update_slope(slope)
+        progress(f"perturbed {unit.name or 'the model'}")
     return found
 
 
