@@ -127,6 +127,19 @@ def handwriting() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tenso
     return train_x, train_y, test_x, test_y
 
 
+def perceptron(seed: int) -> nn.Module:
+    """Return an untrained classifier of digits with two hidden layers of 128."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(64, 128),
+        nn.ReLU(),
+        nn.Linear(128, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
 def train_classifier(
     model: nn.Module,
     seed: int,

@@ -10,28 +10,42 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from thresher.assets import smollm2, state_of_the_union
+from thresher.assets import gutenberg, smollm2, state_of_the_union
+from thresher.parts.allotment import allot
+from thresher.parts.budgets import LayerSummary, summarise
 from thresher.parts.calibration import token_windows
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
 from thresher.parts.layers import Layer
-from thresher.parts.moments import Gram, Moment
+from thresher.parts.moments import Gram, Moment, forward, perturbed
+from thresher.parts.scores import Score
 from thresher.parts.statistics import Statistics
 from thresher.prune import Recipe
+from thresher.prune.losses import default_loss
+from thresher.prune.memory import needed_moments
 from thresher.stream.collect import collect_inputs
+from thresher.stream.slopes import collect_slopes
+from thresher.stream.source import InMemory
+from thresher.stream.units import find_units
 
 from ._study import Draw, Study
 
 #: Tokens per window; windows of a draw to calibrate on, and to be measured on.
 LENGTH, CALIBRATION, HELD_OUT = 256, 16, 2
+#: Windows of a draw for which weights move to and fro: two passes for every block.
+MOVED = 4
+#: Windows of a novel that is read.
+READ = 4
 _FIRST_YEARS, _LAST_YEARS = (1990, 2013), (2014, 2021)
+ADDRESSES, NOVEL = "addresses", "novel"
 
 #: Where the figures of such a study come from, for its note.
 PROTOCOL = (
@@ -44,16 +58,18 @@ PROTOCOL = (
 )
 
 
-@dataclass(frozen=True)
+# By identity, so that what is read off one draw can be remembered.
+@dataclass(frozen=True, eq=False)
 class Calibrated:
     """The dense model, and what one draw saw of it."""
 
     model: nn.Module
     layers: Sequence[Layer]
     dense: Sequence[torch.Tensor]
-    statistics: Mapping[str, Statistics]
+    statistics: Mapping[str, Mapping[str, Statistics]]
     held_out: torch.Tensor
-    log_perplexity: float
+    novel: torch.Tensor
+    logits: Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,8 +84,9 @@ class Problem:
 class Answer:
     """What a method made of the model."""
 
-    log_perplexity: float
-    layer_error: float
+    log_perplexity: float = math.nan
+    layer_error: float = math.nan
+    also: Mapping[str, float] = field(default_factory=dict)
 
 
 def one_shot(
@@ -80,6 +97,8 @@ def one_shot(
     of_block: Mapping[str, Callable[[Any], Recipe | None]] | None = None,
     layer_errors: bool = False,
     every: int = 1,
+    on_novel: Sequence[str] = (),
+    also: Mapping[str, Callable[[nn.Module, Calibrated], float]] | None = None,
 ) -> Study:
     """Return a study that prunes SmolLM2 by every method, and has the dense model beside them.
 
@@ -88,8 +107,7 @@ def one_shot(
     over, settings
         See :class:`~thresher.evidence._study.Study`.
     methods : mapping of str to callable
-        ``method(setting)`` returns the recipe, or None where it does not apply. Budgets are not
-        consulted: every layer keeps the same share.
+        ``method(setting)`` returns the recipe, or None where it does not apply.
     of_block : mapping of str to callable, optional
         Methods that prune the middle block alone, and have no perplexity.
     layer_errors : bool, default False
@@ -97,23 +115,34 @@ def one_shot(
         their squared output.
     every : int, default 1
         Prune each so many-th block only.
+    on_novel : sequence of str
+        Methods that are calibrated on a novel, as many windows of it, instead of on addresses.
+    also : mapping of str to callable, optional
+        Further measures of the model, while it is pruned.
     """
     alone = of_block or {}
     recipes = dict(methods) | dict(alone)
     probe = [recipe for setting in settings.values() for of in recipes.values()
              if (recipe := of(setting)) is not None]  # fmt: skip
-    needs = frozenset().union(*(recipe.needs for recipe in probe))
+    needs = frozenset().union(*(needed_moments(recipe) for recipe in probe))
     needs |= {Gram} if layer_errors else set()
+    texts = (ADDRESSES, NOVEL) if on_novel else (ADDRESSES,)
+    taken = also or {}
 
     def draw(setting: Any, drawn: Draw) -> Problem:
-        return Problem(setting, _calibrated(drawn, needs, every))
+        return Problem(setting, _calibrated(drawn, needs, every, texts))
 
-    def method(of: Callable[[Any], Recipe | None], whole: bool) -> Callable[[Problem], Any]:
+    def method(name: str, of: Callable[[Any], Recipe | None]) -> Callable[[Problem], Any]:
+        whole, text = name not in alone, NOVEL if name in on_novel else ADDRESSES
+
+        @torch.no_grad()
         def run(problem: Problem) -> Answer | None:
             recipe = of(problem.setting)
             if recipe is None:
                 return None
-            return _prune(recipe, problem.calibrated, whole, layer_errors)
+            seen = problem.calibrated
+            with _pruned(recipe, seen, text, whole, layer_errors) as error:
+                return _measured(seen, taken, error) if whole else Answer(layer_error=error)
 
         return run
 
@@ -121,10 +150,11 @@ def one_shot(
         over=over,
         settings=settings,
         draw=draw,
-        methods={name: method(of, name not in alone) for name, of in recipes.items()}
-        | {"dense": lambda problem: Answer(problem.calibrated.log_perplexity, math.nan)},
+        methods={name: method(name, of) for name, of in recipes.items()}
+        | {"dense": lambda problem: _measured(problem.calibrated, taken)},
         measures={"log_perplexity": lambda answer, _: answer.log_perplexity}
-        | ({"layer_error": lambda answer, _: answer.layer_error} if layer_errors else {}),
+        | ({"layer_error": lambda answer, _: answer.layer_error} if layer_errors else {})
+        | {name: functools.partial(_also, name) for name in taken},
         workers=2,
     )
 
@@ -134,29 +164,69 @@ def cut(recipe: Recipe) -> Callable[[Mapping[str, Any]], Recipe]:
     return lambda options: recipe.with_options(**options)
 
 
+def _also(name: str, answer: Answer, _: Problem) -> float:
+    return answer.also.get(name, math.nan)
+
+
 @torch.no_grad()
-def _prune(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) -> Answer:
-    """Prune the model or its middle block alone, measure, and undo it."""
+def _measured(
+    seen: Calibrated,
+    also: Mapping[str, Callable[[nn.Module, Calibrated], float]],
+    layer_error: float = math.nan,
+) -> Answer:
+    """Return what is measured of the model as it is."""
+    perplexity = log_perplexity(seen.model, seen.held_out)
+    return Answer(perplexity, layer_error, {k: of(seen.model, seen) for k, of in also.items()})
+
+
+@contextmanager
+def _pruned(
+    recipe: Recipe, seen: Calibrated, text: str, whole: bool, layer_errors: bool
+) -> Iterator[float]:
+    """Prune the model or its middle block alone, give the block's error, and undo it."""
     blocks = sorted({_block(layer) for layer in seen.layers})
     middle = blocks[len(blocks) // 2]
     errors: list[tuple[float, float]] = []
+    known = seen.statistics[text]
+    counts = _counts(recipe, seen, text)
     try:
-        for layer, weight in zip(seen.layers, seen.dense, strict=True):
+        for layer, weight, keep in zip(seen.layers, seen.dense, counts, strict=True):
             if not whole and _block(layer) != middle:
                 continue
-            statistics, shape = seen.statistics[layer.name], tuple(weight.shape)
-            keep = recipe.pattern.count(shape, recipe.target)
+            statistics, shape = known[layer.name], tuple(weight.shape)
             chooser = MaskChooser(recipe.score, recipe.pattern, keep, statistics, shape)
             pruned, _ = recipe.update(weight, chooser, statistics)
             if layer_errors and _block(layer) == middle:
                 errors.append(_squares(weight, pruned, statistics))
-            layer.weight.copy_(layer.store(pruned))
-        perplexity = log_perplexity(seen.model, seen.held_out) if whole else math.nan
+            layer.overwrite(layer.store(pruned))
+        changed, output = (sum(parts) for parts in zip(*errors, strict=True)) if errors else (0, 0)
+        yield changed / output if errors else math.nan
     finally:
         for layer, weight in zip(seen.layers, seen.dense, strict=True):
-            layer.weight.copy_(layer.store(weight))
-    wrong, whole = (sum(parts) for parts in zip(*errors, strict=True)) if errors else (0.0, 0.0)
-    return Answer(perplexity, wrong / whole if errors else math.nan)
+            layer.overwrite(layer.store(weight))
+
+
+def _counts(recipe: Recipe, seen: Calibrated, text: str) -> list[int]:
+    """Return how many weights every layer keeps."""
+    budget = recipe.budget
+    score = (budget.score or recipe.score) if budget.surveys else None
+    summaries = _summaries(seen, score, text)
+    shapes = [tuple(weight.shape) for weight in seen.dense]
+    return allot(recipe.pattern, shapes, budget(summaries, recipe.target), recipe.target)
+
+
+@functools.lru_cache(maxsize=2)
+def _summaries(seen: Calibrated, score: Score | None, text: str) -> list[LayerSummary]:
+    """Return what a budget knows of every layer, with its scores where there is one."""
+    return [
+        summarise(
+            layer.name,
+            tuple(weight.shape),
+            _block(layer),
+            None if score is None else score(weight, seen.statistics[text][layer.name]),
+        )
+        for layer, weight in zip(seen.layers, seen.dense, strict=True)
+    ]
 
 
 def _squares(
@@ -182,23 +252,46 @@ def log_perplexity(model: nn.Module, windows: torch.Tensor) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
+def _calibrated(
+    drawn: Draw, needs: frozenset[type[Moment]], every: int, texts: tuple[str, ...]
+) -> Calibrated:
     """Return the model with what a draw saw of it; the last draw's is kept."""
-    first, last = _windows()
     rng = drawn.rng
-    data = first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]
+    first, last = windows()
+    data = {ADDRESSES: first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]}
     held_out = last[rng.permutation(len(last))[: drawn.amount(HELD_OUT)]]
+    novel = held_out[:0]
+    if NOVEL in texts:
+        some = novel()[rng.permutation(len(novel()))]
+        data[NOVEL], novel = some[: drawn.amount(CALIBRATION, 2)], some[-drawn.amount(READ) :]
     model = language_model(min(1.0, drawn.scale))
     layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
+    statistics = {text: _statistics(model, layers, needs, data[text]) for text in texts}
+    weights = [layer.matrix().clone() for layer in layers]
+    with torch.no_grad():
+        logits = [model(input_ids=window[None]).logits[0, :-1] for window in held_out]
+    return Calibrated(model, layers, weights, statistics, held_out, novel, logits)
+
+
+def _statistics(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    needs: frozenset[type[Moment]],
+    data: torch.Tensor,
+) -> dict[str, Statistics]:
+    """Return the moments of every layer over windows."""
 
     def run() -> None:
         for window in data:
             model.get_decoder()(input_ids=window[None], use_cache=False)
 
-    statistics = collect_inputs(model, layers, needs, run)
-    weights = [layer.matrix().clone() for layer in layers]
-    whole = log_perplexity(model, held_out)
-    return Calibrated(model, layers, weights, statistics, held_out, whole)
+    statistics = collect_inputs(model, layers, forward(needs), run)
+    if slopes := perturbed(needs):
+        units, source = find_units(model, layers), InMemory(model)
+        samples = [{"input_ids": window[None]} for window in data[:MOVED]]
+        for name, found in collect_slopes(source, units, slopes, samples, default_loss).items():
+            statistics[name].adopt_gradients(found)
+    return statistics
 
 
 @functools.lru_cache(maxsize=1)
@@ -221,7 +314,7 @@ def language_model(share: float) -> nn.Module:
 
 
 @functools.cache
-def _windows() -> tuple[torch.Tensor, torch.Tensor]:
+def windows() -> tuple[torch.Tensor, torch.Tensor]:
     """Return the windows to calibrate on and to be measured on."""
     from transformers import AutoTokenizer
 
@@ -231,3 +324,11 @@ def _windows() -> tuple[torch.Tensor, torch.Tensor]:
         for years in (_FIRST_YEARS, _LAST_YEARS)
     )
     return first, last
+
+
+@functools.cache
+def novel() -> torch.Tensor:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2())
+    return token_windows(tokenizer, gutenberg("emma"), length=LENGTH)

@@ -372,6 +372,19 @@ def ahead(measure: str, ours: str, *rivals: str) -> Callable[[Found], dict[str, 
     return rule
 
 
+def ahead_each(measure: str, pairs: Mapping[str, str]) -> Callable[[Found], dict[str, float]]:
+    """Make the rule that each method is ahead of the rival that it is paired with."""
+
+    def rule(found: Found) -> dict[str, float]:
+        return {
+            f"{ours}, {part}": slack
+            for ours, rival in pairs.items()
+            for part, slack in ahead(measure, ours, rival)(found).items()
+        }
+
+    return rule
+
+
 def grid(*parts: Sequence[Any]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """Return every combination as a setting that is its own key."""
     keys: list[tuple[Any, ...]] = [()]

@@ -134,4 +134,5 @@ def full_statistics(inputs, weight, name="layer", seed=0):
         # As that of a linear layer: of an input that is always zero it is zero.
         outputs = torch.randn(*weight.shape[:-1], inputs.shape[-2], generator=generator)
         statistics.update_gradient(outputs @ inputs / inputs.shape[-2] ** 0.5)
+        statistics.update_slope(torch.randn((), generator=generator))
     return statistics

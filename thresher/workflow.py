@@ -296,6 +296,7 @@ def _evaluate_text(
         table.add_row("perplexity", f"{found.pruned_perplexity:.3f}")
         table.add_row("dense perplexity", f"{found.dense_perplexity:.3f}")
         table.add_row("KL divergence (nats)", f"{found.kl:.4f}")
+        table.add_row("Jensen-Shannon divergence (nats)", f"{found.js:.4f}")
         table.add_row("top-1 agreement", f"{found.top1_agreement:.2%}")
     _console.print(table)
 

@@ -6,15 +6,16 @@ from part_examples import instances, pattern_cases
 
 from thresher.core.errors import OptionError
 from thresher.parts import budgets, patterns
+from thresher.parts.allotment import allot
 from thresher.parts.budgets import (
     ERK,
     LAMP,
     OWL,
+    CoarseToFine,
     ErdosRenyi,
     Global,
     LayerSummary,
     Uniform,
-    allot,
     lamp_score,
     summarise,
 )
@@ -165,6 +166,27 @@ def test_owl_gives_a_block_one_density_and_none_when_all_are_alike():
     assert shares[2] == shares[3]
     even = [summarise(str(i), (4, 4), i, torch.ones(4, 4)) for i in range(3)]
     assert OWL()(even, 0.3) == Uniform()(even, 0.3)
+
+
+def test_coarse_to_fine_by_hand():
+    # The floor is 0.3; what is left, 0.1 of 40 weights, goes 3 : 1, 3 of 30 and 1 of 10 weights.
+    summaries = [
+        summarise("a", (10,), 0, torch.full((10,), 3.0)),
+        summarise("b", (20,), 0, torch.full((20,), 3.0)),
+        summarise("c", (10,), 1, torch.full((10,), 1.0)),
+    ]
+    found = CoarseToFine(room=0.1)(summaries, 0.4)
+    assert found == pytest.approx([0.4, 0.4, 0.4])
+    found = CoarseToFine(room=0.1)(summaries[1:], 0.4)
+    assert found == pytest.approx([0.3 + 2.25 / 20, 0.3 + 0.75 / 10])
+    # A block takes no more than all of its weights.
+    summaries[2] = summarise("c", (10,), 1, torch.full((10,), 1e6))
+    assert CoarseToFine(room=0.3)(summaries, 0.5) == pytest.approx([1 / 3, 1 / 3, 1.0])
+
+
+def test_coarse_to_fine_without_any_gradient_is_uniform():
+    none = [summarise(str(i), (4, 4), i, torch.zeros(4, 4)) for i in range(3)]
+    assert CoarseToFine()(none, 0.3) == Uniform()(none, 0.3)
 
 
 def test_summaries_thin_evenly():

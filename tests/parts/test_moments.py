@@ -14,8 +14,10 @@ from thresher.parts.moments import (
     Moment,
     Norm,
     Sample,
+    Slope,
     SquaredGradient,
     backward,
+    perturbed,
 )
 from thresher.parts.statistics import Statistics
 
@@ -33,6 +35,7 @@ def batches(kind, columns=8, groups=None):
     if kind.wants == "forward":
         return correlated_inputs(300, columns, groups=groups).split([1, 100, 50, 149], dim=-2)
     shape = (4, 5, columns) if groups is None else (4, groups, 5, columns)
+    shape = (4,) if kind.wants == "perturbed" else shape
     return list(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
 
 
@@ -47,6 +50,8 @@ def feed(statistics, kind, value):
     if kind.wants == "forward":
         # Of other inputs than the layer's own, which is what pairs are.
         statistics.update(value, value.flip(-1))
+    elif kind.wants == "perturbed":
+        statistics.update_slope(value)
     else:
         statistics.update_gradient(value)
 
@@ -95,7 +100,9 @@ def test_column_views_agree_with_the_whole(kind, groups):
     part, here = view[kind], slice(3, 6)
     assert view.start == 3
     for name, whole in readings(statistics[kind]).items():
-        expected = whole[..., here, here] if kind is Gram else whole[..., here]
+        expected = (
+            whole[..., here, here] if kind is Gram else whole[..., here] if whole.dim() else whole
+        )
         assert torch.equal(getattr(part, name), expected)
 
 
@@ -120,6 +127,12 @@ def test_moments_of_gradients():
     torch.testing.assert_close(mean, torch.stack(values).mean(0))
     torch.testing.assert_close(squares, torch.stack(values).square().mean(0))
     assert backward({Norm, Gradient, SquaredGradient}) == {Gradient, SquaredGradient}
+
+
+def test_the_slope_is_a_root_mean_square():
+    slopes = torch.tensor([1.0, -2.0, 2.0])
+    assert taken(Slope, slopes)[Slope].value == pytest.approx(3**0.5)
+    assert perturbed({Norm, Gradient, Slope}) == {Slope}
 
 
 def test_a_constant_input_has_no_variance():

@@ -37,6 +37,8 @@ def test_scores_are_deterministic(score, groups):
 @ALL
 @SHAPES
 def test_column_views_agree_with_the_whole(score, groups):
+    if not score.by_columns:
+        pytest.skip("it needs all columns at once")
     weight, statistics = example(groups)
     whole = score(weight, statistics)
     for start, stop in [(0, 5), (5, 12), (3, 4)]:
@@ -51,7 +53,7 @@ def test_needs_are_enough(score):
     inputs = correlated_inputs(64, 12)
     statistics = Statistics("layer", score.needs)
     statistics.update(inputs)
-    if moments.backward(score.needs):
+    if moments.backward(score.needs) or moments.perturbed(score.needs):
         statistics.adopt_gradients(everything)
     torch.testing.assert_close(score(weight, statistics), score(weight, everything))
 
@@ -86,6 +88,21 @@ def test_formulas():
     torch.testing.assert_close(scores.Fisher()(weight, statistics), fisher)
 
 
+def test_relative_importance_is_what_the_paper_says():
+    weight = torch.tensor([[1.0, -2.0, 0.0], [3.0, 2.0, 0.0]])
+    # 1 / 4 + 1 / 3, 2 / 4 + 2 / 3; 3 / 4 + 3 / 5, 2 / 4 + 2 / 5; of an empty column nothing.
+    expected = torch.tensor([[7 / 12, 7 / 6, 0.0], [27 / 20, 9 / 10, 0.0]])
+    found = scores.RelativeImportance()(weight, Statistics("layer"))
+    torch.testing.assert_close(found, expected)
+    assert not scores.RelativeImportance()(torch.zeros(2, 3), Statistics("layer")).any()
+
+
+def test_what_needs_all_columns_does_so_in_combinations_too():
+    whole, each = scores.RelativeImportance(), scores.Magnitude()
+    assert not any(s.by_columns for s in (whole * each, each + whole, 2 * whole, whole**2))
+    assert (each * each).by_columns
+
+
 def test_obs_saliency_is_the_loss_of_removing_the_first_column():
     # Of the first column nothing to the left is fixed: w^2 / [H^-1]_00 in full (OBS eq. 5).
     weight, statistics = example(None)
@@ -96,14 +113,27 @@ def test_obs_saliency_is_the_loss_of_removing_the_first_column():
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_samples_are_drawn_in_proportion_to_a_score():
+    weight = torch.tensor([[3.0, 0.0, -2.0, 1.0]])
+    factors = [scores.SamplingFactor(seed) for seed in range(3000)]
+    drawn = torch.stack([(scores.Magnitude() * f)(weight, Statistics("a"))[0] for f in factors])
+    order = drawn.argsort(-1, descending=True)
+    first = order[:, 0].bincount(minlength=4) / len(factors)
+    torch.testing.assert_close(first, torch.tensor([0.5, 0, 1 / 3, 1 / 6]), rtol=0, atol=0.03)
+    # Once the first is drawn, the others are in proportion among themselves.
+    second = order[order[:, 0] == 0, 1].bincount(minlength=4) / (order[:, 0] == 0).sum()
+    torch.testing.assert_close(second, torch.tensor([0, 0, 2 / 3, 1 / 3]), rtol=0, atol=0.04)
+
+
 def test_random_scores_differ_by_seed_and_layer():
     weight = torch.zeros(4, 8)
     drawn = {
-        tuple(scores.Random(seed)(weight, Statistics(name)).flatten().tolist())
+        tuple(kind(seed)(weight, Statistics(name)).flatten().tolist())
+        for kind in (scores.Random, scores.SamplingFactor)
         for seed in (0, 1)
         for name in ("a", "b")
     }
-    assert len(drawn) == 4
+    assert len(drawn) == 8
 
 
 def test_what_was_not_collected_is_named():

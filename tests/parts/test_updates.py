@@ -304,6 +304,12 @@ def test_a_singular_second_moment_without_damping():
     assert bool(torch.isfinite(pruned).all())
 
 
+def test_obs_chooses_at_once_what_cannot_be_scored_by_columns():
+    weight, choose, statistics, _ = problem(score=scores.RelativeImportance(), density=0.4)
+    _, mask = updates.OBS(block_size=4)(weight, choose, statistics)
+    assert torch.equal(mask, choose(weight))
+
+
 def test_nan_scores_name_the_layer():
     weight, choose, statistics, _ = problem()
     weight[0, 0] = torch.nan

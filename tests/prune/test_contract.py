@@ -164,7 +164,7 @@ def test_bad_activations_name_the_layer(method):
     data[3, 2] = torch.nan
     seen = "'0' received NaN or infinite activations"
     if not forward(as_recipe(method).needs):
-        seen = "the gradient of layer '0' is NaN or infinite"
+        seen = "the gradient of layer '0' is NaN or infinite|the loss is NaN or infinite where"
     with pytest.raises(NumericalError, match=seen):
         th.prune(mlp(), method, data, density=0.5, loss=loss, progress=False)
 
@@ -250,7 +250,7 @@ def test_composed_recipes():
     assert record.density == pytest.approx(0.3, abs=1e-3)
 
 
-@pytest.mark.parametrize("budget", ["global", "lamp", "erk", "erdos-renyi", "owl"])
+@pytest.mark.parametrize("budget", [n for n in budgets.Budget.known() if n != "uniform"])
 @pytest.mark.parametrize("name", ["cnn", "llama"])
 def test_every_budget_reaches_the_density(budget, name):
     _, record = pruned(name, "magnitude", density=0.3, budget=budget)

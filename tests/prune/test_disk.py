@@ -17,6 +17,7 @@ from model_folders import save_folder, tiny_llama
 import thresher as th
 from thresher.core.errors import CheckpointError, LayerError, NumericalError, OptionError
 from thresher.core.output import writing
+from thresher.parts.budgets import CoarseToFine
 from thresher.parts.calibration import read_text, token_windows
 from thresher.parts.scores import GradientMagnitude, Magnitude
 from thresher.prune import Recipe
@@ -63,6 +64,20 @@ def test_agrees_with_pruning_in_memory(llama_folder, book, tmp_path, method):
             total += parameter.numel()
     # Forward passes differ in precision (bfloat16 weights here, autocast there).
     assert same / total > 0.97
+
+
+def test_slopes_from_disk_are_those_in_memory(llama_folder, book, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    recipe = Recipe(Magnitude(), budget=CoarseToFine(room=0.3), density=0.5)
+    data = windows(llama_folder, book)
+    options = DiskOptions(precision=torch.float32)
+    record = prune_folder(llama_folder, tmp_path / "out", recipe, data, options)
+    model = AutoModelForCausalLM.from_pretrained(llama_folder, dtype=torch.bfloat16)
+    again = th.prune(model, recipe, data, precision=torch.float32, progress=False)
+    kept = {layer.name: layer.kept for layer in record.layers}
+    assert kept == pytest.approx({layer.name: layer.kept for layer in again.layers}, rel=0.01)
+    assert len({layer.kept / layer.size for layer in record.layers}) > 1
 
 
 def test_gradients_from_disk_are_those_in_memory(llama_folder, book, tmp_path):

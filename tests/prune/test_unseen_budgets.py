@@ -6,6 +6,7 @@ from torch import nn
 
 import thresher as th
 from thresher.parts import budgets
+from thresher.parts.compressibility import PQIndex
 
 
 class Partly(nn.Module):
@@ -18,7 +19,7 @@ class Partly(nn.Module):
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize("budget", [budgets.Global(), budgets.LAMP(), budgets.OWL()])
+@pytest.mark.parametrize("budget", [budgets.Global(), budgets.LAMP(), budgets.OWL(), PQIndex()])
 def test_a_layer_without_data_keeps_the_density_that_is_asked_for(budget, scale):
     torch.manual_seed(0)
     recipe = th.Recipe(

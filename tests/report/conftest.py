@@ -54,6 +54,7 @@ def record() -> PruneRecord:
             "dense_perplexity": 20.0,
             "pruned_perplexity": 45.0,
             "kl": 0.8,
+            "js": 0.15,
             "top1_agreement": 0.55,
             "dense_bytes": 269_000_000,
             "sparse_bytes": 185_000_000,

@@ -161,7 +161,16 @@ def test_without_a_curve_it_says_how_to_get_one(record):
 
 @pytest.mark.parametrize(
     "key",
-    ["text", "windows", "dense_perplexity", "pruned_perplexity", "kl", "dense_bytes", "curve"],
+    [
+        "text",
+        "windows",
+        "dense_perplexity",
+        "pruned_perplexity",
+        "kl",
+        "js",
+        "dense_bytes",
+        "curve",
+    ],
 )
 def test_every_piece_of_the_evaluation_may_be_missing(record, key):
     del record.evaluation[key]

@@ -27,8 +27,20 @@ def test_distance_is_what_the_definitions_say() -> None:
     assert found.dense_perplexity == pytest.approx(float((-p.gather(-1, targets)).mean().exp()))
     assert found.pruned_perplexity == pytest.approx(float((-q.gather(-1, targets)).mean().exp()))
     assert found.kl == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-5)
+    middle = ((p.exp() + q.exp()) / 2).log()
+    halves = [(each.exp() * (each - middle)).sum(-1).mean() for each in (p, q)]
+    assert found.js == pytest.approx(float(sum(halves)) / 2, rel=1e-5)
     assert found.top1_agreement == float((p.argmax(-1) == q.argmax(-1)).double().mean())
     assert perplexity(dense, WINDOWS) == found.dense_perplexity
+
+
+def test_the_jensen_shannon_divergence_is_bounded_and_symmetric() -> None:
+    one, other = ([scale * each for each in logits(seed)] for seed, scale in ((0, 1), (1, 400)))
+    found, turned = compare(one, other, WINDOWS), compare(other, one, WINDOWS)
+    assert found.js == pytest.approx(turned.js, rel=1e-6)
+    assert 0 < found.js < math.log(2) < found.kl
+    apart = compare([torch.eye(3, 5) * 1e4] * 3, [torch.eye(3, 5).roll(1, 0) * 1e4] * 3, WINDOWS)
+    assert apart.js == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("models", [1, 2])

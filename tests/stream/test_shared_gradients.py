@@ -57,7 +57,7 @@ class Blocks(nn.Module):
 def gradients(model, samples, loss, **options):
     coverage = cover(model, **options)
     find_uses(InMemory(model), coverage, samples)
-    found = gradients_of(InMemory(model), coverage.layers, RECIPE, samples, loss)
+    found = gradients_of(InMemory(model), coverage.layers, RECIPE.needs, samples, loss)
     return {name: statistics[Gradient].value for name, statistics in found.items()}
 
 

@@ -11,11 +11,12 @@ __all__ = [
     "LAMP",
     "OWL",
     "Budget",
+    "CoarseToFine",
     "ErdosRenyi",
     "Global",
     "LayerSummary",
     "Uniform",
-    "allot",
+    "scale_to",
     "summarise",
 ]
 
@@ -28,8 +29,7 @@ import torch
 
 from ..core.errors import OptionError
 from ..core.named import Spelled
-from .patterns import Pattern
-from .scores import InputNorm, Magnitude, Score
+from .scores import InputNorm, Magnitude, Score, UnitGradient
 
 #: Scores kept of a layer; layers up to this size are represented exactly.
 SUMMARY_SIZE = 65_536
@@ -63,6 +63,21 @@ class LayerSummary:
     def size(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """The quantiles, for budgets that need them.
+
+        Raises
+        ------
+        OptionError
+            If the layer was summarised without its scores.
+        """
+        if self.quantiles is None:
+            raise OptionError(
+                f"this budget needs the scores of layer {self.name!r}; summarise them"
+            )
+        return self.quantiles
 
 
 def summarise(
@@ -151,7 +166,7 @@ class Global(Budget):
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return each layer's share of the globally largest scores."""
-        return _shares_above([_quantiles(layer) for layer in layers], layers, density)
+        return _shares_above([layer.scores for layer in layers], layers, density)
 
 
 @dataclass(frozen=True)
@@ -170,7 +185,7 @@ class LAMP(Budget):
         """Return each layer's share of the globally largest LAMP scores, never zero."""
         lamp = [
             lamp_score(quantiles, layer.size / quantiles.numel())
-            for layer, quantiles in ((layer, _quantiles(layer)) for layer in layers)
+            for layer, quantiles in ((layer, layer.scores) for layer in layers)
         ]
         shares = _shares_above(lamp, layers, density)
         # The largest weight of a layer has LAMP score 1, the maximum: it always survives.
@@ -214,7 +229,7 @@ class ErdosRenyi(Budget):
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return the densities, capped at 1 with the excess shared by the others."""
         raw = [sum(layer.shape[:2]) / math.prod(layer.shape[:2]) for layer in layers]
-        return _scale_to(raw, [layer.size for layer in layers], density)
+        return scale_to(raw, [layer.size for layer in layers], density)
 
 
 @dataclass(frozen=True)
@@ -231,7 +246,7 @@ class ERK(Budget):
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return the densities, capped at 1 with the excess shared by the others."""
         raw = [sum(layer.shape) / layer.size for layer in layers]
-        return _scale_to(raw, [layer.size for layer in layers], density)
+        return scale_to(raw, [layer.size for layer in layers], density)
 
 
 @dataclass(frozen=True)
@@ -276,72 +291,56 @@ class OWL(Budget):
     def _outlier_ratio(self, layers: Sequence[LayerSummary]) -> float:
         size = sum(layer.size for layer in layers)
         mean = sum(layer.mean * layer.size for layer in layers) / size
-        above = [(_quantiles(layer) > self.multiple * mean).float().mean() for layer in layers]
+        above = [(layer.scores > self.multiple * mean).float().mean() for layer in layers]
         return (
             sum(float(share) * layer.size for share, layer in zip(above, layers, strict=True))
             / size
         )
 
 
-def allot(
-    pattern: Pattern,
-    shapes: Sequence[Sequence[int]],
-    densities: Sequence[float],
-    density: float,
-) -> list[int]:
-    """Turn densities into counts that a pattern allows and that sum to the asked total.
+@dataclass(frozen=True)
+class CoarseToFine(Budget):
+    """A floor for every block, and the rest in proportion to the loss's gradient by the block.
 
     Parameters
     ----------
-    pattern : Pattern
-        Its quantum limits how finely a layer can be cut.
-    shapes : sequence of shapes
-        Matrix shape of every layer.
-    densities : sequence of float
-        Asked of every layer, in [0, 1].
-    density : float
-        Asked of the model.
+    room : float, default 0.1
+        How much less than asked a block may keep at least; all blocks' room is what is shared out.
 
-    Returns
-    -------
-    list of int
-        Weights kept per layer. The total is the multiple nearest to
-        ``density * weights`` that largest-remainder rounding can reach.
+    Notes
+    -----
+    That what is above the floor goes in proportion to the norm is how the paper's cap on the
+    sparsity of a block is read here.
+
+    References
+    ----------
+    Sung et al., ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for Vision-Language Models
+    (2024), section 3, for the zeroth-order importance and the floor; 0.1 is the authors' choice
+    for LLaMA at 60 %.
     """
-    quanta = [pattern.quantum(shape) for shape in shapes]
-    sizes = [math.prod(shape) for shape in shapes]
-    exact = [share * size for share, size in zip(densities, sizes, strict=True)]
-    counts = [q * math.floor(e / q + 1e-9) for e, q in zip(exact, quanta, strict=True)]
-    missing = round(density * sum(sizes)) - sum(counts)
-    # Sorting is stable, so equal remainders are settled by the order of the layers.
-    order = sorted(range(len(counts)), key=lambda i: (counts[i] - exact[i]) / quanta[i])
-    moved = True
-    while moved:
-        moved = False
-        # One pass settles the rounding; a budget that is itself off is followed by more.
-        steps = max(1, abs(missing) // max(1, sum(quanta)))
-        for i in order if missing > 0 else reversed(order):
-            change = _step(missing, steps * quanta[i], counts[i], sizes[i])
-            change = change or _step(missing, quanta[i], counts[i], sizes[i])
-            counts[i] += change
-            missing -= change
-            moved = moved or change != 0
-    return counts
 
+    room: float = 0.1
+    name = "coarse-to-fine"
+    surveys = True
+    score = UnitGradient()
 
-def _step(missing: int, step: int, count: int, size: int) -> int:
-    """Return plus or minus `step` if that brings `missing` nearer to 0 within the layer."""
-    if 0 < step <= 2 * missing and count + step <= size:
-        return step
-    if 0 < step < -2 * missing and count >= step:
-        return -step
-    return 0
-
-
-def _quantiles(layer: LayerSummary) -> torch.Tensor:
-    if layer.quantiles is None:
-        raise OptionError(f"this budget needs the scores of layer {layer.name!r}; summarise them")
-    return layer.quantiles
+    def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
+        """Return one density per block, from `density` less the room to 1."""
+        sizes: dict[int, int] = {}
+        norms: dict[int, float] = {}
+        for layer in layers:
+            sizes[layer.block] = sizes.get(layer.block, 0) + layer.size
+            norms[layer.block] = float(layer.scores[-1])
+        most, floor = max(norms.values()), max(0.0, density - self.room)
+        if most == 0 or floor == 1:
+            return [density] * len(layers)
+        # Blocks without a gradient take what is left where all others are whole.
+        raw = [max(norms[block] / most, 1e-9) / size for block, size in sizes.items()]
+        above = scale_to(raw, list(sizes.values()), (density - floor) / (1 - floor))
+        shares = {
+            block: floor + (1 - floor) * share for block, share in zip(sizes, above, strict=True)
+        }
+        return [min(1.0, shares[layer.block]) for layer in layers]
 
 
 def _shares_above(
@@ -367,7 +366,7 @@ def _shares_above(
     return shares
 
 
-def _scale_to(raw: Sequence[float], sizes: Sequence[int], density: float) -> list[float]:
+def scale_to(raw: Sequence[float], sizes: Sequence[int], density: float) -> list[float]:
     """Scale `raw` to the asked mean, full layers staying at 1."""
     target = density * sum(sizes)
     full: set[int] = set()

@@ -38,6 +38,11 @@ class MaskChooser:
     statistics: Statistics
     shape: tuple[int, ...]
 
+    @property
+    def column_step(self) -> int | None:
+        """Columns that must be chosen together, see :meth:`columns`; None when all at once."""
+        return self.pattern.column_step if self.score.by_columns else None
+
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the mask of the whole weight.
 
@@ -64,7 +69,7 @@ class MaskChooser:
         weight : Tensor of shape (..., rows, stop - start)
             Current weights of those columns.
         start, stop : int
-            Multiples of the pattern's ``column_step`` (`stop` may be the last column).
+            Multiples of :attr:`column_step` (`stop` may be the last column).
 
         Returns
         -------

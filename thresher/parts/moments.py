@@ -14,9 +14,11 @@ __all__ = [
     "Moment",
     "Norm",
     "Sample",
+    "Slope",
     "SquaredGradient",
     "backward",
     "forward",
+    "perturbed",
 ]
 
 import copy
@@ -39,10 +41,11 @@ class Moment(ABC):
 
     Attributes
     ----------
-    wants : {"forward", "backward"}
+    wants : {"forward", "backward", "perturbed"}
         What one update is given: ``"forward"`` a batch of input rows of shape
         (..., tokens, columns), ``"backward"`` one gradient of the loss with respect to the
-        weight, of shape (..., rows, columns). Both are finite float32 tensors.
+        weight, of shape (..., rows, columns), ``"perturbed"`` one slope of the loss along a random
+        direction, of shape (). All are finite float32 tensors.
     count : Tensor of int64, shape ()
         Samples seen: rows of input, or gradients. On the CPU.
     sums : tuple of Tensor
@@ -51,7 +54,7 @@ class Moment(ABC):
         Whether the sums were turned into their value in place, so that none may be added.
     """
 
-    wants: ClassVar[Literal["forward", "backward"]] = "forward"
+    wants: ClassVar[Literal["forward", "backward", "perturbed"]] = "forward"
 
     def __init__(self) -> None:
         self.count = torch.zeros((), dtype=torch.int64)
@@ -304,6 +307,34 @@ class SquaredGradient(Gradient):
         super().add(gradient.square())
 
 
+class Slope(Moment):
+    """Norm of the loss's gradient by the weights of a layer's unit, from slopes of the loss.
+
+    Along a direction of independent standard normal numbers the expected square of the slope is
+    that of the gradient's norm.
+    """
+
+    wants = "perturbed"
+
+    def zeros(self, slope: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return a zero."""
+        return (slope.new_zeros(()),)
+
+    def add(self, slope: torch.Tensor) -> None:
+        """Add the slope's square."""
+        total = self.sums[0]
+        total += slope.square()
+
+    def columns(self, columns: slice) -> Self:
+        """Return the moment itself: it is the same for all columns."""
+        return self
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Root mean square slope, shape ()."""
+        return (self.sums[0] / self.count).sqrt()
+
+
 def backward(needs: Iterable[type[Moment]]) -> frozenset[type[Moment]]:
     """Return the moments among `needs` that take a backward pass."""
     return frozenset(kind for kind in needs if kind.wants == "backward")
@@ -312,6 +343,11 @@ def backward(needs: Iterable[type[Moment]]) -> frozenset[type[Moment]]:
 def forward(needs: Iterable[type[Moment]]) -> frozenset[type[Moment]]:
     """Return the moments among `needs` that look at inputs."""
     return frozenset(kind for kind in needs if kind.wants == "forward")
+
+
+def perturbed(needs: Iterable[type[Moment]]) -> frozenset[type[Moment]]:
+    """Return the moments among `needs` that take passes with perturbed weights."""
+    return frozenset(kind for kind in needs if kind.wants == "perturbed")
 
 
 def _column_sums(values: torch.Tensor) -> torch.Tensor:

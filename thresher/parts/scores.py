@@ -16,9 +16,12 @@ __all__ = [
     "Power",
     "Product",
     "Random",
+    "RelativeImportance",
+    "SamplingFactor",
     "Scaled",
     "Score",
     "Sum",
+    "UnitGradient",
 ]
 
 import zlib
@@ -39,6 +42,11 @@ class Score(ABC):
         """The moments that must be collected before scoring; none by default."""
         return frozenset()
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether columns may be scored apart from the others of their matrix; true by default."""
+        return True
+
     @abstractmethod
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Score every weight.
@@ -46,7 +54,7 @@ class Score(ABC):
         Parameters
         ----------
         weight : Tensor of shape (..., rows, columns)
-            Float32 weights, or a slice of their columns.
+            Float32 weights, or a slice of their columns where :attr:`by_columns` is true.
         statistics : Statistics
             Of the same columns.
 
@@ -79,6 +87,11 @@ class _Pair(Score):
     def needs(self) -> frozenset[type[moments.Moment]]:
         """Union of both scores' needs."""
         return self.left.needs | self.right.needs
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether both scores may take columns apart."""
+        return self.left.by_columns and self.right.by_columns
 
 
 class Product(_Pair):
@@ -115,6 +128,11 @@ class _WithConstant(Score):
         """Needs of the score."""
         return self.score.needs
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether the score may take columns apart."""
+        return self.score.by_columns
+
 
 class Scaled(_WithConstant):
     """A score times a constant."""
@@ -148,6 +166,29 @@ class Magnitude(Score):
 
 
 @dataclass(frozen=True)
+class RelativeImportance(Score):
+    """Share of a weight in the magnitudes of its column, plus its share in those of its row.
+
+    A row or a column of small weights keeps its largest ones, whatever the scale of the others, so
+    that no channel is cut off.
+
+    References
+    ----------
+    Zhang et al., Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
+    Models (2024), section 3.1.
+    """
+
+    by_columns = False
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``|w_ij| / sum_k |w_kj| + |w_ij| / sum_k |w_ik|``; a zero weight has 0."""
+        size = weight.abs()
+        tiny = torch.finfo(size.dtype).tiny
+        shares = [size / size.sum(dim, keepdim=True).clamp(min=tiny) for dim in (-2, -1)]
+        return shares[0] + shares[1]
+
+
+@dataclass(frozen=True)
 class Random(Score):
     """Uniform random numbers: the baseline that any score must beat.
 
@@ -161,15 +202,42 @@ class Random(Score):
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return numbers in [0, 1); those of a column do not depend on what else is asked for."""
-        generator = torch.Generator().manual_seed(
-            zlib.crc32(f"{self.seed}/{statistics.name}".encode())
-        )
-        *rows, columns = weight.shape
-        # Column after column, so that a view skips what comes before it.
-        numbers = torch.rand(
-            statistics.start + columns, *rows, generator=generator, dtype=torch.float32
-        )
-        return numbers[statistics.start :].movedim(0, -1).to(weight.device)
+        return _uniform(self.seed, weight, statistics)
+
+
+@dataclass(frozen=True)
+class SamplingFactor(Score):
+    """Random factors that turn the largest of a score into a sample in proportion to it.
+
+    The k largest of ``score * SamplingFactor()`` are k weights drawn one after another without
+    replacement, each with a probability proportional to its score (Gumbel top-k).
+
+    Parameters
+    ----------
+    seed : int, default 0
+        With the layer's name it fixes the sample, whatever the order of layers.
+
+    References
+    ----------
+    Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006), with the logarithm of
+    their keys.
+    """
+
+    seed: int = 0
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return ``1 / e`` for standard exponential numbers `e`."""
+        return -1 / _uniform(self.seed, weight, statistics).log()
+
+
+def _uniform(seed: int, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{statistics.name}".encode()))
+    *rows, columns = weight.shape
+    # Column after column, so that a view skips what comes before it.
+    numbers = torch.rand(
+        statistics.start + columns, *rows, generator=generator, dtype=torch.float32
+    )
+    return numbers[statistics.start :].movedim(0, -1).to(weight.device)
 
 
 @dataclass(frozen=True)
@@ -223,6 +291,20 @@ class Fisher(Score):
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return ``w^2 E[g^2] / 2``."""
         return weight.square() * statistics[moments.SquaredGradient].value / 2
+
+
+@dataclass(frozen=True)
+class UnitGradient(Score):
+    """Norm of the loss's gradient by all weights of a unit, estimated without a backward pass.
+
+    It is the same for every weight of the unit: something for budgets.
+    """
+
+    needs = frozenset({moments.Slope})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return the norm, the same for every weight."""
+        return statistics[moments.Slope].value.to(weight.device).expand_as(weight)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,26 @@ class Statistics:
             )
         self._feed("backward", gradient)
 
+    def update_slope(self, slope: torch.Tensor) -> None:
+        """Take in the slope of one batch's loss along a random direction.
+
+        Parameters
+        ----------
+        slope : Tensor of shape ()
+
+        Raises
+        ------
+        NumericalError
+            If it is NaN or infinite; the message names the layer.
+        """
+        slope = slope.detach().float()
+        if not _squares_are_finite(slope):
+            raise NumericalError(
+                f"the loss is NaN or infinite where layer {self.name!r} is perturbed; check the "
+                "weights and the data"
+            )
+        self._feed("perturbed", slope)
+
     def __getitem__(self, kind: type[M]) -> M:
         """Return the moment of a class, of the columns that this view covers.
 
@@ -189,10 +209,14 @@ class Statistics:
         return view
 
     def adopt_gradients(self, other: Statistics) -> None:
-        """Take over the gradient moments that `other` collected for the same layer."""
+        """Take over the moments of gradients and slopes that `other` has of the same layer."""
         self._moments |= {
-            kind: moment for kind, moment in other._moments.items() if kind.wants == "backward"
+            kind: moment for kind, moment in other._moments.items() if kind.wants != "forward"
         }
+
+    def saw_any(self, kind: type[Moment]) -> bool:
+        """Return whether a moment that was asked for has seen any sample."""
+        return bool(self._moments[kind].count)
 
     def saw_every_token(self, kind: type[Moment]) -> bool:
         """Return whether a moment that was asked for has seen all rows of input."""
@@ -228,6 +252,8 @@ class Statistics:
 def _no_samples(kind: type[Moment], name: str) -> str:
     if kind.wants == "backward":
         return f"layer {name!r} was given no gradients; run a backward pass over calibration data"
+    if kind.wants == "perturbed":
+        return f"layer {name!r} was given no slopes; nothing in the data depends on it"
     return (
         f"layer {name!r} was given no calibration tokens (an expert that was never chosen, a "
         "module that is never called, or empty data); calibrate with more data or exclude the "

@@ -271,7 +271,11 @@ class DiskRun:
     def _begun_stream(self, state: RunState, output: Output) -> Stream:
         find_uses(self.source, self.coverage, self.samples)
         layers = self.coverage.layers
-        self.gradients = gradients_of(self.source, layers, self.recipe, self.samples)
+        # Of a run that is gone on with the budget has been consulted.
+        needs = self.recipe.needs if state.counts else needed_moments(self.recipe)
+        self.gradients = gradients_of(
+            self.source, layers, needs, self.samples, progress=self.options.progress, lines=True
+        )
         stream = Stream(
             self.source,
             find_units(self.skeleton.model, layers),

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import torch
 
 from ..core.errors import LayerError, NumericalError
-from ..parts.budgets import LayerSummary, allot, summarise
+from ..parts.allotment import allot
+from ..parts.budgets import LayerSummary, summarise
 from ..parts.chooser import MaskChooser
 from ..parts.layers import Layer
-from ..parts.moments import Moment, backward, forward
+from ..parts.moments import Moment, backward, forward, perturbed
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.attention import WatchingAttention
@@ -215,7 +216,7 @@ class UnitPruner:
     recipe : Recipe
         How to prune them.
     gradients : mapping of str to Statistics, optional
-        Gradient moments by layer, where the recipe's parts need them.
+        Moments of gradients and slopes by layer, where the recipe's parts need them.
     unseen : {"magnitude", "dense"}, default "magnitude"
         What becomes of layers that the data never reaches.
     stored : mapping of str to torch.dtype, optional
@@ -373,7 +374,8 @@ class UnitPruner:
     def _is_seen(self, known: Statistics, needs: frozenset[type[Moment]]) -> bool:
         if backward(needs) and not known.saw_gradients:
             return False
-        return known.tokens > 0 or not forward(needs)
+        found = (known.saw_any(kind) for kind in perturbed(needs))
+        return all(found) and (known.tokens > 0 or not forward(needs))
 
     def _statistics(
         self,

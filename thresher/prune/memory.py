@@ -23,7 +23,7 @@ from ..parts.coverage import Coverage, cover
 from ..parts.fisher import GradientSamples
 from ..parts.given import check_is_model
 from ..parts.layers import Layer
-from ..parts.moments import Cross, Moment, backward, forward
+from ..parts.moments import Cross, Moment, backward, forward, perturbed
 from ..parts.statistics import Statistics
 from ..run.packed.layer import PackedLayer
 from ..stream.gradients import collect_gradients
@@ -32,6 +32,7 @@ from ..stream.passes import calibrating
 from ..stream.precision import Precision, widened, widened_sample
 from ..stream.ranks import check_same_samples, share_of
 from ..stream.samples import as_samples
+from ..stream.slopes import collect_slopes
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
@@ -163,7 +164,8 @@ def prune(
             source = InMemory(model)
             find_uses(source, coverage, samples)
             record.coverage = coverage.summary()
-            gradients = gradients_of(source, coverage.layers, recipe, lossy, loss)
+            needs = needed_moments(recipe)
+            gradients = gradients_of(source, coverage.layers, needs, lossy, loss, progress)
             inputs = share_of(samples) if forward(needed_moments(recipe)) else []
             units = find_units(model, coverage.layers)
             dense, attention = Cross in recipe.needs, recipe.tokens.by_attention
@@ -291,19 +293,30 @@ def _check_present(layer: Layer) -> None:
 def gradients_of(
     source: Source,
     layers: list[Layer],
-    recipe: Recipe,
+    needs: frozenset[type[Moment]],
     samples: Sequence[Any],
     loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
+    progress: bool = False,
+    lines: bool = False,
 ) -> dict[str, Statistics] | None:
-    """Return gradient moments by layer, None where the recipe needs none."""
-    needs = backward(needed_moments(recipe))
-    if not needs:
+    """Return moments of gradients and slopes by layer, None where none are needed."""
+    gradients, slopes = backward(needs), perturbed(needs)
+    if not gradients | slopes:
         return None
     if GradientSamples in needs:
         _check_room(layers, len(samples))
-    units = find_units(source.model, layers)
+    units, loss = find_units(source.model, layers), loss or default_loss
+    found: dict[str, Statistics] = {}
     with calibrating(source.model):
-        return collect_gradients(source, units, needs, samples, loss or default_loss)
+        if slopes:
+            with progress_bar(len(units), progress, lines) as advance:
+                found = collect_slopes(source, units, slopes, samples, loss, advance)
+        if gradients:
+            backpropagated = collect_gradients(source, units, gradients, samples, loss)
+            for name, statistics in found.items():
+                backpropagated[name].adopt_gradients(statistics)
+            found = backpropagated
+    return found
 
 
 def _check_room(layers: Sequence[Layer], samples: int) -> None:

@@ -113,6 +113,8 @@ def _cost(evaluation: dict[str, Any]) -> str:
         text += f"; {percent(evaluation['top1_agreement'])} of the most likely next tokens agree"
     if evaluation.get("kl") is not None:
         text += f"; mean KL divergence {number(evaluation['kl'])} nats per token"
+    if evaluation.get("js") is not None:
+        text += f", Jensen-Shannon {number(evaluation['js'])} (of at most 0.69)"
     return text + "."
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.card import Card, Catalogued
 from ..core.errors import DataError, NumericalError
 from .measure.modes import evaluating
 
@@ -20,7 +21,7 @@ _POSITIONS = 32
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Catalogued):
     """How a pruned model compares with the dense one on the same windows.
 
     Parameters
@@ -29,14 +30,35 @@ class Evaluation:
         Exponential of the mean next-token loss.
     kl : float
         Mean Kullback-Leibler divergence of the pruned from the dense next-token
-        distribution, in nats.
+        distribution, in nats. It hears most of what the dense model finds likely.
+    js : float
+        Mean Jensen-Shannon divergence of both distributions, in nats, from 0 to log 2. It does not
+        change when both are exchanged, and no token counts without bound.
     top1_agreement : float
         Share of positions where both models rank the same token first.
+
+    References
+    ----------
+    Khanal and Capone, Evaluating the Impact of Compression Techniques on Task-Specific
+    Performance of Large Language Models (2024), for the Jensen-Shannon divergence.
     """
+
+    card = Card(
+        name="js-divergence",
+        title=(
+            "Evaluating the Impact of Compression Techniques on Task-Specific Performance of Large "
+            "Language Models"
+        ),
+        authors="Bishwash Khanal and Jeffery M. Capone",
+        year=2024,
+        arxiv="2409.11233",
+        summary="Jensen-Shannon divergence of a pruned model's next tokens from the dense one's.",
+    )
 
     dense_perplexity: float
     pruned_perplexity: float
     kl: float
+    js: float
     top1_agreement: float
 
 
@@ -92,17 +114,18 @@ def compare(
     """
     _check(windows)
     logits = [_every_logits(model, windows) for model in (dense, pruned)]
-    totals = torch.zeros(4, dtype=torch.float64)
+    totals = torch.zeros(5, dtype=torch.float64)
     for window in windows:
         totals += _distance(_next(logits[0]), _next(logits[1]), window)
     for each in logits:
         _end(each)
-    loss, pruned_loss, divergence, agreement = totals.tolist()
+    loss, pruned_loss, kl, js, agreement = totals.tolist()
     positions = windows.shape[0] * (windows.shape[1] - 1)
     return Evaluation(
         dense_perplexity=_exponential(loss, windows),
         pruned_perplexity=_exponential(pruned_loss, windows),
-        kl=divergence / positions,
+        kl=kl / positions,
+        js=js / positions,
         top1_agreement=agreement / positions,
     )
 
@@ -118,20 +141,26 @@ def _negative(log_probabilities: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 def _distance(dense: torch.Tensor, pruned: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    """Return both losses, divergence and agreement, summed over the positions of a window."""
+    """Return both losses, both divergences and agreement, summed over a window's positions."""
     if dense.shape != pruned.shape:
         raise DataError(
             f"the models have vocabularies of {dense.shape[-1]} and {pruned.shape[-1]} "
             "tokens; compare a model with its own dense original"
         )
-    totals = torch.zeros(4, dtype=torch.float64)
+    totals = torch.zeros(5, dtype=torch.float64)
     chunks = zip(_chunks(dense, window), _chunks(pruned, window), strict=True)
     for (p, targets), (q, _) in chunks:
-        divergence = float((p.exp() * (p - q)).sum(-1).double().sum())
+        middle = torch.logaddexp(p, q) - math.log(2)
+        js = (_kl(p, middle) + _kl(q, middle)) / 2
         agreement = int((p.argmax(-1) == q.argmax(-1)).sum())
         losses = (_negative(p, targets), _negative(q, targets))
-        totals += torch.tensor([*losses, divergence, agreement], dtype=torch.float64)
+        totals += torch.tensor([*losses, _kl(p, q), js, agreement], dtype=torch.float64)
     return totals
+
+
+def _kl(p: torch.Tensor, q: torch.Tensor) -> float:
+    """Return the divergence of `q` from `p`, of which the logarithms are given."""
+    return float((p.exp() * (p - q)).sum(-1).double().sum())
 
 
 def _next(logits: Iterator[torch.Tensor]) -> torch.Tensor:

@@ -50,7 +50,7 @@ class OBS(Update):
         idle = gram.value.diagonal(dim1=-2, dim2=-1) == 0
         current = weight.masked_fill(idle.unsqueeze(-2), 0)
         columns = current.shape[-1]
-        step = choose.pattern.column_step
+        step = choose.column_step
         fixed = choose(current) if step is None else None
         errors = torch.zeros_like(current)
         width = self.block_size if step is None else -(-self.block_size // step) * step
