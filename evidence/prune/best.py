@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-import thresher
 from thresher.core.evidence import Experiment
 from thresher.prune import Recipe
 from thresher.prune.best import Best
+from thresher.prune.memory import prune
 from thresher.prune.sparsegpt import SparseGPT
 
 from .._one_shot import (
@@ -59,7 +59,7 @@ def _prune(recipe: Recipe) -> Callable[[_Problem], nn.Module]:
     def method(problem: _Problem) -> nn.Module:
         model = copy.deepcopy(problem.model)
         others = [b for b in range(model.config.num_hidden_layers) if b % _EVERY]
-        thresher.prune(
+        prune(
             model,
             recipe.with_options(**problem.cut),
             problem.calibration,
