@@ -260,17 +260,17 @@ def _calibrated(
     first, last = windows()
     data = {ADDRESSES: first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]}
     held_out = last[rng.permutation(len(last))[: drawn.amount(HELD_OUT)]]
-    novel = held_out[:0]
+    read = held_out[:0]
     if NOVEL in texts:
         some = novel()[rng.permutation(len(novel()))]
-        data[NOVEL], novel = some[: drawn.amount(CALIBRATION, 2)], some[-drawn.amount(READ) :]
+        data[NOVEL], read = some[: drawn.amount(CALIBRATION, 2)], some[-drawn.amount(READ) :]
     model = language_model(min(1.0, drawn.scale))
     layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
     statistics = {text: _statistics(model, layers, needs, data[text]) for text in texts}
     weights = [layer.matrix().clone() for layer in layers]
     with torch.no_grad():
         logits = [model(input_ids=window[None]).logits[0, :-1] for window in held_out]
-    return Calibrated(model, layers, weights, statistics, held_out, novel, logits)
+    return Calibrated(model, layers, weights, statistics, held_out, read, logits)
 
 
 def _statistics(
