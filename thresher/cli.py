@@ -18,6 +18,7 @@ import click
 
 from .core.errors import ThresherError, unknown
 from .core.extras import naming_the_extra
+from .core.machine import return_freed_memory
 
 _FOLDER = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
@@ -79,6 +80,7 @@ class _Command(click.Group):
     """Turns errors about the user's input into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        return_freed_memory()
         with _interruptions() as interruptions:
             try:
                 with naming_the_extra(), _own_words():
