@@ -74,7 +74,10 @@ def test_eval_on_questions_of_ones_own(small, llama_folder, tmp_path):
     for words in ("mine", "accuracy", "accuracy_norm", "questions", "(dense)"):
         assert words in output
     tasks.write_text(json.dumps(row | {"answer": 2}))
-    assert "there are 2 choices" in " ".join(run("eval", small, "--tasks", tasks, code=1).split())
+    # Before anything else is evaluated.
+    output = run("eval", small, "--tasks", tasks, "--text", tasks, code=1)
+    assert "there are 2 choices" in " ".join(output.split())
+    assert "perplexity" not in output
     assert "pass --text, --tasks or both" in run("eval", small, code=2)
 
 

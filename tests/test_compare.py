@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from model_folders import save_folder, tiny_llama
 
 import thresher as th
-from thresher import comparing, comparing_cell, comparing_processes
+from thresher import comparing, comparing_cell, comparing_plan, comparing_processes
 from thresher.cli import main
+from thresher.comparing_plan import fingerprint_of
 from thresher.core.errors import OptionError
 from thresher.prune.comparison import Cell, cells_of
 from thresher.run.evaluate import perplexity
@@ -245,12 +248,42 @@ def test_a_model_that_fails_is_a_row(source, book, other, tmp_path, in_process, 
     assert rows["wanda-0.5"]["error"] == "RuntimeError: a first line"
     assert rows["wanda-0.5"]["perplexity"] is None
     assert rows["magnitude-0.5"]["perplexity"] > 1
-    assert "failed: RuntimeError: a first line" in output
-    assert "failed: RuntimeError: a first line" in (tmp_path / "out" / "report.html").read_text()
+    said = "wanda-0.5 failed: RuntimeError: a first line"
+    assert said in output
+    assert said in (tmp_path / "out" / "report.html").read_text()
     in_process.clear()
     # It is tried again, and nothing else is.
     type_in(given)
     assert in_process == [("wanda-0.5", "make"), ("wanda-0.5", "time")]
+    assert not rows_of(tmp_path / "out")["wanda-0.5"]["error"]
+
+
+def test_a_model_whose_folder_was_deleted_is_made_again(source, book, other, tmp_path, in_process):
+    given = arguments(source, book, other, tmp_path / "out", "wanda", "0.5")
+    type_in(given)
+    before = rows_of(tmp_path / "out", TIMES + MORE_TIMES)
+    shutil.rmtree(tmp_path / "out" / "models" / "wanda-0.5")
+    in_process.clear()
+    type_in(given)
+    assert in_process == [("wanda-0.5", "make"), ("wanda-0.5", "time")]
+    assert rows_of(tmp_path / "out", TIMES + MORE_TIMES) == before
+    assert (tmp_path / "out" / "models" / "wanda-0.5").is_dir()
+
+
+def test_what_was_begun_and_is_no_longer_asked_for_leaves_nothing(
+    source, book, other, tmp_path, in_process, monkeypatch
+):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    given = (source, book, other, tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing_cell, "compare", stopped)
+        type_in(arguments(*given, "wanda", "0.5"), code=130)
+    type_in(arguments(*given, "magnitude", "0.5"))
+    assert list(rows_of(tmp_path / "out")) == ["dense", "magnitude-0.5"]
+    assert os.listdir(tmp_path / "out" / "models") == ["magnitude-0.5"]
+    type_in(arguments(*given, "wanda", "0.5"))
     assert not rows_of(tmp_path / "out")["wanda-0.5"]["error"]
 
 
@@ -396,6 +429,25 @@ def test_tasks_are_a_column(source, book, other, tmp_path, in_process):
     assert "question" in type_in([*given, "--tasks", questions], code=1)
 
 
+def test_files_of_tasks_are_found_from_a_folder_with_a_comma(
+    source, book, other, tmp_path, in_process, monkeypatch
+):
+    place = tmp_path / "mine, yours"
+    place.mkdir()
+    for name in ("first", "second"):
+        asked = {"question": f"The {name} is", "choices": ["it", "not it"], "answer": 0}
+        (place / f"{name}.jsonl").write_text(json.dumps(asked))
+    monkeypatch.chdir(place)
+    given = arguments(source, book, other, tmp_path / "out", "wanda", "0.5")
+    type_in([*given, "--tasks", "first.jsonl, second.jsonl"])
+    for row in rows_of(tmp_path / "out").values():
+        assert list(row["tasks"]) == ["first", "second"]
+    # What they ask is among what the rows have in common.
+    (place / "second.jsonl").write_text(json.dumps(asked | {"answer": 1}))
+    refused = type_in([*given, "--tasks", "first.jsonl,second.jsonl"], code=1)
+    assert "holds a comparison of another model, text, options" in refused
+
+
 def test_a_model_without_room_for_text_has_no_speed(
     source, book, other, tmp_path, in_process, monkeypatch
 ):
@@ -407,6 +459,25 @@ def test_a_model_without_room_for_text_has_no_speed(
     assert in_process[-1] == ("dense", "time")
 
 
+def test_a_timing_that_failed_is_tried_again(
+    source, book, other, tmp_path, in_process, monkeypatch
+):
+    def failing(*_, **__):
+        raise MemoryError("no room")
+
+    given = arguments(source, book, other, tmp_path / "out", "wanda", "0.5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing_cell, "choose_layouts", failing)
+        assert "No tokens/s of wanda-0.5: MemoryError: no room" in type_in(given)
+    in_process.clear()
+    output = type_in(given)
+    assert in_process == [("wanda-0.5", "time")]
+    row = rows_of(tmp_path / "out")["wanda-0.5"]
+    assert row["speedup"] > 0
+    assert not row["missing"]
+    assert "No tokens/s" not in output
+
+
 def test_a_model_with_packed_layers_is_timed_beside_the_dense_one(
     source, book, other, tmp_path, in_process, monkeypatch
 ):
@@ -416,8 +487,15 @@ def test_a_model_with_packed_layers_is_timed_beside_the_dense_one(
         "choose_layouts",
         lambda model, batch: choose(model, batch, candidates="bitmask", repeats=1, gain=0),
     )
+    measure = comparing_cell.bench
+    monkeypatch.setattr(
+        comparing_cell,
+        "bench",
+        lambda *models, **options: dataclasses.replace(measure(*models, **options), noisy=True),
+    )
     type_in(arguments(source, book, other, tmp_path / "out", "wanda", "0.5"))
     row = rows_of(tmp_path / "out")["wanda-0.5"]
+    assert row["noisy"]
     assert row["layouts"] == "14 bitmask"
     assert row["dtype"] == "bfloat16"
     assert row["speedup_least"] <= row["speedup"] <= row["speedup_most"]
@@ -440,6 +518,29 @@ def test_in_python(source, book, other, tmp_path, in_process):
     assert found.rows[1].density == 0.5
     with pytest.raises(OptionError, match="by their names"):
         th.compare_methods(source, [th.Recipe], tmp_path / "other", density=0.5)
+
+
+def test_the_fingerprint_is_of_all_that_rows_have_in_common(source, tmp_path, monkeypatch):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("one")
+    text = torch.arange(6).view(2, 3)
+    given = {"source": source, "windows": {"held_out": text}, "heal": 5.0}
+    given["tasks"] = [str(questions)]
+    changes = [
+        {},
+        {"source": save_folder(tiny_llama(layers=1), tmp_path / "other")},
+        *({"windows": {"held_out": x}} for x in (text + 1, text.view(3, 2))),
+        {"windows": {"other": text}},
+        *({"heal": heal} for heal in (None, 6.0)),
+        *({"tasks": tasks} for tasks in (None, ["arc_easy"], ["piqa"])),
+    ]
+    found = [fingerprint_of(**given | change) for change in changes]
+    assert fingerprint_of(**given) == found[0]
+    questions.write_text("two")
+    found.append(fingerprint_of(**given))
+    monkeypatch.setattr(comparing_plan, "versions", lambda: {"torch": "0"})
+    found.append(fingerprint_of(**given))
+    assert len(set(found)) == len(found)
 
 
 def test_which_models_are_compared():
@@ -472,6 +573,20 @@ def test_shares_are_what_ray_takes():
     share = comparing_processes._share
     assert share({"CPU": 16.0, "GPU": 3.0}, 2) == {"num_cpus": 8.0, "num_gpus": 1.0}
     assert share({"CPU": 2.0}, 4) == {"num_cpus": 0.5, "num_gpus": 0.0}
+
+
+def test_a_process_that_ray_ends_is_killed(monkeypatch):
+    pytest.importorskip("ray")
+
+    def dying(command, show):
+        if "a" in command:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    monkeypatch.setattr(comparing_processes, "_run", dying)
+    ended = {}
+    comparing_processes.run_processes({"a": ["a"], "b": []}, [], 2, False, ended.__setitem__)
+    assert ended == {"a": -signal.SIGKILL, "b": 0}
 
 
 def test_with_ray_the_table_is_the_same(source, book, other, whole, tmp_path):

@@ -6,6 +6,7 @@ __all__ = ["CompareJob", "compare_methods"]
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,14 @@ from typing import TypeVar
 from rich.console import Console
 from rich.markup import escape
 
-from .comparing_plan import Plan, absolute_tasks, fingerprint_of, load_rows, save_row
+from .comparing_plan import (
+    Plan,
+    absolute_tasks,
+    drop_row,
+    fingerprint_of,
+    load_rows,
+    save_row,
+)
 from .comparing_processes import check_parallel, plugin_files, run_processes
 from .comparing_texts import read_texts
 from .core.errors import CheckpointError, OptionError, ThresherError
@@ -46,7 +54,7 @@ def compare_methods(
     windows: int = 64,
     length: int = 1024,
     heal: float | None = None,
-    tasks: str | Path | None = None,
+    tasks: str | Path | Sequence[str | Path] | None = None,
     parallel: int = 1,
     progress: bool = True,
 ) -> Comparison:
@@ -54,7 +62,7 @@ def compare_methods(
 
     Every pruned model is made in a process of its own. A comparison that was stopped goes on when
     it is asked for again, and one that is there grows by the methods, densities and patterns that
-    it has not got yet; models that failed are tried again.
+    it has not got yet; what failed is tried again.
 
     Parameters
     ----------
@@ -78,7 +86,7 @@ def compare_methods(
         Calibration windows and their tokens, at most.
     heal : float, optional
         Minutes to heal every pruned model for.
-    tasks : str or Path, optional
+    tasks : str, Path or sequence of them, optional
         Multiple-choice questions or tasks by name, see
         :func:`~thresher.run.tasks.evaluate_tasks`.
     parallel : int, default 1
@@ -139,7 +147,7 @@ class CompareJob:
         windows: int,
         length: int,
         heal: float | None,
-        tasks: str | Path | None,
+        tasks: str | Path | Sequence[str | Path] | None,
         parallel: int,
         progress: bool = True,
     ) -> None:
@@ -159,7 +167,7 @@ class CompareJob:
         beside = self.source.resolve() if Path(model).is_dir() else Path(Path(model).name)
         self.out = Path(out or f"{beside}-comparison")
         check_apart(self.source, self.out)
-        self.heal, self.tasks = heal, None if tasks is None else absolute_tasks(str(tasks))
+        self.heal, self.tasks = heal, None if tasks is None else absolute_tasks(tasks)
         self.parallel, self.progress = parallel, progress
         self.console = Console(emoji=False, quiet=not progress)
         self.texts = read_texts(
@@ -239,8 +247,14 @@ class CompareJob:
         if output.out.exists():
             os.rename(output.out, output.made)
         (output.made / "models").mkdir(parents=True, exist_ok=True)
+        for name in load_rows(output.work).keys() - rows.keys():
+            # Begun when other methods were asked for.
+            shutil.rmtree(output.made / "models" / name, ignore_errors=True)
+            drop_row(output.work, name)
         for row in rows.values():
+            # What has failed is tried again.
             row.error = ""
+            row.missing.pop("tokens_per_second", None)
             save_row(output.work, row)
 
     def _make(self, output: Output) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Plan", "absolute_tasks", "fingerprint_of", "load_rows", "save_row"]
+__all__ = ["Plan", "absolute_tasks", "drop_row", "fingerprint_of", "load_rows", "save_row"]
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .core.records import restored_from
 from .prune.comparison import Cell, ComparedModel
 from .prune.record import versions
 from .run.files.digests import folder_digest
+from .run.tasks import listed_tasks
 
 _PLAN, _WINDOWS = "plan.json", "windows.safetensors"
 
@@ -37,7 +38,7 @@ class Plan:
         See :class:`~thresher.prune.comparison.Comparison`.
     heal : float, optional
         Minutes to heal every pruned model for.
-    tasks : str, optional
+    tasks : list of str, optional
         See :func:`~thresher.run.tasks.evaluate_tasks`.
     cells : list of Cell
         What to prune.
@@ -47,7 +48,7 @@ class Plan:
     fingerprint: str
     text: dict[str, Any]
     heal: float | None = None
-    tasks: str | None = None
+    tasks: list[str] | None = None
     cells: list[Cell] = field(default_factory=list)
 
     def save(self, work: Path) -> None:
@@ -86,6 +87,11 @@ def save_row(work: Path, row: ComparedModel) -> None:
     write_text(folder / f"{row.name}.json", json.dumps(asdict(row)))
 
 
+def drop_row(work: Path, name: str) -> None:
+    """Forget what was noted of a model."""
+    (work / "rows" / f"{name}.json").unlink()
+
+
 def load_rows(work: Path) -> dict[str, ComparedModel]:
     """Return what has been noted, by the models' names."""
     remedy = f"delete {str(work)!r} to start anew"
@@ -95,7 +101,10 @@ def load_rows(work: Path) -> dict[str, ComparedModel]:
 
 
 def fingerprint_of(
-    source: Path, windows: Mapping[str, torch.Tensor], heal: float | None, tasks: str | None
+    source: Path,
+    windows: Mapping[str, torch.Tensor],
+    heal: float | None,
+    tasks: Sequence[str] | None,
 ) -> str:
     """Identify what the rows of a table have in common, so that no other's are among them.
 
@@ -107,24 +116,19 @@ def fingerprint_of(
         What is read.
     heal : float or None
         Minutes.
-    tasks : str or None
+    tasks : sequence of str or None
         As :func:`absolute_tasks` returns them; files are identified by what they hold.
     """
     digest = hashlib.sha256(folder_digest(source).encode())
     for name, found in windows.items():
         digest.update(f"{name} {tuple(found.shape)}".encode() + found.numpy().tobytes())
     digest.update(repr([heal, tasks, versions()]).encode())
-    for file in map(Path, _single(tasks or "")):
+    for file in map(Path, tasks or ()):
         digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()
 
 
-def absolute_tasks(tasks: str) -> str:
-    """Return names of tasks, with files among them as other working folders know them."""
-    files = ((name, Path(name)) for name in _single(tasks))
-    return ",".join(str(file.absolute()) if file.is_file() else name for name, file in files)
-
-
-def _single(tasks: str) -> list[str]:
-    # The name of a file may have commas.
-    return [tasks] if Path(tasks).is_file() else [name.strip() for name in tasks.split(",")]
+def absolute_tasks(tasks: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return tasks one by one, with files among them as other working folders know them."""
+    files = ((name, Path(name)) for name in listed_tasks(tasks))
+    return [str(file.absolute()) if file.is_file() else name for name, file in files]

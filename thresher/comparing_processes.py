@@ -7,6 +7,7 @@ __all__ = ["check_parallel", "end_with_parent", "plugin_files", "run_processes"]
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -93,7 +94,6 @@ def run_processes(
         Whether their progress goes to this process's terminal, where there is one at a time.
     ended : callable
         ``ended(name, status)`` is called when one has ended.
-
     """
     before = [text for file in plugins for text in ("--plugin", file)]
     start = [sys.executable, "-m", "thresher", *before, "compare-cell"]
@@ -138,7 +138,12 @@ def _run_with_ray(commands: Mapping[str, Sequence[str]], parallel: int, ended: _
                 name = waiting.pop(0)
                 running[run.remote(commands[name], False)] = name
             (done,), _ = ray.wait(list(running), num_returns=1)
-            ended(running.pop(done), ray.get(done))
+            try:
+                status = ray.get(done)
+            except ray.exceptions.RayError:
+                # It ends a process that waits for ours, where memory is short or a machine is lost.
+                status = -signal.SIGKILL
+            ended(running.pop(done), status)
     finally:
         if ours:
             ray.shutdown()

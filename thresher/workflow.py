@@ -266,6 +266,8 @@ def evaluate_folder(
     """``thresher eval``: print perplexity and accuracy, and those of a dense model if given."""
     folder = resolve(model)
     check_language_model(folder)
+    if tasks is not None:
+        check_tasks(tasks)
     if text is not None:
         _evaluate_text(folder, model, text, dense, windows, length, precision, device)
     if tasks is not None:
@@ -305,7 +307,6 @@ def _evaluate_tasks(
     folder: Path, model: str, tasks: str, dense: str | None, precision: str, device: str
 ) -> None:
     """Print what both models measure on the same tasks, one held in memory at a time."""
-    check_tasks(tasks)
     folders = (
         {model: folder} if dense is None else {model: folder, f"{dense} (dense)": resolve(dense)}
     )

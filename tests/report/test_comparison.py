@@ -1,13 +1,19 @@
 """The table, the report and the charts of a comparison."""
 
 import dataclasses
+import io
 import re
 
 import pytest
 from rich.console import Console
 
 from thresher.prune.comparison import ComparedModel, Comparison
-from thresher.report.comparison import comparison_table, render_comparison, write_comparison
+from thresher.report.comparison import (
+    comparison_tables,
+    render_comparison,
+    show_comparison,
+    write_comparison,
+)
 from thresher.report.pareto import PRICES, chart_of_bargains, frontier
 
 from .chromium import find_chromium, open_page, take_picture
@@ -35,7 +41,7 @@ def comparison():
         ComparedModel("wanda-3of7", "wanda", "3:7", 3 / 7, error="layer 'q_proj': no <such>"),
         model("magnitude", 0.5, 900.0, tokens_per_second=None, speedup=None),
     ]
-    rows[-1].missing = {"tokens_per_second": "the model has 8 positions"}
+    rows[-1].missing = rows[2].missing = {"tokens_per_second": "the model has 8 positions"}
     text = {"source": "book.txt", "windows": 64, "length": 1024, "held_out": 16, "other": ""}
     missing = {"other_perplexity": "no second text is at hand"}
     return Comparison(
@@ -56,24 +62,48 @@ def test_the_report_holds_every_row(comparison):
     assert len(rows) == 1 + len(comparison.rows)
     for row in comparison.rows:
         assert row.method in text
-    assert "failed: layer 'q_proj': no <such>" in text
+    assert "wanda-3of7 failed: layer 'q_proj': no <such>" in text
     assert "2.00x (1.80 to 2.20), noisy" in text
     assert "runs dense, in bfloat16" in text
     assert "25 %" in text
     assert "With 50 % kept, the lowest of 3 is 45, by <best>." in text
     assert "1 of 5 models could not be made." in text
     assert "No other text: no second text is at hand." in text
-    assert "magnitude-0.5 has no tokens/s: the model has 8 positions." in text
+    assert "No tokens/s of wanda-0.7, magnitude-0.5: the model has 8 positions." in text
     assert "Times are of 2 models being made at a time." in text
 
 
-def test_the_terminal_shows_the_same(comparison):
-    console = Console(width=300, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(comparison_table(comparison))
-    text = console.export_text()
-    for cell in ("wanda 42.86 %", "failed: layer 'q_proj'", "2.00x (1.80 to 2.20), noisy", "45"):
+@pytest.mark.parametrize(("width", "parts"), [(138, 2), (137, 3), (60, 6), (10, 12)])
+def test_the_table_fits_the_terminal(comparison, width, parts):
+    tables = comparison_tables(comparison, width)
+    assert len(tables) == parts
+    shown = []
+    for table in tables:
+        held = [[column.header, *column.cells] for column in table.columns]
+        assert [column[0] for column in held[:2]] == ["model", "pattern"]
+        assert [str(cell) for cell in held[0][1:3]] == ["dense", "wanda 50 %"]
+        shown += held[2:]
+        console = Console(width=300, record=True, file=io.StringIO())
+        console.print(table)
+        lines = console.export_text().splitlines()
+        # The narrowest has one column beside the names, whatever room there is.
+        assert len(held) == 3 or max(map(len, lines)) <= width
+    heads = [column[0] for column in shown]
+    assert len(set(heads)) == len(heads) == 12
+    assert {"kept", "top-1", "questions", "remark"} < set(heads)
+    assert "other text" not in heads
+
+
+def test_the_terminal_shows_the_same(comparison, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+    show_comparison(comparison)
+    text = capsys.readouterr().out
+    for cell in ("wanda 42.86 %", "2.00x (1.80 to 2.20), noisy", " 45 ", "25 %", " failed "):
         assert cell in text
-    assert "other text" not in text.partition("Perplexity, KL")[0]
+    assert "With 50 % kept, the lowest of 3 is 45, by <best>." in text
+    assert "With 70 % kept, it is 25, by wanda." in text
+    assert "wanda-3of7 failed: layer 'q_proj': no <such>" in text
+    assert "No other text: no second text is at hand." in text
 
 
 def test_a_page_has_its_charts_and_no_other(comparison):

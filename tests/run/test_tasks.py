@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import thresher as th
 from thresher.core.errors import DataError, MissingPackageError, NumericalError, OptionError
 from thresher.run import likelihood, tasks
 from thresher.run.likelihood import log_likelihoods
-from thresher.run.tasks import evaluate_tasks, read_questions
+from thresher.run.tasks import evaluate_tasks, listed_tasks, read_questions
 
 QUESTIONS = [
     {"question": "The cat sat on", "choices": ["the mat", "a", "stone walls"], "answer": 0},
@@ -162,6 +163,21 @@ def test_no_model_runs_before_all_files_are_read(tmp_path):
         evaluate_tasks(None, tokenizer(), f"{good},{again}")
     with pytest.raises(DataError, match="no task is named"):
         evaluate_tasks(None, tokenizer(), " , ")
+
+
+def test_a_comma_parts_tasks_but_not_the_path_of_a_file(tmp_path, monkeypatch):
+    (tmp_path / "a,b").mkdir()
+    for name in ("x.jsonl", "y, z.jsonl"):
+        write(tmp_path / "a,b" / name, *QUESTIONS)
+    monkeypatch.chdir(tmp_path)
+    first, second = "a,b/x.jsonl", "a,b/y, z.jsonl"
+    assert listed_tasks(first) == [first]
+    assert listed_tasks(f"{second}, {first},arc_easy,") == [second, first, "arc_easy"]
+    assert listed_tasks("a,b") == ["a", "b"]
+    assert listed_tasks([Path(first), second]) == [first, second]
+    # No file has so long a name.
+    many = [f"task_{i}" for i in range(100)]
+    assert listed_tasks(",".join(many)) == many
 
 
 def test_an_empty_question_needs_a_token_to_begin_with(tmp_path):

@@ -179,8 +179,8 @@ class ComparedModel:
 
     @property
     def timed(self) -> bool:
-        """Whether the speed is known, or why it is not."""
-        return self.speedup is not None or "tokens_per_second" in self.missing
+        """Whether the speed is known."""
+        return self.speedup is not None
 
 
 @dataclass

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["comparison_table", "render_comparison", "show_comparison", "write_comparison"]
+__all__ = ["comparison_tables", "render_comparison", "show_comparison", "write_comparison"]
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.filesize import decimal as bytes_text
 from rich.table import Table
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _NONE = "-"
 _DENSE = "dense"
+_NAMES, _REMARK = ("model", "pattern"), "remark"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class _Column:
     head: str
     figure: str
     text: Callable[[ComparedModel], str]
+
+    def cell(self, row: ComparedModel) -> str:
+        return _NONE if getattr(row, self.figure) is None else self.text(row)
 
 
 def _speedup(row: ComparedModel) -> str:
@@ -47,12 +52,14 @@ def _shown(figure: str, text: Callable[..., str]) -> Callable[[ComparedModel], s
     return lambda row: text(getattr(row, figure))
 
 
-_FIGURES = [
+_QUALITY = [
     _Column("kept", "density", _shown("density", percent)),
     _Column("perplexity", "perplexity", _shown("perplexity", number)),
     _Column("other text", "other_perplexity", _shown("other_perplexity", number)),
     _Column("KL, nats", "kl", _shown("kl", number)),
     _Column("top-1", "top1_agreement", _shown("top1_agreement", percent)),
+]
+_COSTS = [
     _Column("time", "seconds", _shown("seconds", duration)),
     _Column("peak memory", "peak_bytes", _shown("peak_bytes", bytes_text)),
     _Column("on disk", "stored_bytes", _shown("stored_bytes", bytes_text)),
@@ -62,33 +69,61 @@ _FIGURES = [
 ]
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """Return the table of a comparison for a terminal.
+def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
+    """Return the tables of a comparison for a terminal: quality, and costs.
 
     Parameters
     ----------
     comparison : Comparison
         Columns that no row has a figure for are left out.
+    width : int
+        Characters that a line has room for.
 
     Returns
     -------
-    rich.table.Table
-        A row a model, the dense one first.
+    list of rich.table.Table
+        With a row a model, the dense one first. One that is too wide is parted, and all of its
+        parts name the models.
     """
-    columns, rows = _cells(comparison)
-    table = Table(title=Text(_headline(comparison)), title_justify="left")
-    for position, column in enumerate(columns):
-        last = position in (0, 1, len(columns) - 1)
-        table.add_column(column, justify="left" if last else "right", overflow="fold")
-    for row in rows:
+    tables = []
+    for columns in _columns(comparison):
+        widths = [max(map(cell_len, column)) for column in columns]
+        tables += [_table([columns[i] for i in part]) for part in _parts(widths, width)]
+    tables[0].title = Text(_headline(comparison))
+    return tables
+
+
+def _parts(widths: Sequence[int], most: int) -> list[list[int]]:
+    """Return which columns each table has: those that name the models, and what fits beside."""
+    names = list(range(len(_NAMES)))
+    parts = [names]
+    for column in range(len(names), len(widths)):
+        wider = [*parts[-1], column]
+        # Beside each cell there are two blanks and a line, and a line ends the row.
+        if parts[-1] != names and sum(widths[i] + 3 for i in wider) + 1 > most:
+            parts.append([*names, column])
+        else:
+            parts[-1] = wider
+    return parts
+
+
+def _table(columns: Sequence[Sequence[str]]) -> Table:
+    table = Table(title_justify="left")
+    for head, *_ in columns:
+        text = head in (*_NAMES, _REMARK)
+        table.add_column(head, justify="left" if text else "right", overflow="fold")
+    for row in list(zip(*columns, strict=True))[1:]:
         table.add_row(*map(Text, row))
-    table.caption = Text("\n".join(_notes(comparison)), justify="left")
     return table
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the table, wide: a row that wraps reads better than cells that are cut."""
-    Console(width=200, emoji=False).print(comparison_table(comparison))
+    """Print the table in the terminal's width, what it says, and what is to be known about it."""
+    console = Console(emoji=False, highlight=False)
+    for table in comparison_tables(comparison, console.width):
+        console.print(table)
+    for text in (*_sentences(comparison), *_notes(comparison)):
+        console.print(Text(text))
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -99,13 +134,12 @@ def render_comparison(comparison: Comparison) -> str:
     comparison : Comparison
         With at least the dense model.
     """
-    columns, rows = _cells(comparison)
+    tables = [list(zip(*columns, strict=True)) for columns in _columns(comparison)]
     return render_page(
         "comparison.html",
         headline=_headline(comparison),
         sentences=_sentences(comparison),
-        columns=columns,
-        rows=rows,
+        tables=tables,
         notes=_notes(comparison),
         charts=_charts(comparison),
         facts=_facts(comparison),
@@ -130,18 +164,23 @@ def write_comparison(comparison: Comparison, path: str | Path) -> None:
     write_text(Path(path), render_comparison(comparison))
 
 
-def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return the heads and the cells of every row."""
+def _columns(comparison: Comparison) -> tuple[list[list[str]], list[list[str]]]:
+    """Return heads and cells of two tables: how good each model is, and what it costs."""
     rows = comparison.rows
-    columns = [c for c in _FIGURES if any(getattr(r, c.figure) is not None for r in rows)]
-    tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
-    heads = ["model", "pattern", *(c.head for c in columns), *tasks, "remark"]
-    cells = []
-    for row in rows:
-        figures = [_NONE if getattr(row, c.figure) is None else c.text(row) for c in columns]
-        accuracies = [_accuracy(row.tasks.get(task)) for task in tasks]
-        cells.append([_label(row), row.pattern or _NONE, *figures, *accuracies, _remark(row)])
-    return heads, cells
+    labels, patterns = map(_label, rows), (row.pattern or _NONE for row in rows)
+    names = [[_NAMES[0], *labels], [_NAMES[1], *patterns]]
+    tasks = dict.fromkeys(task for row in rows for task in row.tasks)
+    accuracies = [[task, *(_accuracy(row.tasks.get(task)) for row in rows)] for task in tasks]
+    return (
+        [*names, *_known(_QUALITY, rows), *accuracies],
+        [*names, *_known(_COSTS, rows), [_REMARK, *map(_remark, rows)]],
+    )
+
+
+def _known(columns: Sequence[_Column], rows: Sequence[ComparedModel]) -> list[list[str]]:
+    """Return the columns that have a figure."""
+    cells = [[column.head, *map(column.cell, rows)] for column in columns]
+    return [each for each in cells if set(each[1:]) != {_NONE}]
 
 
 def _accuracy(found: dict[str, float] | None) -> str:
@@ -159,9 +198,9 @@ def _label(row: ComparedModel) -> str:
 
 
 def _remark(row: ComparedModel) -> str:
-    """Return why a row has no figures, or in what form the model was timed."""
+    """Return in what form the model was timed; why it has no figures is among the notes."""
     if row.error:
-        return f"failed: {row.error}"
+        return "failed"
     if row.layouts == _DENSE:
         return f"runs dense, in {row.dtype}" if row.dtype else "runs dense"
     return f"layers: {row.layouts}" if row.layouts else ""
@@ -185,7 +224,8 @@ def _sentences(comparison: Comparison) -> list[str]:
         best = min(rows, key=lambda row: row.perplexity or 0.0)
         where = f"{percent(density)} kept{f' in {pattern}' if pattern else ''}"
         value = number(best.perplexity or 0.0)
-        found.append(f"With {where}, the lowest of {len(rows)} is {value}, by {best.method}.")
+        lowest = f"the lowest of {len(rows)}" if len(rows) > 1 else "it"
+        found.append(f"With {where}, {lowest} is {value}, by {best.method}.")
     failed = sum(bool(row.error) for row in comparison.rows)
     if failed:
         found.append(f"{failed} of {len(comparison.rows) - 1} models could not be made.")
@@ -206,12 +246,16 @@ def _notes(comparison: Comparison) -> list[str]:
             "range of single repeats; the dense model is held against itself. What runs dense has "
             "no layer that is faster in another layout, and the dense model's speed."
         )
-    heads = {column.figure: column.head for column in _FIGURES}
+    heads = {column.figure: column.head for column in (*_QUALITY, *_COSTS)}
     for figure, why in comparison.missing.items():
         notes.append(f"No {heads.get(figure, figure)}: {why}.")
+    notes += [f"{row.name} failed: {row.error}" for row in comparison.rows if row.error]
+    without: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in comparison.rows:
-        for figure, why in row.missing.items():
-            notes.append(f"{row.name} has no {heads.get(figure, figure)}: {why}.")
+        for lack in row.missing.items():
+            without[lack].append(row.name)
+    for (figure, why), names in without.items():
+        notes.append(f"No {heads.get(figure, figure)} of {', '.join(names)}: {why}.")
     return notes
 
 

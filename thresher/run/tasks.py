@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Question", "check_tasks", "evaluate_tasks", "read_questions"]
+__all__ = ["Question", "check_tasks", "evaluate_tasks", "listed_tasks", "read_questions"]
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,11 @@ class Question:
 
 
 def evaluate_tasks(
-    model: nn.Module, tokenizer: Any, tasks: str | Path, *, progress: bool = True
+    model: nn.Module,
+    tokenizer: Any,
+    tasks: str | Path | Sequence[str | Path],
+    *,
+    progress: bool = True,
 ) -> dict[str, dict[str, float]]:
     """Return how often a language model prefers the right choice of each question.
 
@@ -62,9 +67,10 @@ def evaluate_tasks(
         A causal language model of transformers, dense, pruned or packed.
     tokenizer : transformers tokenizer
         Its special tokens that begin a text, such as BOS, are put before the question.
-    tasks : str or Path
-        A file of questions, see :func:`read_questions`; or names of lm-evaluation-harness's tasks
-        and files of such tasks (YAML), separated by commas, where ``thresher[tasks]`` is installed.
+    tasks : str, Path or sequence of them
+        Files of questions, see :func:`read_questions`; names of lm-evaluation-harness's tasks and
+        files of such tasks (YAML), where ``thresher[tasks]`` is installed. A string may hold
+        several, see :func:`listed_tasks`.
     progress : bool, default True
         Show a progress bar on a terminal.
 
@@ -96,18 +102,40 @@ def evaluate_tasks(
     return found | (evaluate_named(model, tokenizer, names) if names else {})
 
 
-def check_tasks(tasks: str | Path) -> None:
+def check_tasks(tasks: str | Path | Sequence[str | Path]) -> None:
     """Raise what :func:`evaluate_tasks` would, as far as it can be told without a model.
 
     Parameters
     ----------
-    tasks : str or Path
+    tasks : str, Path or sequence of them
         As for :func:`evaluate_tasks`.
     """
     _opened(tasks)
 
 
-def _opened(tasks: str | Path) -> tuple[dict[Path, list[Question]], list[str]]:
+def listed_tasks(tasks: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return files and names of tasks one by one.
+
+    Parameters
+    ----------
+    tasks : str, Path or sequence of them
+        A string is parted at its commas, but for those in the path of a file that is there.
+    """
+    if not isinstance(tasks, str | Path):
+        return [str(each) for each in tasks]
+    parts, found = str(tasks).split(","), []
+    while parts:
+        joined = ((many, ",".join(parts[:many]).strip()) for many in range(len(parts), 0, -1))
+        # Unlike Path.is_file, this takes a text too long for a name.
+        many, text = next((x for x in joined if os.path.isfile(x[1])), (1, parts[0].strip()))
+        found += [text] if text else []
+        del parts[:many]
+    return found
+
+
+def _opened(
+    tasks: str | Path | Sequence[str | Path],
+) -> tuple[dict[Path, list[Question]], list[str]]:
     """Return the questions of files, and names that lm-evaluation-harness knows."""
     # A fault of the last file would cost the work on the first.
     files, names = _sorted_out(tasks)
@@ -117,13 +145,10 @@ def _opened(tasks: str | Path) -> tuple[dict[Path, list[Question]], list[str]]:
     return questions, names
 
 
-def _sorted_out(tasks: str | Path) -> tuple[list[Path], list[str]]:
+def _sorted_out(tasks: str | Path | Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     """Return files of questions, and what lm-evaluation-harness knows."""
-    whole = Path(tasks)
-    # The name of a file may have commas.
-    each = [str(tasks)] if whole.is_file() else [x.strip() for x in str(tasks).split(",")]
     files, names = [], []
-    for text in filter(None, each):
+    for text in listed_tasks(tasks):
         file = Path(text)
         if file.suffix not in _FOREIGN and (file.is_file() or file.suffix or len(file.parts) > 1):
             files.append(file)
