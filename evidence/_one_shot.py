@@ -12,13 +12,13 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from thresher.assets import gutenberg, smollm2, state_of_the_union
+from thresher.assets import smollm2, state_of_the_union
 from thresher.parts.allotment import allot
 from thresher.parts.budgets import LayerSummary, summarise
 from thresher.parts.calibration import token_windows
@@ -42,10 +42,7 @@ from ._study import Draw, Study
 LENGTH, CALIBRATION, HELD_OUT = 256, 16, 2
 #: Windows of a draw for which weights move to and fro: two passes for every block.
 MOVED = 4
-#: Windows of a novel that is read.
-READ = 4
 _FIRST_YEARS, _LAST_YEARS = (1990, 2013), (2014, 2021)
-ADDRESSES, NOVEL = "addresses", "novel"
 
 #: Where the figures of such a study come from, for its note.
 PROTOCOL = (
@@ -66,10 +63,8 @@ class Calibrated:
     model: nn.Module
     layers: Sequence[Layer]
     dense: Sequence[torch.Tensor]
-    statistics: Mapping[str, Mapping[str, Statistics]]
+    statistics: Mapping[str, Statistics]
     held_out: torch.Tensor
-    novel: torch.Tensor
-    logits: Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,6 @@ class Answer:
 
     log_perplexity: float = math.nan
     layer_error: float = math.nan
-    also: Mapping[str, float] = field(default_factory=dict)
 
 
 def one_shot(
@@ -97,8 +91,6 @@ def one_shot(
     of_block: Mapping[str, Callable[[Any], Recipe | None]] | None = None,
     layer_errors: bool = False,
     every: int = 1,
-    on_novel: Sequence[str] = (),
-    also: Mapping[str, Callable[[nn.Module, Calibrated], float]] | None = None,
 ) -> Study:
     """Return a study that prunes SmolLM2 by every method, and has the dense model beside them.
 
@@ -115,10 +107,6 @@ def one_shot(
         their squared output.
     every : int, default 1
         Prune each so many-th block only.
-    on_novel : sequence of str
-        Methods that are calibrated on a novel, as many windows of it, instead of on addresses.
-    also : mapping of str to callable, optional
-        Further measures of the model, while it is pruned.
     """
     alone = of_block or {}
     recipes = dict(methods) | dict(alone)
@@ -126,14 +114,12 @@ def one_shot(
              if (recipe := of(setting)) is not None]  # fmt: skip
     needs = frozenset().union(*(needed_moments(recipe) for recipe in probe))
     needs |= {Gram} if layer_errors else set()
-    texts = (ADDRESSES, NOVEL) if on_novel else (ADDRESSES,)
-    taken = also or {}
 
     def draw(setting: Any, drawn: Draw) -> Problem:
-        return Problem(setting, _calibrated(drawn, needs, every, texts))
+        return Problem(setting, _calibrated(drawn, needs, every))
 
     def method(name: str, of: Callable[[Any], Recipe | None]) -> Callable[[Problem], Any]:
-        whole, text = name not in alone, NOVEL if name in on_novel else ADDRESSES
+        whole = name not in alone
 
         @torch.no_grad()
         def run(problem: Problem) -> Answer | None:
@@ -141,8 +127,8 @@ def one_shot(
             if recipe is None:
                 return None
             seen = problem.calibrated
-            with _pruned(recipe, seen, text, whole, layer_errors) as error:
-                return _measured(seen, taken, error) if whole else Answer(layer_error=error)
+            with _pruned(recipe, seen, whole, layer_errors) as error:
+                return _measured(seen, error) if whole else Answer(layer_error=error)
 
         return run
 
@@ -151,10 +137,9 @@ def one_shot(
         settings=settings,
         draw=draw,
         methods={name: method(name, of) for name, of in recipes.items()}
-        | {"dense": lambda problem: _measured(problem.calibrated, taken)},
+        | {"dense": lambda problem: _measured(problem.calibrated)},
         measures={"log_perplexity": lambda answer, _: answer.log_perplexity}
-        | ({"layer_error": lambda answer, _: answer.layer_error} if layer_errors else {})
-        | {name: functools.partial(_also, name) for name in taken},
+        | ({"layer_error": lambda answer, _: answer.layer_error} if layer_errors else {}),
         workers=2,
     )
 
@@ -164,36 +149,24 @@ def cut(recipe: Recipe) -> Callable[[Mapping[str, Any]], Recipe]:
     return lambda options: recipe.with_options(**options)
 
 
-def _also(name: str, answer: Answer, _: Problem) -> float:
-    return answer.also.get(name, math.nan)
-
-
 @torch.no_grad()
-def _measured(
-    seen: Calibrated,
-    also: Mapping[str, Callable[[nn.Module, Calibrated], float]],
-    layer_error: float = math.nan,
-) -> Answer:
+def _measured(seen: Calibrated, layer_error: float = math.nan) -> Answer:
     """Return what is measured of the model as it is."""
-    perplexity = log_perplexity(seen.model, seen.held_out)
-    return Answer(perplexity, layer_error, {k: of(seen.model, seen) for k, of in also.items()})
+    return Answer(log_perplexity(seen.model, seen.held_out), layer_error)
 
 
 @contextmanager
-def _pruned(
-    recipe: Recipe, seen: Calibrated, text: str, whole: bool, layer_errors: bool
-) -> Iterator[float]:
+def _pruned(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) -> Iterator[float]:
     """Prune the model or its middle block alone, give the block's error, and undo it."""
     blocks = sorted({_block(layer) for layer in seen.layers})
     middle = blocks[len(blocks) // 2]
     errors: list[tuple[float, float]] = []
-    known = seen.statistics[text]
-    counts = _counts(recipe, seen, text)
+    counts = _counts(recipe, seen)
     try:
         for layer, weight, keep in zip(seen.layers, seen.dense, counts, strict=True):
             if not whole and _block(layer) != middle:
                 continue
-            statistics, shape = known[layer.name], tuple(weight.shape)
+            statistics, shape = seen.statistics[layer.name], tuple(weight.shape)
             chooser = MaskChooser(recipe.score, recipe.pattern, keep, statistics, shape)
             pruned, _ = recipe.update(weight, chooser, statistics)
             if layer_errors and _block(layer) == middle:
@@ -206,24 +179,24 @@ def _pruned(
             layer.overwrite(layer.store(weight))
 
 
-def _counts(recipe: Recipe, seen: Calibrated, text: str) -> list[int]:
+def _counts(recipe: Recipe, seen: Calibrated) -> list[int]:
     """Return how many weights every layer keeps."""
     budget = recipe.budget
     score = (budget.score or recipe.score) if budget.surveys else None
-    summaries = _summaries(seen, score, text)
+    summaries = _summaries(seen, score)
     shapes = [tuple(weight.shape) for weight in seen.dense]
     return allot(recipe.pattern, shapes, budget(summaries, recipe.target), recipe.target)
 
 
 @functools.lru_cache(maxsize=2)
-def _summaries(seen: Calibrated, score: Score | None, text: str) -> list[LayerSummary]:
+def _summaries(seen: Calibrated, score: Score | None) -> list[LayerSummary]:
     """Return what a budget knows of every layer, with its scores where there is one."""
     return [
         summarise(
             layer.name,
             tuple(weight.shape),
             _block(layer),
-            None if score is None else score(weight, seen.statistics[text][layer.name]),
+            None if score is None else score(weight, seen.statistics[layer.name]),
         )
         for layer, weight in zip(seen.layers, seen.dense, strict=True)
     ]
@@ -252,25 +225,17 @@ def log_perplexity(model: nn.Module, windows: torch.Tensor) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _calibrated(
-    drawn: Draw, needs: frozenset[type[Moment]], every: int, texts: tuple[str, ...]
-) -> Calibrated:
+def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
     """Return the model with what a draw saw of it; the last draw's is kept."""
     rng = drawn.rng
-    first, last = windows()
-    data = {ADDRESSES: first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]}
+    first, last = _windows()
+    data = first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]
     held_out = last[rng.permutation(len(last))[: drawn.amount(HELD_OUT)]]
-    read = held_out[:0]
-    if NOVEL in texts:
-        some = novel()[rng.permutation(len(novel()))]
-        data[NOVEL], read = some[: drawn.amount(CALIBRATION, 2)], some[-drawn.amount(READ) :]
     model = language_model(min(1.0, drawn.scale))
     layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
-    statistics = {text: _statistics(model, layers, needs, data[text]) for text in texts}
+    statistics = _statistics(model, layers, needs, data)
     weights = [layer.matrix().clone() for layer in layers]
-    with torch.no_grad():
-        logits = [model(input_ids=window[None]).logits[0, :-1] for window in held_out]
-    return Calibrated(model, layers, weights, statistics, held_out, read, logits)
+    return Calibrated(model, layers, weights, statistics, held_out)
 
 
 def _statistics(
@@ -314,7 +279,7 @@ def language_model(share: float) -> nn.Module:
 
 
 @functools.cache
-def windows() -> tuple[torch.Tensor, torch.Tensor]:
+def _windows() -> tuple[torch.Tensor, torch.Tensor]:
     """Return the windows to calibrate on and to be measured on."""
     from transformers import AutoTokenizer
 
@@ -324,11 +289,3 @@ def windows() -> tuple[torch.Tensor, torch.Tensor]:
         for years in (_FIRST_YEARS, _LAST_YEARS)
     )
     return first, last
-
-
-@functools.cache
-def novel() -> torch.Tensor:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(smollm2())
-    return token_windows(tokenizer, gutenberg("emma"), length=LENGTH)

@@ -62,11 +62,6 @@ def dsnot(found):
     found.values["log_perplexity"][:, first] *= 1 + np.arange(9)[:, None] % 3
 
 
-def js_divergence(found):
-    """Divergence goes with the words that are wrong."""
-    found.values["js"][:] = found.values["wrong"]
-
-
 def sap(found):
     """The index falls, rises and falls where there is training between the rounds."""
     rounds = np.arange(25)
@@ -93,7 +88,6 @@ ADJUST = {
     "sparsegpt": sparsegpt,
     "dsnot": dsnot,
     "essential-sparsity": essential_sparsity,
-    "js-divergence": js_divergence,
     "sap": sap,
 }
 
