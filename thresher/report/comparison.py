@@ -85,7 +85,7 @@ def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
         With a row a model, the dense one first. One that is too wide is parted, and all of its
         parts name the models.
     """
-    tables = []
+    tables: list[Table] = []
     for columns in _columns(comparison):
         widths = [max(map(cell_len, column)) for column in columns]
         tables += [_table([columns[i] for i in part]) for part in _parts(widths, width)]

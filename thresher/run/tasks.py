@@ -123,7 +123,8 @@ def listed_tasks(tasks: str | Path | Sequence[str | Path]) -> list[str]:
     """
     if not isinstance(tasks, str | Path):
         return [str(each) for each in tasks]
-    parts, found = str(tasks).split(","), []
+    parts = str(tasks).split(",")
+    found: list[str] = []
     while parts:
         joined = ((many, ",".join(parts[:many]).strip()) for many in range(len(parts), 0, -1))
         # Unlike Path.is_file, this takes a text too long for a name.
