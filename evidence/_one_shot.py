@@ -25,23 +25,17 @@ from thresher.parts.calibration import token_windows
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
 from thresher.parts.layers import Layer
-from thresher.parts.moments import Gram, Moment, forward, perturbed
+from thresher.parts.moments import Gram, Moment
 from thresher.parts.scores import Score
 from thresher.parts.statistics import Statistics
 from thresher.prune import Recipe
-from thresher.prune.losses import default_loss
 from thresher.prune.memory import needed_moments
 from thresher.stream.collect import collect_inputs
-from thresher.stream.slopes import collect_slopes
-from thresher.stream.source import InMemory
-from thresher.stream.units import find_units
 
 from ._study import Draw, Study
 
 #: Tokens per window; windows of a draw to calibrate on, and to be measured on.
 LENGTH, CALIBRATION, HELD_OUT = 256, 16, 2
-#: Windows of a draw for which weights move to and fro: two passes for every block.
-MOVED = 4
 _FIRST_YEARS, _LAST_YEARS = (1990, 2013), (2014, 2021)
 
 #: Where the figures of such a study come from, for its note.
@@ -250,13 +244,7 @@ def _statistics(
         for window in data:
             model.get_decoder()(input_ids=window[None], use_cache=False)
 
-    statistics = collect_inputs(model, layers, forward(needs), run)
-    if slopes := perturbed(needs):
-        units, source = find_units(model, layers), InMemory(model)
-        samples = [{"input_ids": window[None]} for window in data[:MOVED]]
-        for name, found in collect_slopes(source, units, slopes, samples, default_loss).items():
-            statistics[name].adopt_gradients(found)
-    return statistics
+    return collect_inputs(model, layers, needs, run)
 
 
 @functools.lru_cache(maxsize=1)
