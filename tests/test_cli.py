@@ -344,7 +344,12 @@ main()
 def test_the_names_of_parts_are_in_the_help():
     # Without spaces: lines break at hyphens too.
     output = "".join(run("prune", "--help").split())
-    for words in ("2:4/outputs", "owl,uniform", "keep,least-squares,obs", "attention,equal"):
+    for words in (
+        "2:4/outputs",
+        "owl,pq-index,uniform",
+        "keep,least-squares,obs",
+        "attention,equal",
+    ):
         assert words in output
 
 

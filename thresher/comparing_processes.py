@@ -67,7 +67,9 @@ def end_with_parent() -> None:
     """End this process when the one that started it ends, however that happens."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Of the file itself: a buffer's lock would still be held while Python ends.
+        while os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

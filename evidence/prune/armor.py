@@ -11,7 +11,6 @@ from thresher.parts.chooser import MaskChooser
 from thresher.parts.moments import Norm
 from thresher.parts.scores import Magnitude
 from thresher.parts.statistics import Statistics
-from thresher.parts.updates import Update
 from thresher.prune import Recipe
 from thresher.prune.armor import ARMOR
 from thresher.prune.sparsegpt import SparseGPT
@@ -25,11 +24,13 @@ _RIVALS = ("NoWag-P", "Wanda", "SparseGPT")
 
 
 @dataclass(frozen=True)
-class _Product(Update):
-    """The product of the factors as a dense weight, so that the model runs as it is."""
+class _Product:
+    """The product of the factors as a dense weight, so that the model runs as it is.
+
+    It is no update that users can name, only something that is called as one.
+    """
 
     method: ARMOR = ARMOR(block=_BLOCK)
-    name = "armor-product"
     needs = frozenset({Norm})
 
     def __call__(

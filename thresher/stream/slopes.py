@@ -34,8 +34,8 @@ def collect_slopes(
 ) -> dict[str, Statistics]:
     """Collect the slopes of the loss as the weights of one unit after another move.
 
-    For every unit and each of the first :data:`SAMPLES` samples the unit's weights go by
-    :data:`STEP` along a standard normal direction of their own, and then as far the other way.
+    For every unit and each of the first ``SAMPLES`` samples the unit's weights go by
+    ``STEP`` along a standard normal direction of their own, and then as far the other way.
     Units that the loss does not depend on see no slope.
 
     Parameters
