@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from model_folders import save_folder, tiny_llama
+from stopping import stop
 
 import thresher as th
 from thresher import comparing, comparing_cell, comparing_plan, comparing_processes
@@ -175,17 +176,9 @@ def test_the_same_command_again_goes_on(
     step, source, book, other, whole, tmp_path, in_process, monkeypatch
 ):
     owner, name, call = step
-    real, calls = getattr(owner, name), []
-
-    def stopping(*args, **keywords):
-        calls.append(name)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return real(*args, **keywords)
-
     given = arguments(source, book, other, tmp_path / "out", density="0.5")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, stopping)
+        stop(patch, owner, name, call)
         type_in(given, code=130)
     first = [each for each in in_process if each[1] == "make"]
     type_in(given)

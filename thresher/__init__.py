@@ -33,6 +33,7 @@ _NAMES = {
     "patterns": "thresher.parts.patterns",
     "prox": "thresher.core.prox",
     "prune": "thresher.prune",
+    "prune_gradually": "thresher.prune.gradual:prune_gradually",
     "save": "thresher.run.files.export:save",
     "schedules": "thresher.parts.schedules",
     "scores": "thresher.parts.scores",

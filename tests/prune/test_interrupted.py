@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from model_folders import save_folder, tiny_llama
+from stopping import stop
 
 import thresher.workflow as workflow
 from thresher.cli import main
 from thresher.core.output import Output
+from thresher.prune.cuts import Cut
 from thresher.prune.disk import DiskRun
-from thresher.prune.layerwise import Cut
 from thresher.run.files.writer import CheckpointWriter
 from thresher.stream.state import RunState
 
@@ -63,22 +64,6 @@ def contents(folder: Path) -> dict[str, object]:
                 layer.pop("seconds")
             found[file.name] = record
     return found
-
-
-def stop(monkeypatch, owner, name: str, call: int, after: bool) -> None:
-    """Have a function stop the process at one of its calls, before or after its work."""
-    real, calls = getattr(owner, name), []
-
-    def stopping(*args, **keywords):
-        calls.append(name)
-        if len(calls) == call and not after:
-            raise KeyboardInterrupt
-        result = real(*args, **keywords)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return result
-
-    monkeypatch.setattr(owner, name, stopping)
 
 
 STEPS = [

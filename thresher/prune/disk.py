@@ -42,7 +42,8 @@ from ..stream.source import Folder
 from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
-from .layerwise import Cut, UnitPruner, merge_masks
+from .cuts import Cut, merge_masks
+from .layerwise import UnitPruner
 from .memory import find_uses, gradients_of, method_name, needed_moments, new_record
 from .recipe import Recipe
 from .record import LayerRecord, PruneRecord, versions

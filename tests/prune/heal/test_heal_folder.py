@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from model_folders import byte_tokenizer, save_folder, tiny_llama
+from stopping import stop
 from transformers import AutoModelForCausalLM
 
 import thresher as th
@@ -115,17 +116,9 @@ STEPS = [
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: f"{s[0].__name__}.{s[1]}-{s[2]}")
 def test_the_same_command_again_goes_on(step, sparse, book, tmp_path):
     owner, name, call = step
-    real, calls = getattr(owner, name), []
-
-    def stopping(*args, **keywords):
-        calls.append(name)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return real(*args, **keywords)
-
     heal(sparse, book, "--out", tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, stopping)
+        calls = stop(patch, owner, name, call)
         heal(sparse, book, "--out", tmp_path / "out", code=130)
     assert len(calls) >= call
     heal(sparse, book, "--out", tmp_path / "out")
