@@ -98,7 +98,8 @@ class NetTrim(Catalogued):
             )
         if not len(data):
             raise DataError("the calibration data is empty")
-        linear = {layer.name: layer for layer in find_layers(model) if _is_linear(layer.module)}
+        layers = find_layers(model)
+        linear = {layer.name: layer for layer in layers if isinstance(layer.module, nn.Linear)}
         if not linear:
             raise LayerError("the model has no nn.Linear among its modules to trim")
         for layer in linear.values():
@@ -195,7 +196,3 @@ def _projected(
     size = float(change.norm())
     near = outputs + change * min(1.0, radius / size if size else 1.0)
     return torch.where(free, torch.minimum(response, limit), near)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)

@@ -14,6 +14,7 @@ from ..core.card import Card, Catalogued
 from ..core.errors import LayerError, OptionError
 from ..parts.coverage import find_layers
 from ..parts.layers import Layer
+from ..parts.linalg import damped
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 #: What each value goes through by itself, and what each channel of a convolution does.
@@ -147,10 +148,8 @@ def combination(kept: torch.Tensor, removed: torch.Tensor, ridge: float) -> torc
     Tensor of shape (r, k)
         S that minimises ``|removed - S kept|^2 + ridge |S|^2``.
     """
-    gram = kept @ kept.mT
-    mean = gram.diagonal().mean()
-    gram = gram + (ridge * mean if mean > 0 else 1.0) * torch.eye(len(gram)).to(gram)
-    return torch.cholesky_solve(kept @ removed.mT, torch.linalg.cholesky(gram)).mT
+    factor = torch.linalg.cholesky(damped(kept @ kept.mT, ridge))
+    return torch.cholesky_solve(kept @ removed.mT, factor).mT
 
 
 def _normalised(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any) -> torch.Tensor:

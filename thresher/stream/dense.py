@@ -49,7 +49,7 @@ class DenseNotes:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.received: dict[int, torch.Tensor] = {}
-        self._folder = folder
+        self._where = str(folder or tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - until it is closed
         self._places: defaultdict[tuple[str, int], list[_Place]] = defaultdict(list)
         self._last: tuple[torch.Tensor, int, _Place] | None = None
@@ -82,8 +82,13 @@ class DenseNotes:
             return None
         place = places[call]
         value = torch.empty(place.shape, dtype=place.dtype)
+        held = _bytes(value)
         self._file.seek(place.offset)
-        self._file.readinto(_bytes(value))
+        if self._file.readinto(held) != held.nbytes:
+            raise DataError(
+                f"the dense model's inputs of layer {layer.name!r} cannot be read back from "
+                f"{self._where}; run again with another disk there"
+            )
         return value.to(place.device)
 
     def _note(self, layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -98,13 +103,15 @@ class DenseNotes:
         self._places[layer.name, running_index()].append(place)
 
     def _write(self, value: torch.Tensor) -> _Place:
-        place = _Place(self._file.seek(0, 2), value.shape, value.dtype, value.device)
         try:
+            place = _Place(self._file.seek(0, 2), value.shape, value.dtype, value.device)
             self._file.write(_bytes(value.cpu().contiguous()))
+            # A full disk is told of here, and not where something else is read.
+            self._file.flush()
         except OSError as error:
             raise DataError(
-                f"the dense model's inputs could not be kept in {self._folder or 'TMPDIR'}: "
-                f"{error}; make room there, or use fewer or shorter windows"
+                f"the dense model's inputs could not be kept in {self._where}: {error}; make room "
+                "there, or use fewer or shorter windows"
             ) from error
         return place
 
