@@ -91,10 +91,12 @@ def cut_layer(
 
     Parameters
     ----------
-    layer, recipe, statistics, keep, stored
-        See :func:`prune_layer`.
+    layer : Layer
+        What to prune.
     dense : Tensor of shape (..., rows, columns)
         The layer's matrix.
+    recipe, statistics, keep, stored
+        See :func:`prune_layer`.
 
     Returns
     -------
