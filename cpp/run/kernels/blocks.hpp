@@ -11,7 +11,7 @@ constexpr std::int64_t block_size = BlockView::block_rows * BlockView::block_col
 
 template <class Step, int Batch, int Rows>
 void dot_block_rows(const typename Step::Element* weights, const std::uint16_t* places,
-                    std::int64_t count, const typename Step::Element* x, std::int64_t x_stride,
+                    std::int64_t count, const typename Step::Operand* x, std::int64_t x_stride,
                     float* results) {
   Floats totals[Rows][Batch] = {};
 #pragma GCC unroll 1
@@ -39,7 +39,7 @@ void dot_block_rows(const typename Step::Element* weights, const std::uint16_t* 
 template <class Step, int Rows>
 void dot_block_rows(std::int64_t batch, const typename Step::Element* weights,
                     const std::uint16_t* places, std::int64_t count,
-                    const typename Step::Element* x, std::int64_t x_stride, float* results) {
+                    const typename Step::Operand* x, std::int64_t x_stride, float* results) {
   switch (batch) {
     case 1: return dot_block_rows<Step, 1, Rows>(weights, places, count, x, x_stride, results);
     case 2: return dot_block_rows<Step, 2, Rows>(weights, places, count, x, x_stride, results);
@@ -55,7 +55,7 @@ void multiply_blocks_small(const BlockView& view, const Product& product) {
   using T = typename Step::Element;
   constexpr int rows_per_pass = 4;
   const std::int64_t padded = round_up(view.columns, column_alignment);
-  const T* x =
+  const auto* x =
       arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
   T* y = static_cast<T*>(product.y);
   const auto multiply_block_row = [&](std::int64_t block_row) {
@@ -133,11 +133,10 @@ constexpr std::int64_t most_block_dots = 8;
 
 template <class T>
 void multiply_blocks(const BlockView& view, const Product& product) {
-  using Step = typename Steps<T>::Dense;
   if (product.batch <= most_block_dots) {
-    multiply_blocks_small<Step>(view, product);
+    multiply_blocks_small<typename Steps<T>::DenseDots>(view, product);
   } else {
-    multiply_blocks_large<Step>(view, product);
+    multiply_blocks_large<typename Steps<T>::Dense>(view, product);
   }
 }
 

@@ -47,7 +47,7 @@ THRESHER_INLINE Floats gather(const float* from, const Index* indices) {
 template <class T>
 THRESHER_INLINE void prefetch_survivors(const std::uint16_t* indices, const T* values,
                                         std::int64_t count) {
-  constexpr std::int64_t ahead = 512;
+  constexpr std::int64_t ahead = 2048;
   if (count == 0) return;  // there may be none at all, and no memory either
   prefetch_part(indices + ahead, count * sizeof *indices, 0, 1);
   prefetch_part(values + ahead, count * sizeof *values, 0, 1);

@@ -148,7 +148,7 @@ THRESHER_INLINE const T* row_values(const MaskedView& view, std::int64_t row, T*
 // starts anew with every row.
 template <class Step, int Batch, int Rows>
 void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element* const* row_starts,
-              std::int64_t ahead, const typename Step::Element* x, std::int64_t x_stride,
+              std::int64_t ahead, const typename Step::Operand* x, std::int64_t x_stride,
               float* results) {
   Floats totals[Rows][Batch] = {};
   const std::uint8_t* masks[Rows];
@@ -181,7 +181,7 @@ void dot_rows(const std::uint8_t* const* row_masks, const typename Step::Element
 template <class Step, int Rows>
 void dot_rows(std::int64_t batch, const std::uint8_t* const* masks,
               const typename Step::Element* const* values, std::int64_t ahead,
-              const typename Step::Element* x, std::int64_t x_stride, float* results) {
+              const typename Step::Operand* x, std::int64_t x_stride, float* results) {
   switch (batch) {
     case 1: return dot_rows<Step, 1, Rows>(masks, values, ahead, x, x_stride, results);
     case 2: return dot_rows<Step, 2, Rows>(masks, values, ahead, x, x_stride, results);
@@ -192,7 +192,8 @@ void dot_rows(std::int64_t batch, const std::uint8_t* const* masks,
 
 template <class Step, int Rows, class T = typename Step::Element>
 void multiply_few_rows(const MaskedView& view, const RowMask& row_mask, std::int64_t row,
-                       const T* x, std::int64_t padded, const Product& product) {
+                       const typename Step::Operand* x, std::int64_t padded,
+                       const Product& product) {
   std::uint8_t* mask_buffer = scratch<std::uint8_t>(Scratch::mask, Rows * row_mask.bytes());
   T* value_buffer = scratch<T>(Scratch::row, Rows * (padded + value_slack));
   const std::uint8_t* masks[Rows];
@@ -217,7 +218,7 @@ void multiply_masked_small(const MaskedView& view, const Product& product) {
   using T = typename Step::Element;
   const RowMask row_mask(view);
   const std::int64_t padded = round_up(view.columns, column_alignment);
-  const T* x =
+  const auto* x =
       arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
   parallel_rows(view.rows, 16, product.threads, [&](std::int64_t row, std::int64_t end) {
     for (; row + 4 <= end; row += 4) {
@@ -277,11 +278,11 @@ constexpr std::int64_t most_masked_dots = 12;
 
 template <class T>
 void multiply_masked(const MaskedView& view, const Product& product) {
-  using Step = typename Steps<T>::Packed;
   if (product.batch <= most_masked_dots) {
-    multiply_masked_small<Step>(view, product);
+    multiply_masked_small<typename Steps<T>::PackedDots>(view, product);
     return;
   }
+  using Step = typename Steps<T>::Packed;
   const RowMask row_mask(view);
   multiply_expanded<Step>(
       view.rows, view.columns, product,

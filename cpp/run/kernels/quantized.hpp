@@ -11,6 +11,14 @@ THRESHER_INLINE void decode_group(const QuantizedView& view, std::int64_t g, flo
                                   float* weights) {
   const std::uint8_t* codes = view.codes + g * QuantizedView::group / 2;
   const float zero = view.zeros[g];
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes));
+  const __m128i nibbles = _mm_and_si128(
+      _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4)), _mm_set1_epi8(15));
+  const __m512 numbers = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles));
+  store(weights, splat(scale) * (reinterpret_cast<Floats>(numbers) - splat(zero)));
+  return;
+#endif
   for (int i = 0; i < QuantizedView::group / 2; ++i) {
     weights[2 * i] = scale * (static_cast<float>(codes[i] & 15) - zero);
     weights[2 * i + 1] = scale * (static_cast<float>(codes[i] >> 4) - zero);
@@ -18,12 +26,12 @@ THRESHER_INLINE void decode_group(const QuantizedView& view, std::int64_t g, flo
 }
 
 // totals[b] += one group times the columns of x that it belongs to.
-template <int Batch, class T>
-THRESHER_INLINE void add_group(const QuantizedView& view, std::int64_t g, const T* x,
+template <int Batch, class T, class Operand>
+THRESHER_INLINE void add_group(const QuantizedView& view, std::int64_t g, const Operand* x,
                                std::int64_t x_stride, Floats* totals) {
   alignas(64) float weights[QuantizedView::group];
   decode_group(view, g, widen(static_cast<const T*>(view.scales)[g]), weights);
-  const T* columns = x + view.places[g] * QuantizedView::group;
+  const Operand* columns = x + view.places[g] * QuantizedView::group;
 #pragma GCC unroll 4
   for (int b = 0; b < Batch; ++b) {
 #pragma GCC unroll 4
@@ -84,27 +92,36 @@ THRESHER_INLINE __m512i small_integers() {
 }
 #endif
 
-template <int Batch, class T>
-void dot_groups(const QuantizedView& view, std::int64_t begin, std::int64_t end, const T* x,
+template <class T, int Batch, class Operand>
+void dot_groups(const QuantizedView& view, std::int64_t begin, std::int64_t end, const Operand* x,
                 std::int64_t x_stride, float* results) {
   Floats totals[Batch] = {};
   std::int64_t g = begin;
 #if defined(__AVX512BF16__)
-  if constexpr (sizeof(T) == sizeof(bf16)) {
+  if constexpr (std::is_same_v<Operand, bf16>) {
     const __m512i table = small_integers();
     for (; g + 2 <= end; g += 2) add_two_groups<Batch>(view, g, x, x_stride, table, totals);
   }
 #endif
-  for (; g < end; ++g) add_group<Batch>(view, g, x, x_stride, totals);
+  for (; g < end; ++g) add_group<Batch, T>(view, g, x, x_stride, totals);
 #pragma GCC unroll 4
   for (int b = 0; b < Batch; ++b) results[b] = sum(totals[b]);
 }
 
+// Groups are decoded to floats; where pairs of bfloat16 have an instruction, to those.
+#if defined(__AVX512BF16__)
+template <class T>
+using QuantizedDots = typename Steps<T>::DenseDots;
+#else
+template <class T>
+using QuantizedDots = FloatStep<T>;
+#endif
+
 template <class T>
 void multiply_quantized_small(const QuantizedView& view, const Product& product) {
-  using Step = typename Steps<T>::Dense;
+  using Step = QuantizedDots<T>;
   const std::int64_t padded = round_up(view.columns, column_alignment);
-  const T* x =
+  const auto* x =
       arrange_rows<Step>(static_cast<const T*>(product.x), product.batch, view.columns, padded);
   T* y = static_cast<T*>(product.y);
   parallel_rows(view.rows, 16, product.threads, [&](std::int64_t from, std::int64_t to) {
@@ -112,13 +129,13 @@ void multiply_quantized_small(const QuantizedView& view, const Product& product)
       const std::int64_t begin = view.row_starts[row], end = view.row_starts[row + 1];
       for (std::int64_t first = 0; first < product.batch; first += batch_per_pass) {
         const std::int64_t batch = smaller(batch_per_pass, product.batch - first);
-        const T* rows_of_x = x + first * padded;
+        const auto* rows_of_x = x + first * padded;
         float results[batch_per_pass];
         switch (batch) {
-          case 1: dot_groups<1>(view, begin, end, rows_of_x, padded, results); break;
-          case 2: dot_groups<2>(view, begin, end, rows_of_x, padded, results); break;
-          case 3: dot_groups<3>(view, begin, end, rows_of_x, padded, results); break;
-          default: dot_groups<batch_per_pass>(view, begin, end, rows_of_x, padded, results);
+          case 1: dot_groups<T, 1>(view, begin, end, rows_of_x, padded, results); break;
+          case 2: dot_groups<T, 2>(view, begin, end, rows_of_x, padded, results); break;
+          case 3: dot_groups<T, 3>(view, begin, end, rows_of_x, padded, results); break;
+          default: dot_groups<T, batch_per_pass>(view, begin, end, rows_of_x, padded, results);
         }
         store_results<1>(results, row, view.rows, first, batch, product.bias, y);
       }

@@ -1,6 +1,8 @@
 // Small batches: rows of weights take dot products with rows of x.
 #pragma once
 
+#include <type_traits>
+
 #include "../threads.hpp"
 #include "step.hpp"
 
@@ -9,19 +11,25 @@ namespace thresher::THRESHER_NAMESPACE {
 // More than four rows of x take several passes over the weights, which are then in the cache.
 constexpr int batch_per_pass = 4;
 
-// x itself, or a copy whose rows are padded with zeros to whole steps and in the order of Step.
-template <class Step, class T = typename Step::Element>
-const T* arrange_rows(const T* x, std::int64_t batch, std::int64_t columns, std::int64_t padded) {
-  if (columns == padded && !Step::interleaved) return x;
-  T* arranged = scratch<T>(Scratch::input, batch * padded);
+THRESHER_INLINE void widen_to(bf16* to, bf16 value) { *to = value; }
+template <class T>
+THRESHER_INLINE void widen_to(float* to, T value) { *to = widen(value); }
+
+// x itself, or a copy whose rows are padded with zeros to whole steps, in the type and the order
+// that the dots of Step take.
+template <class Step, class T, class Operand = typename Step::Operand>
+const Operand* arrange_rows(const T* x, std::int64_t batch, std::int64_t columns,
+                            std::int64_t padded) {
+  if constexpr (std::is_same_v<T, Operand> && !Step::interleaved) {
+    if (columns == padded) return x;
+  }
+  Operand* arranged = scratch<Operand>(Scratch::input, batch * padded);
   for (std::int64_t b = 0; b < batch; ++b) {
-    T* row = arranged + b * padded;
-    copy(row, x + b * columns, columns);
+    Operand* row = arranged + b * padded;
+    for (std::int64_t c = 0; c < columns; ++c) widen_to(row + c, x[b * columns + c]);
     clear(row + columns, padded - columns);
     if constexpr (Step::interleaved) {
-      for (std::int64_t c = 0; c < padded; c += Step::columns) {
-        _mm512_store_si512(row + c, interleave_halves(_mm512_load_si512(row + c)));
-      }
+      for (std::int64_t c = 0; c < padded; c += Step::columns) Step::interleave(row + c);
     }
   }
   return arranged;

@@ -74,6 +74,14 @@ THRESHER_INLINE Floats even_lanes(Floats first, Floats second) {
 #endif
 }
 
+#if defined(__AVX512F__)
+// The other lanes of two vectors that follow each other.
+THRESHER_INLINE Floats odd_lanes(Floats first, Floats second) {
+  return __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27,
+                                 29, 31);
+}
+#endif
+
 THRESHER_INLINE float sum(Floats values) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps(reinterpret_cast<__m512>(values));

@@ -102,6 +102,7 @@ THRESHER_INLINE Floats spread_lanes(const std::uint8_t* row, std::int64_t column
 template <class T>
 struct FloatStep {
   using Element = T;
+  using Operand = float;  // what rows of x are held in, beside dots
   using Math = FloatMath;
   using Weights = Floats;
   static constexpr int columns = lanes;
@@ -116,32 +117,17 @@ struct FloatStep {
   }
   static THRESHER_INLINE Weights load_dense(const T* values) { return load(values); }
   static THRESHER_INLINE void store_tile(float* tile, Weights weights) { store(tile, weights); }
-  static THRESHER_INLINE Floats dot(Floats sums, Weights weights, const T* x) {
+  static THRESHER_INLINE Floats dot(Floats sums, Weights weights, const float* x) {
     return sums + weights * load(x);
   }
 };
 
-#if defined(__AVX512BF16__) && defined(__AVX512VBMI2__)
-// Products of pairs of bfloat16 summed in float32 (VDPBF16PS), 32 columns at a time.
-struct PairMath {
-  using Unit = std::uint32_t;
-  static constexpr int columns_per_unit = 2;
-
-  static THRESHER_INLINE Floats multiply(Floats sums, std::uint32_t weights,
-                                         const std::uint32_t* panel) {
-    const __m512i splatted = _mm512_set1_epi32(static_cast<int>(weights));
-    return reinterpret_cast<Floats>(_mm512_dpbf16_ps(
-        reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(splatted),
-        reinterpret_cast<__m512bh>(_mm512_loadu_si512(panel))));
-  }
-};
-
-struct PairStep {
+#if defined(__AVX512VBMI2__)
+// Vectors of 32 bfloat16, pairs of which share a word.
+struct PairExpansion {
   using Element = bf16;
-  using Math = PairMath;
   using Weights = __m512i;
   static constexpr int columns = 32;
-  static constexpr bool interleaved = true;  // expand() pairs column j with column 16 + j
 
   // Spreads the next survivors over 16 pairs (column j, column 16 + j). VPEXPANDW takes 5 cycles
   // on Zen 5, this 2.5: in this order the rank of a survivor is a count of bits of its own half.
@@ -165,6 +151,58 @@ struct PairStep {
   static THRESHER_INLINE Weights load_dense(const bf16* values) {
     return _mm512_loadu_si512(values);
   }
+};
+
+// Dot products of pairs in float32: either half of a word is the upper half of a float. In
+// expand's order the halves are columns j and 16 + j, as they lie in x.
+struct SplitStep : PairExpansion {
+  using Operand = float;
+  static constexpr bool interleaved = false;
+
+  static THRESHER_INLINE Floats dot(Floats sums, Weights weights, const float* x) {
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    const auto first = reinterpret_cast<Floats>(_mm512_slli_epi32(weights, 16));
+    const auto second = reinterpret_cast<Floats>(_mm512_and_si512(weights, upper));
+    return sums + first * load(x) + second * load(x + lanes);
+  }
+};
+
+// For weights that are stored dense, whose pairs are columns 2 j and 2 j + 1: x is brought into
+// that order once.
+struct DenseSplitStep : SplitStep {
+  static constexpr bool interleaved = true;
+
+  static THRESHER_INLINE void interleave(float* x) {
+    const Floats first = load(x), second = load(x + lanes);
+    store(x, even_lanes(first, second));
+    store(x + lanes, odd_lanes(first, second));
+  }
+};
+#endif
+
+#if defined(__AVX512BF16__) && defined(__AVX512VBMI2__)
+// Products of pairs of bfloat16 summed in float32 (VDPBF16PS), 32 columns at a time.
+struct PairMath {
+  using Unit = std::uint32_t;
+  static constexpr int columns_per_unit = 2;
+
+  static THRESHER_INLINE Floats multiply(Floats sums, std::uint32_t weights,
+                                         const std::uint32_t* panel) {
+    const __m512i splatted = _mm512_set1_epi32(static_cast<int>(weights));
+    return reinterpret_cast<Floats>(_mm512_dpbf16_ps(
+        reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(splatted),
+        reinterpret_cast<__m512bh>(_mm512_loadu_si512(panel))));
+  }
+};
+
+struct PairStep : PairExpansion {
+  using Operand = bf16;
+  using Math = PairMath;
+  static constexpr bool interleaved = true;  // expand() pairs column j with column 16 + j
+
+  static THRESHER_INLINE void interleave(bf16* x) {
+    _mm512_store_si512(x, interleave_halves(_mm512_load_si512(x)));
+  }
   static THRESHER_INLINE void store_tile(std::uint32_t* tile, Weights weights) {
     _mm512_storeu_si512(tile, weights);
   }
@@ -180,17 +218,29 @@ struct DensePairStep : PairStep {
 };
 #endif
 
-// How each element type is multiplied on this instruction set.
+// How each element type is multiplied on this instruction set: beside panels, and in dots.
 template <class T>
 struct Steps {
   using Packed = FloatStep<T>;
   using Dense = FloatStep<T>;
+  using PackedDots = FloatStep<T>;
+  using DenseDots = FloatStep<T>;
 };
 #if defined(__AVX512BF16__) && defined(__AVX512VBMI2__)
 template <>
 struct Steps<bf16> {
   using Packed = PairStep;
   using Dense = DensePairStep;
+  using PackedDots = PairStep;
+  using DenseDots = DensePairStep;
+};
+#elif defined(__AVX512VBMI2__)
+template <>
+struct Steps<bf16> {
+  using Packed = FloatStep<bf16>;
+  using Dense = FloatStep<bf16>;
+  using PackedDots = SplitStep;
+  using DenseDots = DenseSplitStep;
 };
 #endif
 
