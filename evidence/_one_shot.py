@@ -36,6 +36,8 @@ from ._study import Draw, Study
 
 #: Tokens per window; windows of a draw to calibrate on, and to be measured on.
 LENGTH, CALIBRATION, HELD_OUT = 256, 16, 2
+#: Scales from which on all layers of a block are pruned.
+_WHOLE_BLOCKS = 0.1
 _FIRST_YEARS, _LAST_YEARS = (1990, 2013), (2014, 2021)
 
 #: Where the figures of such a study come from, for its note.
@@ -227,6 +229,8 @@ def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Cali
     held_out = last[rng.permutation(len(last))[: drawn.amount(HELD_OUT)]]
     model = language_model(min(1.0, drawn.scale))
     layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
+    if drawn.scale < _WHOLE_BLOCKS:  # attention alone: its layers are small
+        layers = layers[:4]
     statistics = _statistics(model, layers, needs, data)
     weights = [layer.matrix().clone() for layer in layers]
     return Calibrated(model, layers, weights, statistics, held_out)
@@ -249,13 +253,13 @@ def _statistics(
 
 @functools.lru_cache(maxsize=1)
 def language_model(share: float) -> nn.Module:
-    """Return SmolLM2 in float32, or the first `share` of its blocks (at least three)."""
+    """Return SmolLM2 in float32, or the first `share` of its blocks (at least one)."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(smollm2())
-    config.num_hidden_layers = max(3, round(share * config.num_hidden_layers))
+    config.num_hidden_layers = max(1, round(share * config.num_hidden_layers))
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the blocks left out are no news
     try:

@@ -38,8 +38,11 @@ def pages():
 @pytest.mark.assets
 def test_the_site_builds_without_a_warning_and_has_a_page_a_method(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-E", "-W", "-n", "-q"]
+    # Two thirds of `make docs`, which CI runs too, are the navigation that its theme draws anew on
+    # every page.
+    command += ["--keep-going", "-D", "html_theme=basic", "-d", str(tmp_path / "doctrees")]
     built = subprocess.run(
-        [*command, "--keep-going", "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path)],
+        [*command, str(DOCS), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
