@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["RunState"]
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +68,8 @@ class RunState:
 
     def save(self, folder: Path) -> None:
         """Write the state into a run's folder, whole or not at all."""
-        write_text(folder / _FILE, json.dumps(dataclasses.asdict(self)))
+        # Not asdict, which would copy the records of all layers after every unit.
+        write_text(folder / _FILE, json.dumps(vars(self)))
 
     @staticmethod
     def is_in(folder: Path) -> bool:
