@@ -36,8 +36,8 @@ PATTERNS = {"50 %": {"density": 0.5}, "2:4": {"pattern": "2:4"}, "70 %": {"densi
 
 
 def recipes():
-    """Return SparseGPT, best, and best without each of its parts."""
-    from thresher.parts import tokens, updates
+    """Return SparseGPT, best, best without each of its parts, and with what it does without."""
+    from thresher.parts import budgets, tokens, updates
     from thresher.prune.best import Best
     from thresher.prune.sparsegpt import SparseGPT
 
@@ -48,8 +48,16 @@ def recipes():
         "token weights": {"tokens": tokens.EqualTokens()},
         "stages": {"stages": False},
     }
-    cut = {f"best without {part}": dataclasses.replace(best, **c) for part, c in without.items()}
-    return {"sparsegpt": SparseGPT(), "best": best} | cut
+    strengths = {
+        f"strength {x}": {"update": dataclasses.replace(best.update, strength=x)}
+        for x in (0.25, 0.75, 1.0)
+    }
+    changed = {f"best without {part}": change for part, change in without.items()}
+    changed |= {f"best with {part}": change for part, change in strengths.items()}
+    changed |= {"best with an OWL budget": {"budget": budgets.OWL()}}
+    return {"sparsegpt": SparseGPT(), "best": best} | {
+        name: dataclasses.replace(best, **change) for name, change in changed.items()
+    }
 
 
 def measure(method: str, pattern: str, windows: str, out: Path) -> dict[str, object]:
