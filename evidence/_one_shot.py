@@ -24,13 +24,21 @@ from thresher.parts.budgets import LayerSummary, summarise
 from thresher.parts.calibration import token_windows
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
+from thresher.parts.input_rows import InputRows
 from thresher.parts.layers import Layer
-from thresher.parts.moments import Gram, Moment
+from thresher.parts.moments import Gram, Moment, forward, perturbed
 from thresher.parts.scores import Score
 from thresher.parts.statistics import Statistics
 from thresher.prune import Recipe
+from thresher.prune.losses import default_loss
 from thresher.prune.memory import needed_moments
+from thresher.prune.sparsellm import SparseLLM
 from thresher.stream.collect import collect_inputs
+from thresher.stream.feedforward import FeedForward, find_feed_forward
+from thresher.stream.slopes import collect_slopes
+from thresher.stream.source import InMemory
+from thresher.stream.stream import Stream
+from thresher.stream.units import find_units
 
 from ._study import Draw, Study
 
@@ -38,6 +46,8 @@ from ._study import Draw, Study
 LENGTH, CALIBRATION, HELD_OUT = 256, 16, 2
 #: Scales from which on all layers of a block are pruned.
 _WHOLE_BLOCKS = 0.1
+#: Windows of a draw for which weights move to and fro: two passes for every block.
+MOVED = 2
 _FIRST_YEARS, _LAST_YEARS = (1990, 2013), (2014, 2021)
 
 #: Where the figures of such a study come from, for its note.
@@ -60,6 +70,7 @@ class Calibrated:
     layers: Sequence[Layer]
     dense: Sequence[torch.Tensor]
     statistics: Mapping[str, Statistics]
+    networks: Sequence[FeedForward]
     held_out: torch.Tensor
 
 
@@ -123,7 +134,7 @@ def one_shot(
             if recipe is None:
                 return None
             seen = problem.calibrated
-            with _pruned(recipe, seen, whole, layer_errors) as error:
+            with pruned(recipe, seen, whole, layer_errors) as error:
                 return _measured(seen, error) if whole else Answer(layer_error=error)
 
         return run
@@ -152,19 +163,22 @@ def _measured(seen: Calibrated, layer_error: float = math.nan) -> Answer:
 
 
 @contextmanager
-def _pruned(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) -> Iterator[float]:
+def pruned(
+    recipe: Recipe, seen: Calibrated, whole: bool = True, layer_errors: bool = False
+) -> Iterator[float]:
     """Prune the model or its middle block alone, give the block's error, and undo it."""
     blocks = sorted({_block(layer) for layer in seen.layers})
     middle = blocks[len(blocks) // 2]
     errors: list[tuple[float, float]] = []
     counts = _counts(recipe, seen)
+    together = _together(recipe, seen, counts)
     try:
         for layer, weight, keep in zip(seen.layers, seen.dense, counts, strict=True):
             if not whole and _block(layer) != middle:
                 continue
             statistics, shape = seen.statistics[layer.name], tuple(weight.shape)
             chooser = MaskChooser(recipe.score, recipe.pattern, keep, statistics, shape)
-            pruned, _ = recipe.update(weight, chooser, statistics)
+            pruned, _ = together.get(layer.name) or recipe.update(weight, chooser, statistics)
             if layer_errors and _block(layer) == middle:
                 errors.append(_squares(weight, pruned, statistics))
             layer.overwrite(layer.store(pruned))
@@ -173,6 +187,16 @@ def _pruned(recipe: Recipe, seen: Calibrated, whole: bool, layer_errors: bool) -
     finally:
         for layer, weight in zip(seen.layers, seen.dense, strict=True):
             layer.overwrite(layer.store(weight))
+
+
+def _together(
+    recipe: Recipe, seen: Calibrated, counts: Sequence[int]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return weights and masks of the layers that a recipe prunes together."""
+    if not isinstance(recipe, SparseLLM):
+        return {}
+    by_name = {layer.name: keep for layer, keep in zip(seen.layers, counts, strict=True)}
+    return recipe.prune_networks(seen.networks, seen.statistics, by_name)
 
 
 def _counts(recipe: Recipe, seen: Calibrated) -> list[int]:
@@ -224,16 +248,36 @@ def log_perplexity(model: nn.Module, windows: torch.Tensor) -> float:
 def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
     """Return the model with what a draw saw of it; the last draw's is kept."""
     rng = drawn.rng
-    first, last = _windows()
+    first, last = windows()
     data = first[rng.permutation(len(first))[: drawn.amount(CALIBRATION, 2)]]
     held_out = last[rng.permutation(len(last))[: drawn.amount(HELD_OUT)]]
+    # Else attention alone, whose layers are small; networks are in what follows it.
+    whole = drawn.scale >= _WHOLE_BLOCKS or InputRows in needs
     model = language_model(min(1.0, drawn.scale))
-    layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
-    if drawn.scale < _WHOLE_BLOCKS:  # attention alone: its layers are small
-        layers = layers[:4]
+    return calibrate(model, data, held_out, needs, every, None if whole else 4)
+
+
+def calibrate(
+    model: nn.Module,
+    data: torch.Tensor,
+    held_out: torch.Tensor,
+    needs: frozenset[type[Moment]],
+    every: int,
+    most: int | None = None,
+) -> Calibrated:
+    """Return the model with what it makes of windows, for `most` layers of each so many-th block."""
+    layers = [layer for layer in find_layers(model) if _block(layer) % every == 0][:most]
     statistics = _statistics(model, layers, needs, data)
+    networks = _networks(model, layers, data[0]) if InputRows in needs else []
     weights = [layer.matrix().clone() for layer in layers]
-    return Calibrated(model, layers, weights, statistics, held_out)
+    return Calibrated(model, layers, weights, statistics, networks, held_out)
+
+
+def _networks(model: nn.Module, layers: Sequence[Layer], window: torch.Tensor) -> list[FeedForward]:
+    """Return the feed-forward networks among the layers."""
+    samples = [{"input_ids": window[None]}]
+    stream = Stream(InMemory(model), find_units(model, layers), samples)
+    return [network for visit in stream.visits() for network in find_feed_forward(visit)]
 
 
 def _statistics(
@@ -248,7 +292,13 @@ def _statistics(
         for window in data:
             model.get_decoder()(input_ids=window[None], use_cache=False)
 
-    return collect_inputs(model, layers, needs, run)
+    statistics = collect_inputs(model, layers, forward(needs), run)
+    if slopes := perturbed(needs):
+        units, source = find_units(model, layers), InMemory(model)
+        samples = [{"input_ids": window[None]} for window in data[:MOVED]]
+        for name, found in collect_slopes(source, units, slopes, samples, default_loss).items():
+            statistics[name].adopt_gradients(found)
+    return statistics
 
 
 @functools.lru_cache(maxsize=1)
@@ -271,7 +321,7 @@ def language_model(share: float) -> nn.Module:
 
 
 @functools.cache
-def _windows() -> tuple[torch.Tensor, torch.Tensor]:
+def windows() -> tuple[torch.Tensor, torch.Tensor]:
     """Return the windows to calibrate on and to be measured on."""
     from transformers import AutoTokenizer
 

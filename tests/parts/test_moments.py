@@ -6,6 +6,7 @@ from part_examples import concrete_subclasses, correlated_inputs
 
 from thresher.core.errors import OptionError
 from thresher.parts.fisher import GradientSamples
+from thresher.parts.input_rows import InputRows
 from thresher.parts.moments import (
     SAMPLE_ROWS,
     Cross,
@@ -24,7 +25,7 @@ from thresher.parts.statistics import Statistics
 ALL = pytest.mark.parametrize("kind", concrete_subclasses(Moment), ids=lambda kind: kind.__name__)
 SUMMED = pytest.mark.parametrize(
     "kind",
-    [k for k in concrete_subclasses(Moment) if k not in (Sample, GradientSamples)],
+    [k for k in concrete_subclasses(Moment) if k not in (Sample, GradientSamples, InputRows)],
     ids=lambda k: k.__name__,
 )
 GROUPS = pytest.mark.parametrize("groups", [None, 2])
@@ -189,3 +190,18 @@ def test_the_cross_moment_is_of_pairs_alone(groups):
     statistics.update(values[1])
     assert not statistics.saw_every_token(Cross)
     torch.testing.assert_close(statistics[Cross].value, expected, rtol=1e-4, atol=1e-5)
+
+
+@GROUPS
+def test_rows_of_inputs_are_evenly_spaced_and_bounded(groups, monkeypatch):
+    monkeypatch.setattr(InputRows, "most", 40)
+    given = batches(InputRows, groups=groups)
+    for some, every in ((given[:2], 4), (given, 8)):
+        kept = taken(InputRows, some)[InputRows].value
+        assert torch.equal(kept, torch.cat(some, dim=-2)[..., ::every, :])
+        assert 20 <= kept.shape[-2] <= 40
+
+
+def test_few_rows_of_inputs_are_all_kept():
+    rows = batches(InputRows)
+    assert torch.equal(taken(InputRows, rows)[InputRows].value, torch.cat(rows))

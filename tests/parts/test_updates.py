@@ -5,7 +5,7 @@ import pytest
 import torch
 from part_examples import UPDATES, correlated_inputs, full_statistics, instances, pattern_cases
 
-from thresher.core.errors import LayerError, NumericalError
+from thresher.core.errors import LayerError, NumericalError, OptionError
 from thresher.parts import patterns, scores, updates
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.linalg import damped
@@ -412,3 +412,42 @@ def test_the_dense_target_needs_the_dense_inputs_of_every_token():
     part = Statistics("layer", {Gram, Cross})
     with pytest.raises(NumericalError):
         part.update(rows, rows * float("nan"))
+
+
+@pytest.mark.parametrize("per", ["tensor", "row"])
+def test_priority_sampling_is_right_on_average(per):
+    pattern = patterns.Unstructured(per)
+    weight, choose, statistics, _ = problem(pattern, score=scores.Magnitude(), density=0.25)
+    total = torch.zeros_like(weight, dtype=torch.float64)
+    draws = 4000
+    for seed in range(draws):
+        update = updates.PrioritySampling(considered=4.0, seed=seed)
+        total += update(weight, choose, statistics)[0]
+    assert float((total / draws - weight).abs().max()) < 0.12
+    assert float((total / draws - weight).abs().mean()) < 0.02
+
+
+def test_priority_sampling_keeps_the_largest_as_they_are_and_removes_the_smallest():
+    weight, choose, statistics, _ = problem(score=scores.Magnitude(), density=0.25)
+    order = weight.abs().flatten().argsort(descending=True)
+    for seed in range(20):
+        pruned, mask = updates.PrioritySampling(considered=2.0, seed=seed)(
+            weight, choose, statistics
+        )
+        assert int(mask.sum()) == choose.keep
+        assert not bool(mask.flatten()[order[2 * choose.keep :]].any())
+        # All are enlarged to the same size, below which none is left.
+        least = pruned[mask].abs().min()
+        assert bool(
+            (
+                pruned[mask & (weight.abs() > least * 1.0001)]
+                == weight[mask & (weight.abs() > least * 1.0001)]
+            ).all()
+        )
+    alone, _ = updates.PrioritySampling(considered=1.0)(weight, choose, statistics)
+    assert torch.equal(alone, torch.where(choose(weight), weight, 0))
+
+
+def test_priority_sampling_out_of_range():
+    with pytest.raises(OptionError, match=r"considered 0\.5 is out of range"):
+        updates.PrioritySampling(considered=0.5)

@@ -77,6 +77,8 @@ def support(folder):
         # ADMM's supports hang on roundings: windows in another order move 5 % of the masks too.
         ("best", ("--spill",), 0.9),
         ("wanda", ("--budget", "owl", "--curve"), 0.99),
+        # Rows that processes hold of their own are put together.
+        ("sparsellm", (), 0.98),
     ],
 )
 def test_two_processes_prune_as_one(method, more, least, dense, book, tmp_path):

@@ -29,6 +29,7 @@ def prune_layer(
     statistics: Statistics,
     keep: int,
     stored: torch.dtype | None = None,
+    found: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, LayerRecord]:
     """Prune one layer in place.
 
@@ -47,6 +48,8 @@ def prune_layer(
     stored : torch.dtype, optional
         What the weight will be stored in, where that is shorter than what it is held in; by
         default what it is held in.
+    found : tuple of Tensor, optional
+        Weight and mask, where they are known already; by default the recipe's update finds them.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def prune_layer(
     """
     start = time.perf_counter()
     dense = layer.matrix()
-    pruned, mask, rounded = cut_layer(layer, dense, recipe, statistics, keep, stored)
+    pruned, mask, rounded = cut_layer(layer, dense, recipe, statistics, keep, stored, found)
     support = layer.store(mask).bool()
     record = LayerRecord(
         name=layer.name,
@@ -86,6 +89,7 @@ def cut_layer(
     statistics: Statistics,
     keep: int,
     stored: torch.dtype | None,
+    found: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Find what a layer becomes, and leave it as it is.
 
@@ -95,7 +99,7 @@ def cut_layer(
         What to prune.
     dense : Tensor of shape (..., rows, columns)
         The layer's matrix.
-    recipe, statistics, keep, stored
+    recipe, statistics, keep, stored, found
         See :func:`prune_layer`.
 
     Returns
@@ -112,8 +116,10 @@ def cut_layer(
         If the weight is not finite before or after.
     """
     layer.check_finite()
-    choose = MaskChooser(recipe.score, recipe.pattern, keep, statistics, tuple(dense.shape))
-    pruned, mask = recipe.update(dense, choose, statistics)
+    if found is None:
+        choose = MaskChooser(recipe.score, recipe.pattern, keep, statistics, tuple(dense.shape))
+        found = recipe.update(dense, choose, statistics)
+    pruned, mask = found
     if not bool(torch.isfinite(pruned).all()):
         raise NumericalError(
             f"the update of layer {layer.name!r} gave NaN or infinite weights; raise its damping"
@@ -195,16 +201,20 @@ class Cut:
     ----------
     counts : mapping of str to int
         Weights to keep, by layer.
+    found : dict of str to (Tensor, Tensor)
+        Weights and masks of layers that were pruned together, see :meth:`Recipe.together`.
     weights, masks : dict of str to Tensor
         Of the layers of the unit that was pruned last.
     """
 
     counts: Mapping[str, int]
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Let go of a unit's weights and masks."""
+        self.found.clear()
         self.weights.clear()
         self.masks.clear()
 

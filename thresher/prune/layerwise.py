@@ -134,14 +134,19 @@ class UnitPruner:
         for stage in stages:
             statistics = self._statistics(visit, self.recipe.needs, stage, weights)
             with self._timed("pruning"):
+                found = self.recipe.together(visit, statistics, counts)
+                for cut in others:
+                    cut.found = self.recipe.together(visit, statistics, cut.counts)
                 for layer in stage.layers:
                     known = statistics.pop(layer.name)
                     if not self._is_seen(known, self.recipe.needs):
                         self.idle.append(layer.name)
                     self._try_others(layer, known, others)
                     recipe, keep = self._recipe_for(layer, known, counts[layer.name])
-                    stored = self._stored.get(layer.name)
-                    mask, record = prune_layer(layer, visit.index, recipe, known, keep, stored)
+                    stored, done = self._stored.get(layer.name), found.get(layer.name)
+                    mask, record = prune_layer(
+                        layer, visit.index, recipe, known, keep, stored, done
+                    )
                     masks[layer.name], records[layer.name] = mask, record
         self._progress(f"pruned {visit.unit.name or 'the model'}")
         return masks, [records[layer.name] for layer in visit.unit.layers]
@@ -184,7 +189,8 @@ class UnitPruner:
         dense, stored = layer.matrix(), self._stored.get(layer.name)
         for cut in others:
             recipe, keep = self._recipe_for(layer, known, cut.counts[layer.name])
-            _, mask, rounded = cut_layer(layer, dense, recipe, known, keep, stored)
+            done = cut.found.get(layer.name)
+            _, mask, rounded = cut_layer(layer, dense, recipe, known, keep, stored, done)
             cut.masks[layer.name] = layer.store(mask).bool()
             cut.weights[layer.name] = rounded
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 __all__ = ["Recipe"]
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import torch
 
 from ..core.errors import OptionError
 from ..parts.budgets import Budget, Uniform
 from ..parts.moments import Moment
 from ..parts.patterns import Pattern, Unstructured
 from ..parts.scores import Score
+from ..parts.statistics import Statistics
 from ..parts.tokens import EqualTokens, TokenWeights
 from ..parts.updates import Keep, Update
+from ..stream.stream import Visit
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,27 @@ class Recipe:
     def needs(self) -> frozenset[type[Moment]]:
         """The moments that score and update need."""
         return self.score.needs | self.update.needs
+
+    def together(
+        self, visit: Visit, statistics: Mapping[str, Statistics], counts: Mapping[str, int]
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Prune layers of a unit that are not pruned each by itself; there are none by default.
+
+        Parameters
+        ----------
+        visit : Visit
+            Of the unit, dense; it is left as it is.
+        statistics : mapping of str to Statistics
+            By the names of layers that are about to be pruned.
+        counts : mapping of str to int
+            Weights to keep per layer.
+
+        Returns
+        -------
+        dict of str to (Tensor, Tensor)
+            By the names of some of the layers, what an update returns: weight and mask.
+        """
+        return {}
 
     def with_options(
         self,

@@ -7,6 +7,7 @@ __all__ = [
     "check_agreement",
     "check_same_samples",
     "from_first",
+    "gathered",
     "is_first",
     "joined",
     "meet",
@@ -101,6 +102,21 @@ def by_first(make: Callable[[], T]) -> T:
     if failed is not None:
         raise failed
     return found  # type: ignore[no-any-return]
+
+
+def gathered(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows of every process, one after another, in every process.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (rows, columns)
+        As many rows as a process has, of as many columns in all of them.
+    """
+    if ranks() == 1:
+        return rows
+    held: list[torch.Tensor] = [rows] * ranks()
+    distributed.all_gather_object(held, rows.cpu())
+    return torch.cat(held).to(rows.device)
 
 
 def meet() -> None:

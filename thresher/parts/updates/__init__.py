@@ -11,6 +11,7 @@ from .fisher import FisherOBS
 from .hard_thresholding import HardThresholding
 from .least_squares import LeastSquares
 from .obs import OBS
+from .priority import PrioritySampling
 
 __all__ = [
     "ADMM",
@@ -21,5 +22,6 @@ __all__ = [
     "HardThresholding",
     "Keep",
     "LeastSquares",
+    "PrioritySampling",
     "Update",
 ]
