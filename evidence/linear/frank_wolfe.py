@@ -9,7 +9,7 @@ import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import datafits, penalties
-from thresher.linear.solvers import (
+from thresher.solve.solvers import (
     CoordinateDescent,
     FrankWolfe,
     GreedyBlocks,

@@ -14,8 +14,8 @@ from scipy.sparse.linalg import spsolve
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import datafits, penalties
-from thresher.linear.solvers import CoordinateDescent, GreedyBlocks, Problem
-from thresher.linear.solvers.forest_blocks import forest_block, forest_solve
+from thresher.solve.solvers import CoordinateDescent, GreedyBlocks, Problem
+from thresher.solve.solvers.forest_blocks import forest_block, forest_solve
 
 from .._plots import lines
 

@@ -12,8 +12,13 @@ import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import datafits, penalties
-from thresher.linear.penalties import Penalty
-from thresher.linear.solvers import Problem, ProximalGradient, Solver, Spiral
+from thresher.solve.penalties import Penalty
+from thresher.solve.solvers import (
+    Problem,
+    ProximalGradient,
+    Solver,
+    Spiral,
+)
 
 from .._plots import lines
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import datafits, penalties
-from thresher.linear.solvers import Problem, StochasticModels
+from thresher.solve.solvers import Problem, StochasticModels
 
 from .._plots import lines
 

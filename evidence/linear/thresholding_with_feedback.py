@@ -18,7 +18,7 @@ from thresher.linear import (
     hard_thresholding_pursuit,
     iht,
 )
-from thresher.linear.thresholding import Recovery
+from thresher.linear.recovery.thresholding import Recovery
 
 from .._plots import lines
 

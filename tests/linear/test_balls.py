@@ -6,7 +6,7 @@ import pytest
 from thresher.core import prox
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
-from thresher.linear.solvers import FrankWolfe, Problem, ProximalGradient
+from thresher.solve.solvers import FrankWolfe, Problem, ProximalGradient
 
 from . import problems
 

@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from thresher import linear
 from thresher.core.card import area_of, catalogue
 from thresher.linear import datafits, penalties, solvers
-from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
+from thresher.linear.recovery.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
 
 # Silent here: what they say is tested where they are.
 pytestmark = pytest.mark.filterwarnings("ignore")

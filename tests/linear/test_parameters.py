@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from thresher import linear
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import datafits, design, penalties, solvers
-from thresher.linear.explained import concordance
+from thresher.linear.penalised.explained import concordance
 
 
 @pytest.fixture(scope="module")

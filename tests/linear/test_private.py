@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from thresher.core.errors import OptionError
 from thresher.core.prox import soft
 from thresher.linear import LocallyPrivateRegression
-from thresher.linear.private import _least_risk, gaussian_deviation
+from thresher.linear.regimes.private import _least_risk, gaussian_deviation
 
 
 @parametrize_with_checks(

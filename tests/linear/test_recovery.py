@@ -17,10 +17,10 @@ from thresher.linear import (
     batch_omp,
     support_fit,
 )
-from thresher.linear.bayes import _Climb
-from thresher.linear.best_subset import exchange_search
-from thresher.linear.support_fit import Move, SupportFit
-from thresher.linear.weighted_columns import WeightedColumns
+from thresher.linear.bayes.sparse_bayes import _Climb
+from thresher.linear.greedy.best_subset import exchange_search
+from thresher.solve.support_fit import Move, SupportFit
+from thresher.solve.weighted_columns import WeightedColumns
 
 
 @pytest.fixture(scope="module")
