@@ -18,6 +18,8 @@ from .penalised.cross_validation import (
     ElasticNetCV,
     GroupLassoCV,
     LassoCV,
+    MultiTaskElasticNetCV,
+    MultiTaskLassoCV,
     SparseGLMCV,
     SparseLogisticCV,
 )
@@ -27,10 +29,12 @@ from .penalised.lasso import (
     ElasticNet,
     GroupLasso,
     Lasso,
+    MultiTaskElasticNet,
     MultiTaskLasso,
 )
 from .penalised.random_supports import ProjectedLasso
 from .penalised.simultaneous import SimultaneousGLM
+from .penalised.stability import StabilitySelection
 from .penalised.synthetic_control import SyntheticControl
 from .recovery.compound_gaussian import CompoundGaussian
 from .recovery.feedback import ThresholdingWithFeedback
@@ -73,7 +77,10 @@ __all__ = [
     "ListDecodableRegression",
     "LocallyPrivateRegression",
     "LossOMP",
+    "MultiTaskElasticNet",
+    "MultiTaskElasticNetCV",
     "MultiTaskLasso",
+    "MultiTaskLassoCV",
     "OneSidedCompletion",
     "OrthogonalMatchingPursuit",
     "Path",
@@ -91,6 +98,7 @@ __all__ = [
     "SparseLogistic",
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
+    "StabilitySelection",
     "SyntheticControl",
     "TaskSelection",
     "ThresholdingWithFeedback",

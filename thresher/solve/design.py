@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Design", "kernel_threads", "thread_count"]
+__all__ = ["Design", "canonical", "kernel_threads", "thread_count"]
 
 import os
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ class Design:
     ----------
     X : array or sparse matrix of shape (n, p)
         Taken without a copy when it is already float32 or float64, and in Fortran order or
-        CSC with sorted 32-bit row indices.
+        CSC with sorted 32-bit row indices, each once.
     """
 
     def __init__(self, X: Any) -> None:
         dtype = np.float32 if X.dtype == np.float32 else np.float64
         self.is_sparse = sparse.issparse(X)
         if self.is_sparse:
-            self.matrix = X.tocsc().astype(dtype, copy=False)
+            self.matrix = canonical(X.tocsc().astype(dtype, copy=False))
             self.arguments: tuple[np.ndarray, ...] = (
                 np.ascontiguousarray(self.matrix.data),
                 np.ascontiguousarray(self.matrix.indices, dtype=np.int32),
@@ -88,6 +88,18 @@ class Design:
     def cast(self, array: np.ndarray | None) -> np.ndarray | None:
         """Return a contiguous array in the precision of the design."""
         return None if array is None else np.ascontiguousarray(array, dtype=self.dtype)
+
+
+def canonical(matrix: Any) -> Any:
+    """Return a CSC matrix whose rows are sorted and each there once; the given one if it is so.
+
+    SciPy's formats allow entries in any order, and several for one place, which add up.
+    """
+    if matrix.has_canonical_format:
+        return matrix
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
+    return matrix
 
 
 @contextmanager

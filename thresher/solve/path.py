@@ -7,13 +7,14 @@ __all__ = [
     "alpha_grid",
     "alpha_max",
     "given_alphas",
+    "solve_closely",
     "solve_path",
     "warn_of_unmet_tolerance",
 ]
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,15 @@ from sklearn.exceptions import ConvergenceWarning
 from ..core.errors import OptionError
 from ..core.options import check_number, check_whole
 from ..linear import _linear
-from .penalties import Ball, Penalty, Separable
-from .solvers import Problem, Solver
+from .problem import Problem, Solution
+from .solvers import Solver
+from .solvers.choice import fastest
 from .solvers.conditioning import condition
+
+# Times that the fit of features without a penalty, and the strength that the rest asks for, are
+# computed in turn.
+_FIXED_POINT = 30
+_SHARPER = 20  # times that a loss is replaced by a closer approximation
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class Path:
     converged: np.ndarray
 
 
-def warn_of_unmet_tolerance(paths: Sequence[Path], tolerance: float, fits: str) -> None:
+def warn_of_unmet_tolerance(
+    paths: Sequence[Path], tolerance: float, fits: str, stacklevel: int = 3
+) -> None:
     """Emit one ConvergenceWarning that says how many fits missed the tolerance, and the worst.
 
     Parameters
@@ -63,6 +72,8 @@ def warn_of_unmet_tolerance(paths: Sequence[Path], tolerance: float, fits: str) 
         What was asked for.
     fits : str
         What the fits are called.
+    stacklevel : int, default 3
+        Whose line the warning names: that of the caller's caller by default.
     """
     missed = [np.flatnonzero(~path.converged) for path in paths]
     count = sum(map(len, missed))
@@ -79,12 +90,14 @@ def warn_of_unmet_tolerance(paths: Sequence[Path], tolerance: float, fits: str) 
         f"{worst:.2e} of its scale, at alpha {alpha:.3g}; raise max_iter or the strengths, "
         "or scale the features",
         ConvergenceWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
 
 
 def alpha_max(problem: Problem) -> float:
-    """Return the smallest factor of the penalty at which all coefficients are zero.
+    """Return the smallest factor of the penalty at which all that it penalises is zero.
+
+    Features without a penalty are fitted first: the rest has to explain what they leave.
 
     Parameters
     ----------
@@ -97,61 +110,28 @@ def alpha_max(problem: Problem) -> float:
         If no strength does it: a penalty without a slope at zero, or with an infinite one, or
         combinations of coefficients that cost nothing.
     """
-    gradient = condition(problem).problem.null_gradient.astype(float)
-    penalty = problem.penalty
-    if isinstance(penalty, Separable):
-        return _separable_alpha_max(penalty, gradient)
-    if isinstance(penalty, Ball):
-        raise _no_start(penalty, "is a constraint to a ball, whose radius alpha divides")
-    largest = float(np.max(np.abs(gradient), initial=0.0))
-    _require_slope(penalty, gradient)
-    zero = np.zeros(problem.coef_shape)
-
-    def leaves_zero(factor: float) -> bool:
-        distance = penalty.scaled(factor).subdifferential_distance(zero, gradient)
-        return bool(np.max(distance, initial=0.0) > 1e-12 * largest)
-
-    if not leaves_zero(0.0):
-        return 0.0
-    # Strengths have the unit of the gradient where the norm is one of coefficients.
-    low, high = 0.0, largest
-    while leaves_zero(high):
-        low, high = high, 2 * high
-        if high > 1e9 * largest:
-            raise _no_start(penalty, "leaves some combinations of coefficients free")
-    while low == 0 and high > 1e-9 * largest and not leaves_zero(high / 2):
-        high /= 2
-    while high - low > 1e-10 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if leaves_zero(middle) else (low, middle)
-    return high
-
-
-def _separable_alpha_max(penalty: Separable, gradient: np.ndarray) -> float:
-    pull = np.maximum(-gradient, 0) if penalty.positive else np.abs(gradient)
-    slope = np.broadcast_to(np.asarray(penalty.slope_at_zero, dtype=float), pull.shape)
-    if not np.all(np.isfinite(slope)):
-        raise _no_start(penalty, "has an infinite slope at zero")
-    if not np.any(slope > 0):
-        raise _no_start(penalty, "has no slope at zero (l1_ratio 0, or no strength)")
-    return float(np.max(pull / np.where(slope > 0, slope, np.inf), initial=0.0))
-
-
-def _require_slope(penalty: Penalty, gradient: np.ndarray) -> None:
-    """Raise if the penalty grows like a square around zero, so that it never holds zero."""
-    largest = float(np.max(np.abs(gradient), initial=0.0))
-    if largest == 0:
-        return
-    value, near = penalty.value(gradient / largest), penalty.value(1e-6 * gradient / largest)
-    if np.isfinite(value) and near < 1e-9 * value:
-        raise _no_start(penalty, "has no slope at zero")
-
-
-def _no_start(penalty: Penalty, reason: str) -> OptionError:
-    return OptionError(
-        f"{type(penalty).__name__} {reason}, so that no strength gives zeros alone and the path "
-        "has no natural start; give alphas"
+    restated = condition(problem).problem
+    free = np.flatnonzero(problem.penalty.unpenalised(problem.coef_shape))
+    if not len(free):
+        return problem.penalty.alpha_max(restated.null_gradient.astype(float))
+    inside = replace(
+        restated,
+        design=restated.design.columns(free),
+        penalty=problem.penalty.restricted(free),
+        _shared={},
     )
+    top, coef, intercept = 1.0, None, None
+    # A ridge on what is free grows with the strength as well, and then so does what is left.
+    for _ in range(_FIXED_POINT):
+        part = inside.with_penalty(inside.penalty.scaled(top))
+        found = fastest(part, 1e-9, 1000).solve(part, coef, intercept)
+        coef, intercept = found.coef, found.intercept
+        gradient = restated.gradient(part.predict(coef, intercept)).astype(float)
+        gradient[free] = 0
+        before, top = top, problem.penalty.alpha_max(gradient)
+        if abs(top - before) <= 1e-9 * top or top == 0:
+            break
+    return top
 
 
 def given_alphas(alphas: Any) -> np.ndarray:
@@ -182,6 +162,32 @@ def alpha_grid(problem: Problem, count: int, ratio: float) -> np.ndarray:
     return (top if top > 0 else 1.0) * np.geomspace(1.0, ratio, count)
 
 
+def solve_closely(
+    problem: Problem,
+    solver: Solver,
+    coef: np.ndarray | None = None,
+    intercept: np.ndarray | float | None = None,
+) -> tuple[Problem, Solution]:
+    """Solve, and again for as long as the residuals ask for a closer approximation of the loss.
+
+    Returns
+    -------
+    problem : Problem
+        With the loss that was minimised last.
+    solution : Solution
+        What minimises it.
+    """
+    solution = solver.solve(problem, coef, intercept)
+    for _ in range(_SHARPER):
+        prediction = problem.predict(solution.coef, solution.intercept)
+        closer = problem.datafit.sharpened(problem.y, prediction, problem.weight)
+        if closer is None:
+            break
+        problem = replace(problem, datafit=closer, _shared={})
+        solution = solver.solve(problem, solution.coef, solution.intercept)
+    return problem, solution
+
+
 def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
     """Solve for every strength, each fit started from the previous one.
 
@@ -199,16 +205,15 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
     Path
         One entry per strength, decreasing.
     """
-    alphas = np.sort(np.asarray(alphas, dtype=float))[::-1]
+    alphas, penalty = np.sort(np.asarray(alphas, dtype=float))[::-1], problem.penalty
     restated = condition(problem).problem
     single = restated.design.dtype == np.float32
     restated.share("trail", _linear.Trail32 if single else _linear.Trail64)
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:
-        solution = solver.solve(
-            problem.with_penalty(problem.penalty.scaled(float(alpha))), coef, intercept
-        )
+        problem = problem.with_penalty(penalty.scaled(float(alpha)))
+        problem, solution = solve_closely(problem, solver, coef, intercept)
         coef, intercept = solution.coef, solution.intercept
         solutions.append(solution)
     return Path(

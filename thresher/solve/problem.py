@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Problem", "Solution"]
+__all__ = ["Problem", "Solution", "relative_weights"]
 
 import warnings
 from collections.abc import Callable
@@ -64,10 +64,11 @@ class Problem:
         Raises
         ------
         DataError
-            If shapes differ, weights are negative or all zero, or the target does not fit.
+            If shapes differ, weights are negative or all zero, or the target does not fit or is
+            degenerate, such as a single class.
         """
         design = X if isinstance(X, Design) else Design(X)
-        y = np.asarray(y, dtype=float)
+        y = np.asarray(datafit.target(y), dtype=float)
         n = design.shape[0]
         if len(y) != n:
             raise DataError(f"X has {n} rows but y has {len(y)}")
@@ -77,18 +78,11 @@ class Problem:
         if not np.all(np.isfinite(y)):
             raise DataError("y holds NaN or infinite values; leave out those samples")
         datafit.check_target(y)
-        if sample_weight is None:
-            weight = np.full(n, 1.0 / n)
-        else:
-            weight = np.asarray(sample_weight, dtype=float)
-            valid = weight.shape == (n,) and np.all((weight >= 0) & (weight < np.inf))
-            if not (valid and np.any(weight)):
-                raise DataError(
-                    f"sample_weight must hold {n} finite non-negative numbers, not all zero"
-                )
-            weight = weight / weight.max()  # so that no sum overflows
-            weight /= weight.sum()
-        return cls(design, y, datafit, penalty, weight, bool(intercept))
+        weight = relative_weights(sample_weight, n)
+        degeneracy = datafit.degeneracy(y, weight, intercept)
+        if degeneracy:
+            raise DataError(f"{type(datafit).__name__} has nothing to fit: {degeneracy}")
+        return cls(design, y, datafit.in_units(y, weight), penalty, weight, bool(intercept))
 
     @property
     def uniform(self) -> bool:
@@ -263,7 +257,7 @@ class Solution:
     converged: bool
     stalled: bool = False
 
-    def warn_unless_converged(self, tolerance: float) -> Solution:
+    def warn_unless_converged(self, tolerance: float, stacklevel: int = 3) -> Solution:
         """Emit a ConvergenceWarning that states what was reached; return the solution."""
         if not self.converged:
             end, remedy = "after", "max_iter or alpha"
@@ -274,6 +268,26 @@ class Solution:
                 f"iterations, above the tolerance {tolerance:.2e}; raise {remedy}, or scale the "
                 "features",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         return self
+
+
+def relative_weights(sample_weight: Any, count: int) -> np.ndarray:
+    """Return sample weights that sum to one; equal ones if none are given.
+
+    Raises
+    ------
+    DataError
+        Unless there is a finite number for every sample, none negative, and not all zero.
+    """
+    if sample_weight is None:
+        return np.full(count, 1.0 / count)
+    weight = np.asarray(sample_weight, dtype=float)
+    valid = weight.shape == (count,) and np.all((weight >= 0) & (weight < np.inf))
+    if not (valid and np.any(weight)):
+        raise DataError(
+            f"sample_weight must hold {count} finite non-negative numbers, not all zero"
+        )
+    weight = weight / weight.max()  # so that no sum overflows
+    return weight / weight.sum()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .design import Design
+from .design import Design, canonical
 
 _CONSTANT = 1e-14  # what is left of a constant column by rounding, relative to its entries
 _TINY = 1e-140  # numbers from here to its inverse can be squared and summed
@@ -79,7 +79,7 @@ class WeightedColumns:
         return matrix, None, scale
 
     def _sparse(self, X: Any, unit: bool) -> tuple:
-        matrix = sparse.csc_array(X, dtype=float, copy=True)
+        matrix = canonical(sparse.csc_array(X, dtype=float, copy=True))
         column = np.repeat(np.arange(X.shape[1]), np.diff(matrix.indptr))
         largest = np.zeros(X.shape[1])
         np.maximum.at(largest, column, np.abs(matrix.data))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 __all__ = ["BestSubset", "exchange_search"]
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
 
 from ...core.options import check_count, check_whole
@@ -12,6 +15,10 @@ from ...solve.support_fit import SupportFit, inverse_gram
 from ...solve.weighted_columns import WeightedColumns
 from .columns import Columns
 from .pursuit import GreedyRegressor
+
+_ENUMERATED = 1000  # most subsets that are all tried
+_COMPARED = 20  # of these, how many are fitted by orthogonal factors, not by their Gram matrix
+_RIDGE = 1e-12  # on a Gram matrix of unit columns, so that dependent ones have an inverse
 
 
 def exchange_search(
@@ -101,10 +108,11 @@ def _refit(
 class BestSubset(GreedyRegressor):
     """Least squares on the best `k` columns.
 
-    Starts from the columns most correlated with the target and from hard thresholding pursuit,
-    exchanges columns until no exchange helps, and keeps the better of both.
-    The problem is NP-hard: what is found is a local optimum, though the true subset in the
-    regimes where it can be recovered.
+    Where there are at most a thousand subsets of the size, all are tried: with up to 12 columns
+    the best is found for sure. Otherwise starts from the columns most correlated with the target
+    and from hard thresholding pursuit, exchanges columns until no exchange helps, and keeps the
+    better of both. The problem is NP-hard: what is found is a local optimum, though the true
+    subset in the regimes where it can be recovered.
 
     Parameters
     ----------
@@ -148,12 +156,35 @@ class BestSubset(GreedyRegressor):
         check_count("k", self.k, columns.shape[1])
         check_whole("max_exchanges", self.max_exchanges, least=0)
         k = min(self.k, len(y))
-        starts = [_most_correlated(columns, y, k), _pursue(columns, y, k)]
-        found = [exchange_search(columns, y, start, self.max_exchanges) for start in starts]
-        support, _ = min(found, key=lambda fit: np.linalg.norm(y - columns.take(fit[0]) @ fit[1]))
+        if comb(columns.shape[1], k) <= _ENUMERATED:
+            support = _best_of_all(columns, y, k)
+        else:
+            starts = [_most_correlated(columns, y, k), _pursue(columns, y, k)]
+            found = [exchange_search(columns, y, start, self.max_exchanges) for start in starts]
+            support, _ = min(
+                found, key=lambda fit: np.linalg.norm(y - columns.take(fit[0]) @ fit[1])
+            )
         basis = Columns(columns.take(support), y)
         kept = [j for place, j in enumerate(support) if basis.add(place)]
         return np.array(kept, dtype=int), basis.coefficients()
+
+
+def _best_of_all(columns: WeightedColumns, y: np.ndarray, k: int) -> np.ndarray:
+    """Return the best of all subsets of a size, those that look best compared without rounding."""
+    supports = np.array(list(combinations(range(columns.shape[1]), k)))
+    matrix, products = columns.dense(), columns.correlate(y)
+    gram = matrix.T @ matrix
+    inside = gram[supports[:, :, None], supports[:, None, :]] + _RIDGE * np.eye(k)
+    right = products[supports]
+    explained = np.sum(right * np.linalg.solve(inside, right[:, :, None])[:, :, 0], axis=1)
+    promising = np.argsort(-explained, kind="stable")[:_COMPARED]
+    losses = [_residual_square(matrix[:, supports[place]], y) for place in promising]
+    return supports[promising[int(np.argmin(losses))]]
+
+
+def _residual_square(matrix: np.ndarray, y: np.ndarray) -> float:
+    residual = y - matrix @ np.linalg.lstsq(matrix, y, rcond=None)[0]
+    return float(residual @ residual)
 
 
 def _most_correlated(columns: WeightedColumns, y: np.ndarray, k: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from ...solve.design import thread_count
 from ...solve.path import Path
 from ...solve.weighted_columns import WeightedColumns
 from .. import _linear
-from .pursuit import GreedyRegressor, positive_weights
+from .pursuit import Chosen, GreedyRegressor, positive_weights
 
 # Rounding of correlations, relative to the largest at the start.
 _ROUNDING = 1e-6
@@ -198,24 +198,29 @@ class LARS(GreedyRegressor):
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
             Features.
-        y : array of shape (n_samples,)
-            Target.
+        y : array of shape (n_samples,) or (n_samples, n_targets)
+            Target; several are fitted each alone.
         sample_weight : array of shape (n_samples,), optional
             Relative weights, not negative.
 
         Returns
         -------
         self
-            Fitted.
+            Fitted. Of several targets ``path_``, ``alpha_`` and ``support_`` are lists.
         """
         check_boolean("fit_intercept", self.fit_intercept)
         X, y, weight = self._validated(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept, unit=False)
         total = len(y) if weight is None else float(weight.sum())
-        self.path_, order = _follow(columns, y, total, self.method, self.n_nonzero_coefs, 0.0)
-        self.coef_ = self.path_.coefs[-1].astype(X.dtype)
-        self.support_ = order[self.coef_[order] != 0]
-        self.intercept_ = float(self.path_.intercepts[-1])
-        self.alpha_ = float(self.path_.alphas[-1])
-        self.n_iter_ = max(len(self.path_.alphas) - 1, 1)
+        paths, fits = [], []
+        for target in y.T.reshape(-1, len(y)):
+            path, order = _follow(columns, target, total, self.method, self.n_nonzero_coefs, 0.0)
+            coef = path.coefs[-1]
+            support, steps = order[coef[order] != 0], max(len(path.alphas) - 1, 1)
+            paths.append(path)
+            fits.append(Chosen(coef, float(path.intercepts[-1]), support, steps))
+        self._keep(fits, y, X)
+        ends = [float(path.alphas[-1]) for path in paths]
+        self.path_: Any = paths if y.ndim == 2 else paths[0]
+        self.alpha_: Any = ends if y.ndim == 2 else ends[0]
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "Chosen",
     "GreedyRegressor",
     "OrthogonalMatchingPursuit",
     "batch_omp",
@@ -10,7 +11,7 @@ __all__ = [
     "positive_weights",
 ]
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -43,8 +44,7 @@ def batch_omp(
     n_nonzero : int
         Largest number of atoms per signal.
     tolerance : float, default 0
-        Stop when the *squared* norm of the residual is at most this, as in scikit-learn; the
-        `tol` of :class:`OrthogonalMatchingPursuit` is the norm itself.
+        Stop when the *squared* norm of the residual is at most this, as in scikit-learn.
 
     Returns
     -------
@@ -190,15 +190,40 @@ def checked_count(asked: int | None, available: int) -> int:
     return asked
 
 
+class Chosen(NamedTuple):
+    """What was chosen for one target.
+
+    Parameters
+    ----------
+    coef : array of shape (p,)
+        Coefficients.
+    intercept : float
+        Constant.
+    support : array of int
+        Chosen columns, in the order of choice.
+    rounds : int
+        How many were chosen, one at least.
+    """
+
+    coef: np.ndarray
+    intercept: float
+    support: np.ndarray
+    rounds: int
+
+
 class GreedyRegressor(RegressorMixin, BaseEstimator):
     """What the greedy estimators share: weights, centring, unit columns, and the refit.
 
     Subclasses override ``_choose``.
     """
 
+    # By this scikit-learn's SelectFromModel knows that what is not zero is to be kept.
+    penalty = "l1"
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.target_tags.multi_output = True
         return tags
 
     def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -209,7 +234,13 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[Any, np.ndarray, np.ndarray | None]:
         X, y = validate_data(
-            self, X, y, accept_sparse="csc", dtype=[np.float64, np.float32], y_numeric=True
+            self,
+            X,
+            y,
+            accept_sparse="csc",
+            dtype=[np.float64, np.float32],
+            y_numeric=True,
+            multi_output=True,
         )
         return positive_weights(X, y, sample_weight)
 
@@ -220,8 +251,8 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
             Features; computed with in double precision.
-        y : array of shape (n_samples,)
-            Target.
+        y : array of shape (n_samples,) or (n_samples, n_targets)
+            Target; several are fitted each alone.
         sample_weight : array of shape (n_samples,), optional
             Weights, not negative: a sample of weight two counts as two samples.
 
@@ -229,28 +260,42 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         -------
         self
             With ``coef_``, ``intercept_``, ``n_iter_`` and ``support_`` in the order of
-            choice.
+            choice. Of several targets ``coef_`` has a row each, ``intercept_`` an entry, and
+            ``support_`` is a list.
         """
         check_boolean("fit_intercept", self.fit_intercept)
         X, y, weight = self._validated(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept)
-        target, mean = columns.target(y)
-        chosen, coefficients = self._choose(columns, target)
-        self.support_ = np.array(chosen, dtype=int)
-        coef = np.zeros(X.shape[1])
-        coef[self.support_] = coefficients / columns.scale[self.support_]
-        self.coef_ = coef.astype(X.dtype)
-        self.intercept_ = mean - float(columns.averages @ coef)
-        self.n_iter_ = max(len(self.support_), 1)
+        self._keep([self._fit_target(columns, target) for target in y.T.reshape(-1, len(y))], y, X)
         return self
 
+    def _fit_target(self, columns: WeightedColumns, y: np.ndarray) -> Chosen:
+        target, mean = columns.target(y)
+        chosen, coefficients = self._choose(columns, target)
+        support = np.array(chosen, dtype=int)
+        coef = np.zeros(columns.shape[1])
+        coef[support] = coefficients / columns.scale[support]
+        return Chosen(coef, mean - float(columns.averages @ coef), support, max(len(support), 1))
+
+    def _keep(self, fits: list[Any], y: np.ndarray, X: Any) -> None:
+        """Keep what was found, of one target or of several."""
+        self.n_iter_ = max(fit.rounds for fit in fits)
+        coefs = np.stack([fit.coef for fit in fits]).astype(X.dtype)
+        if y.ndim == 2:
+            self.coef_ = coefs
+            self.intercept_: Any = np.array([fit.intercept for fit in fits])
+            self.support_: Any = [fit.support for fit in fits]
+        else:
+            self.coef_, self.intercept_ = coefs[0], fits[0].intercept
+            self.support_ = fits[0].support
+
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
+        """Predict every row of `X`: of shape (n_samples,), or (n_samples, n_targets)."""
         check_is_fitted(self)
         X = validate_data(
             self, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=False
         )
-        return np.asarray(X @ self.coef_) + self.intercept_
+        return np.asarray(X @ self.coef_.T) + self.intercept_
 
 
 class OrthogonalMatchingPursuit(GreedyRegressor):
@@ -259,12 +304,12 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
     Parameters
     ----------
     n_nonzero_coefs : int, optional
-        How many columns at most; a tenth of them (one at least) by default, as in
-        scikit-learn, and never more than samples.
-    tol : float, default 0
-        Stop when the (weighted) norm of the residual is at most this. It is the norm itself,
-        where scikit-learn's `tol` and the `tolerance` of :func:`batch_omp` are its *square*; and
-        it does not replace `n_nonzero_coefs`, so that scikit-learn's None is 0 here.
+        How many columns at most, and never more than samples; by default a tenth of them (one at
+        least) without a `tol`, all with one, as in scikit-learn.
+    tol : float, optional
+        Stop when the *squared* (weighted) norm of the residual is at most this, as in
+        scikit-learn and in :func:`batch_omp`. With `n_nonzero_coefs` as well, what is met first
+        ends the choice.
     fit_intercept : bool, default True
         Whether to fit a constant.
 
@@ -290,7 +335,11 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
     """
 
     def __init__(
-        self, n_nonzero_coefs: int | None = None, *, tol: float = 0.0, fit_intercept: bool = True
+        self,
+        n_nonzero_coefs: int | None = None,
+        *,
+        tol: float | None = None,
+        fit_intercept: bool = True,
     ) -> None:
         self.n_nonzero_coefs = n_nonzero_coefs
         self.tol = tol
@@ -298,11 +347,14 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
 
     def _choose(self, columns: WeightedColumns, y: np.ndarray) -> tuple[Any, np.ndarray]:
         rows, available = columns.shape
-        count = checked_count(self.n_nonzero_coefs, available)
-        check_number("tol", self.tol, least=0.0)
+        asked = self.n_nonzero_coefs
+        if self.tol is not None:
+            check_number("tol", self.tol)
+            asked = available if asked is None else asked
+        count = checked_count(asked, available)
         chosen = np.empty(min(count, rows), dtype=np.int64)
         coefficients = np.empty(len(chosen))
-        floor = max(self.tol, 1e-12 * float(np.linalg.norm(y)))
+        floor = max(float(np.sqrt(self.tol or 0.0)), 1e-12 * float(np.linalg.norm(y)))
         used = _linear.orthogonal_pursuit(
             *columns.arguments, y.copy(), floor, chosen, coefficients, thread_count()
         )

@@ -8,28 +8,19 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from ...core.errors import DataError
-from ...solve.datafits import (
-    Cox,
-    Datafit,
-    Logistic,
-    Multinomial,
-    Poisson,
-    Squares,
-)
-from ...solve.penalties import (
-    L1,
-    L1L2,
-    Penalty,
-    Rows,
-)
-from ...solve.solvers import Problem, Solver
-from .explained import concordance, explained_deviance
+from ...solve.datafits import Datafit, Logistic, Multinomial, Squares
+from ...solve.datafits.offset import checked_offset, with_offset
+from ...solve.penalties import L1, L1L2, Penalty, Rows
+from ...solve.problem import Problem
+from ...solve.solvers import Solver
+from .explained import explained_deviance
 from .model import PenalizedModel, SparseRegressor
 
 
@@ -37,25 +28,64 @@ class GLMModel(SparseRegressor):
     """Any datafit with any penalty, the strength left open."""
 
     datafit: Datafit | None
-    penalty: Penalty | None
+    penalty: Any
     solver: Solver | None
 
     def _datafit(self) -> Datafit:
         return Squares() if self.datafit is None else self.datafit
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
-        return (L1() if self.penalty is None else self.penalty).scaled(alpha)
+        return (self.penalty if isinstance(self.penalty, Penalty) else L1()).scaled(alpha)
 
     def _solver(self, problem: Problem) -> Solver:
         return super()._solver(problem) if self.solver is None else self.solver
 
-    def predict(self, X: Any) -> np.ndarray:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> Any:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+            Features. Float32 is kept; anything else becomes float64.
+        y : array of shape (n_samples,) or (n_samples, n_outputs)
+            Target, in a form that the datafit takes.
+        sample_weight : array of shape (n_samples,), optional
+            Relative weights, not negative.
+        offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
+            Known part of the linear predictions, such as the logarithm of an exposure for counts.
+
+        Returns
+        -------
+        self
+            With ``coef_``, ``intercept_``, ``n_iter_`` and ``criterion_`` (the relative
+            duality gap, or the relative violation of optimality).
+
+        Raises
+        ------
+        OptionError
+            If a parameter has a wrong type or lies outside its range, or the datafit takes no
+            offset.
+        DataError
+            If the offset has another shape than the target, or is not finite; if the target is
+            degenerate, such as a single class.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the tolerance was not met; the message states what was reached.
+        """
+        alpha = getattr(self, "alpha", 1.0)
+        return self._fitted(self._problem(X, y, sample_weight, alpha, offset))
+
+    def predict(self, X: Any, offset: Any = None) -> np.ndarray:
         """Predict the mean of the target (counts for a log link, else the linear predictor).
 
         Parameters
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
             Features.
+        offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
+            Known part of the linear predictions.
 
         Returns
         -------
@@ -63,9 +93,11 @@ class GLMModel(SparseRegressor):
             Predictions; for the Cox datafit the log hazard ratio.
         """
         linear = self._linear_prediction(X)
-        return np.exp(linear) if isinstance(self._datafit(), Poisson) else linear
+        if offset is not None:
+            linear = linear + checked_offset(offset, linear.shape)
+        return self._datafit().mean(linear)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> float:
         """Return the share of the deviance that is explained; for Cox the concordance.
 
         Parameters
@@ -76,21 +108,24 @@ class GLMModel(SparseRegressor):
             Target, as for :meth:`fit`.
         sample_weight : array of shape (n_samples,), optional
             Relative weights.
+        offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
+            Known part of the linear predictions.
 
         Returns
         -------
         float
-            :func:`~thresher.linear.penalised.explained.explained_deviance`, which is R squared for
-            squares and what scikit-learn's generalised linear models return; for the Cox datafit
-            :func:`~thresher.linear.penalised.explained.concordance`, as survival packages do.
+            The datafit's :meth:`~thresher.solve.datafits.base.Datafit.score`: R squared for
+            squares, the mean of the tasks' where there are several, what scikit-learn's
+            generalised linear models return for others; for the Cox datafit the
+            :func:`~thresher.solve.datafits.survival.concordance`, as survival packages do.
         """
         datafit, linear = self._datafit(), self._linear_prediction(X)
-        target = np.asarray(y, dtype=float)
+        target = np.asarray(datafit.target(y), dtype=float)
         if target.size != linear.size:
             raise DataError(f"predictions have shape {linear.shape} but y has {target.shape}")
         target = target.reshape(linear.shape)
-        if isinstance(datafit, Cox):
-            return concordance(target, linear, sample_weight)
+        if offset is not None:
+            target, datafit = with_offset(target, datafit, offset)
         return explained_deviance(datafit, target, linear, sample_weight)
 
 
@@ -102,7 +137,7 @@ class SparseGLM(GLMModel):
     ----------
     datafit : Datafit, optional
         The loss, from :mod:`thresher.solve.datafits`; least squares by default.
-    penalty : Penalty, optional
+    penalty : Penalty or "l1", default "l1"
         The regulariser, from :mod:`thresher.solve.penalties`; the L1 norm by default.
     alpha : float, default 1
         Factor of the penalty.
@@ -143,7 +178,7 @@ class SparseGLM(GLMModel):
     """
 
     datafit: Datafit | None = None
-    penalty: Penalty | None = None
+    penalty: Penalty | str | None = "l1"
     alpha: float = 1.0
     _: KW_ONLY
     solver: Solver | None = None
@@ -154,19 +189,19 @@ class LogisticModel(ClassifierMixin, PenalizedModel):
     """Sparse logistic regression, its strength left open."""
 
     l1_ratio: float
-    penalty: Penalty | None
+    penalty: Any
     share_features: bool
+    class_weight: Any
 
     def _datafit(self) -> Datafit:
         return Logistic() if len(self.classes_) == 2 else Multinomial()
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
-        if self.penalty is not None:
+        if isinstance(self.penalty, Penalty):
             return self.penalty.scaled(alpha)
-        ridge = alpha * (1 - self.l1_ratio)
-        if self.share_features and len(self.classes_) > 2:
-            return Rows(L1L2(alpha * self.l1_ratio, ridge=ridge))
-        return L1L2(alpha * self.l1_ratio, ridge=ridge)
+        ratio = self._ratio
+        mixed = L1L2(alpha * ratio, ridge=alpha * (1 - ratio))
+        return Rows(mixed) if self.share_features and len(self.classes_) > 2 else mixed
 
     def _validated(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         X, y = validate_data(
@@ -179,6 +214,21 @@ class LogisticModel(ClassifierMixin, PenalizedModel):
                 f"need samples of two classes or more, got one class: {self.classes_[0]!r}"
             )
         return X, codes
+
+    def _weighed(self, y: np.ndarray, sample_weight: Any) -> Any:
+        """Return the weights of samples and classes together."""
+        if self.class_weight is None:
+            return sample_weight
+        codes = np.arange(len(self.classes_))
+        given = np.ones(len(y)) if sample_weight is None else sample_weight
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            totals = np.bincount(y, weights=given, minlength=len(codes))
+            by_class = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0)
+        else:
+            by_class = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=self.classes_[y]
+            )
+        return given * by_class[y]
 
     def _encoded(self, y: np.ndarray) -> np.ndarray:
         if len(self.classes_) == 2:
@@ -219,6 +269,13 @@ class LogisticModel(ClassifierMixin, PenalizedModel):
             return np.column_stack([expit(-scores), expit(scores)])
         return softmax(scores, axis=1)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithm of every class's probability, of shape (n_samples, n_classes)."""
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.column_stack([log_expit(-scores), log_expit(scores)])
+        return log_softmax(scores, axis=1)
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of every sample."""
         scores = self.decision_function(X)
@@ -242,10 +299,12 @@ class SparseLogistic(LogisticModel):
         Share of the L1 norm.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for the attributes.
-    penalty : Penalty, optional
+    penalty : Penalty or "l1", default "l1"
         Another penalty, scaled by `alpha`; `l1_ratio` is then not used.
     share_features : bool, default False
         With more than two classes, whether a feature is used by all classes or by none.
+    class_weight : dict of label to number or "balanced", optional
+        Factor of the weights of each class's samples; "balanced" lets all classes weigh the same.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
 
@@ -258,6 +317,7 @@ class SparseLogistic(LogisticModel):
     alpha: float = 0.01
     l1_ratio: float = 1.0
     _: KW_ONLY
-    penalty: Penalty | None = None
+    penalty: Penalty | str | None = "l1"
     share_features: bool = False
+    class_weight: Any = None
     warm_start: bool = False

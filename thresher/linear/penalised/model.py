@@ -12,25 +12,21 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ...core.errors import OptionError, nearest
+from ...core.errors import DataError, OptionError, nearest
 from ...solve.datafits import Datafit, Squares
+from ...solve.datafits.offset import with_offset
 from ...solve.path import (
     Path,
     alpha_grid,
     given_alphas,
+    solve_closely,
     solve_path,
     warn_of_unmet_tolerance,
 )
 from ...solve.penalties import Penalty
-from ...solve.solvers import (
-    CoordinateDescent,
-    GroupDescent,
-    LocalSearch,
-    Problem,
-    ProximalGradient,
-    Solution,
-    Solver,
-)
+from ...solve.problem import Problem, Solution
+from ...solve.solvers import Solver
+from ...solve.solvers.choice import fastest
 from .parameters import check_parameters
 
 
@@ -69,6 +65,10 @@ class PenalizedModel(BaseEstimator):
     tol: float = 1e-6
     max_iter: int = 1000
 
+    # By this scikit-learn's SelectFromModel knows that what is not zero is to be kept. Not a
+    # parameter, but of the classes that name one so.
+    penalty = "l1"
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -95,19 +95,28 @@ class PenalizedModel(BaseEstimator):
     def _datafit(self) -> Datafit:
         return Squares()
 
+    @property
+    def _ratio(self) -> float:
+        """Share of the L1 norm, of estimators that have one."""
+        return self.l1_ratio  # type: ignore[attr-defined]
+
     @abstractmethod
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         """Return the penalty of strength `alpha` for a design of so many columns."""
 
     def _solver(self, problem: Problem) -> Solver:
         """Return the fastest solver that takes the problem."""
-        for kind in (LocalSearch, CoordinateDescent, GroupDescent):
-            solver = kind(tol=self.tol, max_iter=self.max_iter)
-            if solver.refusal(problem) is None:
-                return solver
-        return ProximalGradient(tol=self.tol, max_iter=10 * self.max_iter)
+        return fastest(problem, self.tol, self.max_iter)
 
     def _validated(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        datafit = self._datafit()
+        y = datafit.target(y)
+        if not datafit.multiple_outputs and np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            raise DataError(
+                f"y has {np.shape(y)[1]} columns, and {type(self).__name__} fits one target; "
+                "MultiTaskLasso and MultiTaskElasticNet fit several that share their features, "
+                "sklearn.multioutput.MultiOutputRegressor each alone"
+            )
         return validate_data(
             self,
             X,
@@ -123,15 +132,36 @@ class PenalizedModel(BaseEstimator):
         """Return the target as the datafit takes it."""
         return y
 
-    def _problem(self, X: Any, y: Any, sample_weight: Any, alpha: float) -> Problem:
+    def _checked(self) -> None:
+        """Raise OptionError if a parameter is wrong."""
         check_parameters(self)
+
+    def _weighed(self, y: np.ndarray, sample_weight: Any) -> Any:
+        """Return the weights of the samples, None for equal ones."""
+        return sample_weight
+
+    def _prepared(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
+        """Return what was given, checked."""
+        self._checked()
         X, y = self._validated(X, y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=float)
-        target = self._encoded(y)
-        datafit = self._datafit()
+        return X, y, self._weighed(y, sample_weight)
+
+    def _built(
+        self, X: Any, y: np.ndarray, weight: Any, alpha: float, offset: Any = None
+    ) -> Problem:
+        """Return the problem of what was checked."""
+        target, datafit = self._encoded(y), self._datafit()
+        if offset is not None:
+            target, datafit = with_offset(target, datafit, offset)
         penalty = self._penalty(X.shape[1], alpha)
-        return Problem.build(X, target, datafit, penalty, sample_weight, bool(self.fit_intercept))
+        return Problem.build(X, target, datafit, penalty, weight, bool(self.fit_intercept))
+
+    def _problem(
+        self, X: Any, y: Any, sample_weight: Any, alpha: float, offset: Any = None
+    ) -> Problem:
+        return self._built(*self._prepared(X, y, sample_weight), alpha, offset)
 
     def _keep(self, solution: Solution) -> None:
         self.coef_ = np.ascontiguousarray(solution.coef.T)
@@ -169,12 +199,16 @@ class PenalizedModel(BaseEstimator):
         ConvergenceWarning
             If the tolerance was not met; the message states what was reached.
         """
-        problem = self._problem(X, y, sample_weight, getattr(self, "alpha", 1.0))
+        return self._fitted(self._problem(X, y, sample_weight, getattr(self, "alpha", 1.0)))
+
+    def _fitted(self, problem: Problem) -> Any:
+        """Solve the problem, and keep the solution."""
         start: tuple = (None, None)
         if getattr(self, "warm_start", False) and hasattr(self, "coef_"):
             start = self._start(problem)
         solver = self._solver(problem)
-        self._keep(solver.solve(problem, *start).warn_unless_converged(solver.tol))
+        _, solution = solve_closely(problem, solver, *start)
+        self._keep(solution.warn_unless_converged(solver.tol, stacklevel=4))
         return self
 
     def _start(self, problem: Problem) -> tuple:

@@ -24,6 +24,19 @@ def _check_part(kind: type, example: str, name: str, value: Any) -> None:
     raise OptionError(f"{name} must be a {kind.__name__}, such as {example}, got {value!r}")
 
 
+def _check_penalty(name: str, value: Any) -> None:
+    if not (isinstance(value, str) and value == "l1"):
+        _check_part(Penalty, "penalties.MCP()", name, value)
+
+
+def _check_class_weight(name: str, value: Any) -> None:
+    known = value is None or isinstance(value, dict)
+    if not known and not (isinstance(value, str) and value == "balanced"):
+        raise OptionError(
+            f"{name} must be None, 'balanced' or a dictionary from labels to weights, got {value!r}"
+        )
+
+
 def _check_jobs(name: str, value: Any) -> None:
     if value is not None and (not isinstance(value, numbers.Integral) or value == 0):
         raise OptionError(
@@ -44,7 +57,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "share_features": check_boolean,
     "warm_start": check_boolean,
     "datafit": partial(_check_part, Datafit, "datafits.Huber()"),
-    "penalty": partial(_check_part, Penalty, "penalties.MCP()"),
+    "penalty": _check_penalty,
+    "class_weight": _check_class_weight,
     "solver": partial(_check_part, Solver, "solvers.CoordinateDescent()"),
 }
 

@@ -75,7 +75,7 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
         If the datafit is another, or an option is out of range.
     DataError
         If shapes differ, weights are negative or all zero, or a target does not fit the
-        datafit.
+        datafit or is degenerate, such as a single class.
 
     Notes
     -----
@@ -172,8 +172,11 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
         check_whole("max_iter", self.max_iter)
         X = validate_data(self, X, dtype=np.float64)
         targets, weights = _problems(len(X), Y, sample_weight)
-        for target in targets:
+        for k, (target, weight) in enumerate(zip(targets, weights, strict=True)):
             datafit.check_target(target)
+            lost = datafit.degeneracy(target, weight, self.fit_intercept)
+            if lost:
+                raise DataError(f"problem {k} has nothing to fit: {lost}")
         centres = np.zeros(len(targets))
         if self.fit_intercept and datafit.shift_equivariant:
             centres = np.median(targets, axis=1)  # of a large mean a gap would keep no digits

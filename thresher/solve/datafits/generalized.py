@@ -1,14 +1,14 @@
-"""Losses of generalised linear models: classes, counts, and times to an event."""
+"""Losses of generalised linear models: classes and counts."""
 
 from __future__ import annotations
 
-__all__ = ["Cox", "Logistic", "Multinomial", "Poisson", "PoissonIdentity"]
+__all__ = ["Logistic", "Multinomial", "Poisson", "PoissonIdentity"]
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import logsumexp, softmax, xlogy
+from scipy.special import expit, logsumexp, softmax, xlogy
 
 from ...core.errors import DataError
 from ...core.options import check_number
@@ -29,6 +29,13 @@ class Logistic(Datafit):
         """Raise DataError unless every target is -1 or +1."""
         if not np.all(np.abs(y) == 1):
             raise DataError("the logistic loss needs targets -1 and +1")
+
+    def degeneracy(self, y: np.ndarray, weight: np.ndarray, intercept: bool) -> str | None:
+        """Say that all samples that count are of one class, which an endless constant fits."""
+        counted = y[weight > 0]
+        if intercept and np.all(counted == counted[0]):
+            return f"all samples that weigh something are of one class, {counted[0]:+.0f}"
+        return None
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted mean loss."""
@@ -65,6 +72,17 @@ class Poisson(Datafit):
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError if a count is negative."""
         _require_counts(y)
+
+    def degeneracy(self, y: np.ndarray, weight: np.ndarray, intercept: bool) -> str | None:
+        """Say that nothing was counted, which an endless constant fits."""
+        if intercept and not np.any(y[weight > 0]):
+            return "all counts that weigh something are zero"
+        return None
+
+    def mean(self, prediction: np.ndarray) -> np.ndarray:
+        """Return the mean counts."""
+        with np.errstate(over="ignore"):
+            return np.exp(prediction)
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted mean loss, up to a constant of `y`."""
@@ -120,6 +138,10 @@ class PoissonIdentity(Datafit):
         """Raise DataError if a count is negative."""
         _require_counts(y)
 
+    def mean(self, prediction: np.ndarray) -> np.ndarray:
+        """Return the mean counts, the background included."""
+        return prediction + self.background
+
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted mean loss; infinite where something was counted at no mean."""
         mean = prediction + self.background
@@ -174,11 +196,19 @@ class Multinomial(Datafit):
     """
 
     multiple_outputs: ClassVar[bool] = True
+    parted: ClassVar[bool] = True
 
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError unless the rows of `y` are class probabilities."""
         if y.ndim != 2 or y.min() < 0 or not np.allclose(y.sum(axis=1), 1):
             raise DataError("the multinomial loss needs one row of class indicators per sample")
+
+    def degeneracy(self, y: np.ndarray, weight: np.ndarray, intercept: bool) -> str | None:
+        """Name the first class without a sample that counts, whose constant has no end."""
+        missing = np.flatnonzero(weight @ y == 0)
+        if intercept and len(missing):
+            return f"class {missing[0]} of {y.shape[1]} has no sample that weighs something"
+        return None
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted mean cross-entropy."""
@@ -187,6 +217,10 @@ class Multinomial(Datafit):
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weighted excess of the probabilities over the indicators."""
         return weight[:, None] * (softmax(prediction, axis=1) - y)
+
+    def given_others(self, prediction: np.ndarray, output: int) -> Datafit:
+        """Return the loss of one class: logistic, with what the others have as known part."""
+        return _OneClass(logsumexp(np.delete(prediction, output, axis=1), axis=1))
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return a bound of the largest eigenvalue of the Hessian of every sample.
@@ -207,62 +241,24 @@ class Multinomial(Datafit):
         return float(weight[used] @ np.sum(xlogy(share, share), axis=1))
 
 
-@dataclass(frozen=True)
-class Cox(Datafit):
-    """Negative log partial likelihood of proportional hazards, ties after Breslow.
+@dataclass(frozen=True, eq=False)
+class _OneClass(Datafit):
+    """Weighted mean of ``log(exp(z) + exp(others)) - y z``, for indicators `y` of one class."""
 
-    The target is a column of times signed by the event: ``+time`` where the event was seen,
-    ``-time`` where the sample was censored. An intercept does not change the loss, but
-    fitting one lets the solvers centre the columns, which is faster.
-
-    References
-    ----------
-    Cox, Regression models and life-tables (1972); Breslow, discussion of it.
-    """
-
-    def check_target(self, y: np.ndarray) -> None:
-        """Raise DataError if a time is zero or no event was seen."""
-        if np.any(y == 0):
-            raise DataError("survival times must not be zero; the sign of a time tells the event")
-        if not np.any(y > 0):
-            raise DataError("no event was seen: every survival time is censored (negative)")
+    others: np.ndarray
 
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
-        """Return the weighted sum over the events of ``log(risk) - prediction``."""
-        at_risk, _ = self._logarithms(y, prediction, weight)
-        events = (y > 0) & (weight > 0)
-        return float(weight[events] @ (at_risk - prediction)[events])
+        """Return the weighted mean loss."""
+        return float(weight @ (np.logaddexp(prediction, self.others) - y * prediction))
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return the derivative: expected less observed events."""
-        return self.curvature(y, prediction, weight) - weight * (y > 0)
+        """Return the weighted excess of the probability over the indicator."""
+        return weight * (expit(prediction - self.others) - y)
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return the expected events, the positive part of the diagonal of the Hessian.
-
-        They bound the whole Hessian.
-        """
-        _, hazard = self._logarithms(y, prediction, weight)
-        return weight * np.exp(prediction + hazard)
-
-    def _logarithms(
-        self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logarithms of the total risk and of the cumulative hazard at each time.
-
-        Of logarithms, as a risk that is nothing beside the largest still counts once that has
-        left.
-        """
-        _, level = np.unique(np.abs(y), return_inverse=True)
-        shape = level.max() + 1
-        with np.errstate(divide="ignore"):
-            risk = np.full(shape, -np.inf)
-            np.logaddexp.at(risk, level, prediction + np.log(weight))
-            deaths = np.log(np.bincount(level, weights=weight * (y > 0)))
-        at_risk = np.logaddexp.accumulate(risk[::-1])[::-1]
-        none = np.full(shape, -np.inf)
-        hazard = np.subtract(deaths, at_risk, out=none, where=deaths > -np.inf)
-        return at_risk[level], np.logaddexp.accumulate(hazard)[level]
+        """Return the weighted variance of the class."""
+        tail = np.exp(-np.abs(prediction - self.others))
+        return weight * tail / (1 + tail) ** 2
 
 
 def _require_counts(y: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Huber", "MultiTaskSquares", "SmoothQuantile", "SquareRoot", "Squares"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from ...core.errors import NumericalError
 from ...core.options import check_number
 from .base import Datafit
+
+_WIDTH = 0.1  # of the rounded part of a quantile loss, relative to the spread of residuals
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class MultiTaskSquares(Datafit):
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the weights."""
         return weight
+
+    def score(
+        self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray, null: np.ndarray | None
+    ) -> float:
+        """Return the mean of the tasks' shares, so that no unit weighs more than another."""
+        null = y if null is None else null
+        tasks = zip(y.T, prediction.T, null.T, strict=True)
+        scores = [Squares().score(own, found, weight, best) for own, found, best in tasks]
+        return float(np.mean(scores))
 
     def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
         """Return that of the squares, summed over the tasks."""
@@ -119,9 +130,11 @@ class SmoothQuantile(Datafit):
     ----------
     quantile : float, default 0.5
         Between 0 and 1.
-    width : float, default 0.1
+    width : float, optional
         Half-width of the rounded part, in the unit of the target. The loss differs from the
-        pinball loss by at most ``width / 4``.
+        pinball loss by at most ``width / 4``. By default a tenth of the interquartile range of
+        the residuals: a fit begins with that of the target, and is repeated with less until it
+        is no more than twice that.
 
     References
     ----------
@@ -131,32 +144,64 @@ class SmoothQuantile(Datafit):
 
     shift_equivariant: ClassVar[bool] = True
     quantile: float = 0.5
-    width: float = 0.1
+    width: float | None = None
+    #: Whether the width follows the residuals.
+    adaptive: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_number("quantile", self.quantile, above=0.0, below=1.0)
-        check_number("width", self.width, above=0.0)
+        if self.width is not None:
+            check_number("width", self.width, above=0.0)
+
+    def in_units(self, y: np.ndarray, weight: np.ndarray) -> SmoothQuantile:
+        """Return the loss with a width of a tenth of the target's interquartile range."""
+        if self.width is not None:
+            return self
+        return self._following(_WIDTH * _spread(y, weight))
+
+    def sharpened(
+        self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
+    ) -> SmoothQuantile | None:
+        """Return the loss of a width that suits the residuals, None if this one does."""
+        width = _WIDTH * _spread(y - prediction, weight)
+        if not self.adaptive or self._half <= 2 * width or width < 1e-6 * self._half:
+            return None  # a fit that is all but perfect has no quantiles to tell apart
+        return self._following(width)
+
+    def _following(self, width: float) -> SmoothQuantile:
+        loss = SmoothQuantile(self.quantile, width)
+        object.__setattr__(loss, "adaptive", True)
+        return loss
+
+    @property
+    def exact(self) -> SmoothQuantile:
+        """The pinball loss, but for a millionth of the width; itself if that was given."""
+        return SmoothQuantile(self.quantile, 1e-6 * self._half) if self.adaptive else self
+
+    @property
+    def _half(self) -> float:
+        return 1.0 if self.width is None else self.width
 
     # The pinball loss is half the absolute residual plus a tilt; only the first has a kink.
     def value(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
         """Return the weighted mean loss."""
         residual = y - prediction
         size = np.abs(residual)
-        rounded = np.where(size < self.width, (self.width + size**2 / self.width) / 2, size)
+        rounded = np.where(size < self._half, (self._half + size**2 / self._half) / 2, size)
         return float(weight @ (rounded / 2 + (self.quantile - 0.5) * residual))
 
     def saturated(self, y: np.ndarray, weight: np.ndarray) -> float:
         """Return the loss at the bottom of the parabola."""
-        return self.width * self.quantile * (1 - self.quantile) * float(weight.sum())
+        return self._half * self.quantile * (1 - self.quantile) * float(weight.sum())
 
     def gradient(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the derivative, a line between ``quantile - 1`` and ``quantile``, negated."""
-        residual = np.clip((y - prediction) / self.width, -1, 1)
+        residual = np.clip((y - prediction) / self._half, -1, 1)
         return -weight * (residual / 2 + self.quantile - 0.5)
 
     def curvature(self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the curvature of the parabola that touches the loss from above."""
-        return weight / (2 * np.maximum(np.abs(y - prediction), self.width))
+        return weight / (2 * np.maximum(np.abs(y - prediction), self._half))
 
     def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
         """Return ``dual @ y`` plus that of the rounded pinball, a parabola on an interval.
@@ -167,7 +212,7 @@ class SmoothQuantile(Datafit):
         t = 1 - 2 * self.quantile - 2 * dual[used] / weight[used]
         if np.any(np.abs(t) > 1 + 1e-12):
             return np.inf
-        return float(dual @ y + weight[used] @ (t**2 - 1) * self.width / 4)
+        return float(dual @ y + weight[used] @ (t**2 - 1) * self._half / 4)
 
     def dual_gauge(self, dual: np.ndarray, weight: np.ndarray) -> float:
         """Return the largest ratio to the end of the interval on the same side."""
@@ -235,3 +280,16 @@ class SquareRoot(Datafit):
         """Return the dual norm."""
         used = weight > 0
         return max(float(np.sqrt(np.sum(dual[used] ** 2 / weight[used]))), 1.0)
+
+
+def _spread(values: np.ndarray, weight: np.ndarray) -> float:
+    """Return the weighted interquartile range; where that is zero, the mean deviation, or one."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weight[order])
+    low, middle, high = values[order][
+        np.minimum(np.searchsorted(reached, [0.25, 0.5, 0.75]), len(values) - 1)
+    ]
+    if high > low:
+        return float(high - low)
+    deviation = float(weight @ np.abs(values - middle))
+    return deviation if deviation > 0 else 1.0

@@ -51,6 +51,10 @@ class Ball(Penalty):
         """Leave the gradient as it is: the conjugate is the largest product with an atom."""
         return Feasible(1.0, -float(np.vdot(gradient, self.atom(gradient))))
 
+    def alpha_max(self, gradient: np.ndarray) -> float:
+        """Raise OptionError, as no radius is the one at which all coefficients are zero."""
+        raise self.no_start("is a constraint to a ball, whose radius alpha divides")
+
     def scaled(self, factor: float) -> Ball:
         """Return the ball with its radius divided by `factor`: a larger strength is smaller.
 

@@ -16,6 +16,8 @@ from ...core.options import check_number
 from .dual_norms import Feasible, l1_like
 from .equality import ComparedByValue
 
+_SHOWN = 12  # entries of an array that are written out
+
 
 class Penalty(ComparedByValue, ABC):
     """A regulariser of coefficients.
@@ -69,6 +71,71 @@ class Penalty(ComparedByValue, ABC):
             Of the coefficients; a direction holds for every output alone.
         """
         return sparse.csc_array((shape[0], 0))
+
+    def unpenalised(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return which features have no slope at zero to hold them there: boolean, (p,).
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the coefficients.
+        """
+        return np.zeros(shape[0], dtype=bool)
+
+    def alpha_max(self, gradient: np.ndarray) -> float:
+        """Return the smallest factor of the penalty at which all coefficients are zero.
+
+        Found by bisection, where a class knows no formula.
+
+        Parameters
+        ----------
+        gradient : array of the shape of the coefficients
+            Of the datafit with all coefficients zero, but for those that are not penalised,
+            where it is zero.
+
+        Raises
+        ------
+        OptionError
+            If no factor does it: a penalty without a slope at zero, or with an infinite one, or
+            combinations of coefficients that cost nothing.
+        """
+        largest = float(np.max(np.abs(gradient), initial=0.0))
+        self._require_slope(gradient, largest)
+        zero = np.zeros(gradient.shape)
+
+        def leaves_zero(factor: float) -> bool:
+            distance = self.scaled(factor).subdifferential_distance(zero, gradient)
+            return bool(np.max(distance, initial=0.0) > 1e-12 * largest)
+
+        if not leaves_zero(0.0):
+            return 0.0
+        # Strengths have the unit of the gradient where the norm is one of coefficients.
+        low, high = 0.0, largest
+        while leaves_zero(high):
+            low, high = high, 2 * high
+            if high > 1e9 * largest:
+                raise self.no_start("leaves some combinations of coefficients free")
+        while low == 0 and high > 1e-9 * largest and not leaves_zero(high / 2):
+            high /= 2
+        while high - low > 1e-10 * high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if leaves_zero(middle) else (low, middle)
+        return high
+
+    def _require_slope(self, gradient: np.ndarray, largest: float) -> None:
+        """Raise if the penalty grows like a square around zero, so that it never holds zero."""
+        if largest == 0:
+            return
+        value, near = self.value(gradient / largest), self.value(1e-6 * gradient / largest)
+        if np.isfinite(value) and near < 1e-9 * value:
+            raise self.no_start("has no slope at zero")
+
+    def no_start(self, reason: str) -> OptionError:
+        """Return the error that says why a path under this penalty has no natural start."""
+        return OptionError(
+            f"{type(self).__name__} {reason}, so that no strength gives zeros alone and the path "
+            "has no natural start; give alphas"
+        )
 
     def feasible(self, gradient: np.ndarray) -> Feasible | None:
         """Make a gradient of the datafit feasible for the conjugate of the penalty.
@@ -198,6 +265,21 @@ class Separable(Penalty):
         """Return where `coef` is not zero or is not penalised."""
         return (coef != 0) | (np.asarray(self.strength) == 0)
 
+    def unpenalised(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return which features have a weight of zero, unless all have no slope at zero."""
+        free = np.broadcast_to(np.asarray(self.slope_at_zero) == 0, shape[:1])
+        return free if not free.all() else np.zeros(shape[0], dtype=bool)
+
+    def alpha_max(self, gradient: np.ndarray) -> float:
+        """Return the largest ratio of a gradient to the slope at zero."""
+        pull = np.maximum(-gradient, 0) if self.positive else np.abs(gradient)
+        slope = np.broadcast_to(np.asarray(self.slope_at_zero, dtype=float), pull.shape)
+        if not np.all(np.isfinite(slope)):
+            raise self.no_start("has an infinite slope at zero")
+        if not np.any(slope > 0):
+            raise self.no_start("has no slope at zero (l1_ratio 0, or no strength)")
+        return float(np.max(pull / np.where(slope > 0, slope, np.inf), initial=0.0))
+
     @property
     def is_l1_like(self) -> bool:
         """Whether this is the L1 norm or the elastic net, on magnitudes or on norms of blocks.
@@ -233,10 +315,18 @@ class Separable(Penalty):
         return (self.kind, float(self.alpha), float(second), self.positive)
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "weights"
-        )
+        shown = ", ".join(f"{f.name}={told(getattr(self, f.name))}" for f in fields(self))
         return f"{type(self).__name__}({shown})"
+
+
+def told(value: Any) -> str:
+    """Return a field as text; of a long array its ends and its sum, by which to know it."""
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    if value.size <= _SHOWN:
+        return np.array2string(value, separator=", ", max_line_width=10_000)
+    ends = np.array2string(value, separator=", ", threshold=_SHOWN, max_line_width=10_000)
+    return f"<{value.size} numbers {ends} of sum {value.sum():.10g}>"
 
 
 def unit_vectors(chosen: np.ndarray) -> sparse.csc_array:

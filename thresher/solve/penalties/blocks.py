@@ -71,6 +71,14 @@ class _Blocks(Penalty):
         free = self.radial.generalized_support(self.norms(coef))
         return np.broadcast_to(self.spread(free), coef.shape)
 
+    def unpenalised(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the features of the blocks that have no slope at zero."""
+        if self.l1:
+            return np.zeros(shape[0], dtype=bool)
+        free = self.radial.unpenalised((len(self.norms(np.zeros(shape))),))
+        spread = np.broadcast_to(self.spread(free), shape)
+        return np.asarray(spread if spread.ndim == 1 else spread[:, 0])
+
     def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:
         """Return the coefficients of the blocks without a penalty."""
         blocks = len(self.norms(np.zeros(shape)))
@@ -251,6 +259,8 @@ def group_labels(groups: Any) -> np.ndarray:
     """
     try:
         labels = np.asarray(groups)
+        if labels.dtype == object and labels.ndim == 1 and all(isinstance(g, str) for g in labels):
+            labels = labels.astype(str)
     except ValueError:  # lists of different lengths
         labels = np.empty((0, 0))
     if labels.ndim > 1 or labels.dtype == object:
@@ -259,6 +269,26 @@ def group_labels(groups: Any) -> np.ndarray:
             "group, which could overlap, are not taken"
         )
     return labels
+
+
+def numbered(groups: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of groups, sorted, and the place of each coefficient's among them.
+
+    Parameters
+    ----------
+    groups : array of shape (p,)
+        A label for each coefficient: numbers, or texts.
+
+    Raises
+    ------
+    OptionError
+        If they are lists of members, or a label is missing (None or NaN).
+    """
+    labels = group_labels(groups)
+    if labels.dtype.kind == "f" and not np.all(np.isfinite(labels)):
+        raise OptionError("groups must have a label for every column, got NaN or infinity")
+    found, numbers = np.unique(labels, return_inverse=True)
+    return found, numbers
 
 
 def _numbered(groups: Any) -> tuple[np.ndarray, np.ndarray]:

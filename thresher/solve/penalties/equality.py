@@ -23,6 +23,9 @@ class ComparedByValue:
         cls.__hash__ = ComparedByValue.__hash__  # type: ignore[method-assign]
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            # So does scikit-learn's SelectFromModel ask whether what is not zero is to be kept.
+            return other == "l1"
         if type(other) is not type(self) or not is_dataclass(self):
             return self is other
         return all(map(_same, _values(self), _values(other)))

@@ -2,6 +2,7 @@
 
 from ..problem import Problem, Solution
 from .base import Solver
+from .class_descent import ClassDescent
 from .descent import CoordinateDescent, GroupDescent
 from .frank_wolfe import FrankWolfe
 from .greedy_blocks import GreedyBlocks
@@ -13,6 +14,7 @@ from .stochastic_models import StochasticModels
 
 __all__ = [
     "AcceleratedConcave",
+    "ClassDescent",
     "CoordinateDescent",
     "FrankWolfe",
     "GreedyBlocks",

@@ -52,8 +52,7 @@ class DualityGap:
     @classmethod
     def of(cls, problem: Problem) -> DualityGap | None:
         """Return the gap of a problem, None where it is not known."""
-        has_conjugate = type(problem.datafit).conjugate is not Datafit.conjugate
-        if not has_conjugate or not problem.penalty.convex:
+        if not problem.datafit.has_conjugate or not problem.penalty.convex:
             return None
         feasible = problem.penalty.feasible(
             np.full(problem.coef_shape, -gradient_rounding(problem))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["minimise_by_newton"]
+__all__ = ["Descender", "minimise_by_newton", "newton_round"]
 
 from dataclasses import replace
 from typing import Protocol
@@ -99,6 +99,15 @@ def minimise_by_newton(
     )
 
 
+def newton_round(solver: Descender, point: Point, steps: int) -> Point:
+    """Return the point after at most so many Newton steps on its worst violators and support."""
+    distance = _violations(point)
+    blocks = _working_set(solver, point.problem.penalty, point.coef, distance)
+    drift = float(np.abs(point.fit.slope.sum())) if point.problem.intercept else 0.0
+    violation = max(float(np.max(distance, initial=0.0)), drift)
+    return _solve_on(solver, point, blocks, violation, steps) if violation > 0 else point
+
+
 def _violations(point: Point) -> np.ndarray:
     problem, penalty, coef = point.problem, point.problem.penalty, point.coef
     if not isinstance(penalty, Separable) or np.all(np.isfinite(penalty.slope_at_zero)):
@@ -131,14 +140,20 @@ def _working_set(
     return np.sort(np.argpartition(-priority, size - 1)[:size]) if size else np.arange(0)
 
 
-def _solve_on(solver: Descender, whole: Point, blocks: np.ndarray, violation: float) -> Point:
+def _solve_on(
+    solver: Descender,
+    whole: Point,
+    blocks: np.ndarray,
+    violation: float,
+    steps: int = _STEPS_PER_SET,
+) -> Point:
     """Take Newton steps on some blocks until their violation is a tenth of `violation`."""
     problem, columns = whole.problem, blocks
     if isinstance(problem.penalty, Grouped):
         columns = np.flatnonzero(np.isin(problem.penalty.groups, blocks))
     inside = whole if len(columns) == len(whole.coef) else _restricted(whole, columns)
     point, damping = inside, 1.0
-    for _ in range(_STEPS_PER_SET):
+    for _ in range(steps):
         accepted = _step(solver, point, damping, _ACCURACY * violation)
         if accepted is None:
             # Between two points a concave penalty may rise: shorten the step by more curvature.
