@@ -161,8 +161,8 @@ def crowd():
 
 
 @protocols
-@pytest.mark.parametrize("scale", [1.0, 1e6])
-def test_no_person_moves_a_mean_further_than_the_noise_hides(name, scale):
+@pytest.mark.parametrize(("rows", "targets"), [(1.0, 1.0), (1e6, 1e6), (1.0, 1e6), (1e6, 1.0)])
+def test_no_person_moves_a_mean_further_than_the_noise_hides(name, rows, targets):
     X, y = crowd()
     directions = [*np.eye(3), *-np.eye(3), np.ones(3)]
     found = 0.0
@@ -170,9 +170,9 @@ def test_no_person_moves_a_mean_further_than_the_noise_hides(name, scale):
         # The same noise, one person other: at the first mean that differs, all before agree.
         means = []
         for direction in directions:
-            for target in (3.0 * scale, -3.0 * scale):
+            for target in (3.0 * targets, -3.0 * targets):
                 own, other = X.copy(), y.copy()
-                own[person], other[person] = 2.0 * scale * direction, target
+                own[person], other[person] = 2.0 * rows * direction, target
                 means.append(heard(name, own, other)[1])
         for step in range(len(means[0])):
             reports = np.array([calls[step][0] for calls in means])
@@ -183,19 +183,19 @@ def test_no_person_moves_a_mean_further_than_the_noise_hides(name, scale):
             if gaps.max() > 0:
                 break
     # The bound is no larger than it must be: two people attain it, or nearly.
-    assert found > 0.8
+    assert found > 0.8 or rows > targets
 
 
 @protocols
 def test_everybody_answers_once(name):
     X, y = crowd()
-    _, before = heard(name, X, y)
+    _, before = heard(name, X, y, step=0.1)  # short, so that no two gradients are clipped alike
     assert sum(people for _, _, people, _ in before) == len(X)
     moved = np.zeros(len(before), dtype=int)
     for person in range(len(X)):
         other = y.copy()
         other[person] = 3.0 if y[person] < 0 else -3.0
-        _, after = heard(name, X, other)
+        _, after = heard(name, X, other, step=0.1)
         same = [np.array_equal(a[0], b[0]) for a, b in zip(before, after, strict=True)]
         moved[same.index(False)] += 1
     np.testing.assert_array_equal(moved, [people for _, _, people, _ in before])

@@ -205,7 +205,7 @@ class TestWhatDecides:
         classes = np.digitize(self.y, [-1, 1])
         for model, y in (
             (linear.SparseLogisticCV(l1_ratio=[0.5, 1], alphas=3, cv=2), classes),
-            (linear.GroupLassoCV(GROUPS, l1_ratio=[0.1, 0.5], alphas=3, cv=2), self.y),
+            (linear.GroupLassoCV(groups=GROUPS, l1_ratio=[0.1, 0.5], alphas=3, cv=2), self.y),
             (
                 linear.MultiTaskElasticNetCV(l1_ratio=[0.5, 1], alphas=3, cv=2),
                 np.column_stack([self.y, -self.y]),

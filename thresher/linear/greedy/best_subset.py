@@ -17,8 +17,6 @@ from .columns import Columns
 from .pursuit import GreedyRegressor
 
 _ENUMERATED = 1000  # most subsets that are all tried
-_COMPARED = 20  # of these, how many are fitted by orthogonal factors, not by their Gram matrix
-_RIDGE = 1e-12  # on a Gram matrix of unit columns, so that dependent ones have an inverse
 
 
 def exchange_search(
@@ -170,21 +168,16 @@ class BestSubset(GreedyRegressor):
 
 
 def _best_of_all(columns: WeightedColumns, y: np.ndarray, k: int) -> np.ndarray:
-    """Return the best of all subsets of a size, those that look best compared without rounding."""
-    supports = np.array(list(combinations(range(columns.shape[1]), k)))
-    matrix, products = columns.dense(), columns.correlate(y)
-    gram = matrix.T @ matrix
-    inside = gram[supports[:, :, None], supports[:, None, :]] + _RIDGE * np.eye(k)
-    right = products[supports]
-    explained = np.sum(right * np.linalg.solve(inside, right[:, :, None])[:, :, 0], axis=1)
-    promising = np.argsort(-explained, kind="stable")[:_COMPARED]
-    losses = [_residual_square(matrix[:, supports[place]], y) for place in promising]
-    return supports[promising[int(np.argmin(losses))]]
+    """Return the best of all subsets of a size."""
+    basis, triangle = np.linalg.qr(columns.dense())
+    target = basis.T @ y  # what lies outside the span of all columns no subset explains
 
+    def unexplained(support: tuple[int, ...]) -> float:
+        chosen = triangle[:, support]
+        residual = target - chosen @ np.linalg.lstsq(chosen, target, rcond=None)[0]
+        return float(residual @ residual)
 
-def _residual_square(matrix: np.ndarray, y: np.ndarray) -> float:
-    residual = y - matrix @ np.linalg.lstsq(matrix, y, rcond=None)[0]
-    return float(residual @ residual)
+    return np.array(min(combinations(range(columns.shape[1]), k), key=unexplained))
 
 
 def _most_correlated(columns: WeightedColumns, y: np.ndarray, k: int) -> np.ndarray:

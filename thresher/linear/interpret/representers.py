@@ -152,7 +152,10 @@ class Representers(Catalogued):
 def _refounded(model: PenalizedModel, X: Any, y: Any, sample_weight: Any) -> Problem:
     """Return the problem that the model solved, without touching the model."""
     alpha = model.alpha_ if hasattr(model, "alpha_") else model.alpha  # type: ignore[attr-defined]
-    return clone(model)._problem(X, y, sample_weight, alpha)
+    twin = clone(model)
+    if hasattr(model, "l1_ratio_"):  # of several that were tried
+        twin.set_params(l1_ratio=model.l1_ratio_)
+    return twin._problem(X, y, sample_weight, alpha)
 
 
 def _matrix(X: Any) -> Any:

@@ -111,9 +111,10 @@ class PenalizedModel(BaseEstimator):
     def _validated(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         datafit = self._datafit()
         y = datafit.target(y)
-        if not datafit.multiple_outputs and np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        shape = np.asarray(y).shape
+        if not datafit.multiple_outputs and len(shape) == 2 and shape[1] > 1:
             raise DataError(
-                f"y has {np.shape(y)[1]} columns, and {type(self).__name__} fits one target; "
+                f"y has {shape[1]} columns, and {type(self).__name__} fits one target; "
                 "MultiTaskLasso and MultiTaskElasticNet fit several that share their features, "
                 "sklearn.multioutput.MultiOutputRegressor each alone"
             )
