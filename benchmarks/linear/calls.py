@@ -87,8 +87,8 @@ def group(library, problem, tol):
     options = {"fit_intercept": False, "tol": tol}
     if library == "thresher":
         from thresher.linear import SparseGLM
-        from thresher.linear.datafits import Squares
-        from thresher.linear.penalties import group_lasso
+        from thresher.solve.datafits import Squares
+        from thresher.solve.penalties import group_lasso
 
         penalty = group_lasso(np.arange(columns) // size, alpha, np.ones(columns // size))
         return lambda: SparseGLM(Squares(), penalty, **options).fit(X, y).coef_
@@ -112,8 +112,8 @@ def mcp(library, problem, tol):
     options = {"fit_intercept": False, "tol": tol}
     if library == "thresher":
         from thresher.linear import SparseGLM
-        from thresher.linear.datafits import Squares
-        from thresher.linear.penalties import MCP
+        from thresher.solve.datafits import Squares
+        from thresher.solve.penalties import MCP
 
         return lambda: SparseGLM(Squares(), MCP(alpha), **options).fit(X, y).coef_
     from skglm import MCPRegression

@@ -10,7 +10,7 @@ import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import AlternatingCompletion
-from thresher.linear.completion import Observed
+from thresher.linear.completion.observed import Observed
 
 from .._plots import lines
 

@@ -15,7 +15,11 @@ from sklearn.datasets import load_sample_image
 from thresher.core import prox
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import CompoundGaussian, Lasso
-from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding, UnrolledNetwork
+from thresher.linear.recovery.unrolled import (
+    CompoundGaussianNetwork,
+    UnfoldedThresholding,
+    UnrolledNetwork,
+)
 
 from .._plots import lines
 from . import _recovery as recovery

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression, lasso_path
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import SimultaneousGLM, datafits, penalties
-from thresher.linear.path import solve_path
-from thresher.linear.solvers import CoordinateDescent, Problem
+from thresher.solve.path import solve_path
+from thresher.solve.solvers import CoordinateDescent, Problem
 
 from .._plots import lines
 

@@ -16,7 +16,7 @@ from thresher.linear import (
     SparseBayes,
     kronecker_omp,
 )
-from thresher.linear.bayes_em import exact_expectation, maximise_evidence
+from thresher.linear.bayes.em import exact_expectation, maximise_evidence
 
 from .._plots import lines
 from .._statistics import paired_margin

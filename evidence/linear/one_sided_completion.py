@@ -11,7 +11,7 @@ from scipy.sparse.linalg import svds
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import AlternatingCompletion, OneSidedCompletion
-from thresher.linear.completion import Observed
+from thresher.linear.completion.observed import Observed
 
 from .._plots import lines
 from .._statistics import paired_margin

@@ -11,7 +11,7 @@ from plotly.graph_objects import Figure
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import LassoCV, OrthogonalMatchingPursuit, ProjectedLasso
-from thresher.linear.random_supports import support_condition, worst_support
+from thresher.linear.penalised.random_supports import support_condition, worst_support
 
 from .._plots import lines
 

@@ -18,7 +18,7 @@ from thresher.linear import (
     hard_thresholding_pursuit,
     iht,
 )
-from thresher.linear.thresholding import Recovery
+from thresher.linear.recovery.thresholding import Recovery
 
 from .._plots import lines
 
@@ -40,7 +40,7 @@ def _adaptive(A: np.ndarray, y: np.ndarray, k: int) -> Recovery:
 
 
 def _omp(A: np.ndarray, y: np.ndarray, k: int) -> Recovery:
-    model = OrthogonalMatchingPursuit(k, tol=1e-8, fit_intercept=False).fit(A, y)
+    model = OrthogonalMatchingPursuit(k, tol=1e-16, fit_intercept=False).fit(A, y)
     return Recovery(model.coef_, model.n_iter_, float(np.linalg.norm(y - A @ model.coef_)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import ClusteredBayes, SparseBayes
-from thresher.linear.bayes_em import exact_expectation, maximise_evidence
+from thresher.linear.bayes.em import exact_expectation, maximise_evidence
 
 from .._plots import lines
 from . import _recovery as recovery

@@ -9,7 +9,7 @@ import numpy as np
 
 from thresher.core import prox
 from thresher.core.evidence import Experiment, Outcome
-from thresher.linear.unrolled import UnfoldedThresholding
+from thresher.linear.recovery.unrolled import UnfoldedThresholding
 
 from .._plots import lines
 

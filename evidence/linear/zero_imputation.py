@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression, RidgeCV
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import ZeroImputedRegression
-from thresher.linear.zero_imputation import imputation_bias
+from thresher.linear.regimes.zero_imputation import imputation_bias
 
 from .._plots import lines
 

@@ -10,7 +10,7 @@ import numpy as np
 from thresher.core import prox_norms
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import ZerothOrderFrankWolfe
-from thresher.linear.penalties import L1Ball
+from thresher.solve.penalties import L1Ball
 
 from .._plots import lines
 

@@ -59,7 +59,7 @@ def test_the_rest_says_what_to_install(name):
 
 
 def test_unrolled_networks_say_so_too():
-    done = run("import thresher.linear.unrolled")
+    done = run("import thresher.linear.recovery.unrolled")
     assert "pip install 'thresher[torch]'" in done.stderr.splitlines()[-1]
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from thresher.evidence.linear import (
-    accelerated_concave,
     alternating_completion,
     l_infinity_synthetic_control,
     list_decodable_regression,
@@ -11,6 +10,7 @@ from thresher.evidence.linear import (
     sketched_regression,
     task_selection,
 )
+from thresher.evidence.solve import accelerated_concave
 
 SAME, SLOWER = [[1.0, 1.0]] * 3, [[1.0, 4.0], [1.0, 1.0], [1.0, 1.0]]
 

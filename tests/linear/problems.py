@@ -14,7 +14,11 @@ DATAFITS = {
     "logistic": datafits.Logistic(),
     "poisson": datafits.Poisson(),
     "poisson-identity": datafits.PoissonIdentity(0.1),
+    "gamma": datafits.Gamma(),
+    "tweedie": datafits.Tweedie(1.4),
+    "offset": datafits.Offset(datafits.Logistic(), np.array(0.5)),
     "cox": datafits.Cox(),
+    "cox-efron": datafits.Cox("efron"),
     "multinomial": datafits.Multinomial(),
     "tasks": datafits.MultiTaskSquares(),
     "absolute": datafits.AbsoluteError(),
@@ -27,7 +31,7 @@ SEPARABLE = {
     "elastic-net": penalties.L1L2(ridge=0.5),
     "mcp": penalties.MCP(gamma=10.0),
     "scad": penalties.SCAD(gamma=10.0),
-    "log-sum": penalties.LogSum(epsilon=1.0),
+    "log-sum": penalties.LogSum(epsilon=0.8),
     "lq": penalties.Lq(q=0.5),
     "l0": penalties.L0(),
 }
@@ -105,7 +109,7 @@ def concrete_subclasses(base: type) -> set[type]:
 def target(name: str, linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a noisy target of the kind the datafit takes."""
     noise = rng.standard_normal(len(linear))
-    if name == "logistic":
+    if name in ("logistic", "offset"):
         labels = np.where(linear + 2 * noise > 0, 1.0, -1.0)
         labels[:2] = [1.0, -1.0]
         return labels
@@ -115,6 +119,14 @@ def target(name: str, linear: np.ndarray, rng: np.random.Generator) -> np.ndarra
         )
     if name == "poisson-identity":
         return rng.poisson(np.maximum(linear, 0) + 0.5).astype(float) + (np.arange(len(linear)) < 2)
+    if name == "gamma":
+        return np.exp(np.clip(linear / 3, -2, 2)) * rng.gamma(2.0, 0.5, len(linear))
+    if name == "tweedie":
+        claims = rng.poisson(np.exp(np.clip(linear / 3, -2, 2))) + (np.arange(len(linear)) < 2)
+        return claims * rng.gamma(2.0, 0.5, len(linear))
+    if name == "cox-efron":
+        signed = target("cox", linear, rng)  # in whole numbers, so that many are tied
+        return np.sign(signed) * np.ceil(2 * np.abs(signed))
     if name == "cox":
         seen = np.where(rng.random(len(linear)) < 0.7, 1.0, -1.0)
         seen[0] = 1.0

@@ -6,7 +6,7 @@ import pytest
 from thresher.core import prox
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
-from thresher.linear.solvers import FrankWolfe, Problem, ProximalGradient
+from thresher.solve.solvers import FrankWolfe, Problem, ProximalGradient
 
 from . import problems
 
@@ -81,6 +81,19 @@ class TestBalls:
 
 
 class TestFrankWolfe:
+    def test_steps_without_a_search_are_the_theorems(self):
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((30, 6)), rng.standard_normal(30)
+        problem = Problem.build(X, y, datafits.Squares(), penalties.L1Ball(0.5), intercept=False)
+        point = np.zeros(6)
+        for count in range(1, 6):
+            gradient = X.T @ (X @ point - y) / 30
+            best = np.argmax(np.abs(gradient))
+            atom = -0.5 * np.sign(gradient[best]) * np.eye(6)[best]
+            point = point + 2 / (count + 1) * (atom - point)  # theorem 3.8 counts from one
+            solver = FrankWolfe(tol=0.0, max_iter=count, line_search=False)
+            np.testing.assert_allclose(solver.solve(problem).coef, point, atol=1e-12)
+
     @pytest.mark.parametrize(
         ("ball", "tol"),
         [(penalties.L1Ball(2.0), 1e-6), (penalties.NuclearBall(2.0), 1e-3)],

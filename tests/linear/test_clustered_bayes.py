@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import OptionError
 from thresher.linear import ClusteredBayes
-from thresher.linear.clustered_bayes import (
+from thresher.linear.bayes.clustered import (
     _INSIDE,
     _OUTSIDE,
     _WARM_UP,

@@ -7,8 +7,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import AlternatingCompletion, OneSidedCompletion
-from thresher.linear.alternating_completion import _conjugate_gradients, _exact
-from thresher.linear.completion import Observed
+from thresher.linear.completion.alternating import _conjugate_gradients, _exact
+from thresher.linear.completion.observed import Observed
 
 
 @parametrize_with_checks([AlternatingCompletion(random_state=0), OneSidedCompletion()])

@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from thresher import linear
 from thresher.core.card import area_of, catalogue
 from thresher.linear import datafits, penalties, solvers
-from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
+from thresher.linear.recovery.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
 
 # Silent here: what they say is tested where they are.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -61,6 +61,11 @@ def positive() -> dict[str, Any]:
 def classes() -> dict[str, Any]:
     data = regression()
     return {"X": data["X"], "y": (data["y"] > 0).astype(float)}
+
+
+def indicators() -> dict[str, Any]:
+    data = regression()
+    return {"X": data["X"], "y": np.eye(3)[np.digitize(data["y"], [-0.5, 0.5])]}
 
 
 def tasks() -> dict[str, Any]:
@@ -189,7 +194,11 @@ CASES = [
             linear.ThresholdingWithFeedback(3), linear.ZeroImputedRegression(),
         ]
     ),
+    standard(linear.StabilitySelection(n_pairs=3, n_alphas=4, random_state=0), method="transform"),
     standard(linear.MultiTaskLasso(0.1), tasks),
+    standard(linear.MultiTaskElasticNet(0.1), tasks),
+    standard(linear.MultiTaskLassoCV(n_alphas=5, cv=2), tasks),
+    standard(linear.MultiTaskElasticNetCV(n_alphas=5, cv=2), tasks),
     standard(linear.SparseLogistic(), classes),
     standard(linear.SparseLogisticCV(n_alphas=3, cv=2), classes),
     standard(linear.ScoringSystem(node_limit=1), classes),
@@ -222,6 +231,7 @@ CASES = [
     solved(solvers.CoordinateDescent, datafits.Huber(), L1),
     solved(solvers.GroupDescent, None, penalties.group_lasso(np.arange(8) // 2, 0.05)),
     solved(solvers.ProximalGradient, None, penalties.Slope(0.05)),
+    solved(solvers.ClassDescent, datafits.Multinomial(), L1, indicators),
     solved(solvers.AcceleratedConcave, None, penalties.MCP(0.05)),
     solved(solvers.FrankWolfe, None, penalties.L1Ball(1.0)),
     solved(solvers.GreedyBlocks, None, L1),
@@ -288,7 +298,7 @@ def float_arguments(data: dict[str, Any]) -> list[str]:
 
 
 def test_every_class_of_the_room_is_in_the_contract():
-    methods = {method for method in catalogue().values() if area_of(method) == "linear"}
+    methods = {method for method in catalogue().values() if area_of(method) in ("linear", "solve")}
     public = {getattr(linear, name) for name in linear.__all__}
     estimators = {
         thing for thing in public if isinstance(thing, type) and issubclass(thing, BaseEstimator)

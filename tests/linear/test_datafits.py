@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from thresher.linear import datafits
-from thresher.linear.datafits import Datafit
+from thresher.solve.datafits import Datafit
 
 from . import problems
 

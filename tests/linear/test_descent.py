@@ -8,8 +8,8 @@ from scipy import optimize, sparse, special
 from sklearn.exceptions import ConvergenceWarning
 
 from thresher.linear import datafits, penalties
-from thresher.linear.path import alpha_max
-from thresher.linear.solvers import CoordinateDescent, Problem, Solution
+from thresher.solve.path import alpha_max
+from thresher.solve.solvers import CoordinateDescent, Problem, Solution
 
 from . import problems
 

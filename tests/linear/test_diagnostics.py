@@ -7,13 +7,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import OptionError
 from thresher.linear import LassoCV, ProjectedLasso, SketchedRegression, ZeroImputedRegression
-from thresher.linear.random_supports import (
+from thresher.linear.penalised.random_supports import (
     random_support_conditions,
     support_condition,
     worst_support,
 )
-from thresher.linear.sketching import count_sketch, gaussian_sketch, hadamard_sketch
-from thresher.linear.zero_imputation import imputation_bias
+from thresher.linear.regimes.sketching import count_sketch, gaussian_sketch, hadamard_sketch
+from thresher.linear.regimes.zero_imputation import imputation_bias
 
 
 @parametrize_with_checks(

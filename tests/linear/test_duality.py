@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from thresher.linear import datafits, penalties
-from thresher.linear.datafits import Datafit
-from thresher.linear.solvers import (
+from thresher.solve.datafits import Datafit
+from thresher.solve.solvers import (
     CoordinateDescent,
     FrankWolfe,
     GreedyBlocks,
@@ -17,8 +17,8 @@ from thresher.linear.solvers import (
     ProximalGradient,
     Spiral,
 )
-from thresher.linear.solvers.duality import DualityGap
-from thresher.linear.solvers.point import Fit, Point
+from thresher.solve.solvers.duality import DualityGap
+from thresher.solve.solvers.point import Fit, Point
 
 from . import problems
 

@@ -6,9 +6,9 @@ from scipy import sparse
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import datafits, penalties
-from thresher.linear.solvers import CoordinateDescent, GreedyBlocks, Problem
-from thresher.linear.solvers.block_rules import quadratic_gains, separable_gains
-from thresher.linear.solvers.forest_blocks import forest_block, forest_partition, forest_solve
+from thresher.solve.solvers import CoordinateDescent, GreedyBlocks, Problem
+from thresher.solve.solvers.block_rules import quadratic_gains, separable_gains
+from thresher.solve.solvers.forest_blocks import forest_block, forest_partition, forest_solve
 
 from . import problems
 

@@ -5,8 +5,8 @@ import pytest
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import ListDecodableRegression
-from thresher.linear.list_decodable import _Batches
-from thresher.linear.multi_filter import multi_filter
+from thresher.linear.regimes.list_decodable import _Batches
+from thresher.linear.regimes.multi_filter import multi_filter
 
 
 def batches(seed, genuine=0.3, count=200, size=8, features=6):

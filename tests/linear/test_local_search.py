@@ -8,8 +8,8 @@ from scipy import sparse
 
 from thresher.core.errors import OptionError
 from thresher.linear import SparseGLM
-from thresher.linear.penalties import L0, L1
-from thresher.linear.solvers import CoordinateDescent, LocalSearch, Problem
+from thresher.solve.penalties import L0, L1
+from thresher.solve.solvers import CoordinateDescent, LocalSearch, Problem
 
 from . import problems
 

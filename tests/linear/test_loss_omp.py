@@ -8,8 +8,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import OptionError
 from thresher.linear import LossOMP, OrthogonalMatchingPursuit, batch_omp
-from thresher.linear.greedy import Columns
-from thresher.linear.loss_omp import (
+from thresher.linear.greedy.columns import Columns
+from thresher.linear.greedy.loss_omp import (
     _GAINS,
     _LOSSES,
     _AbsoluteColumns,

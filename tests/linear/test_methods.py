@@ -16,7 +16,7 @@ from thresher.linear import (
     datafits,
     penalties,
 )
-from thresher.linear.solvers import (
+from thresher.solve.solvers import (
     AcceleratedConcave,
     CoordinateDescent,
     FrankWolfe,

@@ -8,8 +8,8 @@ from scipy import sparse
 
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
-from thresher.linear.path import alpha_max
-from thresher.linear.solvers import (
+from thresher.solve.path import alpha_max
+from thresher.solve.solvers import (
     CoordinateDescent,
     GroupDescent,
     Problem,

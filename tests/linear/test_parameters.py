@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from thresher import linear
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import datafits, design, penalties, solvers
-from thresher.linear.explained import concordance
+from thresher.solve.datafits.survival import concordance
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,11 @@ def regression():
 
 WRONG = {
     "datafit must be a Datafit, such as datafits.Huber": lambda: linear.SparseGLM("huber"),
-    "penalty must be a Penalty, such as": lambda: linear.SparseGLM(datafits.Huber(), "l1"),
+    "penalty must be a Penalty, such as": lambda: linear.SparseGLM(datafits.Huber(), "l2"),
     "solver must be a Solver, such as": lambda: linear.SparseGLM(solver="cd"),
     r"datafit is the class Huber; write Huber\(\)": lambda: linear.SparseGLM(datafits.Huber),
-    "groups must be whole numbers, got float64": lambda: linear.GroupLasso(np.ones(20)),
-    "groups must be whole numbers, got <U1": lambda: linear.GroupLasso(["a"] * 20),
-    "group numbers must run from 0 without gaps; np.unique": lambda: linear.GroupLasso(
-        np.arange(20) // 4 - 1
+    "groups must have a label for every column, got NaN": lambda: linear.GroupLasso(
+        np.full(20, np.nan)
     ),
     "groups must be one label per column, such as": lambda: linear.GroupLasso(
         np.arange(20).reshape(4, 5)
@@ -42,7 +40,7 @@ WRONG = {
     "alpha must be a finite number of at least 0, got 'x'": lambda: linear.Lasso(alpha="x"),
     "alpha must be a finite number of at least 0, got nan": lambda: linear.Lasso(alpha=np.nan),
     "alpha must be a finite number of at least 0, got 1000000": lambda: linear.Lasso(10**400),
-    r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNetCV(l1_ratio=[0.5]),
+    r"l1_ratio must be a number from 0 to 1, got \[": lambda: linear.ElasticNet(l1_ratio=[0.5]),
     "l1_ratio must be a number from 0 to 1, got 2": lambda: linear.SparseLogisticCV(l1_ratio=2),
     "max_iter must be a whole number of at least 1, got 1.5": lambda: linear.Lasso(max_iter=1.5),
     "max_iter must be a whole number of at least 1, got -5": lambda: linear.Lasso(max_iter=-5),

@@ -5,10 +5,10 @@ import pytest
 from scipy import sparse
 
 from thresher.linear import ElasticNet, Lasso
-from thresher.linear.datafits import Squares
-from thresher.linear.path import alpha_max, solve_path
-from thresher.linear.penalties import L1L2
-from thresher.linear.solvers import CoordinateDescent, Problem
+from thresher.solve.datafits import Squares
+from thresher.solve.path import alpha_max, solve_path
+from thresher.solve.penalties import L1L2
+from thresher.solve.solvers import CoordinateDescent, Problem
 
 from . import problems
 

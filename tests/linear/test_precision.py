@@ -22,9 +22,9 @@ from thresher.linear import (
     datafits,
     penalties,
 )
-from thresher.linear.path import alpha_max
-from thresher.linear.solvers import CoordinateDescent, Problem
-from thresher.linear.solvers.conditioning import condition
+from thresher.solve.path import alpha_max
+from thresher.solve.solvers import CoordinateDescent, Problem
+from thresher.solve.solvers.conditioning import condition
 
 from . import problems
 

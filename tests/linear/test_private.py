@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from thresher.core.errors import OptionError
 from thresher.core.prox import soft
 from thresher.linear import LocallyPrivateRegression
-from thresher.linear.private import _least_risk, gaussian_deviation
+from thresher.linear.regimes.private import _least_risk, gaussian_deviation
 
 
 @parametrize_with_checks(
@@ -126,3 +126,90 @@ def test_least_risk_is_steins_estimate():
 
 def test_entries_far_above_the_noise_are_not_shrunk():
     assert _least_risk(np.full(20, 100.0), np.ones(20)) == 0
+
+
+PROTOCOLS = {
+    "non-interactive": {},
+    "public": {},
+    "interactive": {"protocol": "interactive", "k": 3, "rounds": 4, "step": 5.0},
+}
+protocols = pytest.mark.parametrize("name", PROTOCOLS)
+
+
+class Listener(LocallyPrivateRegression):
+    """Notes every mean before its noise, the norm it is randomised for, and how many sent."""
+
+    def _randomised(self, mean, size, rng, people):
+        sent = super()._randomised(mean, size, rng, people)
+        self.heard.append((mean, size, people, sent))
+        return sent
+
+
+def heard(name, X, y, **options):
+    options = PROTOCOLS[name] | {"bound_x": 2.0, "bound_y": 3.0, "random_state": 0} | options
+    model = Listener(4.0, **options)
+    model.heard = []
+    public = np.eye(X.shape[1]) if name == "public" else None
+    model.fit(X, y, public)
+    return model, model.heard
+
+
+def crowd():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((24, 3))
+    return X, X @ [2.0, -1.0, 0.0]
+
+
+@protocols
+@pytest.mark.parametrize(("rows", "targets"), [(1.0, 1.0), (1e6, 1e6), (1.0, 1e6), (1e6, 1.0)])
+def test_no_person_moves_a_mean_further_than_the_noise_hides(name, rows, targets):
+    X, y = crowd()
+    directions = [*np.eye(3), *-np.eye(3), np.ones(3)]
+    found = 0.0
+    for person in range(len(X)):
+        # The same noise, one person other: at the first mean that differs, all before agree.
+        means = []
+        for direction in directions:
+            for target in (3.0 * targets, -3.0 * targets):
+                own, other = X.copy(), y.copy()
+                own[person], other[person] = 2.0 * rows * direction, target
+                means.append(heard(name, own, other)[1])
+        for step in range(len(means[0])):
+            reports = np.array([calls[step][0] for calls in means])
+            _, size, people, _ = means[0][step]
+            gaps = np.linalg.norm(reports[:, None] - reports, axis=-1)
+            assert gaps.max() * people <= 2 * size * (1 + 1e-9)
+            found = max(found, gaps.max() * people / (2 * size))
+            if gaps.max() > 0:
+                break
+    # The bound is no larger than it must be: two people attain it, or nearly.
+    assert found > 0.8 or rows > targets
+
+
+@protocols
+def test_everybody_answers_once(name):
+    X, y = crowd()
+    _, before = heard(name, X, y, step=0.1)  # short, so that no two gradients are clipped alike
+    assert sum(people for _, _, people, _ in before) == len(X)
+    moved = np.zeros(len(before), dtype=int)
+    for person in range(len(X)):
+        other = y.copy()
+        other[person] = 3.0 if y[person] < 0 else -3.0
+        _, after = heard(name, X, other, step=0.1)
+        same = [np.array_equal(a[0], b[0]) for a, b in zip(before, after, strict=True)]
+        moved[same.index(False)] += 1
+    np.testing.assert_array_equal(moved, [people for _, _, people, _ in before])
+
+
+@protocols
+def test_the_noise_is_that_of_the_bound_over_those_who_answer(name):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((40, 60))
+    model, calls = heard(name, X, X[:, 0])
+    for mean, size, people, sent in calls:
+        deviation = gaussian_deviation(4.0, 1e-5, 2 * size)
+        assert model.noise_deviation_ == pytest.approx(deviation)
+        spread = np.sqrt(np.mean((sent - mean) ** 2) * people)
+        assert spread == pytest.approx(deviation, rel=0.3)
+    noises = [sent - mean for mean, _, _, sent in calls]
+    assert len({tuple(noise) for noise in noises}) == len(noises)

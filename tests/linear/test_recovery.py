@@ -17,10 +17,10 @@ from thresher.linear import (
     batch_omp,
     support_fit,
 )
-from thresher.linear.bayes import _Climb
-from thresher.linear.best_subset import exchange_search
-from thresher.linear.support_fit import Move, SupportFit
-from thresher.linear.weighted_columns import WeightedColumns
+from thresher.linear.bayes.sparse_bayes import _Climb
+from thresher.linear.greedy.best_subset import exchange_search
+from thresher.solve.support_fit import Move, SupportFit
+from thresher.solve.weighted_columns import WeightedColumns
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +93,18 @@ def test_batch_omp_refuses_what_it_cannot_code():
         np.testing.assert_array_equal(found.toarray(), batch_omp(A, B, 3).toarray())
 
 
-def test_tolerances_are_of_the_norm_and_of_its_square():
-    # As documented: the residuals of diag(3, 2, 1) have norms sqrt(5), 1 and 0.
+def test_tolerances_are_of_the_square_of_the_norm():
+    # The residuals of diag(3, 2, 1) have squared norms 5, 1 and 0.
     X, y = np.eye(3), np.array([3.0, 2.0, 1.0])
-    for norm, chosen in ((2.24, 1), (2.23, 2), (0.9, 3)):
-        model = OrthogonalMatchingPursuit(3, tol=norm, fit_intercept=False).fit(X, y)
-        assert len(model.support_) == batch_omp(X, y[None], 3, tolerance=norm**2).nnz == chosen
-        peer = linear_model.OrthogonalMatchingPursuit(tol=norm**2, fit_intercept=False).fit(X, y)
+    for square, chosen in ((5.01, 1), (4.99, 2), (0.9, 3)):
+        model = OrthogonalMatchingPursuit(tol=square, fit_intercept=False).fit(X, y)
+        assert len(model.support_) == batch_omp(X, y[None], 3, tolerance=square).nnz == chosen
+        peer = linear_model.OrthogonalMatchingPursuit(tol=square, fit_intercept=False).fit(X, y)
         assert np.count_nonzero(peer.coef_) == chosen
-    with pytest.raises(OptionError, match="tol must be a finite number of at least 0, got None"):
-        OrthogonalMatchingPursuit(tol=None).fit(X, y)
+    both = OrthogonalMatchingPursuit(1, tol=0.9, fit_intercept=False).fit(X, y)
+    assert len(both.support_) == 1
+    with pytest.raises(OptionError, match="tol must be a finite number of at least 0, got 'x'"):
+        OrthogonalMatchingPursuit(tol="x").fit(X, y)
 
 
 def test_batch_omp_does_not_choose_duplicates():

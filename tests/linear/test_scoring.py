@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import ScoringSystem
-from thresher.linear.scoring_program import Limits, Patterns, Program
+from thresher.linear.interpret.scoring_program import Limits, Patterns, Program
 
 
 @parametrize_with_checks([ScoringSystem(node_limit=1)])

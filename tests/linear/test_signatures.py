@@ -5,7 +5,7 @@ import pytest
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import SignatureLasso
-from thresher.linear.signatures import signature
+from thresher.linear.regimes.signatures import signature
 
 
 def levels(flat, channels, depth):

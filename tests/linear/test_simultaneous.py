@@ -8,7 +8,7 @@ from sklearn.linear_model import ElasticNet, LogisticRegression
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import SimultaneousGLM, datafits, penalties
-from thresher.linear.solvers import CoordinateDescent, Problem
+from thresher.solve.solvers import CoordinateDescent, Problem
 
 from . import problems
 
@@ -91,7 +91,7 @@ def test_a_mask_is_the_fit_of_the_rows_it_leaves():
 
 
 def test_many_portions_give_the_same(monkeypatch):
-    from thresher.linear.solvers import together
+    from thresher.solve.solvers import together
 
     X, Y, weights = related("logistic")
     whole = SimultaneousGLM(datafits.Logistic(), n_alphas=5, tol=1e-12).fit(X, Y, weights)

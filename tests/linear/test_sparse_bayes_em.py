@@ -12,8 +12,8 @@ from thresher.linear import (
     OrthogonalMatchingPursuit,
     kronecker_omp,
 )
-from thresher.linear.bayes_em import GAMPExpectation, exact_expectation, maximise_evidence
-from thresher.linear.kronecker_bayes import _best_product, _nearest_product
+from thresher.linear.bayes.em import GAMPExpectation, exact_expectation, maximise_evidence
+from thresher.linear.bayes.kronecker import _best_product, _nearest_product
 
 
 @parametrize_with_checks([GAMPBayes(max_iter=2000)])

@@ -7,8 +7,8 @@ import pytest
 
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
-from thresher.linear.penalties.multiscale import haar_basis
-from thresher.linear.solvers import Problem, Spiral
+from thresher.solve.penalties.multiscale import haar_basis
+from thresher.solve.solvers import Problem, Spiral
 
 
 class TestHaar:

@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import OptionError
 from thresher.linear import SyntheticControl
-from thresher.linear.penalties import L1LInf
+from thresher.solve.penalties import L1LInf
 
 
 @parametrize_with_checks([SyntheticControl(0.1), SyntheticControl(0.1, 0.5)])

@@ -13,7 +13,7 @@ from thresher.linear import (
     hard_thresholding_pursuit,
     iht,
 )
-from thresher.linear.thresholding import _best_threshold
+from thresher.linear.recovery.thresholding import _best_threshold
 
 
 @parametrize_with_checks([ThresholdingWithFeedback(), ThresholdingWithFeedback(adaptive=True)])

@@ -9,8 +9,8 @@ import pytest
 from thresher.core import prox
 from thresher.core.errors import DataError, NumericalError, OptionError
 from thresher.linear import HyperLISTA
-from thresher.linear.hyper_lista import _shrink, analytic_weight, symmetric_weight
-from thresher.linear.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
+from thresher.linear.recovery.hyper_lista import _shrink, analytic_weight, symmetric_weight
+from thresher.linear.recovery.unrolled import CompoundGaussianNetwork, UnfoldedThresholding
 
 
 def test_the_linear_room_imports_no_torch():

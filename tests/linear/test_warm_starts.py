@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import Lasso as Reference
 
 from thresher.linear import ElasticNet, Lasso, SparseGLM, datafits, penalties
-from thresher.linear.path import alpha_max
-from thresher.linear.solvers import FrankWolfe, Problem, ProximalGradient
+from thresher.solve.path import alpha_max
+from thresher.solve.solvers import FrankWolfe, Problem, ProximalGradient
 
 from . import problems
 

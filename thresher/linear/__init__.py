@@ -1,47 +1,61 @@
 """Sparse linear models and recovery, with scikit-learn's face and without torch."""
 
-from . import datafits, penalties, solvers
-from .alternating_completion import AlternatingCompletion
-from .bayes import SparseBayes
-from .best_subset import BestSubset
-from .clustered_bayes import ClusteredBayes
-from .compound_gaussian import CompoundGaussian
-from .cross_validation import (
+from ..solve import datafits, penalties, solvers
+from ..solve.path import Path
+from .bayes.clustered import ClusteredBayes
+from .bayes.gamp import GAMPBayes
+from .bayes.kronecker import KroneckerBayes
+from .bayes.sparse_bayes import SparseBayes
+from .completion.alternating import AlternatingCompletion
+from .completion.one_sided import OneSidedCompletion
+from .greedy.best_subset import BestSubset
+from .greedy.lars import LARS, lars_path
+from .greedy.loss_omp import LossOMP
+from .greedy.pursuit import OrthogonalMatchingPursuit, batch_omp
+from .interpret.representers import Representers
+from .interpret.scoring import ScoringSystem
+from .penalised.cross_validation import (
     ElasticNetCV,
     GroupLassoCV,
     LassoCV,
+    MultiTaskElasticNetCV,
+    MultiTaskLassoCV,
     SparseGLMCV,
     SparseLogisticCV,
 )
-from .display import CVDisplay, PathDisplay
-from .feedback import ThresholdingWithFeedback
-from .gamp_bayes import GAMPBayes
-from .glm import SparseGLM, SparseLogistic
-from .hyper_lista import HyperLISTA
-from .kronecker_bayes import KroneckerBayes
-from .kronecker_pursuit import kronecker_omp
-from .lars import LARS, lars_path
-from .lasso import ElasticNet, GroupLasso, Lasso, MultiTaskLasso
-from .list_decodable import ListDecodableRegression
-from .loss_omp import LossOMP
-from .mixture_of_experts import LassoMixtureOfExperts
-from .one_sided_completion import OneSidedCompletion
-from .path import Path
-from .phase_retrieval import SparsePhaseRetrieval
-from .private import LocallyPrivateRegression
-from .pursuit import OrthogonalMatchingPursuit, batch_omp
-from .random_supports import ProjectedLasso
-from .representers import Representers
-from .scoring import ScoringSystem
-from .self_calibration import SelfCalibration
-from .signatures import SignatureLasso
-from .simultaneous import SimultaneousGLM
-from .sketching import SketchedRegression
-from .synthetic_control import SyntheticControl
-from .task_selection import TaskSelection
-from .thresholding import amp, cosamp, hard_thresholding_pursuit, iht
-from .zero_imputation import ZeroImputedRegression
-from .zeroth_order import ZerothOrderFrankWolfe
+from .penalised.display import CVDisplay, PathDisplay
+from .penalised.glm import SparseGLM, SparseLogistic
+from .penalised.lasso import (
+    ElasticNet,
+    GroupLasso,
+    Lasso,
+    MultiTaskElasticNet,
+    MultiTaskLasso,
+)
+from .penalised.random_supports import ProjectedLasso
+from .penalised.simultaneous import SimultaneousGLM
+from .penalised.stability import StabilitySelection
+from .penalised.synthetic_control import SyntheticControl
+from .recovery.compound_gaussian import CompoundGaussian
+from .recovery.feedback import ThresholdingWithFeedback
+from .recovery.hyper_lista import HyperLISTA
+from .recovery.kronecker_pursuit import kronecker_omp
+from .recovery.phase_retrieval import SparsePhaseRetrieval
+from .recovery.self_calibration import SelfCalibration
+from .recovery.thresholding import (
+    amp,
+    cosamp,
+    hard_thresholding_pursuit,
+    iht,
+)
+from .regimes.list_decodable import ListDecodableRegression
+from .regimes.mixture_of_experts import LassoMixtureOfExperts
+from .regimes.private import LocallyPrivateRegression
+from .regimes.signatures import SignatureLasso
+from .regimes.sketching import SketchedRegression
+from .regimes.task_selection import TaskSelection
+from .regimes.zero_imputation import ZeroImputedRegression
+from .regimes.zeroth_order import ZerothOrderFrankWolfe
 
 __all__ = [
     "LARS",
@@ -63,7 +77,10 @@ __all__ = [
     "ListDecodableRegression",
     "LocallyPrivateRegression",
     "LossOMP",
+    "MultiTaskElasticNet",
+    "MultiTaskElasticNetCV",
     "MultiTaskLasso",
+    "MultiTaskLassoCV",
     "OneSidedCompletion",
     "OrthogonalMatchingPursuit",
     "Path",
@@ -81,6 +98,7 @@ __all__ = [
     "SparseLogistic",
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
+    "StabilitySelection",
     "SyntheticControl",
     "TaskSelection",
     "ThresholdingWithFeedback",

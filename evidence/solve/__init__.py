@@ -1,0 +1,1 @@
+"""Evidence on solvers of penalised problems."""

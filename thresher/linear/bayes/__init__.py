@@ -1,0 +1,1 @@
+"""Sparse Bayesian regression: priors, expectation-maximisation, structured supports."""

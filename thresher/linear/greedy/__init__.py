@@ -1,0 +1,1 @@
+"""Selection of columns one after another, and searches over supports."""

@@ -1,0 +1,313 @@
+"""What the penalised estimators share: checking data, solving, predicting, paths."""
+
+from __future__ import annotations
+
+__all__ = ["PenalizedModel", "SparseRegressor"]
+
+from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ...core.errors import DataError, OptionError, nearest
+from ...solve.datafits import Datafit, Squares
+from ...solve.datafits.offset import with_offset
+from ...solve.path import (
+    Path,
+    alpha_grid,
+    given_alphas,
+    solve_closely,
+    solve_path,
+    warn_of_unmet_tolerance,
+)
+from ...solve.penalties import Penalty
+from ...solve.problem import Problem, Solution
+from ...solve.solvers import Solver
+from ...solve.solvers.choice import fastest
+from .parameters import check_parameters
+
+
+@dataclass(eq=False, repr=False)
+class PenalizedModel(BaseEstimator):
+    """A linear model fitted by minimising a datafit plus a penalty.
+
+    Subclasses say which datafit and penalty; parameters called ``alpha`` and ``warm_start``
+    are read if they have them.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default True
+        Whether to fit a constant, one per output.
+    tol : float, default 1e-6
+        Duality gap to reach where it is known (see
+        :class:`~thresher.solve.solvers.duality.DualityGap`), else violation of optimality;
+        relative to the objective, or the violation, with all coefficients zero.
+    max_iter : int, default 1000
+        Rounds of the solver.
+
+    Attributes
+    ----------
+    coef_ : array of shape (n_features,) or (n_outputs, n_features)
+        Coefficients.
+    intercept_ : float or array of shape (n_outputs,)
+        Constant.
+    criterion_ : float
+        Relative duality gap or violation at the end.
+    n_iter_ : int
+        Rounds of the solver.
+    """
+
+    _: KW_ONLY
+    fit_intercept: bool = True
+    tol: float = 1e-6
+    max_iter: int = 1000
+
+    # By this scikit-learn's SelectFromModel knows that what is not zero is to be kept. Not a
+    # parameter, but of the classes that name one so.
+    penalty = "l1"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, also those of parts, such as ``penalty__gamma``."""
+        params = super().get_params(deep=deep)
+        return params | _nested(params) if deep else params
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters, also those of parts, such as ``penalty__gamma``; return self."""
+        outer = {name: value for name, value in params.items() if "__" not in name}
+        super().set_params(**outer)
+        for name, value in params.items():
+            part, _, inner = name.partition("__")
+            if not inner:
+                continue
+            if part not in self.get_params(deep=False):
+                super().set_params(**{name: value})  # raises
+            setattr(self, part, _with(getattr(self, part), part, inner, value))
+        return self
+
+    def _datafit(self) -> Datafit:
+        return Squares()
+
+    @property
+    def _ratio(self) -> float:
+        """Share of the L1 norm, of estimators that have one."""
+        return self.l1_ratio  # type: ignore[attr-defined]
+
+    @abstractmethod
+    def _penalty(self, n_features: int, alpha: float) -> Penalty:
+        """Return the penalty of strength `alpha` for a design of so many columns."""
+
+    def _solver(self, problem: Problem) -> Solver:
+        """Return the fastest solver that takes the problem."""
+        return fastest(problem, self.tol, self.max_iter)
+
+    def _validated(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        datafit = self._datafit()
+        y = datafit.target(y)
+        shape = np.asarray(y).shape
+        if not datafit.multiple_outputs and len(shape) == 2 and shape[1] > 1:
+            raise DataError(
+                f"y has {shape[1]} columns, and {type(self).__name__} fits one target; "
+                "MultiTaskLasso and MultiTaskElasticNet fit several that share their features, "
+                "sklearn.multioutput.MultiOutputRegressor each alone"
+            )
+        return validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csc",
+            dtype=[np.float64, np.float32],
+            order="F",
+            y_numeric=True,
+            multi_output=self._datafit().multiple_outputs,
+        )
+
+    def _encoded(self, y: np.ndarray) -> np.ndarray:
+        """Return the target as the datafit takes it."""
+        return y
+
+    def _checked(self) -> None:
+        """Raise OptionError if a parameter is wrong."""
+        check_parameters(self)
+
+    def _weighed(self, y: np.ndarray, sample_weight: Any) -> Any:
+        """Return the weights of the samples, None for equal ones."""
+        return sample_weight
+
+    def _prepared(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
+        """Return what was given, checked."""
+        self._checked()
+        X, y = self._validated(X, y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=float)
+        return X, y, self._weighed(y, sample_weight)
+
+    def _built(
+        self, X: Any, y: np.ndarray, weight: Any, alpha: float, offset: Any = None
+    ) -> Problem:
+        """Return the problem of what was checked."""
+        target, datafit = self._encoded(y), self._datafit()
+        if offset is not None:
+            target, datafit = with_offset(target, datafit, offset)
+        penalty = self._penalty(X.shape[1], alpha)
+        return Problem.build(X, target, datafit, penalty, weight, bool(self.fit_intercept))
+
+    def _problem(
+        self, X: Any, y: Any, sample_weight: Any, alpha: float, offset: Any = None
+    ) -> Problem:
+        return self._built(*self._prepared(X, y, sample_weight), alpha, offset)
+
+    def _keep(self, solution: Solution) -> None:
+        self.coef_ = np.ascontiguousarray(solution.coef.T)
+        self.intercept_ = (
+            solution.intercept if solution.intercept.ndim else float(solution.intercept)
+        )
+        self.n_iter_ = max(solution.n_iter, 1)
+        self.criterion_ = solution.criterion
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> PenalizedModel:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+            Features. Float32 is kept; anything else becomes float64.
+        y : array of shape (n_samples,) or (n_samples, n_outputs)
+            Target.
+        sample_weight : array of shape (n_samples,), optional
+            Relative weights, not negative.
+
+        Returns
+        -------
+        self
+            With ``coef_``, ``intercept_``, ``n_iter_`` and ``criterion_`` (the relative
+            duality gap, or the relative violation of optimality).
+
+        Raises
+        ------
+        OptionError
+            If a parameter has a wrong type or lies outside its range.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the tolerance was not met; the message states what was reached.
+        """
+        return self._fitted(self._problem(X, y, sample_weight, getattr(self, "alpha", 1.0)))
+
+    def _fitted(self, problem: Problem) -> Any:
+        """Solve the problem, and keep the solution."""
+        start: tuple = (None, None)
+        if getattr(self, "warm_start", False) and hasattr(self, "coef_"):
+            start = self._start(problem)
+        solver = self._solver(problem)
+        _, solution = solve_closely(problem, solver, *start)
+        self._keep(solution.warn_unless_converged(solver.tol, stacklevel=4))
+        return self
+
+    def _start(self, problem: Problem) -> tuple:
+        if self.coef_.T.shape != problem.coef_shape:
+            return None, None
+        return self.coef_.T, self.intercept_
+
+    def path(
+        self,
+        X: Any,
+        y: Any,
+        alphas: Any = None,
+        n_alphas: int = 50,
+        eps: float = 1e-2,
+        sample_weight: Any = None,
+    ) -> Path:
+        """Solve for a decreasing sequence of strengths, warm-started.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for :meth:`fit`.
+        alphas : array, optional
+            Factors of the penalty at ``alpha=1``. By default `n_alphas` of them, falling
+            geometrically from the smallest that gives zeros to `eps` times it.
+        n_alphas : int, default 50
+            How many strengths.
+        eps : float, default 1e-2
+            Ratio of the smallest to the largest.
+
+        Returns
+        -------
+        Path
+            Strengths, coefficients, intercepts and convergence of each.
+
+        Raises
+        ------
+        OptionError
+            If no strength makes all coefficients zero, and no `alphas` are given.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the tolerance was not met everywhere; the message states how often, and the worst.
+        """
+        problem = self._problem(X, y, sample_weight, 1.0)
+        grid = alpha_grid(problem, n_alphas, eps) if alphas is None else given_alphas(alphas)
+        solver = self._solver(problem)
+        path = solve_path(problem, grid, solver)
+        warn_of_unmet_tolerance([path], solver.tol, "fits of the path")
+        return path
+
+    def _linear_prediction(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(
+            self, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=False
+        )
+        return np.asarray(X @ self.coef_.T) + self.intercept_
+
+
+class SparseRegressor(RegressorMixin, PenalizedModel):
+    """A penalised model of a real target."""
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the target.
+
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        array of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions.
+        """
+        return self._linear_prediction(X)
+
+
+def _nested(parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of parts, and of their parts, under names with double underscores."""
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        if is_dataclass(part) and not isinstance(part, type):
+            inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
+            found |= {f"{name}__{key}": value for key, value in (inner | _nested(inner)).items()}
+    return found
+
+
+def _with(part: Any, name: str, inner: str, value: Any) -> Any:
+    """Return a part with one of its fields, or a field of one of its parts, replaced."""
+    if not is_dataclass(part) or isinstance(part, type):
+        raise OptionError(f"{name} is {part!r}, which has no parameter {inner!r}; set {name} first")
+    key, _, rest = inner.partition("__")
+    known = [f.name for f in fields(part) if f.init]
+    if key not in known:
+        kind = type(part).__name__
+        raise OptionError(f"{kind} has no parameter {key!r}; {nearest(key, known)}")
+    if rest:
+        value = _with(getattr(part, key), f"{name}__{key}", rest, value)
+    return replace(part, **{key: value})

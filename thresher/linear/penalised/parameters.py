@@ -1,0 +1,81 @@
+"""Checks of the parameters that the estimators share, by name."""
+
+from __future__ import annotations
+
+__all__ = ["check_parameters"]
+
+import numbers
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ...core.errors import OptionError
+from ...core.options import check_boolean, check_number, check_whole
+from ...solve.datafits import Datafit
+from ...solve.penalties import Penalty
+from ...solve.solvers import Solver
+
+
+def _check_part(kind: type, example: str, name: str, value: Any) -> None:
+    if value is None or isinstance(value, kind):
+        return
+    if isinstance(value, type) and issubclass(value, kind):
+        raise OptionError(f"{name} is the class {value.__name__}; write {value.__name__}()")
+    raise OptionError(f"{name} must be a {kind.__name__}, such as {example}, got {value!r}")
+
+
+def _check_penalty(name: str, value: Any) -> None:
+    if not (isinstance(value, str) and value == "l1"):
+        _check_part(Penalty, "penalties.MCP()", name, value)
+
+
+def _check_class_weight(name: str, value: Any) -> None:
+    known = value is None or isinstance(value, dict)
+    if not known and not (isinstance(value, str) and value == "balanced"):
+        raise OptionError(
+            f"{name} must be None, 'balanced' or a dictionary from labels to weights, got {value!r}"
+        )
+
+
+def _check_jobs(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, numbers.Integral) or value == 0):
+        raise OptionError(
+            f"{name} must be None or a whole number, below 0 to count from all cores, got {value!r}"
+        )
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "alpha": check_number,
+    "l1_ratio": partial(check_number, most=1.0),
+    "tol": check_number,
+    "max_iter": check_whole,
+    "n_alphas": check_whole,
+    "eps": partial(check_number, above=0.0, below=1.0),
+    "n_jobs": _check_jobs,
+    "fit_intercept": check_boolean,
+    "positive": check_boolean,
+    "share_features": check_boolean,
+    "warm_start": check_boolean,
+    "datafit": partial(_check_part, Datafit, "datafits.Huber()"),
+    "penalty": _check_penalty,
+    "class_weight": _check_class_weight,
+    "solver": partial(_check_part, Solver, "solvers.CoordinateDescent()"),
+}
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise if a parameter of an estimator has a wrong type, or lies outside its range.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Parameters of the names that are known here are checked, others are left to it.
+
+    Raises
+    ------
+    OptionError
+        Naming the parameter, its value and what it may be.
+    """
+    for name, value in estimator.get_params(deep=False).items():
+        if name in _CHECKS:
+            _CHECKS[name](name, value)

@@ -1,0 +1,1 @@
+"""Regression where data are private, sketched, corrupted, incomplete or costly."""

@@ -1,0 +1,225 @@
+"""Solutions along a decreasing sequence of penalty strengths."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Path",
+    "alpha_grid",
+    "alpha_max",
+    "given_alphas",
+    "solve_closely",
+    "solve_path",
+    "warn_of_unmet_tolerance",
+]
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from ..core.errors import OptionError
+from ..core.options import check_number, check_whole
+from ..linear import _linear
+from .problem import Problem, Solution
+from .solvers import Solver
+from .solvers.choice import fastest
+from .solvers.conditioning import condition
+
+# Times that the fit of features without a penalty, and the strength that the rest asks for, are
+# computed in turn.
+_FIXED_POINT = 30
+_SHARPER = 20  # times that a loss is replaced by a closer approximation
+
+
+@dataclass(frozen=True)
+class Path:
+    """Coefficients for every strength.
+
+    Parameters
+    ----------
+    alphas : array of shape (n_alphas,)
+        Strengths, decreasing.
+    coefs : array of shape (n_alphas, p) or (n_alphas, p, outputs)
+        Coefficients.
+    intercepts : array of shape (n_alphas,) or (n_alphas, outputs)
+        Constants.
+    criteria : array of shape (n_alphas,)
+        Relative duality gap or violation of optimality at the end of each fit.
+    converged : array of bool of shape (n_alphas,)
+        Whether each fit met the tolerance.
+    """
+
+    alphas: np.ndarray
+    coefs: np.ndarray
+    intercepts: np.ndarray
+    criteria: np.ndarray
+    converged: np.ndarray
+
+
+def warn_of_unmet_tolerance(
+    paths: Sequence[Path], tolerance: float, fits: str, stacklevel: int = 3
+) -> None:
+    """Emit one ConvergenceWarning that says how many fits missed the tolerance, and the worst.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        What was fitted.
+    tolerance : float
+        What was asked for.
+    fits : str
+        What the fits are called.
+    stacklevel : int, default 3
+        Whose line the warning names: that of the caller's caller by default.
+    """
+    missed = [np.flatnonzero(~path.converged) for path in paths]
+    count = sum(map(len, missed))
+    if not count:
+        return
+    worst, alpha = max(
+        (path.criteria[k], path.alphas[k])
+        for path, places in zip(paths, missed, strict=True)
+        for k in places
+    )
+    total = sum(len(path.alphas) for path in paths)
+    warnings.warn(
+        f"{count} of {total} {fits} missed the tolerance {tolerance:.2e}; the worst reached "
+        f"{worst:.2e} of its scale, at alpha {alpha:.3g}; raise max_iter or the strengths, "
+        "or scale the features",
+        ConvergenceWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def alpha_max(problem: Problem) -> float:
+    """Return the smallest factor of the penalty at which all that it penalises is zero.
+
+    Features without a penalty are fitted first: the rest has to explain what they leave.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its penalty counts as strength one.
+
+    Raises
+    ------
+    OptionError
+        If no strength does it: a penalty without a slope at zero, or with an infinite one, or
+        combinations of coefficients that cost nothing.
+    """
+    restated = condition(problem).problem
+    free = np.flatnonzero(problem.penalty.unpenalised(problem.coef_shape))
+    if not len(free):
+        return problem.penalty.alpha_max(restated.null_gradient.astype(float))
+    inside = replace(
+        restated,
+        design=restated.design.columns(free),
+        penalty=problem.penalty.restricted(free),
+        _shared={},
+    )
+    top, coef, intercept = 1.0, None, None
+    # A ridge on what is free grows with the strength as well, and then so does what is left.
+    for _ in range(_FIXED_POINT):
+        part = inside.with_penalty(inside.penalty.scaled(top))
+        found = fastest(part, 1e-9, 1000).solve(part, coef, intercept)
+        coef, intercept = found.coef, found.intercept
+        gradient = restated.gradient(part.predict(coef, intercept)).astype(float)
+        gradient[free] = 0
+        before, top = top, problem.penalty.alpha_max(gradient)
+        if abs(top - before) <= 1e-9 * top or top == 0:
+            break
+    return top
+
+
+def given_alphas(alphas: Any) -> np.ndarray:
+    """Check strengths that were given, and return them decreasing.
+
+    Raises
+    ------
+    OptionError
+        Unless they are a non-empty vector of finite numbers, none negative.
+    """
+    try:
+        values = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.ndim != 1 or not values.size or not np.all((values >= 0) & np.isfinite(values)):
+        raise OptionError(
+            f"alphas must be a vector of finite numbers of at least 0, got {alphas!r}"
+        )
+    return np.sort(values)[::-1]
+
+
+def alpha_grid(problem: Problem, count: int, ratio: float) -> np.ndarray:
+    """Return strengths falling geometrically from :func:`alpha_max` to `ratio` times it."""
+    check_whole("n_alphas", count)
+    check_number("eps", ratio, above=0.0, below=1.0)
+    top = alpha_max(problem)
+    # A target without any signal has no path; any strength gives zeros.
+    return (top if top > 0 else 1.0) * np.geomspace(1.0, ratio, count)
+
+
+def solve_closely(
+    problem: Problem,
+    solver: Solver,
+    coef: np.ndarray | None = None,
+    intercept: np.ndarray | float | None = None,
+) -> tuple[Problem, Solution]:
+    """Solve, and again for as long as the residuals ask for a closer approximation of the loss.
+
+    Returns
+    -------
+    problem : Problem
+        With the loss that was minimised last.
+    solution : Solution
+        What minimises it.
+    """
+    solution = solver.solve(problem, coef, intercept)
+    for _ in range(_SHARPER):
+        prediction = problem.predict(solution.coef, solution.intercept)
+        closer = problem.datafit.sharpened(problem.y, prediction, problem.weight)
+        if closer is None:
+            break
+        problem = replace(problem, datafit=closer, _shared={})
+        solution = solver.solve(problem, solution.coef, solution.intercept)
+    return problem, solution
+
+
+def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
+    """Solve for every strength, each fit started from the previous one.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its penalty counts as strength one.
+    alphas : array of shape (n_alphas,)
+        Factors of the penalty; used in decreasing order.
+    solver : Solver
+        What minimises.
+
+    Returns
+    -------
+    Path
+        One entry per strength, decreasing.
+    """
+    alphas, penalty = np.sort(np.asarray(alphas, dtype=float))[::-1], problem.penalty
+    restated = condition(problem).problem
+    single = restated.design.dtype == np.float32
+    restated.share("trail", _linear.Trail32 if single else _linear.Trail64)
+    solutions = []
+    coef, intercept = None, None
+    for alpha in alphas:
+        problem = problem.with_penalty(penalty.scaled(float(alpha)))
+        problem, solution = solve_closely(problem, solver, coef, intercept)
+        coef, intercept = solution.coef, solution.intercept
+        solutions.append(solution)
+    return Path(
+        alphas,
+        np.stack([s.coef for s in solutions]),
+        np.stack([s.intercept for s in solutions]),
+        np.array([s.criterion for s in solutions]),
+        np.array([s.converged for s in solutions]),
+    )

@@ -1,0 +1,85 @@
+"""Newton steps on one class after another, for losses of several outputs."""
+
+from __future__ import annotations
+
+__all__ = ["ClassDescent"]
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..penalties import Separable
+from ..problem import Problem, Solution
+from .base import Solver
+from .criterion import Criterion
+from .descent import CoordinateDescent
+from .newton import newton_round
+from .point import Fit, Point
+
+_STEPS = 2  # Newton steps on a class before the next: its loss changes with theirs
+
+
+@dataclass(frozen=True)
+class ClassDescent(Solver):
+    """Descent over the outputs of a loss, by proximal Newton steps on each.
+
+    For convex separable penalties of losses that tell what one output costs beside the others,
+    such as :class:`~thresher.solve.datafits.generalized.Multinomial`. The curvature of a class is
+    its own there; one bound for all classes, as gradient steps need, is several times as large.
+
+    References
+    ----------
+    Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models via
+    coordinate descent (2010), section 4.
+    """
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Say why the pair cannot be solved; None if it can."""
+        penalty = problem.penalty
+        if not problem.datafit.parted:
+            return "the loss does not tell what one output costs beside the others"
+        if not isinstance(penalty, Separable) or penalty.kind is None or not penalty.convex:
+            return "the penalty is not separable, convex and compiled; use ProximalGradient"
+        return None
+
+    def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
+        """Descend from the given start."""
+        floor = 8 * float(np.finfo(problem.design.dtype).eps)
+        criterion = Criterion.of(problem, max(self.tol, floor))
+        inner = CoordinateDescent(tol=self.tol, max_iter=self.max_iter)
+        point = Point(problem, coef, Fit(problem, problem.predict(coef, intercept), intercept))
+        for rounds in range(self.max_iter + 1):
+            judged = criterion.judge(point, lambda at=point: _violation(at))  # type: ignore[misc]
+            if judged.converged or rounds == self.max_iter:
+                break
+            following = _pass(inner, point)
+            if np.array_equal(following.fit.prediction, point.fit.prediction):
+                break
+            point = following
+        return Solution(
+            point.coef, point.fit.intercept, judged.criterion, judged.kind, rounds, judged.converged
+        )
+
+
+def _violation(point: Point) -> float:
+    return point.problem.violation(point.coef, point.fit.prediction)
+
+
+def _pass(inner: CoordinateDescent, point: Point) -> Point:
+    """Return the point after steps on every output in turn."""
+    problem, coef = point.problem, point.coef.copy()
+    prediction, intercept = point.fit.prediction.copy(), np.array(point.fit.intercept)
+    for k in range(prediction.shape[1]):
+        part = Problem(
+            problem.design,
+            np.ascontiguousarray(problem.y[:, k]),
+            problem.datafit.given_others(prediction, k),
+            problem.penalty,
+            problem.weight,
+            problem.intercept,
+        )
+        start = Fit(part, np.ascontiguousarray(prediction[:, k]), intercept[k])
+        moved = newton_round(inner, Point(part, np.ascontiguousarray(coef[:, k]), start), _STEPS)
+        coef[:, k], prediction[:, k] = moved.coef, moved.fit.prediction
+        intercept[k] = moved.fit.intercept
+    return Point(problem, coef, Fit(problem, prediction, intercept))
