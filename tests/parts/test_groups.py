@@ -235,7 +235,8 @@ def test_what_is_not_exact_stays_whole_and_says_why(kind, reason):
 
 class _Fixed(_Own):
     def forward(self, x):
-        return self.c(self.b(self.a(x).view(len(x), 16)).repeat(1, 2))
+        hidden = self.a(x).view(len(x), 16)
+        return self.b(hidden) + self.c(hidden)
 
 
 def test_what_does_not_run_with_less_stays_whole_and_says_why():

@@ -110,16 +110,16 @@ def shrink(module: nn.Module, coupled: Coupled, removed: Removed, run: Run) -> S
     silence(small, coupled, removed)
     expected = tensors_of(run(small))
     _cut(small, coupled, kept)
-    clear, doubtful = _settings(small, coupled, removed)
-    apply(small, clear)
+    fit(small)
     problem = ""
-    for chosen in itertools.islice(_choices(doubtful), _TRIES):
-        with _Tried(small, chosen) as keep:
+    for chosen in itertools.islice(_choices(_settings(small, coupled, removed)), _TRIES):
+        with _Tried(small, chosen):
             problem = _difference(small, run, expected)
-            if not problem:
-                keep()
-                fit(small)
-                return Shrunk(small, (*clear, *chosen))
+        if not problem:
+            needed = _needed(small, chosen, run, expected)
+            apply(small, needed)
+            fit(small)
+            return Shrunk(small, tuple(needed))
     raise LayerError(
         f"{type(module).__name__} does not run without {_said(removed)}: {problem}; leave the "
         "group whole"
@@ -232,10 +232,30 @@ def _cut(module: nn.Module, coupled: Coupled, kept: Mapping[str, list[np.ndarray
             place[leaf] = made
 
 
+def _needed(
+    module: nn.Module, settings: Sequence[Setting], run: Run, expected: Sequence[torch.Tensor]
+) -> list[Setting]:
+    """Return the settings that the module does not work without.
+
+    A number may be a size by chance alone, such as a layer's index.
+    """
+    needed = list(settings)
+    for kind in dict.fromkeys((s.kind, s.name, s.of_config) for s in settings):
+        fewer = [s for s in needed if (s.kind, s.name, s.of_config) != kind]
+        with _Tried(module, fewer):
+            if not _difference(module, run, expected):
+                needed = fewer
+    return needed
+
+
 def _settings(
     module: nn.Module, coupled: Coupled, removed: Removed
-) -> tuple[list[Setting], list[Setting]]:
-    """Return what numbers become: where it is clear from the sizes met there, and where not."""
+) -> tuple[list[Setting], list[Setting], list[Setting]]:
+    """Return what numbers may become, from the sizes that their module's own forward met.
+
+    First those of which it is clear, then those that equal several sizes, then those of
+    configurations.
+    """
     masks = coupled.masks(removed)
     clear: list[Setting] = []
     doubtful: list[Setting] = []
@@ -251,18 +271,17 @@ def _settings(
             if found is not None:
                 became.setdefault(found[0], set()).add(found[1])
         changed = {old: new for old, new in became.items() if new != {old}}
-        if not changed:
-            continue
         owner = module.get_submodule(path)
-        for name, value in _numbers(vars(owner)):
-            for new in _new_values(value, changed):
-                one = Setting(path, type(owner), name, new)
-                sure = _is_sure(value, changed)
-                (clear if sure else doubtful).append(one)
-        for name, value in _numbers(getattr(getattr(owner, "config", None), "__dict__", {})):
-            for new in _new_values(value, changed):
-                of_config.append(Setting(path, type(owner), name, new, of_config=True))
-    return clear, doubtful + of_config
+        for name, value in _numbers(vars(owner)) if changed else ():
+            where = clear if _is_sure(value, changed) else doubtful
+            where += [Setting(path, type(owner), name, new) for new in _new_values(value, changed)]
+        held = getattr(getattr(owner, "config", None), "__dict__", {}) if changed else {}
+        for name, value in _numbers(held):
+            of_config += [
+                Setting(path, type(owner), name, new, of_config=True)
+                for new in _new_values(value, changed)
+            ]
+    return clear, doubtful, of_config
 
 
 def _became(axis: Axis, masks: Mapping[Axis, np.ndarray]) -> tuple[int, int] | None:
@@ -297,18 +316,19 @@ def _is_sure(value: Any, changed: Mapping[int, set[int]]) -> bool:
     return all(len(changed.get(v, {v})) == 1 for v in values)
 
 
-def _choices(doubtful: Sequence[Setting]) -> Iterator[Sequence[Setting]]:
-    """Yield what to try: nothing, everything, then by the name of the attribute."""
-    own = [each for each in doubtful if not each.of_config]
+def _choices(
+    settings: tuple[list[Setting], list[Setting], list[Setting]],
+) -> Iterator[list[Setting]]:
+    """Yield what to try: nothing, what is clear, everything, then by the name of the attribute."""
+    clear, doubtful, of_config = settings
     yield []
-    if own:
-        yield own
-    if len(doubtful) > len(own):
-        yield doubtful
-    kinds = list(dict.fromkeys((s.kind, s.name, s.of_config, str(s.value)) for s in doubtful))
+    for more in ([], doubtful, [*doubtful, *of_config], of_config):
+        yield [*clear, *more]
+    others = [*doubtful, *of_config]
+    kinds = list(dict.fromkeys((s.kind, s.name, s.of_config, str(s.value)) for s in others))
     for count in range(1, len(kinds)):
         for some in itertools.combinations(kinds, count):
-            yield [s for s in doubtful if (s.kind, s.name, s.of_config, str(s.value)) in some]
+            yield clear + [s for s in others if (s.kind, s.name, s.of_config, str(s.value)) in some]
 
 
 def apply(module: nn.Module, settings: Sequence[Setting]) -> None:
@@ -316,37 +336,30 @@ def apply(module: nn.Module, settings: Sequence[Setting]) -> None:
     for each in settings:
         owner = module.get_submodule(each.module)
         if each.of_config:
+            # One configuration serves all modules, of which only some become smaller.
+            owner.config = copy.copy(owner.config)
             setattr(owner.config, each.name, each.value)
         else:
             setattr(owner, each.name, each.value)
 
 
 class _Tried:
-    """Settings that are taken back unless they are kept."""
+    """Settings that last as long as the context."""
 
     def __init__(self, module: nn.Module, settings: Sequence[Setting]) -> None:
-        self._module, self._settings, self._kept = module, settings, False
+        self._module, self._settings = module, settings
         self._before: list[tuple[Any, str, Any]] = []
 
-    def __enter__(self) -> Callable[[], None]:
+    def __enter__(self) -> None:
         for each in self._settings:
             owner: Any = self._module.get_submodule(each.module)
-            if each.of_config:
-                # One configuration serves all modules, of which only some become smaller.
-                self._before.append((owner, "config", owner.config))
-                owner.config = copy.copy(owner.config)
-            else:
-                self._before.append((owner, each.name, getattr(owner, each.name)))
+            name = "config" if each.of_config else each.name
+            self._before.append((owner, name, getattr(owner, name)))
         apply(self._module, self._settings)
-        return self._keep
-
-    def _keep(self) -> None:
-        self._kept = True
 
     def __exit__(self, *_: object) -> None:
-        if not self._kept:
-            for owner, name, value in reversed(self._before):
-                setattr(owner, name, value)
+        for owner, name, value in reversed(self._before):
+            setattr(owner, name, value)
 
 
 def fit(module: nn.Module) -> None:
@@ -356,6 +369,10 @@ def fit(module: nn.Module) -> None:
             each.out_features, each.in_features = each.weight.shape
         elif isinstance(each, nn.Embedding):
             each.num_embeddings, each.embedding_dim = each.weight.shape
+        elif isinstance(each, nn.modules.batchnorm._BatchNorm) and each.weight is not None:
+            each.num_features = len(each.weight)
+        elif isinstance(each, nn.GroupNorm) and each.weight is not None:
+            each.num_channels = len(each.weight)
         elif isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             each.out_channels = each.weight.shape[0]
             each.in_channels = each.weight.shape[1] * each.groups

@@ -128,8 +128,9 @@ class Trace:
     Parameters
     ----------
     module : nn.Module
-    rules : mapping of str to callable
-        By operator, what gives the values of its results; see :mod:`.rules`.
+    rule_of : callable
+        Returns what gives the values of a call's results, None where nothing does; see
+        :mod:`.rules`.
 
     Attributes
     ----------
