@@ -156,7 +156,9 @@ def test_key_value_heads_go_with_the_queries_that_share_them():
         "model.layers.0.self_attn.v_proj.weight[0]": 16,
         "model.layers.0.self_attn.o_proj.weight[1]": 32,
     }
-    small = shrink(model, coupled, {"model.layers.0.mlp.gate_proj.weight[0]": range(32)}, run).module
+    small = shrink(
+        model, coupled, {"model.layers.0.mlp.gate_proj.weight[0]": range(32)}, run
+    ).module
     assert small.model.layers[0].mlp.down_proj.in_features == 96
     assert small.model.layers[1].mlp.down_proj.in_features == 128
     assert "normalises" in coupled.pinned["model.embed_tokens.weight[1]"] or (
@@ -263,11 +265,11 @@ def test_a_group_that_is_unknown_or_would_go_whole_is_named():
     net = built(ResNet)
     coupled, run = groups_of(net, ResNet.inputs)
     with pytest.raises(LayerError, match=r"no group 'stem\.9'"):
-        shrink(net, coupled, {"stem.9": [0]}, run).module
+        shrink(net, coupled, {"stem.9": [0]}, run)
     with pytest.raises(LayerError, match="has 16 units, and no unit 16"):
-        shrink(net, coupled, {"stem.0.weight[0]": [16]}, run).module
+        shrink(net, coupled, {"stem.0.weight[0]": [16]}, run)
     with pytest.raises(LayerError, match=r"all 16 units .* leave one"):
-        shrink(net, coupled, {"stem.0.weight[0]": range(16)}, run).module
+        shrink(net, coupled, {"stem.0.weight[0]": range(16)}, run)
 
 
 def test_the_module_itself_is_left_as_it_was():

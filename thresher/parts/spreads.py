@@ -122,7 +122,8 @@ class PerKind(Spread):
         left = group.size - count
         if group.size < 2 * self.multiple:
             return group.step
-        return left - (left - 1) // self.multiple * self.multiple
+        fewer = left - (left - 1) // self.multiple * self.multiple
+        return -(-fewer // group.step) * group.step
 
 
 def _removed(kinds: dict[Hashable, list[Ranked]], counts: dict[Hashable, int]) -> Removed:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .axes import Axis, NestingError
 
+_TORCH = str(Path(torch.__file__).parent)
 #: Operators whose whole numbers choose a way, as a router's do, and are no values to branch on.
 _CHOOSING = ("topk", "argmax", "argmin", "argsort", "sort", "nonzero", "multinomial")
 
@@ -333,7 +335,7 @@ def _line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None:
         file = frame.f_code.co_filename
-        if "/torch/" not in file and file != __file__:
+        if not file.startswith(_TORCH) and file != __file__:
             break
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
