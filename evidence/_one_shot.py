@@ -265,7 +265,7 @@ def calibrate(
     every: int,
     most: int | None = None,
 ) -> Calibrated:
-    """Return the model with what it makes of windows, for `most` layers of each so many-th block."""
+    """Return the model with what it makes of windows, `most` layers of each so many-th block."""
     layers = [layer for layer in find_layers(model) if _block(layer) % every == 0][:most]
     statistics = _statistics(model, layers, needs, data)
     networks = _networks(model, layers, data[0]) if InputRows in needs else []

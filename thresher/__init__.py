@@ -34,6 +34,7 @@ _NAMES = {
     "prox": "thresher.core.prox",
     "prune": "thresher.prune",
     "prune_gradually": "thresher.prune.gradual:prune_gradually",
+    "rebuild": "thresher.run.files.shrunk:rebuild",
     "save": "thresher.run.files.export:save",
     "schedules": "thresher.parts.schedules",
     "scores": "thresher.parts.scores",

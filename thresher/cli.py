@@ -220,9 +220,9 @@ def prune(model: str, **options: Any) -> None:
     given again. `torchrun --nproc-per-node 2 -m thresher prune ...` shares the calibration windows
     out over processes.
     """
-    from .workflow import PruneJob
+    from .shrinking import job_for
 
-    PruneJob(model, **options).run()
+    job_for(model, **options).run()
 
 
 @main.command()

@@ -76,7 +76,7 @@ class PruneJob:
 
     def __init__(self, model: str, **options: Any) -> None:
         self.options = options
-        self.recipe = _recipe(options)
+        self.recipe = self._read_recipe()
         self.source = resolve(model)
         self.out = Path(options["out"])
         self.dtype = _dtype(options["dtype"])
@@ -102,6 +102,9 @@ class PruneJob:
                 group.close()
                 if first:
                     self._finish(record, output)
+
+    def _read_recipe(self) -> Any:
+        return _recipe(self.options)
 
     def _finish(self, record: PruneRecord, output: Output) -> None:
         """Evaluate what was pruned, and write and print what there is to say of it."""

@@ -11,6 +11,7 @@ __all__ = [
     "Fisher",
     "GradientMagnitude",
     "InputNorm",
+    "InputVariance",
     "Magnitude",
     "OBSSaliency",
     "Power",
@@ -256,6 +257,24 @@ class InputNorm(Score):
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return the norm of each column's input, the same for every row."""
         return statistics[moments.Norm].value.unsqueeze(-2).to(weight.device).expand_as(weight)
+
+
+@dataclass(frozen=True)
+class InputVariance(Score):
+    """Variance of the input that a weight multiplies: what no constant can stand in for.
+
+    References
+    ----------
+    An et al., Fluctuation-based Adaptive Structured Pruning for Large Language Models (2024),
+    eq. 5.
+    """
+
+    needs = frozenset({moments.Norm})
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return the variance of each column's input, the same for every row."""
+        variance = statistics[moments.Norm].variance
+        return variance.unsqueeze(-2).to(weight.device).expand_as(weight)
 
 
 @dataclass(frozen=True)

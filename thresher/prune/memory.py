@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["prune"]
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -42,14 +42,17 @@ from .layerwise import UnitPruner
 from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord, versions
+from .unit_recipe import UnitRecipe
+from .units import prune_units
 
 
 def prune(
     model: nn.Module,
-    method: str | Recipe,
+    method: str | Recipe | UnitRecipe,
     data: Any = None,
     *,
     density: float | None = None,
+    example: Any = None,
     pattern: str | Any = None,
     budget: str | Any = None,
     update: str | Any = None,
@@ -65,8 +68,8 @@ def prune(
     precision: torch.dtype | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
-) -> PruneRecord:
-    """Prune a model in place.
+) -> Any:
+    """Prune a model in place; methods that make it smaller return a smaller one instead.
 
     Parameters
     ----------
@@ -74,8 +77,8 @@ def prune(
         Any module with Linear, convolution, recurrent or attention layers, experts, or Hugging
         Face ``Conv1D`` layers. Its blocks, and the layers outside them, are pruned in the order
         in which they run, each calibrated on the outputs of its pruned predecessors.
-    method : str or Recipe
-        A method of the catalogue such as ``"sparsegpt"``, or a composed recipe.
+    method : str, Recipe or UnitRecipe
+        A method of the catalogue such as ``"sparsegpt"`` or ``"structured"``, or a composed recipe.
     data : optional
         Calibration data. For language models: texts, a string or an iterable of them; rows with a
         ``text`` or a chat (``messages``), such as a split of a data set of ``datasets``, chats
@@ -90,6 +93,9 @@ def prune(
         copy of the model, to the same weights.
     density : float, optional
         Share of the prunable weights to keep, in (0, 1].
+    example : optional
+        For methods that make a model smaller: one input that it can be called with, which shows
+        what slices of its weights go together; by default the first of the data.
     pattern, budget, update, tokens : str or part, optional
         Replace the method's own, see :class:`Recipe`.
     stages : bool, optional
@@ -119,9 +125,10 @@ def prune(
 
     Returns
     -------
-    PruneRecord
+    PruneRecord or nn.Module
         Densities, errors and timings by layer, and which parameters were not pruned; the
-        masks are the zeros of the weights.
+        masks are the zeros of the weights. Of methods that make a model smaller it is the smaller
+        model, and :func:`thresher.save` writes its record beside it.
 
     Raises
     ------
@@ -136,6 +143,23 @@ def prune(
     >>> th.prune(model, "magnitude", density=0.5).density
     0.5
     """
+    smaller = as_unit_recipe(method)
+    if smaller is not None:
+        given = {"pattern": pattern, "budget": budget, "update": update, "tokens": tokens}
+        given |= {"stages": stages, "loss": loss, "precision": precision, "device": device}
+        _check_not_given(given, smaller)
+        return prune_units(
+            model,
+            smaller.with_density(density),
+            data,
+            example=example,
+            tokenizer=tokenizer,
+            windows=windows,
+            length=length,
+            include=include,
+            exclude=exclude,
+            progress=progress,
+        )
     recipe = as_recipe(method).with_options(density, pattern, budget, update, tokens, stages)
     recipe.target  # noqa: B018 - raises now if neither density nor pattern says how much
     check_choice("unseen", unseen, ("magnitude", "dense"))
@@ -207,7 +231,23 @@ def placed(model: nn.Module, device: str | torch.device | None) -> Iterator[None
             tensor.data = tensor.data.to(where)
 
 
-def as_recipe(method: str | Recipe) -> Recipe:
+def as_unit_recipe(method: str | Recipe | UnitRecipe) -> UnitRecipe | None:
+    """Return the recipe that `method` is or names; None where it does not make models smaller."""
+    if isinstance(method, str) and issubclass(kind := find(method), UnitRecipe):
+        return kind()  # type: ignore[call-arg]
+    return method if isinstance(method, UnitRecipe) else None
+
+
+def _check_not_given(given: Mapping[str, Any], recipe: UnitRecipe) -> None:
+    """Raise if an option was given that removing units has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise OptionError(
+                f"{type(recipe).__name__} removes whole units, and has no {name}; leave {name} away"
+            )
+
+
+def as_recipe(method: str | Recipe | UnitRecipe) -> Recipe:
     """Return the recipe that `method` names, or `method` itself.
 
     Raises
@@ -217,7 +257,12 @@ def as_recipe(method: str | Recipe) -> Recipe:
     """
     if isinstance(method, Recipe):
         return method
-    kind = find(method)
+    kind = find(method) if isinstance(method, str) else type(method)
+    if issubclass(kind, UnitRecipe):
+        raise OptionError(
+            f"method {method!r} makes models smaller, of which there are no zeros to keep; prune "
+            "with thresher.prune or `thresher prune`"
+        )
     if not issubclass(kind, Recipe):
         raise OptionError(
             f"method {method!r} does not prune a trained model; `thresher methods {method}` says "

@@ -108,6 +108,10 @@ class PruneRecord:
         Peak resident memory of the process while pruning.
     versions : dict of str to str
         Of Thresher, torch and others.
+    structure : dict
+        Where units were removed: by coupled group the ``removed`` ones, the ``weights`` of the
+        layers ``before`` and ``after``, numbers of modules that say sizes as ``settings``, and
+        why what is left ``whole`` was; empty otherwise.
     evaluation : dict
         Perplexities and the like, filled by an evaluation.
     healing : dict
@@ -129,6 +133,7 @@ class PruneRecord:
     timings: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    structure: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     healing: dict[str, Any] = field(default_factory=dict)
 

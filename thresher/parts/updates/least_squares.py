@@ -62,6 +62,12 @@ class LeastSquares(Update):
 def _refit(weight: torch.Tensor, mask: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
     target = weight @ hessian
     result = torch.zeros_like(weight)
+    if bool((mask == mask[:1]).all()):
+        # All rows keep the same columns, and share one system.
+        shared = mask[0].nonzero().flatten()
+        factor = _factor(hessian[shared][:, shared])
+        result[:, shared] = torch.cholesky_solve(target[:, shared].mT, factor).mT
+        return result
     # Rows with equally many survivors stack without padding.
     counts = mask.sum(-1)
     for count in sorted(set(counts.tolist())):
@@ -73,12 +79,17 @@ def _refit(weight: torch.Tensor, mask: torch.Tensor, hessian: torch.Tensor) -> t
         for part, chosen in zip(rows.chunk(pieces), support.chunk(pieces), strict=True):
             systems = hessian[chosen.unsqueeze(-1), chosen.unsqueeze(-2)]
             right = target[part].gather(-1, chosen).unsqueeze(-1)
-            factor, info = torch.linalg.cholesky_ex(systems)
-            if bool((info != 0).any()):
-                raise NumericalError(
-                    "the second moment of the inputs is singular on a support; raise the damping "
-                    "or calibrate with more tokens"
-                )
-            solution = torch.cholesky_solve(right, factor)
+            solution = torch.cholesky_solve(right, _factor(systems))
             result[part.unsqueeze(-1), chosen] = solution.squeeze(-1)
     return result
+
+
+def _factor(systems: torch.Tensor) -> torch.Tensor:
+    factor: torch.Tensor
+    factor, info = torch.linalg.cholesky_ex(systems)
+    if bool((info != 0).any()):
+        raise NumericalError(
+            "the second moment of the inputs is singular on a support; raise the damping "
+            "or calibrate with more tokens"
+        )
+    return factor

@@ -22,6 +22,7 @@ from ...core.remembered import remembered
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
 from .recount import kept_in_model
+from .shrunk import save_shrunk
 from .stored import describe_layouts
 from .writer import CheckpointWriter, save_tensors, write_index
 
@@ -133,6 +134,9 @@ def _method(quantization: Any) -> str:
 def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any = None) -> None:
     """Write a transformers model that was pruned in memory as a sparse checkpoint.
 
+    Of any other module that :func:`thresher.prune` made smaller, weights and sizes are written, for
+    :func:`thresher.rebuild`.
+
     Parameters
     ----------
     model : transformers.PreTrainedModel
@@ -158,8 +162,11 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     out = Path(out)
     # What torch.compile returns is a wrapper.
     model = getattr(model, "_orig_mod", model)
-    check_savable(model)
     record = record or remembered(model)
+    if getattr(record, "structure", None) and not hasattr(model, "save_pretrained"):
+        save_shrunk(model, out, record)
+        return
+    check_savable(model)
     tokenizer = tokenizer or tokenizer_of(model)
     text = None if record is None else _corrected(record, model).to_json()
     with writing(out, "save") as output:

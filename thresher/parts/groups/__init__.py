@@ -1,0 +1,1 @@
+"""Coupled groups: which slices of a module's parameters go together, and removing them."""

@@ -1,0 +1,171 @@
+"""Rankings: which units of a coupled group can go, and what each of them costs."""
+
+from __future__ import annotations
+
+__all__ = ["AllByScore", "ByScore", "GreedyOBS", "Ranking"]
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from .moments import Gram, Moment
+from .scores import Magnitude, Score
+from .statistics import Statistics
+
+
+class Ranking(ABC):
+    """Base class of rankings.
+
+    Attributes
+    ----------
+    of_all : bool
+        Whether every weight of a unit says what it is worth, or those alone that multiply it.
+    """
+
+    of_all: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> frozenset[type[Moment]]:
+        """The moments that must be collected; none by default."""
+        return frozenset()
+
+    @abstractmethod
+    def __call__(
+        self, weight: torch.Tensor, labels: torch.Tensor, count: int, statistics: Statistics
+    ) -> torch.Tensor:
+        """Return what each unit costs.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (..., rows, columns)
+            A layer's matrix, in float32.
+        labels : Tensor of int64, same shape
+            The unit that every weight belongs to, -1 where none.
+        count : int
+            Number of units.
+        statistics : Statistics
+            Of the layer's inputs.
+
+        Returns
+        -------
+        Tensor of shape (count,)
+            Units with smaller costs go first.
+        """
+
+
+@dataclass(frozen=True)
+class ByScore(Ranking):
+    """The sum of a score over a unit's weights.
+
+    Parameters
+    ----------
+    score : Score, default Magnitude() ** 2
+        What a weight matters.
+    """
+
+    score: Score = Magnitude() ** 2
+
+    @property
+    def needs(self) -> frozenset[type[Moment]]:
+        """What the score needs."""
+        return self.score.needs
+
+    def __call__(
+        self, weight: torch.Tensor, labels: torch.Tensor, count: int, statistics: Statistics
+    ) -> torch.Tensor:
+        """Add up; see :class:`Ranking`."""
+        score = self.score(weight, statistics).double()
+        costs = torch.zeros(count + 1, dtype=torch.float64, device=score.device)
+        # What belongs to no unit goes to one that is thrown away.
+        costs.index_add_(0, labels.flatten() % (count + 1), score.flatten())
+        return costs[:count]
+
+
+@dataclass(frozen=True)
+class AllByScore(ByScore):
+    """The sum of a score over all weights of a unit, in the layers before it and after it."""
+
+    of_all = True
+
+
+@dataclass(frozen=True)
+class GreedyOBS(Ranking):
+    """Remove the cheapest units, make up for them, and look again what the others cost.
+
+    Parameters
+    ----------
+    damping : float, default 0.01
+        Ridge relative to the mean diagonal of the second moment.
+    rounds : int, default 16
+        Each round removes this part of what is left: many units first and few in the end, when it
+        matters more which.
+
+    Notes
+    -----
+    With C the inverse second moment of what is left, removing the columns J of a unit costs
+    ``tr(W_J (C_JJ)^-1 W_J^T)`` where the other columns make up for them as well as they can,
+    which is exact for all columns of a unit together.
+
+    References
+    ----------
+    Ling et al., SlimGPT (2024), sections 3.2 and 3.3; Hassibi and Stork, Second order derivatives
+    for network pruning (1992).
+    """
+
+    damping: float = 0.01
+    rounds: int = 16
+
+    @property
+    def needs(self) -> frozenset[type[Moment]]:
+        """The second moment."""
+        return frozenset({Gram})
+
+    def __call__(
+        self, weight: torch.Tensor, labels: torch.Tensor, count: int, statistics: Statistics
+    ) -> torch.Tensor:
+        """Remove round by round; see :class:`Ranking`. Later units never cost less."""
+        factor = statistics[Gram].inverse_factor(self.damping)
+        if weight.dim() > 2:
+            raise NotImplementedError
+        inverse, weight = factor.mT @ factor, weight.clone()
+        columns = [(labels[0] == unit).nonzero().flatten() for unit in range(count)]
+        left = list(range(count))
+        costs = torch.zeros(count, dtype=torch.float64)
+        reached = 0.0
+        while left:
+            errors = _errors(weight, inverse, [columns[unit] for unit in left])
+            order = errors.argsort(stable=True).tolist()
+            chosen = order[: max(1, len(left) // self.rounds)]
+            for place in chosen:
+                reached = max(reached, float(errors[place]))
+                costs[left[place]] = reached
+            gone = torch.cat([columns[left[place]] for place in chosen])
+            _remove(weight, inverse, gone)
+            left = [unit for place, unit in enumerate(left) if place not in set(chosen)]
+        return costs
+
+
+def _errors(
+    weight: torch.Tensor, inverse: torch.Tensor, columns: list[torch.Tensor]
+) -> torch.Tensor:
+    """Return what removing the columns of each unit costs, when the others make up for them."""
+    index = torch.stack(columns)
+    if index.shape[1] == 1:
+        at = index.flatten()
+        return weight[:, at].square().sum(0) / inverse.diagonal()[at].clamp(min=1e-30)
+    blocks = inverse[index.unsqueeze(-1), index.unsqueeze(-2)]
+    own = weight.mT[index]
+    found: torch.Tensor = (own * torch.linalg.solve(blocks, own)).sum((-1, -2))
+    return found
+
+
+def _remove(weight: torch.Tensor, inverse: torch.Tensor, gone: torch.Tensor) -> None:
+    """Remove columns, in place, the others making up for them."""
+    if len(gone) == len(inverse):
+        return
+    share = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
+    weight -= weight[:, gone] @ share
+    inverse -= inverse[:, gone] @ share
+    weight[:, gone] = 0

@@ -1,0 +1,196 @@
+"""Smaller transformers models that their own configurations describe, to be loaded anywhere."""
+
+from __future__ import annotations
+
+__all__ = ["fit_configuration", "stock_groups"]
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import LayerError
+from ..parts.groups.find import Coupled, Group
+from ..parts.groups.shrink import kind_of, shrink
+from ..parts.groups.trace import tensors_of
+
+Run = Callable[[nn.Module], Any]
+#: Configurations that are tried.
+_TRIES = 128
+
+
+def stock_groups(
+    model: nn.Module, coupled: Coupled, groups: Sequence[Group], run: Run
+) -> tuple[list[Group], dict[str, str]]:
+    """Return the groups of kinds that a configuration can say a smaller number of.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    coupled : Coupled
+        Its coupled groups.
+    groups : sequence of Group
+        Those to choose from.
+    run : callable
+        Calls a model on an example.
+
+    Returns
+    -------
+    groups : list of Group
+    others : dict of str to str
+        By the name of the first of its kind, why a kind cannot be said.
+    """
+    kinds: dict[Any, list[Group]] = {}
+    for group in groups:
+        kinds.setdefault((kind_of(model, group), group.size), []).append(group)
+    found, others = [], {}
+    for members in kinds.values():
+        step = members[0].step
+        removed = {group.name: range(group.size - step, group.size) for group in members}
+        try:
+            small = shrink(model, coupled, removed, run).module
+            fit_configuration(small, coupled, removed, run)
+        except LayerError as error:
+            others[members[0].name] = str(error)
+        else:
+            found += members
+    names = {group.name for group in found}
+    return [group for group in groups if group.name in names], others
+
+
+def fit_configuration(
+    small: Any, coupled: Coupled, removed: Mapping[str, Sequence[int]], run: Run
+) -> Any:
+    """Return the model that transformers builds of a configuration which says a smaller shape.
+
+    It has the smaller model's parameters, of the same shapes, and gives the same outputs.
+
+    Parameters
+    ----------
+    small : transformers.PreTrainedModel
+        What is left of a model, with its old configuration.
+    coupled, removed
+        What was removed, of the model's coupled groups.
+    run : callable
+        Calls a model on an example.
+
+    Raises
+    ------
+    LayerError
+        If no configuration says what the model has become.
+    """
+    wanted = _shapes(small)
+    expected = tensors_of(run(small))
+    for changes in itertools.islice(_changes(small, coupled, removed), _TRIES):
+        config = _changed(small.config, changes)
+        built = _built(type(small), config)
+        if built is None or _shapes(built) != wanted:
+            continue
+        made = _filled(config, small)
+        if _agree(tensors_of(run(made)), expected):
+            return made
+    first = ", ".join(f"{len(units)} less of {name}" for name, units in [*removed.items()][:3])
+    raise LayerError(f"no configuration of {type(small).__name__} says what is left ({first})")
+
+
+def _filled(config: Any, small: Any) -> Any:
+    """Return a new model with the weights of the smaller one, and its state."""
+    made = type(small)(config).to(small.device, small.dtype)
+    made.load_state_dict(small.state_dict())
+    trained = {name: p.requires_grad for name, p in small.named_parameters()}
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_(trained[name])
+    if hasattr(small, "generation_config"):
+        made.generation_config = copy.deepcopy(small.generation_config)
+    made.config._name_or_path = small.config._name_or_path
+    return made.train(small.training)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _built(kind: Any, config: Any) -> Any:
+    """Return a model without data; None where its configuration makes no sense."""
+    try:
+        with torch.device("meta"):
+            return kind(copy.deepcopy(config))
+    except (ValueError, RuntimeError, TypeError, ArithmeticError, AttributeError, LookupError):
+        return None
+
+
+def _changed(dense: Any, changes: Mapping[str, int]) -> Any:
+    config = copy.deepcopy(dense)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def _changes(
+    small: Any, coupled: Coupled, removed: Mapping[str, Sequence[int]]
+) -> Iterator[dict[str, int]]:
+    """Yield what to change of a configuration, more likely changes first."""
+    dense = small.config
+    masks = coupled.masks(removed)
+    became: dict[int, set[int]] = {}
+    for axes in coupled.trace.frames.values():
+        for axis in {id(axis.same): axis for axis in axes}.values():
+            if any(free in masks for free in axis.free()):
+                became.setdefault(axis.size, set()).add(int(axis.kept(masks).sum()))
+    said = {n: v for n, v in vars(dense).items() if type(v) is int and not n.startswith("_")}
+    candidates = _shaping(small, {n: became.get(v, set()) - {v} for n, v in said.items()})
+    yield from _combined(candidates, _head_width(dense))
+    # What is not said is computed, such as a width as four times another.
+    unsaid = {n for n, v in vars(dense).items() if v is None and not n.startswith("_")}
+    every = set.union(*became.values()) if became else set()
+    more = _shaping(small, dict.fromkeys(sorted(unsaid), every), whole=True)
+    yield from _combined(more, None)
+    yield from _combined([*candidates, *more], _head_width(dense))
+
+
+def _shaping(
+    small: Any, values: Mapping[str, set[int]], *, whole: bool = False
+) -> list[tuple[str, int]]:
+    """Return which changes of a configuration change the shapes of its model.
+
+    Numbers that are equal by chance, such as of a token, shape nothing. A change that makes no
+    sense by itself, such as of heads, may with another; unless what is left has to be a `whole`.
+    """
+    before = _shapes(_built(type(small), small.config))
+    found = []
+    for name, news in values.items():
+        for new in sorted(news, reverse=True):
+            built = _built(type(small), _changed(small.config, {name: new}))
+            if (built is None and not whole) or (built is not None and _shapes(built) != before):
+                found.append((name, new))
+    return found
+
+
+def _combined(candidates: Sequence[tuple[str, int]], width: int | None) -> Iterator[dict[str, int]]:
+    for count in dict.fromkeys((1, *range(len(candidates), 1, -1))):
+        for some in itertools.combinations(candidates, count):
+            if len({name for name, _ in some}) == len(some):
+                yield dict(some)
+                if width is not None:
+                    yield dict(some) | {"head_dim": width}
+
+
+def _head_width(config: Any) -> int | None:
+    """Return the width of a head that a configuration may leave to be computed."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads or getattr(config, "hidden_size", None) is None:
+        return None
+    return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def _agree(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+    if [t.shape for t in found] != [t.shape for t in expected]:
+        return False
+    for a, b in zip(found, expected, strict=True):
+        scale = max(1.0, float(b.abs().max())) if b.numel() and b.is_floating_point() else 1.0
+        if b.is_floating_point() and float((a - b).abs().max()) > 1e-3 * scale:
+            return False
+    return True

@@ -1,0 +1,77 @@
+"""A recipe for units of coupled groups: what they cost, which of them go, who makes up for them."""
+
+from __future__ import annotations
+
+__all__ = ["UnitRecipe"]
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Self
+
+from ..core.errors import OptionError
+from ..parts.moments import Moment, Norm
+from ..parts.rankings import Ranking
+from ..parts.spreads import Spread
+from ..parts.updates import Keep, Update
+
+
+@dataclass(frozen=True)
+class UnitRecipe:
+    """Parts that together make a trained model smaller.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        What every unit costs.
+    spread : Spread
+        How many units each group loses.
+    update : Update, default Keep()
+        How the layers that took what was removed make up for it.
+    density : float, optional
+        Share of the layers' weights to keep, in (0, 1).
+    stages : bool, default False
+        Whether the layers of a block make up one after another, each for what those before it
+        have become. It takes a pass of the block for every one.
+    stock : bool, default False
+        Whether a model of transformers loses only what its configuration can say, so that it
+        loads everywhere.
+    bias : bool, default False
+        Whether the mean of what was removed goes into the bias of the layers that took it; those
+        without a bias get one.
+
+    Raises
+    ------
+    OptionError
+        If `density` is out of range.
+    """
+
+    ranking: Ranking
+    spread: Spread
+    update: Update = Keep()
+    density: float | None = None
+    stages: bool = False
+    stock: bool = False
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.density is not None and not 0 < self.density < 1:
+            raise OptionError(
+                f"density {self.density} is out of range; it is the share of weights to keep, "
+                "above 0 and below 1"
+            )
+
+    @property
+    def target(self) -> float:
+        """The density to reach."""
+        if self.density is None:
+            raise OptionError("say how much to keep: density=0.8")
+        return self.density
+
+    @property
+    def needs(self) -> frozenset[type[Moment]]:
+        """The moments that the parts need."""
+        return self.ranking.needs | self.update.needs | ({Norm} if self.bias else set())
+
+    def with_density(self, density: float | None) -> Self:
+        """Return this recipe with another density; None keeps it."""
+        return self if density is None else dataclasses.replace(self, density=density)

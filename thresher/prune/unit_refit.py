@@ -1,0 +1,93 @@
+"""Layers that make up for inputs which are about to be removed."""
+
+from __future__ import annotations
+
+__all__ = ["refit"]
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from ..parts.groups.find import Group
+from ..parts.layers import Layer
+from ..parts.patterns import Unstructured
+from ..parts.scores import Score
+from ..parts.spreads import Removed
+from ..parts.statistics import Statistics
+from ..stream.stream import Stream
+from .layerwise import UnitPruner
+from .recipe import Recipe
+from .record import LayerRecord
+from .unit_recipe import UnitRecipe
+from .unit_survey import labels_of
+
+
+class Staying(Score):
+    """One where a weight stays and zero where it goes, as was decided before.
+
+    Parameters
+    ----------
+    masks : mapping of str to Tensor of bool
+        By layer.
+    """
+
+    by_columns = False
+
+    def __init__(self, masks: Mapping[str, torch.Tensor]) -> None:
+        self._masks = masks
+
+    def __repr__(self) -> str:
+        return "Staying()"
+
+    def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        """Return the decision; see :class:`Score`."""
+        return self._masks[statistics.name].to(weight)
+
+
+def columns_that_stay(
+    layers: Mapping[str, Sequence[Layer]], groups: Sequence[Group], removed: Removed
+) -> dict[str, torch.Tensor]:
+    """Return by layer which weights stay, of those that lose inputs."""
+    masks: dict[str, torch.Tensor] = {}
+    for group in groups:
+        gone = torch.from_numpy(np.asarray(removed.get(group.name, []), dtype=np.int64))
+        if not len(gone):
+            continue
+        for member in group.consumers:
+            for layer in layers.get(member.parameter, ()):
+                stay = ~torch.isin(labels_of(layer, member), gone)
+                masks[layer.name] = masks.get(layer.name, torch.ones_like(stay)) & stay
+    return masks
+
+
+def refit(
+    stream: Stream,
+    recipe: UnitRecipe,
+    masks: Mapping[str, torch.Tensor],
+    stored: Mapping[str, torch.dtype],
+    progress: Callable[[str], None],
+) -> list[LayerRecord]:
+    """Remove columns of layers, in place, the others making up for them as the recipe says.
+
+    Parameters
+    ----------
+    stream : Stream
+        Of the layers that lose inputs.
+    recipe : UnitRecipe
+    masks : mapping of str to Tensor of bool, shape (..., rows, columns)
+        By layer, which weights stay.
+    stored, progress
+        See :class:`~thresher.prune.layerwise.UnitPruner`.
+    """
+    layers = [layer for unit in stream.units for layer in unit.layers]
+    how = Recipe(Staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
+    # Without data a layer stays as it is; what is removed of it goes all the same.
+    pruner = UnitPruner(stream, layers, how, unseen="dense", stored=stored, progress=progress)
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    records = []
+    with closing(stream.visits()) as visits:
+        for visit in visits:
+            records += pruner.prune(visit, counts)[1]
+    return records

@@ -1,0 +1,345 @@
+"""Making a model that is in memory smaller, unit by unit of its coupled groups."""
+
+from __future__ import annotations
+
+__all__ = ["prune_units"]
+
+import copy
+import dataclasses
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import DataError, LayerError
+from ..core.progress import progress_bar
+from ..core.remembered import remember
+from ..parts.coverage import cover
+from ..parts.forms import TransposedKernel
+from ..parts.given import check_is_model
+from ..parts.groups.find import Coupled, Group, find_groups
+from ..parts.groups.shrink import Shrunk, kind_of, prove, shrink
+from ..parts.layers import Layer
+from ..parts.moments import Cross, Moment, Norm
+from ..parts.spreads import Ranked, Removed
+from ..parts.statistics import Statistics
+from ..stream.passes import calibrating, call
+from ..stream.precision import Precision
+from ..stream.samples import as_samples
+from ..stream.source import InMemory
+from ..stream.stream import Stream
+from ..stream.units import find_units
+from .record import LayerRecord, PruneRecord, versions
+from .stock import fit_configuration, stock_groups
+from .unit_recipe import UnitRecipe
+from .unit_refit import columns_that_stay, refit
+from .unit_survey import Survey
+
+#: Tokens of an example for a language model.
+_TOKENS = 8
+
+
+def prune_units(
+    model: nn.Module,
+    recipe: UnitRecipe,
+    data: Any = None,
+    *,
+    example: Any = None,
+    tokenizer: Any = None,
+    windows: int = 64,
+    length: int = 1024,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: bool = True,
+) -> nn.Module:
+    """Return a smaller model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any module; it stays as it is.
+    recipe : UnitRecipe
+        How to choose and to make up.
+    data : optional
+        Calibration data, see :func:`thresher.prune`. Recipes that look at none need none.
+    example : optional
+        One input that the model can be called with, which shows what is coupled; by default the
+        first of the data.
+    tokenizer, windows, length, progress
+        See :func:`thresher.prune`.
+    include, exclude : sequence of str
+        Shell patterns of layer names, see :func:`~thresher.parts.coverage.find_layers`. Groups
+        that an excluded layer is part of stay whole.
+
+    Returns
+    -------
+    nn.Module
+        Of the same class, in evaluation mode if `model` was.
+
+    Raises
+    ------
+    ThresherError
+        If an option, a layer or the data cannot be used, or no group can meet the density.
+    """
+    check_is_model(model, "thresher.prune", "thresher prune")
+    return _Run(model, recipe, include, exclude).execute(
+        data, example, tokenizer, windows, length, progress
+    )
+
+
+class _Run:
+    def __init__(
+        self, model: nn.Module, recipe: UnitRecipe, include: Sequence[str], exclude: Sequence[str]
+    ) -> None:
+        recipe.target  # noqa: B018 - raises now if nothing says how much to keep
+        self.recipe, self.exclude = recipe, exclude
+        self.dense = getattr(model, "_orig_mod", model)
+        self.model = copy.deepcopy(self.dense)
+        self.coverage = cover(self.model, include=include, exclude=exclude)
+        for layer in self.coverage.layers:
+            layer.check_finite()
+        card = getattr(recipe, "card", None)
+        self.record = PruneRecord(
+            model=str(getattr(model, "name_or_path", "") or type(model).__name__),
+            method=card.name if card else "recipe",
+            recipe=repr(recipe),
+            pattern="units",
+            density_asked=recipe.target,
+            calibration={"source": "none"},
+            versions=versions(),
+        )
+
+    def execute(
+        self, data: Any, example: Any, tokenizer: Any, windows: int, length: int, progress: bool
+    ) -> nn.Module:
+        started = time.perf_counter()
+        samples = self._samples(data, tokenizer, windows, length)
+        if self.recipe.bias:
+            _add_biases(self.coverage.layers)
+        self.example = self._example(example, samples)
+        coupled = self._coupled()
+        groups = self._allowed(coupled)
+        layers = self._layers(coupled)
+        with torch.no_grad():
+            ranked = self._ranked(groups, layers, samples)
+            removed = self.recipe.spread(
+                ranked, lambda removed: self._weights(coupled, removed), self._target(coupled)
+            )
+            records = self._refit(groups, layers, removed, samples, progress)
+        shrunk = shrink(self.model, coupled, removed, self._run)
+        if self.recipe.stock and hasattr(shrunk.module, "config"):
+            made = fit_configuration(shrunk.module, coupled, removed, self._run)
+            shrunk = Shrunk(made)
+        self._note(coupled, removed, shrunk.module, records)
+        self.record.structure["settings"] = [
+            {"module": s.module, "name": s.name, "value": s.value, "of_config": s.of_config}
+            for s in shrunk.settings
+        ]
+        self.record.timings = {"total": time.perf_counter() - started}
+        remember(shrunk.module, self.record)
+        return shrunk.module
+
+    def _run(self, model: nn.Module) -> Any:
+        with calibrating(model):
+            return call(model, self.example)
+
+    def _samples(self, data: Any, tokenizer: Any, windows: int, length: int) -> list[Any]:
+        if not self.recipe.needs:
+            return []
+        if data is None and not hasattr(self.model, "get_input_embeddings"):
+            raise DataError(
+                f"{type(self.model).__name__} needs calibration data for {self.record.method!r}: "
+                "pass data=, an iterable of model inputs"
+            )
+        samples, self.record.calibration = as_samples(
+            self.model, data, tokenizer=tokenizer, windows=windows, length=length
+        )
+        self.record.calibration.pop("asked", None)
+        return samples
+
+    def _example(self, example: Any, samples: Sequence[Any]) -> Any:
+        if example is None and samples:
+            example = samples[0]
+        if example is None:
+            example = {"input_ids": torch.arange(_TOKENS).unsqueeze(0)}
+            if not hasattr(self.model, "get_input_embeddings"):
+                raise DataError(
+                    "say what the model is called with: example=, one input, shows which slices "
+                    "of its weights go together"
+                )
+        if isinstance(example, dict) and list(example) == ["input_ids"]:
+            example = {"input_ids": example["input_ids"][:1, :_TOKENS]}
+        return example
+
+    def _coupled(self) -> Coupled:
+        try:
+            with torch.no_grad():
+                self._run(self.model)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{type(self.model).__name__} does not run on the example, "
+                f"{_described(self.example)}: {error}"
+            ) from error
+        found = find_groups(self.model, self._run, self.example)
+        return prove(self.model, found, self._run)
+
+    def _allowed(self, coupled: Coupled) -> list[Group]:
+        """Return the groups that may lose units, and note why others may not."""
+        left: dict[str, str] = dict(coupled.pinned)
+        trainable = {p.requires_grad for p in self.model.parameters()}
+        pruned = {layer.parameter for layer in self.coverage.layers}
+        allowed = []
+        for group in coupled.groups:
+            names = [name for m in group.members for name in coupled.trace.names[m.parameter]]
+            reason = None
+            if "#" in group.name:
+                reason = "what is within it goes, or stays, as a whole"
+            elif any(
+                fnmatch(n, p) or fnmatch(n.rpartition(".")[0], p)
+                for n in names
+                for p in self.exclude
+            ):
+                reason = "an excluded layer is part of it"
+            elif len(trainable) > 1 and any(_is_frozen(self.model, name) for name in names):
+                reason = "a frozen layer is part of it"
+            elif not any(m.parameter in pruned for m in group.consumers):
+                reason = "no layer that may be pruned takes it"
+            if reason is None:
+                allowed.append(group)
+            else:
+                left[group.name] = reason
+        if self.recipe.stock and hasattr(self.model, "config"):
+            allowed, others = stock_groups(self.model, coupled, allowed, self._run)
+            left |= others
+        self.record.structure = {"whole": left}
+        if not allowed:
+            why = next(iter(left.items()), ("", "it has no parameters"))
+            raise LayerError(
+                f"no unit of {type(self.model).__name__} can be removed; {why[0]} stays whole: "
+                f"{why[1]}"
+            )
+        return allowed
+
+    def _layers(self, coupled: Coupled) -> dict[str, list[Layer]]:
+        first = {name: own for own, names in coupled.trace.names.items() for name in names}
+        found: dict[str, list[Layer]] = {}
+        for layer in self.coverage.layers:
+            found.setdefault(first.get(layer.parameter, layer.parameter), []).append(layer)
+        return found
+
+    def _stream(self, layers: Sequence[Layer], samples: Sequence[Any], *, dense: bool) -> Stream:
+        weight = layers[0].weight
+        used = Precision.natural(weight.dtype, weight.device, None)
+        units = find_units(self.model, layers)
+        return Stream(InMemory(self.model), units, samples, precision=used, dense=dense)
+
+    def _ranked(
+        self, groups: Sequence[Group], layers: dict[str, list[Layer]], samples: Sequence[Any]
+    ) -> list[Ranked]:
+        self._means: dict[str, torch.Tensor] = {}
+        also: frozenset[type[Moment]] = frozenset({Norm}) if self.recipe.bias else frozenset()
+        survey = Survey(self.recipe.ranking, layers, groups, also, self._note_means)
+        survey.take(self._stream(survey.watched, samples, dense=False))
+        return [
+            Ranked(
+                group.name,
+                survey.costs[group.name],
+                kind_of(self.model, group),
+                group.step,
+                survey.places.get(group.name, 0.0),
+            )
+            for group in groups
+        ]
+
+    def _note_means(self, layer: Layer, statistics: Statistics) -> None:
+        if self.recipe.bias:
+            self._means[layer.name] = statistics[Norm].mean
+
+    def _refit(
+        self,
+        groups: Sequence[Group],
+        layers: dict[str, list[Layer]],
+        removed: Removed,
+        samples: Sequence[Any],
+        progress: bool,
+    ) -> list[LayerRecord]:
+        masks = columns_that_stay(layers, groups, removed)
+        every = [layer for some in layers.values() for layer in some if layer.name in masks]
+        if self.recipe.bias:
+            for layer in every:
+                _put_into_bias(layer, masks[layer.name], self._means.get(layer.name))
+        if not self.recipe.update.needs:
+            samples = []
+        stream = self._stream(every, samples, dense=Cross in self.recipe.update.needs)
+        stored = {layer.name: layer.weight.dtype for layer in every}
+        with progress_bar(len(stream.units), progress) as advance:
+            return refit(stream, self.recipe, masks, stored, advance)
+
+    def _target(self, coupled: Coupled) -> float:
+        return self.recipe.target * self._weights(coupled, {})
+
+    def _weights(self, coupled: Coupled, removed: Removed) -> int:
+        """Return how many weights the covered layers keep."""
+        masks = coupled.masks(removed)
+        total = 0
+        for name in self._layers(coupled):
+            count = 1
+            for axis in coupled.trace.axes[name]:
+                count *= int(axis.kept(masks).sum())
+            total += count
+        return total
+
+    def _note(
+        self, coupled: Coupled, removed: Removed, small: nn.Module, records: list[LayerRecord]
+    ) -> None:
+        known = {record.name: record for record in records}
+        self.record.layers = []
+        for layer in self.coverage.layers:
+            now = small.get_parameter(layer.parameter)
+            shape = list(getattr(layer.module, layer.attribute).shape)
+            if layer.part is not None or list(now.shape) == shape:
+                continue
+            made = known.get(layer.name) or LayerRecord(layer.name, 0, shape, 0, 0.0, 0.0, {})
+            self.record.layers.append(dataclasses.replace(made, shape=shape, kept=now.numel()))
+        self.record.structure["removed"] = {
+            name: [int(unit) for unit in units] for name, units in removed.items()
+        }
+        whole, left = self._weights(coupled, {}), self._weights(coupled, removed)
+        self.record.structure["weights"] = {"before": whole, "after": left}
+        self.record.coverage = self.coverage.summary()
+
+
+def _add_biases(layers: Sequence[Layer]) -> None:
+    """Give layers without a bias one of zeros."""
+    for layer in layers:
+        module: Any = layer.module
+        if layer.attribute == "weight" and getattr(module, "bias", 0) is None:
+            turned = isinstance(layer.form, TransposedKernel)
+            outputs = module.out_channels if turned else module.weight.shape[0]
+            module.bias = nn.Parameter(module.weight.new_zeros(outputs))
+
+
+def _put_into_bias(layer: Layer, stay: torch.Tensor, means: torch.Tensor | None) -> None:
+    """Add what a layer gave of the means of the inputs that go."""
+    bias = getattr(layer.module, "bias", None)
+    if means is None or bias is None or stay.dim() > 2:
+        return
+    gone = layer.matrix().masked_fill(stay, 0) @ means
+    if gone.shape == bias.shape:
+        bias += gone.to(bias.dtype)
+
+
+def _is_frozen(model: nn.Module, name: str) -> bool:
+    found = dict(model.named_parameters(remove_duplicate=False)).get(name)
+    return found is not None and not found.requires_grad
+
+
+def _described(example: Any) -> str:
+    if isinstance(example, torch.Tensor):
+        return f"a tensor of shape {tuple(example.shape)}"
+    if isinstance(example, dict):
+        return ", ".join(f"{name}: {_described(value)}" for name, value in example.items())
+    return type(example).__name__

@@ -1,0 +1,127 @@
+"""Modules that became smaller: their weights as a file, and a dense module cut to fit it."""
+
+from __future__ import annotations
+
+__all__ = ["rebuild", "save_shrunk"]
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...core.errors import CheckpointError
+from ...core.files import read_json, write_text
+from ...core.output import writing
+from ...parts.groups.shrink import Setting, apply, fit
+from .companions import RECORD_FILE
+
+_WEIGHTS = "model.safetensors"
+
+
+def save_shrunk(module: nn.Module, out: Path, record: Any) -> None:
+    """Write a module's weights, and a record of what was removed of it.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What :func:`thresher.prune` returned.
+    out : Path
+        Folder to write; it appears only when it is complete.
+    record : PruneRecord
+        Of the module.
+
+    Raises
+    ------
+    OptionError
+        If `out` exists.
+    """
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        # What modules share is read for each of them, and is written once for each.
+        stored[name] = tensor.detach().cpu().contiguous().clone()
+    with writing(out, "save") as output:
+        output.check_free()
+        output.restart()
+        output.made.mkdir(parents=True, exist_ok=True)
+        save_file(stored, output.made / _WEIGHTS)
+        write_text(output.made / RECORD_FILE, record.to_json())
+        output.publish()
+
+
+def rebuild(module: nn.Module, folder: str | Path) -> nn.Module:
+    """Make a dense module what a smaller one was that had been saved, in place.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Built as it was before it was pruned; its weights do not matter.
+    folder : str or Path
+        What :func:`thresher.save` wrote.
+
+    Returns
+    -------
+    nn.Module
+        The module, with the weights and the sizes of the smaller one.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is no such one, or of another module.
+    """
+    folder = Path(folder)
+    settings = _settings(folder)
+    try:
+        stored = load_file(folder / _WEIGHTS)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the weights in {str(folder)!r} cannot be read ({error}); save the model again"
+        ) from error
+    held = module.state_dict()
+    if set(held) != set(stored):
+        # A bias may have come to layers that had none.
+        extra = sorted(set(stored) - set(held))
+        if set(held) - set(stored) or not all(name.endswith(".bias") for name in extra):
+            name = sorted(set(held) ^ set(stored))[0]
+            raise CheckpointError(
+                f"{str(folder)!r} is of another module than this {type(module).__name__}: only one "
+                f"of them has {name!r}; build the module as it was before it was pruned"
+            )
+    shared: dict[int, Any] = {}
+    for name, tensor in stored.items():
+        owner, _, leaf = name.rpartition(".")
+        _place(module.get_submodule(owner), leaf, tensor, shared)
+    apply(module, settings)
+    fit(module)
+    return module
+
+
+def _place(holder: nn.Module, leaf: str, tensor: torch.Tensor, shared: dict[int, Any]) -> None:
+    held = getattr(holder, leaf, None)
+    if leaf in holder._buffers:
+        holder._buffers[leaf] = tensor
+        return
+    made = shared.get(id(held)) if held is not None else None
+    if made is None:
+        trained = held.requires_grad if isinstance(held, nn.Parameter) else True
+        made = nn.Parameter(tensor, requires_grad=trained)
+        if held is not None:
+            # Kept alive, so that no other parameter takes its place in memory.
+            shared[id(held)] = made
+            shared.setdefault(-1, []).append(held)
+    holder._parameters[leaf] = made
+
+
+def _settings(folder: Path) -> list[Setting]:
+    file = folder / RECORD_FILE
+    remedy = "save the model again"
+    structure = read_json(file, remedy).get("structure") if file.is_file() else None
+    if not structure:
+        raise CheckpointError(f"{str(folder)!r} holds no smaller model; {remedy}")
+    found = []
+    for each in structure["settings"]:
+        value = each["value"]
+        value = tuple(value) if isinstance(value, list) else value
+        found.append(Setting(each["module"], object, each["name"], value, each["of_config"]))
+    return found
