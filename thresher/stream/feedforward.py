@@ -155,7 +155,7 @@ def _recognised(before: Sequence[_Call], down: _Call) -> FeedForward | None:
     shape = down.rows.shape
     fitting = [(call, call.product()) for call in before]
     fitting = [(call, made) for call, made in fitting if made.shape == shape]
-    guesses = []
+    guesses: list[tuple[torch.Tensor, _Call, _Call | None, Activation]] = []
     for activation in _ACTIVATIONS:
         for call, made in fitting:
             guesses.append((activation(made), call, None, activation))
