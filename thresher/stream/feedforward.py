@@ -169,5 +169,5 @@ def _recognised(before: Sequence[_Call], down: _Call) -> FeedForward | None:
     best = min(range(len(guesses)), key=misses.__getitem__)
     if not misses[best] <= _TOLERANCE:
         return None
-    _, up, gate, activation = guesses[best]
-    return FeedForward(up.layer, down.layer, None if gate is None else gate.layer, activation)
+    _, up, gated, activation = guesses[best]
+    return FeedForward(up.layer, down.layer, None if gated is None else gated.layer, activation)
