@@ -159,9 +159,9 @@ def _recognised(before: Sequence[_Call], down: _Call) -> FeedForward | None:
     for activation in _ACTIVATIONS:
         for call, made in fitting:
             guesses.append((activation(made), call, None, activation))
-        for (gate, opening), (up, made) in itertools.permutations(fitting, 2):
-            if gate.given is up.given:
-                guesses.append((activation(opening) * made, up, gate, activation))
+        for (first, opening), (second, made) in itertools.permutations(fitting, 2):
+            if first.given is second.given:
+                guesses.append((activation(opening) * made, second, first, activation))
     scale = float(down.rows.norm())
     if not guesses or not scale:
         return None
