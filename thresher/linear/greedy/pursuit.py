@@ -19,12 +19,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ...core.errors import DataError, OptionError
-from ...core.options import (
-    check_boolean,
-    check_count,
-    check_number,
-    check_whole,
-)
+from ...core.options import check_boolean, check_count, check_number, check_whole
 from ...solve.design import thread_count
 from ...solve.weighted_columns import WeightedColumns, power_of_two
 from .. import _linear

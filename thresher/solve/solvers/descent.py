@@ -12,12 +12,8 @@ import numpy as np
 from ...core.options import check_whole
 from ...linear import _linear
 from ..design import thread_count
-from ..penalties import (
-    Grouped,
-    Penalty,
-    Rows,
-    Separable,
-)
+from ..penalties import Grouped, Penalty, Rows, Separable
+from ..penalties.magnitudes import Kind
 from ..problem import Problem, Solution
 from .base import Solver
 from .criterion import Criterion
@@ -95,7 +91,7 @@ class Descent(Solver):
         """
         penalty = problem.penalty
         radial = self.blocks(penalty)
-        if radial.kind != 0 or getattr(penalty, "l1", 0.0) != 0:
+        if radial.kind is not Kind.ELASTIC_NET or getattr(penalty, "l1", 0.0) != 0:
             return False
         return float(np.min(radial.strength)) > gradient_rounding(problem)
 
