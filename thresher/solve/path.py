@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..core.errors import OptionError
 from ..core.options import check_number, check_whole
-from ..linear import _linear
+from . import _solve
 from .problem import Problem, Solution
 from .solvers import Solver
 from .solvers.choice import fastest
@@ -237,7 +237,7 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
     alphas, penalty = np.sort(np.asarray(alphas, dtype=float))[::-1], problem.penalty
     restated = condition(problem).problem
     single = restated.design.dtype == np.float32
-    restated.share("trail", _linear.Trail32 if single else _linear.Trail64)
+    restated.share("trail", _solve.Trail32 if single else _solve.Trail64)
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:
