@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MODULES = {"thresher.run._run": "cpp/run", "thresher.linear._linear": "cpp/linear"}
+MODULES = {"thresher.run._run": "cpp/run", "thresher.solve._solve": "cpp/solve"}
 TESTS = [
     "run/test_layouts.py",
     "run/test_convolution.py",

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 
 from thresher.core.evidence import Experiment, Outcome
-from thresher.linear import (
-    KroneckerBayes,
-    OrthogonalMatchingPursuit,
-    SparseBayes,
-    kronecker_omp,
-)
+from thresher.linear import KroneckerBayes, OrthogonalMatchingPursuit, SparseBayes, kronecker_omp
 from thresher.linear.bayes.em import exact_expectation, maximise_evidence
 
 from .._plots import lines

@@ -11,12 +11,7 @@ from plotly.graph_objects import Figure
 
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import datafits, penalties
-from thresher.solve.solvers import (
-    AcceleratedConcave,
-    CoordinateDescent,
-    Problem,
-    Solver,
-)
+from thresher.solve.solvers import AcceleratedConcave, CoordinateDescent, Problem, Solver
 
 from .._plots import lines
 from .._statistics import paired_margin

@@ -13,12 +13,7 @@ import numpy as np
 from thresher.core.evidence import Experiment, Outcome
 from thresher.linear import datafits, penalties
 from thresher.solve.penalties import Penalty
-from thresher.solve.solvers import (
-    Problem,
-    ProximalGradient,
-    Solver,
-    Spiral,
-)
+from thresher.solve.solvers import Problem, ProximalGradient, Solver, Spiral
 
 from .._plots import lines
 

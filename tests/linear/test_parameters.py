@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 
 from thresher import linear
 from thresher.core.errors import DataError, OptionError
-from thresher.linear import datafits, design, penalties, solvers
+from thresher.linear import datafits, penalties, solvers
+from thresher.solve import design
 from thresher.solve.datafits.survival import concordance
 
 

@@ -211,5 +211,5 @@ def test_the_noise_is_that_of_the_bound_over_those_who_answer(name):
         assert model.noise_deviation_ == pytest.approx(deviation)
         spread = np.sqrt(np.mean((sent - mean) ** 2) * people)
         assert spread == pytest.approx(deviation, rel=0.3)
-    noises = [sent - mean for mean, _, _, sent in calls]
-    assert len({tuple(noise) for noise in noises}) == len(noises)
+    noises = np.array([sent - mean for mean, _, _, sent in calls])
+    assert np.all(np.abs(np.corrcoef(noises) - np.eye(len(noises))) < 0.5) or len(noises) == 1

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from thresher.core import prox_norms
 from thresher.core.errors import OptionError
-from thresher.linear import _linear, penalties
+from thresher.linear import penalties
+from thresher.solve import _solve
 
 from . import problems
 
@@ -56,7 +57,7 @@ def test_compiled_prox_is_that_of_core(penalty, dtype):
             x = (rng.standard_normal(5) * 4).astype(dtype)
             out = np.empty_like(x)
             weights = None if penalty.weights is None else penalty.weights.astype(dtype)
-            _linear.prox(x, np.full(5, step, dtype), penalty.code, weights, out)
+            _solve.prox(x, np.full(5, step, dtype), penalty.code, weights, out)
             tolerance = 1e-10 if dtype is np.float64 else 1e-4
             np.testing.assert_allclose(out, penalty.prox(x.astype(float), step), atol=tolerance)
 

@@ -15,10 +15,10 @@ from thresher.linear import (
     OrthogonalMatchingPursuit,
     SparseBayes,
     batch_omp,
-    support_fit,
 )
 from thresher.linear.bayes.sparse_bayes import _Climb
 from thresher.linear.greedy.best_subset import exchange_search
+from thresher.solve import support_fit
 from thresher.solve.support_fit import Move, SupportFit
 from thresher.solve.weighted_columns import WeightedColumns
 

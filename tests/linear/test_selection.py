@@ -13,6 +13,8 @@ from sklearn.model_selection import KFold
 from thresher import linear
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
+from thresher.linear.greedy.pursuit import GreedyRegressor
+from thresher.linear.penalised.model import PenalizedModel
 from thresher.solve.path import alpha_max
 from thresher.solve.problem import Problem
 
@@ -226,11 +228,7 @@ class TestWhatDecides:
         np.testing.assert_array_equal(model.alphas_, [1.0, 0.5, 0.1, 0.1])
 
 
-EXACT = [
-    case
-    for case in CASES
-    if getattr(case.make(), "penalty", None) == "l1" and "predict" in case.predict
-]
+EXACT = [case for case in CASES if isinstance(case.make(), PenalizedModel | GreedyRegressor)]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -264,3 +262,21 @@ def test_best_subsets_of_few_columns_are_the_best(seed):
     least = min(map(loss, combinations(range(p), k)))
     assert found <= least * (1 + 1e-7)
     assert len(model.support_) == k
+
+
+class TestBetweenStrengths:
+    def test_the_lasso_is_linear_between_its_knots(self):
+        path = linear.lars_path(X, Y)
+        for alpha in np.linspace(path.alphas[1], path.alphas[-2], 7):
+            coef, intercept = path.at(alpha)
+            model = linear.Lasso(alpha, tol=1e-14).fit(X, Y)
+            np.testing.assert_allclose(coef, model.coef_, atol=1e-6)
+            np.testing.assert_allclose(intercept, model.intercept_, atol=1e-6)
+
+    def test_strengths_of_the_path_give_what_was_fitted(self):
+        path = linear.Lasso().path(X, Y, n_alphas=5)
+        for k, alpha in enumerate(path.alphas):
+            np.testing.assert_array_equal(path.at(alpha)[0], path.coefs[k])
+        for alpha in (1.1 * path.alphas[0], 0.9 * path.alphas[-1], np.nan):
+            with pytest.raises(OptionError, match="alpha must lie from"):
+                path.at(alpha)

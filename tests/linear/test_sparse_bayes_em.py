@@ -6,12 +6,7 @@ from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, NumericalError, OptionError
-from thresher.linear import (
-    GAMPBayes,
-    KroneckerBayes,
-    OrthogonalMatchingPursuit,
-    kronecker_omp,
-)
+from thresher.linear import GAMPBayes, KroneckerBayes, OrthogonalMatchingPursuit, kronecker_omp
 from thresher.linear.bayes.em import GAMPExpectation, exact_expectation, maximise_evidence
 from thresher.linear.bayes.kronecker import _best_product, _nearest_product
 

@@ -6,12 +6,7 @@ from scipy.optimize import minimize_scalar
 
 from thresher.core.errors import OptionError
 from thresher.linear import datafits, penalties
-from thresher.solve.solvers import (
-    CoordinateDescent,
-    Problem,
-    ProximalGradient,
-    StochasticModels,
-)
+from thresher.solve.solvers import CoordinateDescent, Problem, ProximalGradient, StochasticModels
 
 FREE = penalties.L1(0.0)
 

@@ -6,13 +6,7 @@ from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thresher.core.errors import DataError, OptionError
-from thresher.linear import (
-    ThresholdingWithFeedback,
-    amp,
-    cosamp,
-    hard_thresholding_pursuit,
-    iht,
-)
+from thresher.linear import ThresholdingWithFeedback, amp, cosamp, hard_thresholding_pursuit, iht
 from thresher.linear.recovery.thresholding import _best_threshold
 
 

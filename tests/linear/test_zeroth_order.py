@@ -5,12 +5,7 @@ import pytest
 
 from thresher.core.errors import DataError, OptionError
 from thresher.linear import ZerothOrderFrankWolfe
-from thresher.solve.penalties import (
-    L1,
-    L1Ball,
-    NuclearBall,
-    Simplex,
-)
+from thresher.solve.penalties import L1, L1Ball, NuclearBall, Simplex
 
 TRUTH = np.zeros(30)
 TRUTH[[3, 11]] = [0.6, -0.4]

@@ -25,13 +25,7 @@ from .penalised.cross_validation import (
 )
 from .penalised.display import CVDisplay, PathDisplay
 from .penalised.glm import SparseGLM, SparseLogistic
-from .penalised.lasso import (
-    ElasticNet,
-    GroupLasso,
-    Lasso,
-    MultiTaskElasticNet,
-    MultiTaskLasso,
-)
+from .penalised.lasso import ElasticNet, GroupLasso, Lasso, MultiTaskElasticNet, MultiTaskLasso
 from .penalised.random_supports import ProjectedLasso
 from .penalised.simultaneous import SimultaneousGLM
 from .penalised.stability import StabilitySelection
@@ -42,12 +36,7 @@ from .recovery.hyper_lista import HyperLISTA
 from .recovery.kronecker_pursuit import kronecker_omp
 from .recovery.phase_retrieval import SparsePhaseRetrieval
 from .recovery.self_calibration import SelfCalibration
-from .recovery.thresholding import (
-    amp,
-    cosamp,
-    hard_thresholding_pursuit,
-    iht,
-)
+from .recovery.thresholding import amp, cosamp, hard_thresholding_pursuit, iht
 from .regimes.list_decodable import ListDecodableRegression
 from .regimes.mixture_of_experts import LassoMixtureOfExperts
 from .regimes.private import LocallyPrivateRegression

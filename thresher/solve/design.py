@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..linear import _linear
+from . import _solve
 
 # What kernel_threads set, in the thread that set it; zero for no limit.
 _limit: ContextVar[int] = ContextVar("kernel threads", default=0)
@@ -80,7 +80,7 @@ class Design:
         means = np.empty(self.shape[1], dtype=self.dtype)
         curvature = np.empty_like(means)
         rows = (self.shape[0],) if self.is_sparse else ()
-        _linear.moments(
+        _solve.moments(
             *self.arguments, *rows, self.cast(weight), centre, means, curvature, thread_count()
         )
         return (means if centre else None), curvature

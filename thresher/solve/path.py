@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..core.errors import OptionError
 from ..core.options import check_number, check_whole
-from ..linear import _linear
+from . import _solve
 from .problem import Problem, Solution
 from .solvers import Solver
 from .solvers.choice import fastest
@@ -57,6 +57,35 @@ class Path:
     intercepts: np.ndarray
     criteria: np.ndarray
     converged: np.ndarray
+
+    def at(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients and constant between the strengths, by linear interpolation.
+
+        Between knots of the Lasso's path, such as those of
+        :func:`~thresher.linear.greedy.lars.lars_path`, that is exact.
+
+        Parameters
+        ----------
+        alpha : float
+            From the smallest strength to the largest.
+
+        Raises
+        ------
+        OptionError
+            If it lies outside.
+        """
+        most, least = float(self.alphas[0]), float(self.alphas[-1])
+        if not least <= alpha <= most:
+            raise OptionError(f"alpha must lie from {least:.4g} to {most:.4g}, got {alpha!r}")
+        above = int(np.flatnonzero(self.alphas >= alpha)[-1])
+        below = min(above + 1, len(self.alphas) - 1)
+        width = float(self.alphas[above] - self.alphas[below])
+        share = float(self.alphas[above] - alpha) / width if width > 0 else 0.0
+        coef, intercept = (
+            (1 - share) * values[above] + share * values[below]
+            for values in (self.coefs, self.intercepts)
+        )
+        return coef, intercept
 
 
 def warn_of_unmet_tolerance(
@@ -208,7 +237,7 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
     alphas, penalty = np.sort(np.asarray(alphas, dtype=float))[::-1], problem.penalty
     restated = condition(problem).problem
     single = restated.design.dtype == np.float32
-    restated.share("trail", _linear.Trail32 if single else _linear.Trail64)
+    restated.share("trail", _solve.Trail32 if single else _solve.Trail64)
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:

@@ -11,12 +11,7 @@ from ...core.card import Card, Catalogued
 from ...core.errors import OptionError
 from ...core.options import check_number
 from ..standardised import Standardised
-from .em import (
-    EMRegressor,
-    EMResult,
-    exact_expectation,
-    maximise_evidence,
-)
+from .em import EMRegressor, EMResult, exact_expectation, maximise_evidence
 
 # Shape and rate of the Gamma priors of a coefficient's precision, in the support and outside,
 # where coefficients in the support have unit variance.

@@ -10,12 +10,7 @@ from ...core.card import Card, Catalogued
 from ...core.errors import NumericalError
 from ...core.options import check_number, check_whole
 from ..standardised import Standardised
-from .em import (
-    EMRegressor,
-    EMResult,
-    GAMPExpectation,
-    maximise_evidence,
-)
+from .em import EMRegressor, EMResult, GAMPExpectation, maximise_evidence
 
 
 class GAMPBayes(Catalogued, EMRegressor):

@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_X_y
 
 from ...core.errors import OptionError
 from ...core.options import check_boolean, check_count, check_number
+from ...solve import _solve
 from ...solve.design import thread_count
 from ...solve.path import Path
 from ...solve.weighted_columns import WeightedColumns
-from .. import _linear
 from .pursuit import Chosen, GreedyRegressor, positive_weights
 
 # Rounding of correlations, relative to the largest at the start.
@@ -102,7 +102,7 @@ def _follow(
     unit = float(np.max(np.abs(target), initial=0.0)) or 1.0
     # In these units no product overflows; all columns share one scale.
     scale = float(columns.scale[0])
-    levels, violations, starts, index, values, finished = _linear.angle_regression(
+    levels, violations, starts, index, values, finished = _solve.angle_regression(
         *columns.arguments, target / unit, method == "lasso", alpha_min / scale / unit * total,
         determined if count is None else min(count, determined), 100 * (determined + 10),
         thread_count(),

@@ -19,15 +19,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ...core.errors import DataError, OptionError
-from ...core.options import (
-    check_boolean,
-    check_count,
-    check_number,
-    check_whole,
-)
+from ...core.options import check_boolean, check_count, check_number, check_whole
+from ...solve import _solve
 from ...solve.design import thread_count
 from ...solve.weighted_columns import WeightedColumns, power_of_two
-from .. import _linear
 
 
 def batch_omp(
@@ -99,7 +94,7 @@ def batch_omp(
         squares = np.einsum("ij,ij->i", scaled, scaled)
         with np.errstate(over="ignore"):  # an infinite tolerance stops at once
             floors = (tolerance / factors[some] / factors[some]).astype(dtype)
-        _linear.batch_pursuit(
+        _solve.batch_pursuit(
             gram, found, squares, floors, chosen[some], weights[some], thread_count()
         )
     used = chosen >= 0
@@ -355,7 +350,7 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         chosen = np.empty(min(count, rows), dtype=np.int64)
         coefficients = np.empty(len(chosen))
         floor = max(float(np.sqrt(self.tol or 0.0)), 1e-12 * float(np.linalg.norm(y)))
-        used = _linear.orthogonal_pursuit(
+        used = _solve.orthogonal_pursuit(
             *columns.arguments, y.copy(), floor, chosen, coefficients, thread_count()
         )
         return chosen[:used], coefficients[:used]

@@ -19,12 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError
 from ...core.options import check_number, check_whole
-from .scoring_program import (
-    Limits,
-    Patterns,
-    Program,
-    totals,
-)
+from .scoring_program import Limits, Patterns, Program, totals
 
 
 class ScoringSystem(Catalogued, ClassifierMixin, BaseEstimator):

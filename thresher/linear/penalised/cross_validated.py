@@ -6,7 +6,7 @@ __all__ = ["CrossValidated"]
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from ...core.errors import DataError, OptionError
 from ...core.options import check_choice, check_number
-from ...solve.design import Design, kernel_threads, thread_count
+from ...solve.design import thread_count
 from ...solve.path import (
     Path,
     alpha_grid,
@@ -30,6 +30,7 @@ from ...solve.path import (
 )
 from ...solve.problem import Problem, Solution
 from ...solve.solvers import Solver
+from .folds import check_fold, fold_path
 from .information import CRITERIA, information
 from .model import PenalizedModel
 from .parameters import check_parameters
@@ -243,7 +244,7 @@ class CrossValidated(PenalizedModel):
         if not splits:
             raise DataError(f"{cv!r} returns no folds; use cv=5, or another splitter")
         for k, (train, test) in enumerate(splits):
-            _check_fold(problem, k, train, test)
+            check_fold(problem, k, train, test)
         return splits
 
     def _fold_paths(
@@ -260,7 +261,7 @@ class CrossValidated(PenalizedModel):
         with threadpool_limits(limits=share if jobs > 1 else None):
             return list(
                 Parallel(n_jobs=jobs, prefer="threads")(
-                    delayed(_fold_path)(problem, alphas, solver, train, test, share)
+                    delayed(fold_path)(problem, alphas, solver, train, test, share)
                     for train, test in splits
                 )
             )
@@ -268,28 +269,6 @@ class CrossValidated(PenalizedModel):
 
 def _several(ratios: Any) -> bool:
     return isinstance(ratios, (Sequence, np.ndarray)) and not isinstance(ratios, str)
-
-
-def _check_fold(problem: Problem, k: int, train: np.ndarray, test: np.ndarray) -> None:
-    """Raise DataError if a fold cannot be fitted or judged."""
-    for name, part in (("outside", train), ("of", test)):
-        if not problem.weight[part].sum() > 0:
-            raise DataError(
-                f"the samples {name} fold {k} weigh nothing together; leave samples of "
-                "weight zero out, or shuffle the folds"
-            )
-    both = np.intersect1d(train, test)
-    if len(both):
-        raise DataError(
-            f"fold {k} holds out {len(both)} samples that it also fits, the first at row "
-            f"{both[0]}; their loss is no held-out loss"
-        )
-    lost = problem.datafit.degeneracy(problem.y[train], problem.weight[train], problem.intercept)
-    if lost:
-        raise DataError(
-            f"the samples outside fold {k} cannot be fitted: {lost}; shuffle the folds, "
-            "as cv=KFold(5, shuffle=True, random_state=0) does, or take fewer"
-        )
 
 
 def _warn_of_the_end(alphas: np.ndarray, place: int) -> None:
@@ -317,33 +296,3 @@ def _refit(problem: Problem, alphas: np.ndarray, solver: Solver) -> Solution:
         problem, solution = solve_closely(problem, solver, *start)
     assert solution is not None  # a grid is not empty
     return solution
-
-
-def _fold_path(
-    problem: Problem,
-    alphas: np.ndarray,
-    solver: Solver,
-    train: np.ndarray,
-    test: np.ndarray,
-    threads: int,
-) -> tuple[Path, np.ndarray]:
-    weight = problem.weight[train]
-    matrix = problem.design.matrix
-    inside = Problem.build(
-        Design(matrix[train]),
-        problem.y[train],
-        problem.datafit.of_samples(train),
-        problem.penalty,
-        None if problem.uniform else weight,
-        problem.intercept,
-    )
-    with kernel_threads(threads):
-        path = solve_path(inside, alphas, solver)
-    held_out = replace(problem, design=Design(matrix[test]), y=problem.y[test], _shared={})
-    weight = problem.weight[test] / problem.weight[test].sum()
-    judge = problem.datafit.of_samples(test).exact
-    losses = [
-        judge.value(held_out.y, held_out.predict(coef, intercept), weight)
-        for coef, intercept in zip(path.coefs, path.intercepts, strict=True)
-    ]
-    return path, np.array(losses)

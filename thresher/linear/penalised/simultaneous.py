@@ -16,12 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ...core.card import Card, Catalogued
 from ...core.errors import DataError, OptionError
 from ...core.options import check_number, check_whole
-from ...solve.datafits import (
-    Datafit,
-    Logistic,
-    Poisson,
-    Squares,
-)
+from ...solve.datafits import Datafit, Logistic, Poisson, Squares
 from ...solve.solvers.together import Batch, State
 
 

@@ -15,12 +15,7 @@ from ...core.top_k import top_k_mask
 from ...solve.weighted_columns import WeightedColumns
 from ..greedy.columns import Columns
 from ..greedy.pursuit import GreedyRegressor
-from .thresholding import (
-    Recovery,
-    check_measurements,
-    iterate,
-    least_squares,
-)
+from .thresholding import Recovery, check_measurements, iterate, least_squares
 
 
 class ThresholdingWithFeedback(Catalogued, GreedyRegressor):

@@ -14,8 +14,9 @@ from scipy import sparse
 from ...core import prox
 from ...core.errors import OptionError
 from ...core.options import check_number
-from .base import Penalty, Separable, unit_vectors
+from .base import Penalty
 from .dual_norms import Feasible, blocks_with_l1, l1_like
+from .magnitudes import Kind, Separable, unit_vectors
 from .separable import L1
 
 
@@ -90,7 +91,7 @@ class _Blocks(Penalty):
     def feasible(self, gradient: np.ndarray) -> Feasible | None:
         """Make a gradient feasible for L1-like norms of blocks, with or without an L1 term."""
         ridge = np.asarray(self.radial.shape)
-        if not (self.radial.kind == 0 and (self.radial.is_l1_like or self.l1)):
+        if not (self.radial.kind is Kind.ELASTIC_NET and (self.radial.is_l1_like or self.l1)):
             return None
         if self.l1 and not ridge:
             return Feasible(blocks_with_l1(self, gradient))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core import prox, prox_nonconvex
 from ...core.options import check_number
-from .base import Separable
+from .magnitudes import Kind, Separable
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +24,7 @@ class L1(Separable):
     lasso and its oracle properties (2006), for the weights.
     """
 
-    kind: ClassVar[int] = 0
+    kind: ClassVar[Kind] = Kind.ELASTIC_NET
 
     def values(self, magnitude: np.ndarray) -> np.ndarray:
         """Return ``strength * magnitude``."""
@@ -53,7 +53,7 @@ class L1L2(Separable):
     Zou and Hastie, Regularization and variable selection via the elastic net (2005).
     """
 
-    kind: ClassVar[int] = 0
+    kind: ClassVar[Kind] = Kind.ELASTIC_NET
     ridge: float = 0.0
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class MCP(Separable):
     """
 
     convex: ClassVar[bool] = False
-    kind: ClassVar[int] = 1
+    kind: ClassVar[Kind] = Kind.MCP
     gamma: float = 3.0
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class SCAD(Separable):
     """
 
     convex: ClassVar[bool] = False
-    kind: ClassVar[int] = 2
+    kind: ClassVar[Kind] = Kind.SCAD
     gamma: float = 3.7
 
     def __post_init__(self) -> None:
@@ -199,7 +199,7 @@ class LogSum(Separable):
     """
 
     convex: ClassVar[bool] = False
-    kind: ClassVar[int] = 3
+    kind: ClassVar[Kind] = Kind.LOG_SUM
     epsilon: float = 1.0
 
     def __post_init__(self) -> None:
@@ -244,7 +244,7 @@ class Lq(Separable):
     """
 
     convex: ClassVar[bool] = False
-    kind: ClassVar[int] = 4
+    kind: ClassVar[Kind] = Kind.LQ
     q: float = 0.5
 
     def __post_init__(self) -> None:
@@ -284,7 +284,7 @@ class L0(Separable):
     """
 
     convex: ClassVar[bool] = False
-    kind: ClassVar[int] = 5
+    kind: ClassVar[Kind] = Kind.L0
 
     @property
     def slope_at_zero(self) -> Any:

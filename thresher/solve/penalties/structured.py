@@ -13,7 +13,7 @@ from scipy import sparse
 from ...core import prox, prox_norms
 from ...core.errors import OptionError
 from ...core.options import check_number, check_whole
-from ...linear import _linear
+from .. import _solve
 from .base import Coupled
 from .dual_norms import Feasible, largest, sorted_l1
 
@@ -210,7 +210,7 @@ class TotalVariation(Coupled):
     def prox(self, x: np.ndarray, step: float) -> np.ndarray:
         """Return the taut string through the tube of radius ``step * alpha``."""
         out = np.empty(x.shape, dtype=float)
-        _linear.total_variation(np.ascontiguousarray(x, dtype=float), step * self.alpha, out)
+        _solve.total_variation(np.ascontiguousarray(x, dtype=float), step * self.alpha, out)
         return np.maximum(out, 0) if self.positive else out
 
     def free_directions(self, shape: tuple[int, ...]) -> sparse.csc_array:

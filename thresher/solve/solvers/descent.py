@@ -10,14 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.options import check_whole
-from ...linear import _linear
+from .. import _solve
 from ..design import thread_count
-from ..penalties import (
-    Grouped,
-    Penalty,
-    Rows,
-    Separable,
-)
+from ..penalties import Grouped, Penalty, Rows, Separable
+from ..penalties.magnitudes import Kind
 from ..problem import Problem, Solution
 from .base import Solver
 from .criterion import Criterion
@@ -27,7 +23,7 @@ from .point import Fit, Point
 from .quadratic import Quadratic, block_curvature
 
 # What the fits of a path hand on, in either precision.
-Trail = _linear.Trail64 | _linear.Trail32
+Trail = _solve.Trail64 | _solve.Trail32
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ class Descent(Solver):
         """
         penalty = problem.penalty
         radial = self.blocks(penalty)
-        if radial.kind != 0 or getattr(penalty, "l1", 0.0) != 0:
+        if radial.kind is not Kind.ELASTIC_NET or getattr(penalty, "l1", 0.0) != 0:
             return False
         return float(np.min(radial.strength)) > gradient_rounding(problem)
 
@@ -209,7 +205,7 @@ class CoordinateDescent(Descent):
     ) -> tuple[float, int, int, bool]:
         """Run coordinate descent."""
         radial = self.blocks(penalty)
-        return _linear.coordinates(
+        return _solve.coordinates(
             *quadratic.arguments(), quadratic.curvature, radial.code,
             quadratic.design.cast(radial.weights), coef, trail, options,
         )  # fmt: skip
@@ -256,10 +252,10 @@ class GroupDescent(Descent):
         factors = quadratic.design.cast(radial.weights)
         if isinstance(penalty, Grouped):
             curvature = block_curvature(quadratic, penalty)
-            return _linear.groups(
+            return _solve.groups(
                 *quadratic.arguments(), curvature, *penalty.members, radial.code, penalty.l1,
                 factors, coef, options,
             )  # fmt: skip
-        return _linear.tasks(
+        return _solve.tasks(
             *quadratic.arguments(), quadratic.curvature, radial.code, factors, coef, options
         )

@@ -16,12 +16,7 @@ from ...core.options import check_whole
 from ..penalties import L1
 from ..problem import Problem, Solution
 from .base import Solver
-from .block_rules import (
-    BLOCKS,
-    RULES,
-    BlockChooser,
-    sample_curvature,
-)
+from .block_rules import BLOCKS, RULES, BlockChooser, sample_curvature
 from .descent import CoordinateDescent
 from .forest_blocks import forest_solve
 from .quadratic import Quadratic

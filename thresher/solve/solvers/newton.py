@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...linear import _linear
+from .. import _solve
 from ..penalties import Grouped, Penalty, Separable
 from ..problem import Problem, Solution
 from .criterion import Criterion
@@ -119,7 +119,7 @@ def _violations(point: Point) -> np.ndarray:
     out = np.empty_like(coef)
     steps = (1 / curvature).astype(coef.dtype)
     start = coef - steps * point.gradient.astype(coef.dtype)
-    _linear.prox(start, steps, penalty.code, problem.design.cast(penalty.weights), out)
+    _solve.prox(start, steps, penalty.code, problem.design.cast(penalty.weights), out)
     change = np.abs(out - coef)
     return np.where(change > 0, change * np.where(np.isinf(curvature), 0, curvature), 0.0)
 

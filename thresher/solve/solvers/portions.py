@@ -6,7 +6,7 @@ __all__ = ["Portion", "penalties", "violations", "working_sets"]
 
 import numpy as np
 
-from ...linear import _linear
+from .. import _solve
 from ..design import thread_count
 from .batch import Problems, State
 
@@ -78,7 +78,7 @@ class Portion:
         slope = self.gradients - self.means * self.drift[:, None]  # the constant minimised away
         linear = np.einsum("kij,kj->ki", self.gram, self.coefs) - slope
         proposal = self.coefs.copy()
-        _linear.gram_descents(
+        _solve.gram_descents(
             self.gram, linear, self.l1, self.ridge, 0.03 * self.violation(), _PASSES, proposal,
             thread_count(),
         )  # fmt: skip

@@ -6,8 +6,8 @@ void bind_pursuits(nanobind::module_& module);
 void bind_signals(nanobind::module_& module);
 }
 
-NB_MODULE(_linear, module) {
-  module.doc() = "Compiled kernels of thresher.linear";
+NB_MODULE(_solve, module) {
+  module.doc() = "Compiled kernels of thresher.solve";
   thresher::bind_descents(module);
   thresher::bind_pursuits(module);
   thresher::bind_signals(module);
