@@ -172,6 +172,28 @@ def test_models_of_which_nothing_can_go_say_why():
         th.prune(net, "spa", density=0.5, example=torch.zeros(2, 8))
 
 
+class _Expert(nn.Module):
+    """Two ways, of which whole numbers choose one."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+        self.idle = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, x, which):
+        return self.idle(x) if int(which) else self.seen(x)
+
+
+def test_what_the_data_never_reaches_stays_whole():
+    torch.manual_seed(0)
+    net, x = _Expert().eval(), torch.randn(50, 8)
+    small = th.prune(net, "obspa", [(x, torch.tensor(0))], density=0.8, progress=False)
+    assert small.seen[0].weight.shape[0] < 32
+    assert torch.equal(small.idle[0].weight, net.idle[0].weight)
+    whole = remembered(small).structure["whole"]
+    assert whole["idle.0.weight[0]"] == "the pass does not read it"
+
+
 def test_grouped_convolutions_lose_whole_groups():
     net = nn.Sequential(
         nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 24, 3, groups=4), nn.Conv2d(24, 2, 1)

@@ -85,11 +85,10 @@ def fit_configuration(
     wanted = _shapes(small)
     expected = tensors_of(run(small))
     for changes in itertools.islice(_changes(small, coupled, removed), _TRIES):
-        config = _changed(small.config, changes)
-        built = _built(type(small), config)
+        built = _built(small, changes)
         if built is None or _shapes(built) != wanted:
             continue
-        made = _filled(config, small)
+        made = _filled(_changed(small.config, changes), small)
         if _agree(tensors_of(run(made)), expected):
             return made
     first = ", ".join(f"{len(units)} less of {name}" for name, units in [*removed.items()][:3])
@@ -113,12 +112,12 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _built(kind: Any, config: Any) -> Any:
-    """Return a model without data; None where its configuration makes no sense."""
+def _built(small: Any, changes: Mapping[str, int]) -> Any:
+    """Return a model without data, of a changed configuration; None where that makes no sense."""
     try:
         with torch.device("meta"):
-            return kind(copy.deepcopy(config))
-    except (ValueError, RuntimeError, TypeError, ArithmeticError, AttributeError, LookupError):
+            return type(small)(_changed(small.config, changes))
+    except Exception:  # of configurations of all kinds, each has errors of its own
         return None
 
 
@@ -159,11 +158,11 @@ def _shaping(
     Numbers that are equal by chance, such as of a token, shape nothing. A change that makes no
     sense by itself, such as of heads, may with another; unless what is left has to be a `whole`.
     """
-    before = _shapes(_built(type(small), small.config))
+    before = _shapes(_built(small, {}))
     found = []
     for name, news in values.items():
         for new in sorted(news, reverse=True):
-            built = _built(type(small), _changed(small.config, {name: new}))
+            built = _built(small, {name: new})
             if (built is None and not whole) or (built is not None and _shapes(built) != before):
                 found.append((name, new))
     return found

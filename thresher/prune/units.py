@@ -6,6 +6,7 @@ __all__ = ["prune_units"]
 
 import copy
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -119,7 +120,10 @@ class _Run:
         samples = self._samples(data, tokenizer, windows, length)
         if self.recipe.bias:
             _add_biases(self.coverage.layers)
-        self.example = self._example(example, samples)
+        if example is None and data is not None:
+            some = samples or as_samples(self.model, data, tokenizer=tokenizer, windows=1)[0]
+            example = some[0]
+        self.example = self._example(example)
         coupled = self._coupled()
         groups = self._allowed(coupled)
         layers = self._layers(coupled)
@@ -130,7 +134,7 @@ class _Run:
             )
             records = self._refit(groups, layers, removed, samples, progress)
         shrunk = shrink(self.model, coupled, removed, self._run)
-        if self.recipe.stock and hasattr(shrunk.module, "config"):
+        if self._stock:
             made = fit_configuration(shrunk.module, coupled, removed, self._run)
             shrunk = Shrunk(made)
         self._note(coupled, removed, shrunk.module, records)
@@ -141,6 +145,16 @@ class _Run:
         self.record.timings = {"total": time.perf_counter() - started}
         remember(shrunk.module, self.record)
         return shrunk.module
+
+    @property
+    def _stock(self) -> bool:
+        """Whether the model has to stay one that transformers builds of a configuration."""
+        known = sys.modules.get("transformers")
+        return (
+            self.recipe.stock
+            and known is not None
+            and isinstance(self.model, known.PreTrainedModel)
+        )
 
     def _run(self, model: nn.Module) -> Any:
         with calibrating(model):
@@ -160,16 +174,16 @@ class _Run:
         self.record.calibration.pop("asked", None)
         return samples
 
-    def _example(self, example: Any, samples: Sequence[Any]) -> Any:
-        if example is None and samples:
-            example = samples[0]
+    def _example(self, example: Any) -> Any:
         if example is None:
-            example = {"input_ids": torch.arange(_TOKENS).unsqueeze(0)}
             if not hasattr(self.model, "get_input_embeddings"):
                 raise DataError(
                     "say what the model is called with: example=, one input, shows which slices "
                     "of its weights go together"
                 )
+            example = {"input_ids": torch.arange(_TOKENS).unsqueeze(0)}
+        elif isinstance(example, torch.Tensor):
+            example = as_samples(self.model, example)[0][0]
         if isinstance(example, dict) and list(example) == ["input_ids"]:
             example = {"input_ids": example["input_ids"][:1, :_TOKENS]}
         return example
@@ -211,7 +225,7 @@ class _Run:
                 allowed.append(group)
             else:
                 left[group.name] = reason
-        if self.recipe.stock and hasattr(self.model, "config"):
+        if self._stock:
             allowed, others = stock_groups(self.model, coupled, allowed, self._run)
             left |= others
         self.record.structure = {"whole": left}
@@ -243,15 +257,19 @@ class _Run:
         also: frozenset[type[Moment]] = frozenset({Norm}) if self.recipe.bias else frozenset()
         survey = Survey(self.recipe.ranking, layers, groups, also, self._note_means)
         survey.take(self._stream(survey.watched, samples, dense=False))
+        for group in groups:
+            if group.name not in survey.places:
+                self.record.structure["whole"][group.name] = "the data never reaches its layers"
         return [
             Ranked(
                 group.name,
                 survey.costs[group.name],
                 kind_of(self.model, group),
                 group.step,
-                survey.places.get(group.name, 0.0),
+                survey.places[group.name],
             )
             for group in groups
+            if group.name in survey.places
         ]
 
     def _note_means(self, layer: Layer, statistics: Statistics) -> None:

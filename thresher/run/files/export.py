@@ -172,12 +172,14 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     with writing(out, "save") as output:
         output.check_free()
         output.restart()
-        packed = bool(describe_layouts(model))
-        folder = output.made if packed else output.work / "dense"
+        # What is smaller has no zeros to pack, and loads anywhere.
+        smaller = bool(getattr(record, "structure", None))
+        as_it_is = smaller or bool(describe_layouts(model))
+        folder = output.made if as_it_is else output.work / "dense"
         model.save_pretrained(folder)  # type: ignore[operator]
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
-        if not packed:
+        if not as_it_is:
             _pack_zeros(folder, output.made, text)
         elif text is not None:
             write_text(output.made / RECORD_FILE, text)
