@@ -17,7 +17,7 @@ from thresher.core.errors import CheckpointError, DataError, LayerError, OptionE
 from thresher.core.remembered import remembered
 from thresher.parts.rankings import ByScore, GreedyOBS
 from thresher.parts.scores import Random
-from thresher.parts.spreads import Global, PerKind
+from thresher.parts.spreads import PerKind, Together
 from thresher.parts.updates import LeastSquares
 from thresher.prune.unit_recipe import UnitRecipe
 
@@ -290,7 +290,7 @@ def test_layers_make_up_for_what_is_removed():
         ("refitted", GreedyOBS(), LeastSquares()),
     ):
         parts = {} if update is None else {"update": update}
-        recipe = UnitRecipe(ranking, Global(), density=0.5, **parts)
+        recipe = UnitRecipe(ranking, Together(), density=0.5, **parts)
         errors[name] = output_error(th.prune(net, recipe, data, progress=False), net, data)
     assert errors["refitted"] < 0.7 * errors["greedy"]
     assert errors["refitted"] < 0.5 * errors["random"]

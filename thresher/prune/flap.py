@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..core.card import Card, Catalogued
 from ..parts import scores
 from ..parts.rankings import ByScore, Ranking
-from ..parts.spreads import Global, Spread
+from ..parts.spreads import Spread, Together
 from .unit_recipe import UnitRecipe
 
 
@@ -29,7 +29,7 @@ class FLAP(UnitRecipe, Catalogued):
     """
 
     ranking: Ranking = ByScore(scores.InputVariance() * scores.Magnitude() ** 2)
-    spread: Spread = Global("deviation")
+    spread: Spread = Together("deviation")
     bias: bool = True
     card = Card(
         name="flap",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..core.card import Card, Catalogued
 from ..parts import updates
 from ..parts.rankings import AllByScore, GreedyOBS, Ranking
-from ..parts.spreads import Global, Spread
+from ..parts.spreads import Spread, Together
 from .unit_recipe import UnitRecipe
 
 
@@ -28,7 +28,7 @@ class SPA(UnitRecipe, Catalogued):
     """
 
     ranking: Ranking = AllByScore()
-    spread: Spread = Global("mean")
+    spread: Spread = Together("mean")
     card = Card(
         name="spa",
         title="Structurally Prune Anything: Any Architecture, Any Framework, Any Time",
@@ -55,7 +55,7 @@ class OBSPA(UnitRecipe, Catalogued):
     """
 
     ranking: Ranking = GreedyOBS()
-    spread: Spread = Global("mean")
+    spread: Spread = Together("mean")
     update: updates.Update = updates.LeastSquares()
     card = Card(
         name="obspa",
