@@ -261,6 +261,29 @@ def test_a_model_that_fails_is_a_row(source, book, other, tmp_path, in_process, 
     assert not rows_of(tmp_path / "out")["wanda-0.5"]["error"]
 
 
+def test_a_model_that_could_not_be_evaluated_is_tried_again(
+    source, book, other, tmp_path, in_process, monkeypatch
+):
+    real = comparing_cell.read_record
+
+    def failing(folder):
+        if folder.name == "wanda-0.5":
+            raise RuntimeError("no record")
+        return real(folder)
+
+    given = arguments(source, book, other, tmp_path / "out", density="0.5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing_cell, "read_record", failing)
+        type_in(given)
+    assert rows_of(tmp_path / "out")["wanda-0.5"]["error"] == "RuntimeError: no record"
+    # Its folder was made, and stands.
+    assert (tmp_path / "out" / "models" / "wanda-0.5").is_dir()
+    type_in(given)
+    row = rows_of(tmp_path / "out")["wanda-0.5"]
+    assert not row["error"]
+    assert row["perplexity"] > 1
+
+
 def test_a_model_whose_folder_was_deleted_is_made_again(source, book, other, tmp_path, in_process):
     given = arguments(source, book, other, tmp_path / "out", "wanda", "0.5")
     type_in(given)

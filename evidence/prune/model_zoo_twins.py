@@ -113,17 +113,22 @@ def _variational(drawn: Draw) -> nn.Module:
     return model.eval()
 
 
-@torch.no_grad()
 def _by_dropout(problem: _Problem) -> nn.Module:
-    """Remove the weights that are noise the most, of all layers."""
+    """Return what is left of a model without its noise."""
     model = copy.deepcopy(_variational(problem.drawn))
-    noisy = [layer for layer in model if isinstance(layer, VariationalLinear)]
+    _remove(model, problem.sparsity)
+    return model
+
+
+@torch.no_grad()
+def _remove(model: nn.Module, sparsity: float) -> None:
+    """Remove the weights that are noise the most, of all layers."""
+    noisy = [layer for layer in model.modules() if isinstance(layer, VariationalLinear)]
     noise = torch.cat([layer.log_alpha.flatten() for layer in noisy])
-    count = round(problem.sparsity * len(noise))
+    count = round(sparsity * len(noise))
     gone = torch.zeros_like(noise).index_fill(0, noise.argsort(descending=True)[:count], 1).bool()
     for layer, part in zip(noisy, gone.split([each.weight.numel() for each in noisy]), strict=True):
         layer.weight.masked_fill_(part.reshape(layer.weight.shape), 0)
-    return model
 
 
 def _twins(model: nn.Module, problem: _Problem) -> Twins:
