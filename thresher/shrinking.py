@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .core.device import device_named
 from .core.errors import OptionError
 from .core.files import write_text
 from .core.output import writing
@@ -36,6 +37,7 @@ _OTHERS = {
     "spill": False,
     "curve": False,
     "unseen": "magnitude",
+    "precision": "auto",
 }
 
 
@@ -54,7 +56,8 @@ class ShrinkJob(PruneJob):
             output = stack.enter_context(writing(self.out, "prune"))
             output.check_free(self.options["overwrite"])
             output.restart()
-            dense = load_model(self.source, self.dtype)
+            place = device_named(self.options["device"])
+            dense = load_model(self.source, self.dtype).to(place)
             check_savable(dense)
             _console.print(f"pruning {escape(str(self.source))} ...")
             small: Any = prune_units(

@@ -109,7 +109,8 @@ class Survey:
         if self.after is not None:
             self.after(layer, statistics)
         for group, member in self._members[layer.name]:
-            costs = self.ranking(weight, labels_of(layer, member), group.size, statistics)
+            labels = labels_of(layer, member).to(weight.device)
+            costs = self.ranking(weight, labels, group.size, statistics)
             if not bool(torch.isfinite(costs).all()):
                 raise NumericalError(
                     f"the units of layer {layer.name!r} cost NaN or infinitely much; check its "

@@ -181,7 +181,8 @@ class _Run:
                     "say what the model is called with: example=, one input, shows which slices "
                     "of its weights go together"
                 )
-            example = {"input_ids": torch.arange(_TOKENS).unsqueeze(0)}
+            place = next(self.model.parameters()).device
+            example = {"input_ids": torch.arange(_TOKENS, device=place).unsqueeze(0)}
         elif isinstance(example, torch.Tensor):
             example = as_samples(self.model, example)[0][0]
         if isinstance(example, dict) and list(example) == ["input_ids"]:
