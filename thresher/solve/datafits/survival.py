@@ -113,7 +113,7 @@ class Cox(Datafit):
         self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray, null: np.ndarray | None
     ) -> float:
         """Return the :func:`concordance`, as survival packages do."""
-        return concordance(y, prediction, weight)
+        return concordance(y, prediction, weight / weight.max())  # equal ones count pairs
 
     def _ties(self, y: np.ndarray, weight: np.ndarray) -> _Ties:
         times, level = np.unique(np.abs(y), return_inverse=True)
