@@ -17,7 +17,7 @@ from thresher.parts.statistics import Statistics
 
 
 def concrete_subclasses(base):
-    """Return the classes of the package that derive from `base` and can be made."""
+    """Return the public classes of the package that derive from `base` and can be made."""
     for module in pkgutil.walk_packages(thresher.parts.__path__, "thresher.parts."):
         if not module.name.rpartition(".")[2].startswith("_"):
             importlib.import_module(module.name)
@@ -25,7 +25,8 @@ def concrete_subclasses(base):
     while waiting:
         for kind in waiting.pop().__subclasses__():
             waiting.append(kind)
-            if kind.__module__.startswith("thresher.") and not inspect.isabstract(kind):
+            public = kind.__module__.startswith("thresher.") and not kind.__name__.startswith("_")
+            if public and not inspect.isabstract(kind):
                 found.add(kind)
     return sorted(found, key=lambda kind: kind.__qualname__)
 

@@ -290,7 +290,7 @@ def test_an_interruption_reported_as_an_error_is_an_interruption(monkeypatch, tm
         except KeyboardInterrupt:
             raise ValueError("could not determine the shape of object type") from None
 
-    monkeypatch.setattr("thresher.workflow.PruneJob", interrupted)
+    monkeypatch.setattr("thresher.shrinking.job_for", interrupted)
     # A shell that runs the tests in the background has them ignore the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -60,6 +60,7 @@ ROWS = {
 SOLVERS = {
     "coordinates": solvers.CoordinateDescent,
     "groups": solvers.GroupDescent,
+    "classes": solvers.ClassDescent,
     "proximal-gradient": solvers.ProximalGradient,
     "accelerated-concave": solvers.AcceleratedConcave,
     "frank-wolfe": solvers.FrankWolfe,

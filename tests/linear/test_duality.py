@@ -27,7 +27,11 @@ PENALTIES = {
     key: penalty for key, penalty in problems.every_penalty(COLUMNS).items() if penalty.convex
 }
 # Why a convex loss or penalty has no gap; all others must have one.
-WITHOUT_CONJUGATE = {"cox": "couples the samples: no conjugate in closed form"}
+WITHOUT_CONJUGATE = {
+    "cox": "couples the samples: no conjugate in closed form",
+    "cox-efron": "the same",
+    "tweedie": "a sum of two exponentials: no conjugate in closed form",
+}
 WITHOUT_RULE = {
     "non-negative": "a slope is feasible if its signs are right, which no factor gives",
     "total-variation-positive": "the same on every piece",

@@ -21,7 +21,7 @@ ESTIMATORS = [
     linear.MultiTaskLasso(alpha=0.1),
     linear.MultiTaskElasticNet(alpha=0.1),
     linear.MultiTaskLassoCV(n_alphas=5, cv=2, tol=1e-12),
-    linear.MultiTaskElasticNetCV(n_alphas=5, cv=2),
+    linear.MultiTaskElasticNetCV(n_alphas=5, cv=2, tol=1e-12),
     linear.SparseGLM(alpha=0.1),
     linear.SparseLogistic(),
     linear.OrthogonalMatchingPursuit(),
@@ -31,10 +31,10 @@ ESTIMATORS = [
     linear.SparseBayes(),
     # Weighted and repeated samples agree to the tolerance of the check only at convergence.
     linear.LassoCV(n_alphas=5, cv=2, tol=1e-12),
-    linear.ElasticNetCV(n_alphas=5, cv=2),
-    linear.GroupLassoCV(n_alphas=5, cv=2),
+    linear.ElasticNetCV(n_alphas=5, cv=2, tol=1e-12),
+    linear.GroupLassoCV(n_alphas=5, cv=2, tol=1e-12),
     linear.SparseGLMCV(penalty=linear.penalties.MCP(), n_alphas=5, cv=2),
-    linear.SparseLogisticCV(n_alphas=3, eps=0.1, cv=2, tol=1e-5),
+    linear.SparseLogisticCV(n_alphas=3, eps=0.1, cv=2, tol=1e-10),
 ]
 
 

@@ -26,6 +26,7 @@ PENALTIES = problems.every_penalty(COLUMNS)
 TOLERANCES = {
     "coordinates": 1e-10,
     "groups": 1e-10,
+    "classes": 1e-8,
     "local-search": 1e-10,
     "greedy-blocks": 1e-7,
     "proximal-gradient": 1e-6,
@@ -40,6 +41,8 @@ SLOW = {
     ("frank-wolfe", "poisson-identity"),
     # Once its few classes are separated, a penalty with a flat top has no minimum.
     ("proximal-gradient", "multinomial", "rows-mcp"),
+    # Classes tell only differences apart: what all of them share of a column is left to drift.
+    ("classes", "multinomial", "non-negative"),
     # Its distance from optimality is measured by a longer step than the solver takes, and the
     # prices of pieces jump: a fixed point of the short steps need not be one of the long.
     ("proximal-gradient", "any", "partition"),
@@ -151,7 +154,7 @@ def test_every_pair_that_fits_together_is_taken_by_a_solver():
 def test_solvers_reach_a_stationary_point(
     solver, name, key, seed, share, mean, weighted, layout, intercept
 ):
-    if name == "cox" and not intercept:
+    if name.startswith("cox") and not intercept:
         mean = 0.0  # the bound of its curvature is far too large for columns that are not centred
     X, y = features(solver, seed, name, mean)
     weight = np.random.default_rng(seed + 1).random(len(y)) + 0.1 if weighted else None

@@ -24,7 +24,7 @@ from .unit_recipe import UnitRecipe
 from .unit_survey import labels_of
 
 
-class Staying(Score):
+class _Staying(Score):
     """One where a weight stays and zero where it goes, as was decided before.
 
     Parameters
@@ -82,7 +82,7 @@ def refit(
         See :class:`~thresher.prune.layerwise.UnitPruner`.
     """
     layers = [layer for unit in stream.units for layer in unit.layers]
-    how = Recipe(Staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
+    how = Recipe(_Staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
     # Without data a layer stays as it is; what is removed of it goes all the same.
     pruner = UnitPruner(stream, layers, how, unseen="dense", stored=stored, progress=progress)
     counts = {name: int(mask.sum()) for name, mask in masks.items()}

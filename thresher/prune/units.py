@@ -69,11 +69,13 @@ def prune_units(
     example : optional
         One input that the model can be called with, which shows what is coupled; by default the
         first of the data.
-    tokenizer, windows, length, progress
+    tokenizer, windows, length
         See :func:`thresher.prune`.
     include, exclude : sequence of str
         Shell patterns of layer names, see :func:`~thresher.parts.coverage.find_layers`. Groups
         that an excluded layer is part of stay whole.
+    progress
+        See :func:`thresher.prune`.
 
     Returns
     -------

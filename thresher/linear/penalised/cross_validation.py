@@ -74,10 +74,12 @@ class GroupLassoCV(CrossValidated, GroupLassoModel):
         See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for attributes.
     n_alphas, eps, alphas, selection, cv, n_jobs
         See :class:`~thresher.linear.penalised.cross_validated.CrossValidated`, also for attributes.
-    groups, group_weights
-        Groups of features: see :class:`~thresher.linear.penalised.lasso.GroupLasso`.
+    groups
+        Of features: see :class:`~thresher.linear.penalised.lasso.GroupLasso`.
     l1_ratio : float or list of float, default 0
         Share of the L1 norm; of a list, cross-validation chooses one, with its strength.
+    group_weights
+        See :class:`~thresher.linear.penalised.lasso.GroupLasso`.
     """
 
     _: KW_ONLY

@@ -151,11 +151,11 @@ class GroupLasso(GroupLassoModel):
         Strength.
     l1_ratio : float, default 0
         Share of the L1 norm; above zero this is the sparse group Lasso.
+    fit_intercept, tol, max_iter
+        See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for the attributes.
     group_weights : dict of label to number, or array of shape (n_groups,), optional
         Factor of each group's norm, the square root of its size by default; zero leaves a group
         free. An array is in the order of ``np.unique(groups)``.
-    fit_intercept, tol, max_iter
-        See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for the attributes.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
 

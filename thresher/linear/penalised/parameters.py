@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_parameters"]
+__all__ = ["check_jobs", "check_parameters"]
 
 import numbers
 from collections.abc import Callable
@@ -37,7 +37,8 @@ def _check_class_weight(name: str, value: Any) -> None:
         )
 
 
-def _check_jobs(name: str, value: Any) -> None:
+def check_jobs(name: str, value: Any) -> None:
+    """Raise unless a value says how many jobs run at a time, as joblib takes it."""
     if value is not None and (not isinstance(value, numbers.Integral) or value == 0):
         raise OptionError(
             f"{name} must be None or a whole number, below 0 to count from all cores, got {value!r}"
@@ -51,7 +52,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "max_iter": check_whole,
     "n_alphas": check_whole,
     "eps": partial(check_number, above=0.0, below=1.0),
-    "n_jobs": _check_jobs,
+    "n_jobs": check_jobs,
     "fit_intercept": check_boolean,
     "positive": check_boolean,
     "share_features": check_boolean,

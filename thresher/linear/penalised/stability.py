@@ -17,6 +17,7 @@ from ...core.errors import OptionError
 from ...core.options import check_number, check_whole
 from .lasso import Lasso
 from .model import PenalizedModel
+from .parameters import check_jobs
 
 
 class StabilitySelection(SelectorMixin, BaseEstimator):
@@ -128,6 +129,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):
             )
         check_number("threshold", self.threshold, above=0.5, most=1.0)
         check_whole("n_pairs", self.n_pairs)
+        check_jobs("n_jobs", self.n_jobs)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], multi_output=True
         )

@@ -34,6 +34,9 @@ class Datafit(ABC):
     shift_equivariant: ClassVar[bool] = False
     #: Whether :meth:`given_others` tells the loss of one output beside those of the others.
     parted: ClassVar[bool] = False
+    #: Whether a constant that is added to all outputs changes nothing, so that it says nothing
+    #: where intercepts lie together.
+    of_differences: ClassVar[bool] = False
 
     def target(self, y: Any) -> Any:
         """Return a target as users have it in the form that the other methods take."""

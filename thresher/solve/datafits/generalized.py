@@ -197,6 +197,7 @@ class Multinomial(Datafit):
 
     multiple_outputs: ClassVar[bool] = True
     parted: ClassVar[bool] = True
+    of_differences: ClassVar[bool] = True
 
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError unless the rows of `y` are class probabilities."""

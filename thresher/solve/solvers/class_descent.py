@@ -82,4 +82,8 @@ def _pass(inner: CoordinateDescent, point: Point) -> Point:
         moved = newton_round(inner, Point(part, np.ascontiguousarray(coef[:, k]), start), _STEPS)
         coef[:, k], prediction[:, k] = moved.coef, moved.fit.prediction
         intercept[k] = moved.fit.intercept
+    if problem.intercept and problem.datafit.of_differences:
+        # Where they lie together would else be what the order of the steps makes it.
+        middle = intercept.mean()
+        intercept, prediction = intercept - middle, prediction - middle
     return Point(problem, coef, Fit(problem, prediction, intercept))
