@@ -128,7 +128,7 @@ def prune(
     PruneRecord or nn.Module
         Densities, errors and timings by layer, and which parameters were not pruned; the
         masks are the zeros of the weights. Of methods that make a model smaller it is the smaller
-        model, and :func:`thresher.save` writes its record beside it.
+        model, and :func:`~thresher.run.files.export.save` writes its record beside it.
 
     Raises
     ------

@@ -135,7 +135,7 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
     """Write a transformers model that was pruned in memory as a sparse checkpoint.
 
     Of any other module that :func:`thresher.prune` made smaller, weights and sizes are written, for
-    :func:`thresher.rebuild`.
+    :func:`~thresher.run.files.shrunk.rebuild`.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def rebuild(module: nn.Module, folder: str | Path) -> nn.Module:
     module : nn.Module
         Built as it was before it was pruned; its weights do not matter.
     folder : str or Path
-        What :func:`thresher.save` wrote.
+        What :func:`~thresher.run.files.export.save` wrote.
 
     Returns
     -------
