@@ -6,6 +6,7 @@ __all__ = ["pack_panels", "quantize"]
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.errors import NumericalError, OptionError
@@ -114,7 +115,8 @@ def pack_panels(
         raise NumericalError(f"{name} holds weights that are not finite")
     rows, columns = weight.shape
     padded = torch.nn.functional.pad(weight, (0, -columns % GROUP, 0, -rows % PANEL_ROWS))
-    scales, unit = None, 1.0
+    scales: NDArray[np.uint16] | None = None
+    unit = 1.0
     if bits is None:
         codes = _lines(padded.bfloat16().view(torch.int16), 2).view(torch.uint8)
         form = "bf16"
@@ -124,9 +126,10 @@ def pack_panels(
         scales = panels.transpose(1, 2).contiguous().numpy().view(np.uint16)
         codes = _bytes(quantized, bits)
         form = f"int{bits}"
-    held = None
+    held: NDArray[np.float32] | None = None
     if bias is not None:
-        held = torch.nn.functional.pad(bias.detach().float(), (0, -rows % PANEL_ROWS)).numpy()
+        padded_bias = torch.nn.functional.pad(bias.detach().float(), (0, -rows % PANEL_ROWS))
+        held = padded_bias.clone().numpy()
     return _run.Panels(form, codes.numpy(), scales, unit, held, rows, columns)
 
 
