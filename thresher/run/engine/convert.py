@@ -71,8 +71,8 @@ class _Conversion:
         attention, mlp = block.self_attn, block.mlp
         norms = self.architecture.head_norms
         return _run.EngineLayer(
-            qkv=self.stacked([attention.q_proj, attention.k_proj, attention.v_proj]),
-            out=self.stacked([attention.o_proj]),
+            qkv=self.stacked([attention.q_proj, attention.k_proj, attention.v_proj], self.bits),
+            out=self.stacked([attention.o_proj], self.bits),
             gate_up=self.gate_up(mlp.gate_proj, mlp.up_proj),
             down=self.down(mlp.down_proj),
             attention_norm=self.norm(block.input_layernorm),
@@ -84,14 +84,18 @@ class _Conversion:
         )
 
     def vocabulary(self, embedding: nn.Module, head: nn.Module) -> tuple[Any, Any]:
-        """Return the embedding and the head, one matrix where they share their weight."""
-        head_panels = self.stacked([head])
+        """Return the embedding and the head, one matrix where they share their weight.
+
+        They get eight bits where the others get four.
+        """
+        bits = 8 if self.bits == 4 else self.bits
+        head_panels = self.stacked([head], bits)
         self.read.add(embedding)
         if type(embedding) is not nn.Embedding:
             raise LayerError(f"{self.names[embedding]} is a {_kind(embedding)}, not an embedding")
         if embedding.weight is getattr(head, "weight", None):
             return head_panels, head_panels
-        return pack_panels(self.names[embedding], embedding.weight.cpu(), self.bits), head_panels
+        return pack_panels(self.names[embedding], embedding.weight.cpu(), bits), head_panels
 
     def matrix(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return the weight and the bias of a linear layer."""
@@ -107,11 +111,11 @@ class _Conversion:
         bias = layer.bias
         return layer.weight.detach().cpu(), None if bias is None else bias.detach().float().cpu()
 
-    def stacked(self, layers: list[nn.Module]) -> _run.Panels:
+    def stacked(self, layers: list[nn.Module], bits: int | None) -> _run.Panels:
         found = [self.matrix(layer) for layer in layers]
         name = " and ".join(self.names[layer] for layer in layers)
         weight = torch.cat([weight for weight, _ in found])
-        return pack_panels(name, weight, self.bits, _joined(found))
+        return pack_panels(name, weight, bits, _joined(found))
 
     def gate_up(self, gate: nn.Module, up: nn.Module) -> _run.Panels:
         """Return both matrices with their panels in turn, so that one thread has a pair."""

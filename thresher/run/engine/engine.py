@@ -34,8 +34,8 @@ class Engine:
         A model folder or a name that ``from_pretrained`` takes, dense or sparse; or a loaded
         transformers model, which is left alone. Llama, Mistral, Qwen2, Qwen3 or SmolLM3.
     bits : {8, 4}, optional
-        Round matrices, embedding and head included, to so many bits in groups of 32 weights.
-        bfloat16 without it, which float32 weights are rounded to.
+        Round matrices to so many bits in groups of 32 weights, to nearest; with 4 the embedding
+        and the head get 8. bfloat16 without it, which float32 weights are rounded to.
     tokenizer : PreTrainedTokenizerBase, optional
         Of transformers.  [default: the folder's]
 
