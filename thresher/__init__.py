@@ -18,6 +18,7 @@ from .core.versions import watch
 #: The public face, and the one list that is written by hand: what users may rely on, and where
 #: each name lives, a module or a name in a module.
 _NAMES = {
+    "Engine": "thresher.run.engine.engine:Engine",
     "ThresherError": "thresher.core.errors:ThresherError",
     "HoldZeros": "thresher.prune.heal.trainer:HoldZeros",
     "Recipe": "thresher.prune.recipe:Recipe",

@@ -401,6 +401,40 @@ def export(model: Path, out: Path) -> None:
 
 @main.command()
 @click.argument("model")
+@click.argument("prompt")
+@click.option("--tokens", type=_COUNT, default=128, show_default=True, help="New ones, at most.")
+@click.option(
+    "--bits",
+    type=click.Choice(["4", "8"]),
+    help="Round weights to so many bits.  [default: bfloat16]",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="0 takes the likeliest token.",
+)
+@click.option("--top-k", type=_COUNT, help="Draw from so many likeliest tokens.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Draw from the fewest tokens that are together this likely.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of the draws.")
+@click.option("--stop", multiple=True, help="Text to end before. Repeatable.")
+def generate(model: str, prompt: str, tokens: int, bits: str | None, **options: Any) -> None:
+    """Write what follows PROMPT by MODEL, dense or sparse, as it comes, on the compiled engine."""
+    from .run.engine import Engine
+
+    engine = Engine(model, int(bits) if bits else None)
+    for piece in engine.stream(prompt, max_new_tokens=tokens, **options):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@main.command()
+@click.argument("model")
 @click.option("--dense", required=True, help="The dense original, timed in bfloat16 and float32.")
 @click.option(
     "--batch",

@@ -106,5 +106,6 @@ void bind_convolution(nb::module_& module);
 void bind_blocks(nb::module_& module);
 void bind_quantized(nb::module_& module);
 void bind_int8(nb::module_& module);
+void bind_engine(nb::module_& module);
 
 }  // namespace thresher

@@ -15,4 +15,5 @@ NB_MODULE(_run, module) {
   thresher::bind_blocks(module);
   thresher::bind_quantized(module);
   thresher::bind_int8(module);
+  thresher::bind_engine(module);
 }

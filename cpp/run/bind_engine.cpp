@@ -1,0 +1,216 @@
+// The engine: matrices in panels, layers, a model of them, and sequences on their way through it.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "bind.hpp"
+#include "engine/kernels.hpp"
+
+namespace thresher {
+namespace {
+
+using Floats32 = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+
+Format format_named(const std::string& name) {
+  if (name == "bf16") return Format::bf16;
+  if (name == "int8") return Format::int8;
+  if (name == "int4") return Format::int4;
+  throw std::invalid_argument("format '" + name + "' is unknown; use bf16, int8 or int4");
+}
+
+class Panels {
+ public:
+  Panels(const std::string& format, Bytes codes, std::optional<Shorts> scales, float unit,
+         std::optional<Floats32> bias, std::int64_t rows, std::int64_t columns)
+      : codes_(std::move(codes)), scales_(std::move(scales)), bias_(std::move(bias)) {
+    check_matrix(rows, columns);
+    view_.format = format_named(format);
+    view_.rows = rows;
+    view_.columns = columns;
+    view_.unit = unit;
+    const std::int64_t groups = view_.panels() * view_.groups();
+    check_size(codes_.size(), groups * view_.group_bytes(), "codes");
+    check(scales_.has_value() == (view_.format != Format::bf16), "scales", "do not fit the format");
+    check(std::isfinite(unit) && unit > 0, "unit", "is not positive");
+    if (scales_) check_size(scales_->size(), groups * EngineMatrix::panel_rows, "scales");
+    if (bias_) check_size(bias_->size(), view_.panels() * EngineMatrix::panel_rows, "bias");
+    view_.codes = codes_.data();
+    view_.scales = scales_ ? scales_->data() : nullptr;
+    view_.bias = bias_ ? bias_->data() : nullptr;
+  }
+
+  const EngineMatrix& view() const { return view_; }
+
+  std::int64_t nbytes() const {
+    return static_cast<std::int64_t>(codes_.size() + (scales_ ? 2 * scales_->size() : 0));
+  }
+
+  void multiply(Floats32 x, Output y) const {
+    check(view_.columns > 0 && view_.rows > 0, "weight", "is empty");
+    const auto batch = static_cast<std::int64_t>(x.size()) / view_.columns;
+    check_size(x.size(), batch * view_.columns, "x");
+    check_size(y.size(), batch * view_.rows, "y");
+    engine_kernels().multiply(view_, x.data(), batch, y.data());
+  }
+
+  void dequantize(Output values) const {
+    check_size(values.size(), view_.rows * view_.columns, "values");
+    for (std::int64_t row = 0; row < view_.rows; ++row) {
+      engine_kernels().read_row(view_, row, values.data() + row * view_.columns);
+    }
+  }
+
+ private:
+  Bytes codes_;
+  std::optional<Shorts> scales_;
+  std::optional<Floats32> bias_;
+  EngineMatrix view_;
+};
+
+void check_shape(const Panels& panels, std::int64_t rows, std::int64_t columns,
+                 const std::string& name) {
+  check(panels.view().rows == rows && panels.view().columns == columns, name,
+        "is " + std::to_string(panels.view().rows) + " x " +
+            std::to_string(panels.view().columns) + ", expected " + std::to_string(rows) + " x " +
+            std::to_string(columns));
+}
+
+struct Layer {
+  Panels qkv, out, gate_up, down;
+  Floats32 attention_norm, mlp_norm;
+  std::optional<Floats32> query_norm, key_norm;
+  bool rotary;
+  std::int64_t window;
+};
+
+class Model {
+ public:
+  Model(Panels embedding, Panels head, Floats32 final_norm, std::vector<Layer> layers,
+        std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
+        std::int64_t intermediate, float epsilon, Floats32 frequencies, float rotary_scale)
+      : embedding_(std::move(embedding)),
+        head_(std::move(head)),
+        final_norm_(std::move(final_norm)),
+        layers_(std::move(layers)) {
+    check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "heads",
+          "are not shared evenly by heads of keys");
+    check(head_dim > 0 && head_dim % 2 == 0, "head_dim", "is not even");
+    check_size(frequencies.size(), head_dim / 2, "frequencies");
+    view_.embedding = embedding_.view();
+    view_.head = head_.view();
+    view_.hidden = view_.embedding.columns;
+    view_.heads = heads;
+    view_.kv_heads = kv_heads;
+    view_.head_dim = head_dim;
+    view_.intermediate = padded_to(intermediate, EngineMatrix::panel_rows);
+    view_.epsilon = epsilon;
+    view_.rotary_scale = rotary_scale;
+    view_.frequencies.assign(frequencies.data(), frequencies.data() + frequencies.size());
+    check_shape(head_, view_.embedding.rows, view_.hidden, "head");
+    check_size(final_norm_.size(), view_.hidden, "final_norm");
+    view_.final_norm = final_norm_.data();
+    for (const Layer& layer : layers_) add(layer);
+  }
+
+  std::int64_t vocabulary() const { return view_.head.rows; }
+  const EngineModel& view() const { return view_; }
+
+ private:
+  void add(const Layer& layer) {
+    const std::int64_t width = view_.head_dim, wide = view_.heads * width;
+    check_shape(layer.qkv, wide + 2 * view_.kv_heads * width, view_.hidden, "qkv");
+    check_shape(layer.out, view_.hidden, wide, "out");
+    check_shape(layer.gate_up, 2 * view_.intermediate, view_.hidden, "gate_up");
+    check_shape(layer.down, view_.hidden, view_.intermediate, "down");
+    check_size(layer.attention_norm.size(), view_.hidden, "attention_norm");
+    check_size(layer.mlp_norm.size(), view_.hidden, "mlp_norm");
+    if (layer.query_norm) check_size(layer.query_norm->size(), width, "query_norm");
+    if (layer.key_norm) check_size(layer.key_norm->size(), width, "key_norm");
+    check(layer.window >= 0, "window", "is negative");
+    view_.layers.push_back({layer.qkv.view(), layer.out.view(), layer.gate_up.view(),
+                            layer.down.view(), layer.attention_norm.data(),
+                            layer.mlp_norm.data(),
+                            layer.query_norm ? layer.query_norm->data() : nullptr,
+                            layer.key_norm ? layer.key_norm->data() : nullptr, layer.rotary,
+                            layer.window});
+  }
+
+  Panels embedding_, head_;
+  Floats32 final_norm_;
+  std::vector<Layer> layers_;
+  EngineModel view_;
+};
+
+class Sequence {
+ public:
+  explicit Sequence(const Model& model) : model_(model), state_(model.view()) {}
+
+  std::int64_t position() const { return state_.position; }
+
+  // Without the interpreter's lock: two calls at a time would mix, and the second is refused.
+  void advance(Longs ids, Output logits, int threads) {
+    const auto count = static_cast<std::int64_t>(ids.size());
+    const std::int64_t vocabulary = model_.vocabulary();
+    check(count > 0, "ids", "is empty");
+    for (std::int64_t i = 0; i < count; ++i) {
+      check(ids.data()[i] >= 0 && ids.data()[i] < vocabulary, "ids",
+            "holds a token outside the vocabulary");
+    }
+    const bool every = static_cast<std::int64_t>(logits.size()) != vocabulary;
+    check_size(logits.size(), (every ? count : 1) * vocabulary, "logits");
+    check(!busy_.exchange(true), "sequence", "is advanced by another thread");
+    struct Release {
+      std::atomic<bool>& busy;
+      ~Release() { busy = false; }
+    } release{busy_};
+    const nb::gil_scoped_release unlocked;
+    engine_kernels().forward(model_.view(), state_, {ids.data(), count, logits.data(), every},
+                             std::max(threads, 1));
+  }
+
+ private:
+  const Model& model_;
+  EngineState state_;
+  std::atomic<bool> busy_{false};
+};
+
+}  // namespace
+
+void bind_engine(nb::module_& module) {
+  using namespace nb::literals;
+  nb::class_<Panels>(module, "Panels")
+      .def(nb::init<const std::string&, Bytes, std::optional<Shorts>, float,
+                    std::optional<Floats32>, std::int64_t, std::int64_t>(),
+           "format"_a, "codes"_a, "scales"_a.none(), "unit"_a, "bias"_a.none(), "rows"_a,
+           "columns"_a)
+      .def_prop_ro("nbytes", &Panels::nbytes)
+      .def("multiply", &Panels::multiply, "x"_a, "y"_a)
+      .def("dequantize", &Panels::dequantize, "values"_a);
+  nb::class_<Layer>(module, "EngineLayer")
+      .def("__init__",
+           [](Layer* self, Panels qkv, Panels out, Panels gate_up, Panels down,
+              Floats32 attention_norm, Floats32 mlp_norm, std::optional<Floats32> query_norm,
+              std::optional<Floats32> key_norm, bool rotary, std::int64_t window) {
+             new (self) Layer{qkv, out, gate_up, down, attention_norm, mlp_norm, query_norm,
+                              key_norm, rotary, window};
+           },
+           "qkv"_a, "out"_a, "gate_up"_a, "down"_a, "attention_norm"_a, "mlp_norm"_a,
+           "query_norm"_a.none(), "key_norm"_a.none(), "rotary"_a, "window"_a);
+  nb::class_<Model>(module, "EngineModel")
+      .def(nb::init<Panels, Panels, Floats32, std::vector<Layer>, std::int64_t, std::int64_t,
+                    std::int64_t, std::int64_t, float, Floats32, float>(),
+           "embedding"_a, "head"_a, "final_norm"_a, "layers"_a, "heads"_a, "kv_heads"_a,
+           "head_dim"_a, "intermediate"_a, "epsilon"_a, "frequencies"_a, "rotary_scale"_a)
+      .def_prop_ro("vocabulary", &Model::vocabulary);
+  nb::class_<Sequence>(module, "EngineSequence")
+      .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())
+      .def_prop_ro("position", &Sequence::position)
+      .def("advance", &Sequence::advance, "ids"_a, "logits"_a, "threads"_a);
+}
+
+}  // namespace thresher

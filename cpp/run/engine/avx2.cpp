@@ -1,0 +1,2 @@
+#define THRESHER_NAMESPACE avx2
+#include "table.inc"

@@ -1,0 +1,2 @@
+#define THRESHER_NAMESPACE avx512
+#include "table.inc"

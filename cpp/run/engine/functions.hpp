@@ -1,0 +1,49 @@
+// Exponentials, the gate's activation, and norms of rows, in float32.
+#pragma once
+
+#include "../kernels/simd.hpp"
+
+namespace thresher::THRESHER_NAMESPACE {
+
+typedef std::int32_t Integers __attribute__((vector_size(lanes * 4)));
+
+// exp(x) to about 1e-7, for any x: 2^n times a Taylor polynomial of what is left.
+THRESHER_INLINE Floats exponential(Floats x) {
+  constexpr float most = 88.0f, least = -87.0f;
+  constexpr float log2_upper = 0.693359375f, log2_lower = -2.12194440e-4f;
+  const Floats held = x > most ? splat(most) : x < least ? splat(least) : x;
+  const Floats rounded = (held * 1.44269504f + 0x1.8p23f) - 0x1.8p23f;
+  const Floats r = held - rounded * log2_upper - rounded * log2_lower;
+  Floats power = splat(1.0f / 5040);
+  power = power * r + 1.0f / 720;
+  power = power * r + 1.0f / 120;
+  power = power * r + 1.0f / 24;
+  power = power * r + 1.0f / 6;
+  power = power * r + 0.5f;
+  power = power * r + 1.0f;
+  power = power * r + 1.0f;
+  const Integers exponent = (__builtin_convertvector(rounded, Integers) + 127) << 23;
+  const Floats scaled = power * reinterpret_cast<Floats>(exponent);
+  return x == x ? scaled : x;
+}
+
+THRESHER_INLINE Floats silu(Floats x) { return x / (1.0f + exponential(-x)); }
+
+// Sums and norms over `count` entries, which need not fill whole vectors.
+THRESHER_INLINE float sum_of_squares(const float* x, std::int64_t count) {
+  Floats totals{};
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) totals += load(x + i) * load(x + i);
+  float total = sum(totals);
+  for (; i < count; ++i) total += x[i] * x[i];
+  return total;
+}
+
+THRESHER_INLINE void normalize(const float* x, const float* weight, std::int64_t count,
+                               float epsilon, float* out) {
+  const float mean = sum_of_squares(x, count) / static_cast<float>(count);
+  const float scale = 1.0f / __builtin_sqrtf(mean + epsilon);
+  for (std::int64_t i = 0; i < count; ++i) out[i] = weight[i] * (x[i] * scale);
+}
+
+}  // namespace thresher::THRESHER_NAMESPACE

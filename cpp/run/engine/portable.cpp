@@ -1,0 +1,2 @@
+#define THRESHER_NAMESPACE portable
+#include "table.inc"

@@ -1,0 +1,65 @@
+// Products of tokens with panels of any format, and single rows of a matrix.
+#pragma once
+
+#include "bf16_tile.hpp"
+#include "int_tile.hpp"
+
+namespace thresher::THRESHER_NAMESPACE {
+
+template <int Batch>
+THRESHER_INLINE void multiply_tile(const EngineMatrix& matrix, std::int64_t panel,
+                                   const Operand& x, Tile tile) {
+  switch (matrix.format) {
+    case Format::bf16: return multiply_tile_bf16<Batch>(matrix, panel, x, tile);
+    case Format::int8: return multiply_tile_int<Format::int8, Batch>(matrix, panel, x, tile);
+    case Format::int4: return multiply_tile_int<Format::int4, Batch>(matrix, panel, x, tile);
+  }
+}
+
+// Calls sink(token, row results) for each of `count` tokens.
+template <class Sink>
+void multiply_panel(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
+                    std::int64_t count, Sink&& sink) {
+  constexpr std::int64_t rows = EngineMatrix::panel_rows;
+  alignas(64) float tile[tile_tokens][rows];
+  for (std::int64_t first = 0; first < count;) {
+    const std::int64_t left = count - first;
+    const Operand here = x.from(first);
+    int many = tile_tokens;
+    if (left >= tile_tokens) multiply_tile<tile_tokens>(matrix, panel, here, tile);
+    else if (left >= 2) multiply_tile<2>(matrix, panel, here, tile), many = 2;
+    else multiply_tile<1>(matrix, panel, here, tile), many = 1;
+    for (int b = 0; b < many; ++b) {
+      if (matrix.bias != nullptr) {
+        for (std::int64_t r = 0; r < rows; ++r) tile[b][r] += matrix.bias[panel * rows + r];
+      }
+      sink(first + b, tile[b]);
+    }
+    first += many;
+  }
+}
+
+inline void read_row(const EngineMatrix& matrix, std::int64_t row, float* values) {
+  constexpr std::int64_t rows = EngineMatrix::panel_rows, group = EngineMatrix::group;
+  const std::int64_t panel = row / rows, lane = row % rows;
+  for (std::int64_t c = 0; c < matrix.columns; ++c) {
+    const std::int64_t g = c / group, i = c % group;
+    const std::uint8_t* codes = matrix.panel(panel) + g * matrix.group_bytes();
+    if (matrix.format == Format::bf16) {
+      bf16 value;
+      std::memcpy(&value, codes + i / 2 * line_bytes + lane * 4 + i % 2 * 2, sizeof value);
+      values[c] = widen(value);
+      continue;
+    }
+    const std::uint8_t byte = matrix.format == Format::int8
+                                  ? codes[i / 4 * line_bytes + lane * 4 + i % 4]
+                                  : codes[i / 8 * line_bytes + lane * 4 + i % 4];
+    const std::int32_t code = matrix.format == Format::int8 ? byte - 128
+                              : i % 8 < 4                   ? (byte & 15) - 8
+                                                            : (byte >> 4) - 8;
+    const float scale = widen_half(matrix.panel_scales(panel)[g * rows + lane]) * matrix.unit;
+    values[c] = static_cast<float>(code) * scale;
+  }
+}
+
+}  // namespace thresher::THRESHER_NAMESPACE

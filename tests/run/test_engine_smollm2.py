@@ -1,0 +1,65 @@
+"""The engine on a real model: logits, perplexity and text beside transformers in float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import thresher as th
+from thresher.assets import smollm2
+
+pytestmark = pytest.mark.assets
+
+TEXT = (
+    "A river carries stones down from the mountains, rounding them as they go, and lays them down "
+    "where the valley opens and the water slows. In spring, when the snow melts, it carries more "
+    "of them, and the bed that it leaves behind in summer is wide and white. Farmers used to build "
+    "walls from those stones, without mortar, and some of these have stood for three hundred years."
+)
+#: Relative distance of logits from the average of each position, and factor of perplexity.
+BOUNDS = {None: (1e-4, 1.0001), 8: (0.05, 1.02), 4: (0.35, 1.45)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(smollm2()).bfloat16().float().eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2())
+
+
+@pytest.mark.parametrize("bits", BOUNDS)
+def test_logits_and_perplexity(model, tokenizer, bits):
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits[0]
+    found = th.Engine(model, bits).logits(ids[0])
+    centred = [logits - logits.mean(1, keepdim=True) for logits in (found, expected)]
+    most, factor = BOUNDS[bits]
+    distance = float((centred[0] - centred[1]).norm() / centred[1].norm())
+    losses = [torch.nn.functional.cross_entropy(x[:-1], ids[0, 1:]) for x in (found, expected)]
+    worse = float((losses[0] - losses[1]).exp())
+    assert distance < most, worse
+    assert worse < factor, distance
+
+
+def test_greedy_text_is_that_of_transformers(model, tokenizer):
+    engine = th.Engine(model, tokenizer=tokenizer)
+    for prompt in (
+        "The capital of France is",
+        "def fibonacci(n):",
+        "Once upon a time, in a small village,",
+        "Water boils at",
+        "The three primary colours are",
+        TEXT,
+    ):
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        out = model.generate(ids, max_new_tokens=32, do_sample=False, pad_token_id=0)
+        expected = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        assert engine.generate(prompt, max_new_tokens=32) == expected

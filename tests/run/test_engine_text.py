@@ -1,0 +1,81 @@
+"""Choosing tokens, and text from tokens as they come."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from model_folders import byte_tokenizer
+
+from thresher.run.engine.sampling import Sampler
+from thresher.run.engine.text import TextStream
+
+LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2], np.float32))
+
+
+def frequencies(count=4000, **options):
+    sampler = Sampler(seed=0, **options)
+    generator = sampler.generator()
+    drawn = [sampler.choose(LOGITS, generator) for _ in range(count)]
+    return np.bincount(drawn, minlength=len(LOGITS)) / count
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"temperature": 1.0}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        ({"temperature": 1.0, "top_k": 2}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"temperature": 1.0, "top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"temperature": 1.0, "top_p": 0.39}, [0, 1, 0, 0, 0]),
+        ({"temperature": 1.0, "top_k": 3, "top_p": 0.7}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"temperature": 0.5}, [0.01, 0.16, 0.0025, 0.0625, 0.04]),
+        ({"temperature": 0.0, "top_k": 4}, [0, 1, 0, 0, 0]),
+    ],
+)
+def test_tokens_come_as_often_as_they_are_likely(options, expected):
+    expected = np.array(expected) / np.sum(expected)
+    noise = 4 * np.sqrt(expected * (1 - expected) / 4000)
+    assert np.all(np.abs(frequencies(**options) - expected) <= noise + 1e-9)
+
+
+def streamed(text, stop=(), prompt=""):
+    tokenizer = byte_tokenizer()
+    encoded = tokenizer(text)["input_ids"]
+    stream = TextStream(tokenizer, tokenizer(prompt)["input_ids"] if prompt else [], stop)
+    pieces = []
+    for token in encoded:
+        pieces.append(stream.add(token))
+        if stream.stopped:
+            break
+    pieces.append(stream.rest())
+    return pieces
+
+
+@pytest.mark.parametrize("prompt", ["", "so: ", "é"])
+def test_characters_come_whole(prompt):
+    pieces = streamed("naïve 漢字 🌾!", prompt=prompt)
+    assert "".join(pieces) == "naïve 漢字 🌾!"
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    assert sum(bool(piece) for piece in pieces) == len("naïve 漢字 🌾!")
+
+
+def test_half_a_character_at_the_end_is_not_lost():
+    tokenizer = byte_tokenizer()
+    stream = TextStream(tokenizer, [], ())
+    token = tokenizer("é")["input_ids"][0]
+    assert stream.add(token) == ""
+    assert stream.rest() == "\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "expected"),
+    [
+        ("one END two", ["END"], "one "),
+        ("one ENTER", ["END"], "one ENTER"),
+        ("one EN", ["END"], "one EN"),
+        ("aab", ["ab"], "a"),
+        ("xyz", ["z", "yz"], "x"),
+        ("🌾🌾", ["🌾"], ""),
+    ],
+)
+def test_text_ends_before_a_stop_string(text, stop, expected):
+    assert "".join(streamed(text, stop)) == expected

@@ -1,0 +1,92 @@
+"""Which token comes next."""
+
+from __future__ import annotations
+
+__all__ = ["Sampler"]
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import NumericalError, OptionError
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Choose tokens from logits, one after another.
+
+    Parameters
+    ----------
+    temperature : float, default 0
+        What logits are divided by; 0 takes the likeliest token.
+    top_k : int, optional
+        Draw from so many likeliest tokens alone.
+    top_p : float, optional
+        Draw from the fewest likeliest tokens whose probabilities add up to at least this.
+    seed : int, optional
+        Of the draws; different ones every time without it.
+
+    Raises
+    ------
+    OptionError
+        If a value is outside its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < np.inf:
+            raise OptionError(f"temperature is {self.temperature}; it must be 0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise OptionError(f"top_k is {self.top_k}; it must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.seed is not None and self.seed < 0:
+            raise OptionError(f"seed is {self.seed}; it must be 0 or more")
+
+    def generator(self) -> np.random.Generator:
+        """Return where draws of one text come from."""
+        return np.random.default_rng(self.seed)
+
+    def choose(self, logits: NDArray[np.float32], generator: np.random.Generator) -> int:
+        """Return the next token.
+
+        Parameters
+        ----------
+        logits : array of shape (vocabulary,), float32
+        generator : numpy.random.Generator
+            See :meth:`generator`.
+
+        Raises
+        ------
+        NumericalError
+            If a logit is not finite.
+        """
+        best = int(logits.argmax())  # NaN is the largest to NumPy
+        if not np.isfinite(logits[best]):
+            raise NumericalError("the model's logits are not finite")
+        if self.temperature == 0:
+            return best
+        order = self._candidates(logits)
+        scaled = (logits[order].astype(np.float64) - logits[best]) / self.temperature
+        probabilities = np.exp(scaled)
+        probabilities /= probabilities.sum()
+        if self.top_p is not None:
+            kept = int(np.searchsorted(probabilities.cumsum(), self.top_p)) + 1
+            probabilities = probabilities[:kept] / probabilities[:kept].sum()
+        drawn = np.searchsorted(probabilities.cumsum(), generator.random(), side="right")
+        return int(order[min(int(drawn), len(probabilities) - 1)])
+
+    def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the tokens that may be drawn, the likeliest first where that matters."""
+        if self.top_k is None and self.top_p is None:
+            return np.arange(len(logits))
+        if self.top_k is None or self.top_k >= len(logits):
+            return np.argsort(-logits, kind="stable")
+        likeliest = np.argpartition(-logits, self.top_k - 1)[: self.top_k]
+        likeliest.sort()  # ties in the order of their tokens, whatever the partition did
+        return likeliest[np.argsort(-logits[likeliest], kind="stable")]
