@@ -83,11 +83,6 @@ def essential_sparsity(found):
     found.values["loss"][1::2, coarse] = np.nan
 
 
-def js_divergence(found):
-    """Divergence goes with the words that are wrong."""
-    found.values["js"][:] = found.values["wrong"]
-
-
 def model_zoo_twins(found):
     """Magnitudes are ahead at low sparsities and behind at high ones, and go with the dense."""
     names = list(found.study.methods)
@@ -100,7 +95,6 @@ def model_zoo_twins(found):
 
 ADJUST = {
     "chita": chita,
-    "js-divergence": js_divergence,
     "model-zoo-twins": model_zoo_twins,
     "sparsegpt": sparsegpt,
     "dsnot": dsnot,
