@@ -12,7 +12,7 @@ from thresher.parts.moments import Gram
 from thresher.parts.patterns import Unstructured
 from thresher.parts.rankings import AllByScore, ByScore, GreedyOBS
 from thresher.parts.scores import InputVariance, Magnitude, Score
-from thresher.parts.spreads import Incremental, PerKind, Ranked, Together
+from thresher.parts.spreads import Incremental, PerKind, Ranked, WholeModel
 from thresher.parts.statistics import Statistics
 from thresher.parts.updates import LeastSquares
 
@@ -120,10 +120,10 @@ def test_groups_of_a_kind_lose_the_same_and_the_cheap_kind_more():
 
 
 def test_costs_are_compared_within_their_group():
-    counts, left = spread_over(Together(), 0.5)
+    counts, left = spread_over(WholeModel(), 0.5)
     assert set(counts.values()) == {64}
     assert left == 0.5
-    counts, _ = spread_over(Together("deviation"), 0.25)
+    counts, _ = spread_over(WholeModel("deviation"), 0.25)
     assert set(counts.values()) == {96}
 
 
@@ -133,13 +133,13 @@ def test_later_blocks_lose_more():
     assert left == pytest.approx(0.7, abs=0.01)
 
 
-@pytest.mark.parametrize("spread", [PerKind(multiple=8), Together(), Incremental()])
+@pytest.mark.parametrize("spread", [PerKind(multiple=8), WholeModel(), Incremental()])
 def test_units_go_some_at_a_time(spread):
     counts, _ = spread_over(spread, 0.7, step=16)
     assert all(count % 16 == 0 for count in counts.values())
 
 
-@pytest.mark.parametrize("spread", [PerKind(), Together(), Incremental()])
+@pytest.mark.parametrize("spread", [PerKind(), WholeModel(), Incremental()])
 def test_what_cannot_be_reached_says_the_nearest(spread):
     with pytest.raises(
         OptionError, match=r"density 0\.01 cannot .* nearest density is 0\.\d+"

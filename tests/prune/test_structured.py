@@ -17,7 +17,7 @@ from thresher.core.errors import CheckpointError, DataError, LayerError, OptionE
 from thresher.core.remembered import remembered
 from thresher.parts.rankings import ByScore, GreedyOBS
 from thresher.parts.scores import Random
-from thresher.parts.spreads import PerKind, Together
+from thresher.parts.spreads import PerKind, WholeModel
 from thresher.parts.updates import LeastSquares
 from thresher.prune.unit_recipe import UnitRecipe
 
@@ -218,12 +218,12 @@ def test_a_stock_folder_loads_where_there_is_no_thresher(make, tmp_path):
         "import sys, torch, transformers\n"
         f"kind = transformers.{'AutoModel' if make is bert else 'AutoModelForCausalLM'}\n"
         f"model = kind.from_pretrained({str(tmp_path / 'small')!r}).eval()\n"
-        f"x = torch.load({str(tmp_path / 'sample.pt')!r})\n"
+        f"x = torch.load({str(tmp_path / 'sample.pt')!r}, weights_only=True)\n"
         "assert 'thresher' not in sys.modules\n"
         f"torch.save(model(x)[0].detach(), {str(tmp_path / 'out.pt')!r})\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-    found = torch.load(tmp_path / "out.pt")
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
     with torch.no_grad():
         torch.testing.assert_close(found, small(sample)[0], rtol=0, atol=1e-5)
     assert count(small) < count(model)
@@ -292,7 +292,7 @@ def test_layers_make_up_for_what_is_removed():
         ("refitted", GreedyOBS(), LeastSquares()),
     ):
         parts = {} if update is None else {"update": update}
-        recipe = UnitRecipe(ranking, Together(), density=0.5, **parts)
+        recipe = UnitRecipe(ranking, WholeModel(), density=0.5, **parts)
         errors[name] = output_error(th.prune(net, recipe, data, progress=False), net, data)
     assert errors["refitted"] < 0.7 * errors["greedy"]
     assert errors["refitted"] < 0.5 * errors["random"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Incremental", "PerKind", "Ranked", "Removed", "Spread", "Together"]
+__all__ = ["Incremental", "PerKind", "Ranked", "Removed", "Spread", "WholeModel"]
 
 import math
 from abc import ABC, abstractmethod
@@ -140,7 +140,7 @@ def _between(group: Ranked, start: int, stop: int) -> float:
 
 
 @dataclass(frozen=True)
-class Together(Spread):
+class WholeModel(Spread):
     """The cheapest units of all groups, whose costs are made comparable.
 
     Parameters

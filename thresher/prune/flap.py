@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..core.card import Card, Catalogued
 from ..parts import scores
 from ..parts.rankings import ByScore, Ranking
-from ..parts.spreads import Spread, Together
+from ..parts.spreads import Spread, WholeModel
 from .unit_recipe import UnitRecipe
 
 
@@ -29,7 +29,7 @@ class FLAP(UnitRecipe, Catalogued):
     """
 
     ranking: Ranking = ByScore(scores.InputVariance() * scores.Magnitude() ** 2)
-    spread: Spread = Together("deviation")
+    spread: Spread = WholeModel("deviation")
     bias: bool = True
     card = Card(
         name="flap",

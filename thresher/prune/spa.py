@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..core.card import Card, Catalogued
 from ..parts import updates
 from ..parts.rankings import AllByScore, GreedyOBS, Ranking
-from ..parts.spreads import Spread, Together
+from ..parts.spreads import Spread, WholeModel
 from .unit_recipe import UnitRecipe
 
 
@@ -28,7 +28,7 @@ class SPA(UnitRecipe, Catalogued):
     """
 
     ranking: Ranking = AllByScore()
-    spread: Spread = Together("mean")
+    spread: Spread = WholeModel("mean")
     card = Card(
         name="spa",
         title="Structurally Prune Anything: Any Architecture, Any Framework, Any Time",
@@ -55,7 +55,7 @@ class OBSPA(UnitRecipe, Catalogued):
     """
 
     ranking: Ranking = GreedyOBS()
-    spread: Spread = Together("mean")
+    spread: Spread = WholeModel("mean")
     update: updates.Update = updates.LeastSquares()
     card = Card(
         name="obspa",
