@@ -305,3 +305,14 @@ def test_sampler_options():
     for options in ({"temperature": -1}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.5}, {"seed": -1}):
         with pytest.raises(OptionError, match=next(iter(options))):
             Sampler(**options)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_a_model_whose_own_pass_does_more_is_refused(bits):
+    model = made("llama")
+    model.train()
+    model.lm_head.register_forward_hook(lambda module, args, output: output / 16)
+    with pytest.raises(LayerError, match="whose own pass does something"):
+        th.Engine(model, bits)
+    assert model.training
+    assert model.lm_head.training
