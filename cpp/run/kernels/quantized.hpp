@@ -17,12 +17,12 @@ THRESHER_INLINE void decode_group(const QuantizedView& view, std::int64_t g, flo
       _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4)), _mm_set1_epi8(15));
   const __m512 numbers = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles));
   store(weights, splat(scale) * (reinterpret_cast<Floats>(numbers) - splat(zero)));
-  return;
-#endif
+#else
   for (int i = 0; i < QuantizedView::group / 2; ++i) {
     weights[2 * i] = scale * (static_cast<float>(codes[i] & 15) - zero);
     weights[2 * i + 1] = scale * (static_cast<float>(codes[i] >> 4) - zero);
   }
+#endif
 }
 
 // totals[b] += one group times the columns of x that it belongs to.
