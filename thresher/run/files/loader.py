@@ -266,8 +266,8 @@ class ThresherQuantizer(HfQuantizer):
                 "Thresher does not know; write an ordinary folder with `thresher export`, or "
                 "install an earlier transformers"
             )
-        for path, layout in self._claimed.items():
-            swap(model, path, _packed(model.get_submodule(path), layout))
+        claimed = self._claimed.items()
+        swap(model, {path: _packed(model.get_submodule(path), layout) for path, layout in claimed})
         self._claimed.clear()
         record_layouts(model)
         if hasattr(model.config, "transformers_weights"):

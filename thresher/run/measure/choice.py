@@ -194,8 +194,8 @@ class Choices:
             if owners[key[0]] > 1:  # the weight is held, so that no other takes its number
                 shared[key] = (stored, dense.weight)
             packed = candidate.holding(stored).train(dense.training)
-            for name in names.pop(dense):
-                swap(model, name, packed)
+            # One at a time, so that no more than one layer is held in both forms.
+            swap(model, dict.fromkeys(names.pop(dense), packed))
         record_layouts(model)
 
 
