@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from model_folders import save_folder, tiny_llama
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config
 
 import thresher as th
 from thresher.run.evaluate import compare, perplexity
@@ -15,9 +17,25 @@ from thresher.stream.precision import Precision
 from thresher.stream.source import InMemory
 from thresher.stream.units import Unit
 
+SMALL = {
+    "vocab_size": 256,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+GEMMA2 = Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=5.0)
+COHERE = CohereConfig(**SMALL, logit_scale=0.25)
+
 
 def windows(count=3):
     return torch.randint(0, 256, (count, 64), generator=torch.Generator().manual_seed(0))
+
+
+def whole(logits):
+    return torch.stack([each[:] for each in logits])
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +51,10 @@ def folders(tmp_path_factory):
 def test_the_logits_are_those_of_the_whole_model(folders):
     for folder in folders:
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        found = list(folder_logits(folder, windows()))
+        found = whole(folder_logits(folder, windows()))
         with torch.no_grad():
-            wanted = [model(input_ids=window[None]).logits[0, :-1] for window in windows()]
-        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+            wanted = torch.stack([model(window[None]).logits[0, :-1] for window in windows()])
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_two_models_are_compared_without_either_in_memory(folders):
@@ -44,21 +62,52 @@ def test_two_models_are_compared_without_either_in_memory(folders):
     wanted = compare(dense, sparse, windows())
     graded = torch.is_grad_enabled()
     found = compare(*(folder_logits(folder, windows()) for folder in folders), windows())
-    assert found == wanted
-    assert perplexity(folder_logits(folders[1], windows()), windows()) == wanted.pruned_perplexity
+    assert asdict(found) == pytest.approx(asdict(wanted), rel=1e-5, abs=1e-7)
+    alone = perplexity(folder_logits(folders[1], windows()), windows())
+    assert alone == pytest.approx(wanted.pruned_perplexity, rel=1e-5)
     assert torch.is_grad_enabled() == graded
 
 
 def test_precision_and_dtype(folders):
-    exact = torch.cat(list(folder_logits(folders[0], windows())))
-    rounded = torch.cat(list(folder_logits(folders[0], windows(), precision=torch.bfloat16)))
-    stored = torch.cat(
-        list(folder_logits(folders[0], windows(), torch.bfloat16, precision=torch.float32))
-    )
+    exact = whole(folder_logits(folders[0], windows()))
+    rounded = whole(folder_logits(folders[0], windows(), precision=torch.bfloat16))
+    stored = whole(folder_logits(folders[0], windows(), torch.bfloat16, precision=torch.float32))
     for other in (rounded, stored):
         error = float((other.float() - exact).norm() / exact.norm())
         assert 0 < error < 0.02
     assert stored.dtype == torch.float32
+
+
+def seen_by_the_head(folder, monkeypatch):
+    """Return how many positions the head is called on at a time while a folder is evaluated."""
+    seen, called = [], nn.Linear.forward
+
+    def forward(self, x):
+        seen.extend([x.shape[-2]] if self.out_features == 256 else [])
+        return called(self, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", forward)
+    value = perplexity(folder_logits(folder, windows()), windows())
+    monkeypatch.undo()
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert value == pytest.approx(perplexity(model, windows()), rel=1e-5)
+    return seen
+
+
+def test_the_head_runs_in_slices(folders, monkeypatch):
+    seen = seen_by_the_head(folders[0], monkeypatch)
+    # The probe, by the model and by hand; then 63 positions by half of the width of 64.
+    assert seen == [8, 8, *[32, 31] * 3]
+
+
+@pytest.mark.parametrize("config", [GEMMA2, COHERE], ids=["capped", "scaled"])
+def test_logits_that_are_not_the_heads_alone_are_made_whole(config, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= 50  # so that the cap is felt
+    model.save_pretrained(tmp_path)
+    assert seen_by_the_head(tmp_path, monkeypatch) == [8, 8, 64, 64, 64]
 
 
 class Choosy(nn.Module):

@@ -7,7 +7,7 @@ __all__ = ["Evaluation", "compare", "perplexity"]
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,8 +16,26 @@ from ..core.card import Card, Catalogued
 from ..core.errors import DataError, NumericalError
 from .measure.modes import evaluating
 
-#: Positions whose log-probabilities are in float32 at a time; vocabularies are wide.
-_POSITIONS = 32
+#: Positions whose log-probabilities are in float32 at a time: they stay in a core's cache.
+_POSITIONS = 8
+
+
+class Sliced(Protocol):
+    """Logits of a window's tokens, of which a few are made at a time."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Tokens and vocabulary."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are made."""
+
+    def slices(self, multiple: int) -> Iterator[torch.Tensor]:
+        """Yield them in order, in slices that hold a multiple of tokens; the last may hold less."""
+
+
+_Logits = torch.Tensor | Sliced
 
 
 @dataclass(frozen=True)
@@ -63,12 +81,12 @@ class Evaluation(Catalogued):
 
 
 @torch.no_grad()
-def perplexity(model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor) -> float:
+def perplexity(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -> float:
     """Return the perplexity of a causal language model.
 
     Parameters
     ----------
-    model : nn.Module or iterable of Tensor
+    model : nn.Module or iterable of Tensor or Sliced
         Called as ``model(input_ids=...)``, with ``logits`` in its output; or those logits, of
         each window's tokens but the last.
     windows : Tensor of shape (windows, length), int64
@@ -95,15 +113,15 @@ def perplexity(model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor)
 
 @torch.no_grad()
 def compare(
-    dense: nn.Module | Iterable[torch.Tensor],
-    pruned: nn.Module | Iterable[torch.Tensor],
+    dense: nn.Module | Iterable[_Logits],
+    pruned: nn.Module | Iterable[_Logits],
     windows: torch.Tensor,
 ) -> Evaluation:
     """Evaluate a dense and a pruned model on the same windows.
 
     Parameters
     ----------
-    dense, pruned : nn.Module or iterable of Tensor
+    dense, pruned : nn.Module or iterable of Tensor or Sliced
         Causal language models of one vocabulary, or their logits; see :func:`perplexity`.
     windows : Tensor of shape (windows, length), int64
         See :func:`perplexity`.
@@ -132,7 +150,7 @@ def compare(
 
 # Logits are handed from call to call, and never named in a loop, whose variables and whose zip
 # would hold those of the window before while the next ones are made.
-def _loss(logits: torch.Tensor, window: torch.Tensor) -> float:
+def _loss(logits: _Logits, window: torch.Tensor) -> float:
     return sum(_negative(p, targets) for p, targets in _chunks(logits, window))
 
 
@@ -140,7 +158,7 @@ def _negative(log_probabilities: torch.Tensor, targets: torch.Tensor) -> float:
     return -float(log_probabilities.gather(-1, targets.unsqueeze(-1)).double().sum())
 
 
-def _distance(dense: torch.Tensor, pruned: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+def _distance(dense: _Logits, pruned: _Logits, window: torch.Tensor) -> torch.Tensor:
     """Return both losses, both divergences and agreement, summed over a window's positions."""
     if dense.shape != pruned.shape:
         raise DataError(
@@ -163,21 +181,19 @@ def _kl(p: torch.Tensor, q: torch.Tensor) -> float:
     return float((p.exp() * (p - q)).sum(-1).double().sum())
 
 
-def _next(logits: Iterator[torch.Tensor]) -> torch.Tensor:
+def _next(logits: Iterator[_Logits]) -> _Logits:
     for found in logits:
         return found
     raise DataError("there are logits of fewer windows than are evaluated; pass those of every one")
 
 
-def _end(logits: Iterator[torch.Tensor]) -> None:
+def _end(logits: Iterator[_Logits]) -> None:
     """Let what makes logits come to its end."""
     for _ in logits:
         raise DataError("there are logits of more windows than are evaluated; pass all windows")
 
 
-def _every_logits(
-    model: nn.Module | Iterable[torch.Tensor], windows: torch.Tensor
-) -> Iterator[torch.Tensor]:
+def _every_logits(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -> Iterator[_Logits]:
     if not isinstance(model, nn.Module):
         yield from model
         return
@@ -189,12 +205,17 @@ def _every_logits(
         yield output.logits[0, :-1]
 
 
-def _chunks(logits: torch.Tensor, window: torch.Tensor) -> Any:
+def _chunks(logits: _Logits, window: torch.Tensor) -> Any:
     """Yield log-probabilities and targets, a few positions at a time."""
-    targets = window[1:].to(logits.device)
-    for start in range(0, len(targets), _POSITIONS):
-        stop = start + _POSITIONS
-        yield logits[start:stop].float().log_softmax(-1), targets[start:stop]
+    if len(window) - 1 != logits.shape[0]:
+        raise DataError(
+            f"there are logits of {logits.shape[0]} tokens of a window of {len(window)}; pass "
+            "those of all tokens but the last"
+        )
+    targets = iter(window[1:].to(logits.device).split(_POSITIONS))
+    for part in (logits,) if isinstance(logits, torch.Tensor) else logits.slices(_POSITIONS):
+        for some in part.split(_POSITIONS):
+            yield some.float().log_softmax(-1), next(targets)
 
 
 def _check(windows: torch.Tensor) -> None:

@@ -16,11 +16,15 @@ from ..core.device import device_named
 from ..core.errors import CheckpointError
 from ..parts.coverage import cover
 from ..run.skeleton import Skeleton
-from .passes import as_written, settled
+from .logits import Logits, LogitsBySlices
+from .passes import HeadReachedError, as_written, settled
 from .precision import Precision
 from .source import Folder, Source
 from .units import Unit, find_units
 from .walk import Walk, call_on_copy, halting, tensors
+
+#: Tokens of the pass that shows how logits may be computed.
+_PROBE = 8
 
 
 def outputs(
@@ -50,7 +54,8 @@ def outputs(
     index : int
         Of the sample; they come in order where all run through the same units.
     output : Any
-        Of the model. It is made as it is asked for, so that only one has to be held.
+        Of the model; None where a hook has ended the pass before the output head. It is made as
+        it is asked for, so that only one has to be held.
     """
     model, device = source.model, _device_of(samples)
     with ExitStack() as stack:
@@ -81,7 +86,10 @@ def _go_on(
 ) -> Generator[tuple[int, Any]]:
     # Not for as long as the generator lasts: two of them may take turns, and end in any order.
     with as_written(), precision.rounding(device):
-        output = walk.go_on()
+        try:
+            output = walk.go_on()
+        except HeadReachedError:
+            walk.halt = output = None
     if walk.halt is None:
         yield index, output
 
@@ -94,7 +102,7 @@ def folder_logits(
     overlay: Path | None = None,
     device: str = "auto",
     advance: Callable[[str], None] = lambda text: None,
-) -> Generator[torch.Tensor]:
+) -> Generator[torch.Tensor | Logits]:
     """Return the logits of a causal language model in a folder, window by window.
 
     Parameters
@@ -117,7 +125,7 @@ def folder_logits(
 
     Yields
     ------
-    Tensor of shape (length - 1, vocabulary)
+    Tensor, or Logits, of shape (length - 1, vocabulary)
         Of every token but the last, which predicts nothing that is known.
 
     Raises
@@ -132,14 +140,19 @@ def folder_logits(
     place = device_named(device)
     used = Precision.natural(skeleton.stored_dtype(layers[0].parameter), place, precision)
     units = find_units(skeleton.model, layers)
-    samples = [{"input_ids": window.unsqueeze(0).to(place)} for window in windows]
-    found = outputs(Folder(skeleton, used, place), units, samples, used, advance)
-    for expected, (index, output) in enumerate(found):
-        if index != expected:
-            raise CheckpointError(
-                f"{str(folder)!r} runs other blocks for other texts, so that it is not evaluated "
-                "from disk; load it with from_pretrained and call thresher.perplexity"
-            )
-        yield output.logits[0, :-1]
-        # Before the next one is made: they are as wide as the vocabulary.
-        del output
+    probe = windows[0, :_PROBE]
+    samples = [{"input_ids": each.unsqueeze(0).to(place)} for each in (probe, *windows)]
+    with LogitsBySlices(skeleton.model, used) as head:
+        found = outputs(Folder(skeleton, used, place), units, samples, used, advance)
+        for expected, (index, output) in enumerate(found):
+            if index == 0:
+                head.prove(output)
+                continue
+            if index != expected:
+                raise CheckpointError(
+                    f"{str(folder)!r} runs other blocks for other texts, so that it is not "
+                    "evaluated from disk; load it with from_pretrained and call thresher.perplexity"
+                )
+            yield head.logits(output)
+            # Before the next one is made: they are as wide as the vocabulary.
+            del output
