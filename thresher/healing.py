@@ -7,10 +7,10 @@ __all__ = ["heal_command"]
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 
+from .core.dtypes import dtype_named
 from .core.errors import OptionError
 from .core.files import read_json
 from .parts.calibration import EMBEDDED, file_windows
@@ -42,7 +42,7 @@ def heal_command(
     # Not inside the cache of the hub.
     beside = source.resolve() if Path(model).is_dir() else Path(model).resolve().name
     out = out or Path(f"{beside}-healed")
-    passes = None if precision == "auto" else getattr(torch, precision)
+    passes = dtype_named(precision)
     options = HealOptions(minutes, windows, length, seed, passes)
     fitting = window_length(source, length)
     ids = file_windows(text, load_tokenizer(source), length=fitting, count=windows)

@@ -31,6 +31,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .core.device import device_named
+from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.output import Output, writing
@@ -79,7 +80,7 @@ class PruneJob:
         self.recipe = self._read_recipe()
         self.source = resolve(model)
         self.out = Path(options["out"])
-        self.dtype = _dtype(options["dtype"])
+        self.dtype = dtype_named(options["dtype"])
         self.tokenizer = load_tokenizer(self.source)
         self.length = window_length(self.source, int(options["length"]))
         self.text_source = str(options["calibration"] or EMBEDDED)
@@ -138,7 +139,7 @@ class PruneJob:
         return DiskOptions(
             dtype=self.dtype,
             unseen=self.options["unseen"],
-            precision=_dtype(self.options["precision"]),
+            precision=dtype_named(self.options["precision"]),
             include=self.options["include"],
             exclude=self.options["exclude"],
             spill=self.options["spill"],
@@ -197,7 +198,7 @@ class PruneJob:
         self, folder: Path, advance: Callable[[str], None], overlay: Path | None = None
     ) -> Any:
         assert self.held_out is not None
-        precision = _dtype(self.options["precision"])
+        precision = dtype_named(self.options["precision"])
         device = self.options["device"]
         return folder_logits(folder, self.held_out, self.dtype, precision, overlay, device, advance)
 
@@ -315,7 +316,7 @@ def _evaluate_tasks(
     )
     found = {}
     for name, each in folders.items():
-        loaded = load_model(each, _dtype(precision)).to(device_named(device))
+        loaded = load_model(each, dtype_named(precision)).to(device_named(device))
         found[name] = evaluate_tasks(loaded, load_tokenizer(each), tasks)
         del loaded
     table = Table(title=escape(f"{model} on {tasks}"))
@@ -336,7 +337,7 @@ def _language_model(folder: Path, windows: torch.Tensor, precision: str, device:
     # Layers that are loaded packed may round their inputs, which dense ones do not.
     if quantization.get("packed"):
         return load_model(folder).to(device_named(device))
-    return folder_logits(folder, windows, precision=_dtype(precision), device=device)
+    return folder_logits(folder, windows, precision=dtype_named(precision), device=device)
 
 
 def show_info(model: str, layers: bool) -> None:
@@ -480,11 +481,6 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     recipe = as_recipe(options["method"]).with_options(**{name: options[name] for name in names})
     recipe.target  # noqa: B018 - raises now if nothing says how much to keep
     return recipe
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    dtype: torch.dtype | None = None if name == "auto" else getattr(torch, name)
-    return dtype
 
 
 def window_length(folder: Path, length: int) -> int:

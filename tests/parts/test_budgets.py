@@ -225,6 +225,24 @@ def test_the_largest_remainder_is_rounded_up():
     assert allot(patterns.Unstructured(), [(1, 10)] * 3, shares, 1 / 3) == [3, 4, 3]
 
 
+@pytest.mark.parametrize("density", [0.3, 0.5, 0.7])
+def test_what_large_rows_leave_over_is_not_paid_by_the_smallest_layer(density):
+    # Rows of an odd length in two large layers, then the one row of a small head.
+    shapes = [(64, 27), (64, 575), (1, 64)]
+    pattern = patterns.Unstructured("row")
+    counts = allot(pattern, shapes, [density] * 3, density)
+    for count, (rows, columns) in zip(counts, shapes, strict=True):
+        assert abs(count / rows - density * columns) <= 1
+
+
+@pytest.mark.parametrize("error", [-0.03, 0.03])
+def test_a_budget_that_is_off_moves_all_densities_alike(error):
+    shapes = [(64, 270), (64, 576), (1, 64)]
+    counts = allot(patterns.Unstructured("row"), shapes, [0.5 + error] * 3, 0.5)
+    for count, (rows, columns) in zip(counts, shapes, strict=True):
+        assert abs(count / rows - 0.5 * columns) <= 1
+
+
 @pytest.mark.parametrize("error", [-0.03, 0.03])
 def test_allotted_counts_are_exact_for_a_budget_that_is_off(error):
     shapes = [(10, 10), (20, 20), (7, 3)]

@@ -128,3 +128,39 @@ def test_random_numbers_do_not_depend_on_the_default_dtype():
         assert torch.equal(th.scores.Random()(weight, statistics), usual)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+class Experts(nn.Module):
+    """A router beside its experts, as a model of one's own may have it."""
+
+    def __init__(self, outputs, router="router"):
+        super().__init__()
+        setattr(self, router, nn.Linear(16, outputs))
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+
+
+class Stacked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.ModuleDict({"wg": nn.Linear(16, 4)})
+        self.up = nn.Parameter(torch.randn(4, 16, 16))
+        self.out = nn.Linear(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        (Experts(4), ["router"]),
+        (Experts(4, "gate"), ["gate"]),
+        (nn.ModuleDict({"block": Experts(4)}), ["block.router"]),
+        (Stacked(), ["gate.wg"]),
+        # As many outputs as no list or stack has parts, and a name that says nothing.
+        (Experts(8), []),
+        (Experts(4, "projection"), []),
+        (nn.ModuleDict({"gate": nn.Linear(16, 16), "mix": nn.Conv1d(16, 16, 3)}), []),
+    ],
+    ids=str,
+)
+def test_routers_are_found_without_a_configuration(model, kept):
+    names = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    assert names - {layer.name for layer in cover(model, strict=False).layers} == set(kept)

@@ -102,3 +102,59 @@ def test_an_unknown_instruction_set_is_named_before_work(monkeypatch):
     finally:
         monkeypatch.delenv("THRESHER_ISA")
         _run.forget_isa()
+
+
+class Lending(nn.Module):
+    """Runs its layers with weights that it makes for the call."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.out = nn.Linear(16, 4)
+        self.made = made
+
+    def forward(self, x):
+        weights = {name: self.made(p) for name, p in self.inner.named_parameters()}
+        return self.out(torch.func.functional_call(self.inner, weights, (x,)))
+
+
+@pytest.mark.parametrize(
+    "made", [lambda p: p * 1.0, lambda p: nn.Parameter(p.detach().clone())], ids=["tensor", "own"]
+)
+def test_weights_that_are_lent_for_a_call_are_not_pruned_in_the_place_of_the_own(made):
+    model = Lending(made).eval()
+    with pytest.warns(UserWarning, match="other weights in the place of its own"):
+        record = half(model, [torch.randn(8, 16) for _ in range(4)])
+    for layer in record.layers:
+        weight = model.get_submodule(layer.name).weight
+        assert float((weight != 0).float().mean()) == pytest.approx(layer.density) == 0.5
+
+
+class Transformed(nn.Module):
+    """Calls its layers inside a transform."""
+
+    def __init__(self, transform, depth):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(16, 16), nn.Tanh()) for _ in range(2))
+        self.transform, self.depth = transform, depth
+
+    def forward(self, x):
+        if self.depth:
+            for layer in self.layers:
+                x = self.transform(layer, x)
+            return x
+        return self.transform(lambda rows: self.layers[1](self.layers[0](rows)), x)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f, x: torch.vmap(f)(x),
+        lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1],
+    ],
+    ids=["vmap", "jvp"],
+)
+def test_layers_inside_a_transform_are_refused_in_words(transform, depth):
+    with pytest.raises(DataError, match=r"called inside torch\.vmap or another transform"):
+        half(Transformed(transform, depth).eval(), [torch.randn(8, 16) for _ in range(4)])

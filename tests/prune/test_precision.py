@@ -5,8 +5,10 @@ from contextlib import closing
 import pytest
 import torch
 from model_folders import tiny_llama
+from torch import nn
 
 import thresher as th
+from thresher.core.errors import OptionError
 from thresher.parts.coverage import find_layers
 from thresher.parts.moments import Gram
 from thresher.stream.collect import collect_inputs
@@ -92,3 +94,41 @@ def test_compensated_weights_stay_within_a_short_dtype(precision):
     assert model[0].weight.abs().max() == 65504
     # The error is that of the weights as they are stored.
     assert record.layers[0].error > 0.01
+
+
+class Converts(nn.Module):
+    """Converts what its layers are given, as only their own dtypes allow."""
+
+    def __init__(self, *dtypes):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16).to(dtype) for dtype in dtypes)
+        self.dtypes = dtypes
+
+    def forward(self, x):
+        for layer, dtype in zip(self.layers, self.dtypes, strict=True):
+            x = layer(x.to(dtype)).float()
+        return x
+
+
+@pytest.mark.parametrize(
+    "dtypes",
+    [(torch.float16, torch.float32), (torch.float16, torch.float16), (torch.bfloat16,)],
+    ids=str,
+)
+def test_a_model_that_converts_by_itself_keeps_its_dtypes(dtypes):
+    torch.manual_seed(0)
+    model = Converts(*dtypes).eval()
+    data = [torch.randn(8, 16) for _ in range(4)]
+    record = th.prune(model, "wanda", data, density=0.5, progress=False)
+    assert record.density == pytest.approx(0.5)
+    assert [layer.weight.dtype for layer in model.layers] == list(dtypes)
+
+
+def test_precision_may_be_named():
+    for name in ("auto", "float32", "bfloat16"):
+        model = nn.Sequential(nn.Linear(8, 8))
+        th.prune(model, "wanda", [torch.randn(4, 8)], density=0.5, precision=name, progress=False)
+        assert int((model[0].weight != 0).sum()) == 32
+    for wrong in ("float99", "int8", torch.int8, "nn"):
+        with pytest.raises(OptionError, match="is no floating-point dtype"):
+            th.prune(nn.Linear(8, 8), "wanda", density=0.5, precision=wrong)

@@ -32,34 +32,34 @@ def allot(
     Returns
     -------
     list of int
-        Weights kept per layer. The total is the multiple nearest to
-        ``density * weights`` that largest-remainder rounding can reach.
+        Weights kept per layer, each within one quantum of what is asked of it; the total comes as
+        near to ``density * weights`` as largest-remainder rounding can bring it.
     """
     quanta = [pattern.quantum(shape) for shape in shapes]
     sizes = [math.prod(shape) for shape in shapes]
-    exact = [share * size for share, size in zip(densities, sizes, strict=True)]
+    total = round(density * sum(sizes))
+    exact = _summing_to(
+        total, [share * size for share, size in zip(densities, sizes, strict=True)], sizes
+    )
     counts = [q * math.floor(e / q + 1e-9) for e, q in zip(exact, quanta, strict=True)]
-    missing = round(density * sum(sizes)) - sum(counts)
-    # Sorting is stable, so equal remainders are settled by the order of the layers.
-    order = sorted(range(len(counts)), key=lambda i: (counts[i] - exact[i]) / quanta[i])
-    moved = True
-    while moved:
-        moved = False
-        # One pass settles the rounding; a budget that is itself off is followed by more.
-        steps = max(1, abs(missing) // max(1, sum(quanta)))
-        for i in order if missing > 0 else reversed(order):
-            change = _step(missing, steps * quanta[i], counts[i], sizes[i])
-            change = change or _step(missing, quanta[i], counts[i], sizes[i])
-            counts[i] += change
-            missing -= change
-            moved = moved or change != 0
+    missing = total - sum(counts)
+    # Sorting is stable, so equal remainders are settled by the order of the layers. Every layer
+    # moves once: where large quanta leave something over, the smallest layer is not to pay for it.
+    for i in sorted(range(len(counts)), key=lambda i: (counts[i] - exact[i]) / quanta[i]):
+        if 0 < quanta[i] <= 2 * missing and counts[i] + quanta[i] <= sizes[i]:
+            counts[i] += quanta[i]
+            missing -= quanta[i]
     return counts
 
 
-def _step(missing: int, step: int, count: int, size: int) -> int:
-    """Return plus or minus `step` if that brings `missing` nearer to 0 within the layer."""
-    if 0 < step <= 2 * missing and count + step <= size:
-        return step
-    if 0 < step < -2 * missing and count >= step:
-        return -step
-    return 0
+def _summing_to(total: int, exact: Sequence[float], sizes: Sequence[int]) -> list[float]:
+    """Return counts that sum to a total: all densities are moved alike, between 0 and 1."""
+    moved = list(exact)
+    while abs(off := total - sum(moved)) >= 0.5:
+        free = [i for i, size in enumerate(sizes) if (moved[i] < size if off > 0 else moved[i] > 0)]
+        if not free:
+            break
+        share = off / sum(sizes[i] for i in free)
+        for i in free:
+            moved[i] = min(max(moved[i] + share * sizes[i], 0.0), float(sizes[i]))
+    return moved

@@ -5,12 +5,12 @@ from __future__ import annotations
 __all__ = ["Reasons", "identify", "why_kept"]
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import nn
 
-from .forms import Kernel
+from .forms import Kernel, form_of
 from .layers import Layer
 
 #: A depthwise kernel with so few inputs per output gains nothing from a zero.
@@ -105,14 +105,28 @@ def _routers(model: nn.Module) -> set[int]:
     }
     found = set()
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) or not counts:
+        if not isinstance(module, nn.Linear):
             continue
-        last, before = name.split(".")[-1], name.split(".")[-2:-1]
-        chooses = last in _ROUTERS or any(word in _ROUTERS for word in before)
-        shared = module.out_features == 1 and last == "shared_expert_gate"
-        if shared or (chooses and module.out_features in counts):
+        last, *around = reversed(name.split("."))
+        chooses = last in _ROUTERS or any(word in _ROUTERS for word in around[:1])
+        shared = module.out_features == 1 and last == "shared_expert_gate" and counts
+        if shared or (chooses and module.out_features in counts | _beside(model, around)):
             found.add(id(module))
     return found
+
+
+def _beside(model: nn.Module, around: Sequence[str]) -> set[int]:
+    """Return how many modules or matrices the lists and stacks near a router hold."""
+    counts = set()
+    # A router may lie in a module of its own beside the experts.
+    for depth in range(min(len(around), 2) + 1):
+        holder = model.get_submodule(".".join(reversed(around[depth:])))
+        for part in (holder, *holder.children()):
+            if isinstance(part, nn.ModuleList) and part is not holder:
+                counts.add(len(part))
+            if form_of(part) is None:
+                counts |= {len(p) for p in part.parameters(recurse=False) if p.dim() == 3}
+    return counts - {1}
 
 
 def why_kept(module: nn.Module, name: str, parameter: torch.Tensor) -> str | None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core.card import find
 from ..core.device import device_named
+from ..core.dtypes import dtype_named
 from ..core.errors import DataError, LayerError, OptionError
 from ..core.machine import memory
 from ..core.options import check_choice
@@ -29,7 +30,12 @@ from ..run.packed.layer import PackedLayer
 from ..stream.gradients import collect_gradients
 from ..stream.inputs import as_input
 from ..stream.passes import calibrating
-from ..stream.precision import Precision, widened, widened_sample
+from ..stream.precision import (
+    Precision,
+    runnable,
+    widened,
+    widened_sample,
+)
 from ..stream.ranks import check_same_samples, share_of
 from ..stream.samples import as_samples
 from ..stream.slopes import collect_slopes
@@ -65,7 +71,7 @@ def prune(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     unseen: str = "magnitude",
-    precision: torch.dtype | None = None,
+    precision: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Any:
@@ -114,9 +120,9 @@ def prune(
     unseen : {"magnitude", "dense"}, default "magnitude"
         What becomes of layers that the data never reaches, such as experts that are never
         chosen: pruned by magnitude alone, or left dense. The record names them.
-    precision : torch.dtype, optional
-        Of forward passes; by default that of the weights where the device multiplies it at full
-        speed, otherwise float32.
+    precision : torch.dtype or str, optional
+        Of forward passes. By default, or if ``"auto"``, that of the weights where the device
+        multiplies it at full speed or the model runs in no other, otherwise float32.
     device : str or torch.device, optional
         Where to run the model and prune its weights, ``"auto"``, ``"cpu"`` or ``"cuda:0"``;
         afterwards it is where it was. By default it stays where it is.
@@ -163,6 +169,7 @@ def prune(
     recipe = as_recipe(method).with_options(density, pattern, budget, update, tokens, stages)
     recipe.target  # noqa: B018 - raises now if neither density nor pattern says how much
     check_choice("unseen", unseen, ("magnitude", "dense"))
+    asked = dtype_named(precision)
     check_is_model(model, "thresher.prune", "thresher prune")
     # A compiled model is a shell around the one whose modules can be seen.
     model = getattr(model, "_orig_mod", model)
@@ -177,7 +184,9 @@ def prune(
         record.calibration = described
         stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
         weight = coverage.layers[0].weight
-        used = Precision.natural(weight.dtype, weight.device, precision)
+        used = Precision.natural(weight.dtype, weight.device, asked)
+        if whole and asked is None:
+            used = runnable(used, model, as_input(model, whole[0]))
         if used.widens:
             whole = [widened_sample(sample, used) for sample in whole]
         samples = [as_input(model, sample) for sample in whole]

@@ -23,6 +23,7 @@ from .dense import DenseNotes
 from .products import watching_products
 from .ranks import ranks, sum_over_ranks
 from .stream import EnoughSeenError
+from .surroundings import check_not_transformed
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class _Collector:
 
     def take(self, layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Take what a layer is called with."""
+        check_not_transformed(layer.name)
         given = input_of(layer, args, keywords)
         self._calls[layer.name] += 1
         reading = (_reading(layer), version_of(given), self._masked(layer))

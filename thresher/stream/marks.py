@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from .calls import Forward, forward_within
+from .surroundings import check_not_transformed
 from .units import Unit
 
 _SAMPLED = 4096
@@ -83,6 +84,7 @@ def _reaching_forward(noting: Noting, name: str, forward: Forward) -> Forward:
 
 def _noting_forward(noting: Noting, name: str, forward: Forward) -> Forward:
     def note(*args: Any, **keywords: Any) -> Any:
+        check_not_transformed(name)
         if name not in noting.into.given:
             # From its own first call on, whoever has used a part of it before.
             noting.into.reached.pop(name, None)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Precision", "multiplies_natively", "widened", "widened_sample"]
+__all__ = [
+    "Precision",
+    "multiplies_natively",
+    "runnable",
+    "widened",
+    "widened_sample",
+]
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from .passes import calibrating, call
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -91,6 +99,30 @@ def widened(model: nn.Module, precision: Precision) -> Iterator[None]:
     finally:
         for tensor, dtype in zip(shorter, before, strict=True):
             tensor.data = tensor.data.to(dtype)
+
+
+def runnable(precision: Precision, model: nn.Module, sample: Any) -> Precision:
+    """Return a precision in which a model runs, if need be that of its weights.
+
+    A model may convert what its layers are given, and then runs only with the weights' own dtypes.
+
+    Parameters
+    ----------
+    precision : Precision
+        What is wanted.
+    model : nn.Module
+        What is to run.
+    sample : Any
+        An input of it.
+    """
+    if not precision.widens:
+        return precision
+    try:
+        with calibrating(model), widened(model, precision):
+            call(model, widened_sample(sample, precision))
+    except RuntimeError:
+        return Precision(precision.stored, precision.stored)
+    return precision
 
 
 def widened_sample(sample: Any, precision: Precision) -> Any:

@@ -8,7 +8,14 @@ put away whenever it is entered.
 
 from __future__ import annotations
 
-__all__ = ["Settings", "Surroundings", "entanglements", "keeping", "within"]
+__all__ = [
+    "Settings",
+    "Surroundings",
+    "check_not_transformed",
+    "entanglements",
+    "keeping",
+    "within",
+]
 
 import functools
 import sys
@@ -18,6 +25,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from ..core.errors import DataError
 
 #: How one setting is read and set.
 Pair = tuple[Callable[[], Any], Callable[[Any], Any]]
@@ -171,3 +180,12 @@ def entanglements() -> tuple[Any, ...]:
         torch._C._is_torch_function_enabled(),
         torch._C._functorch.maybe_current_level(),
     )
+
+
+def check_not_transformed(name: str) -> None:
+    """Raise DataError inside ``torch.vmap`` and its like, whose tensors cannot be kept."""
+    if torch._C._functorch.maybe_current_level() is not None:
+        raise DataError(
+            f"{name!r} is called inside torch.vmap or another transform of torch.func, where what "
+            "it is given cannot be kept; prune the model as it is called without one"
+        )

@@ -54,11 +54,15 @@ class Halt:
         Positional arguments, as the model made them.
     keywords : dict
         Keyword arguments.
+    lent : bool
+        Whether other weights are in the place of the unit's own for this call, as
+        ``torch.func.functional_call`` puts them.
     """
 
     unit: Unit
     args: tuple[Any, ...]
     keywords: dict[str, Any]
+    lent: bool = False
 
     def copies(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments copied, so that a call cannot change them for the next one."""
@@ -111,15 +115,24 @@ class Walk(greenlet.greenlet):  # type: ignore[misc]
         """
         before = entanglements()
         reached = self._enter(self.switch)
-        self.halt = reached if isinstance(reached, Halt) else None
-        if self.halt is not None and entanglements() != before:
-            name = self.halt.unit.name
+        if not isinstance(reached, Halt):
+            self.halt = None
+            return reached
+        self.halt = reached
+        name = reached.unit.name
+        if entanglements() != before:
             self.stop()
             raise EntangledError(
                 f"{name!r} is called inside a mode or a transform of torch's functions, which "
                 "would act on everything else while the pass waits"
             )
-        return None if self.halt is not None else reached
+        if reached.lent:
+            self.stop()
+            raise EntangledError(
+                f"{name!r} is called with other weights in the place of its own, which would be "
+                "taken for them while the pass waits"
+            )
+        return None
 
     def stop(self) -> None:
         """Leave the forward pass where it is."""
@@ -170,11 +183,15 @@ def _halting_forward(
     around: Callable[[], AbstractContextManager[Any]],
     forward: Forward,
 ) -> Forward:
+    # Weights that are loaded meanwhile take the place of some without data.
+    own = [(part, k, p) for part, k, p in _weights(unit.module) if not p.is_meta]
+
     def halt(*args: Any, **keywords: Any) -> Any:
         walk = greenlet.getcurrent()
         if not isinstance(walk, Walk):
             return forward(*args, **keywords)
-        walk.parent.switch(Halt(unit, args, keywords))
+        lent = any(part._parameters.get(key) is not weight for part, key, weight in own)
+        walk.parent.switch(Halt(unit, args, keywords, lent))
         with around():
             output = forward(*args, **keywords)
         walk.made = set(memories(output))
@@ -182,6 +199,13 @@ def _halting_forward(
         return output
 
     return halt
+
+
+def _weights(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    for part in module.modules():
+        for key, weight in part._parameters.items():
+            if weight is not None:
+                yield part, key, weight
 
 
 def memories(value: Any) -> Iterator[int]:
