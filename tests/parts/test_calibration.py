@@ -163,3 +163,9 @@ def test_a_data_set_asks_for_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'thresher\[datasets\]'"):
         words(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_character_of_the_text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"\xef\xbb\xbfabc")
+    assert read_text(file) == "abc"

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from model_folders import byte_tokenizer, tiny_llama
+from safetensors.torch import load_file, save_file
 from small_models import bert, llama, mlp, tokens, vectors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import thresher as th
 from thresher.core.errors import DataError, LayerError, OptionError
@@ -268,6 +270,39 @@ def test_patterns_that_match_nothing_are_named(tmp_path):
         prune_folder(tmp_path / "model", tmp_path / "out", recipe, None, options)
 
 
+def test_the_name_of_an_expert_is_a_pattern_of_it():
+    config = Qwen3MoeConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        moe_intermediate_size=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    for name in [x.name for x in half(Qwen3MoeForCausalLM(config), "magnitude").layers]:
+        record = half(Qwen3MoeForCausalLM(config), "magnitude", exclude=[name])
+        assert len(record.layers) == 11
+        assert name not in [layer.name for layer in record.layers]
+
+
+def test_a_tied_weight_may_be_stored_under_either_name(tmp_path):
+    model = llama(tied=True)
+    source, out = tmp_path / "model", tmp_path / "out"
+    model.save_pretrained(source)
+    # As safetensors.torch.save_model keeps it.
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    prune_folder(source, out, as_recipe("magnitude").with_options(0.5), None)
+    loaded = type(model).from_pretrained(out)
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
 def test_a_head_may_be_included_from_disk_too(tmp_path):
     llama().save_pretrained(tmp_path / "model")
     recipe = as_recipe("wanda").with_options(0.5)
@@ -292,3 +327,91 @@ def test_the_same_run_again_is_known_to_have_ended(tmp_path):
     llama(seed=1).save_pretrained(tmp_path / "model")
     with pytest.raises(OptionError, match="exists, and is not of this run"):
         prune_folder(tmp_path / "model", out, recipe, tokens())
+
+
+def test_parts_that_are_compiled_are_pruned_and_saved_under_their_own_names(tmp_path):
+    model, plain = llama(), llama()
+    model.model.layers[0] = torch.compile(model.model.layers[0], backend="eager")
+    records = [half(each, "wanda", tokens()) for each in (model, plain)]
+    assert [layer.name for layer in records[0].layers] == [
+        layer.name for layer in records[1].layers
+    ]
+    assert hasattr(model.model.layers[0], "_orig_mod")
+    th.save(model, tmp_path / "out")
+    loaded = type(plain).from_pretrained(tmp_path / "out")
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "best", "structured"])
+def test_inference_mode_around_a_run_changes_nothing(method):
+    plain, inside = llama(), llama()
+    options = {"density": 0.6 if method == "structured" else 0.5, "progress": False}
+    expected = th.prune(plain, method, tokens(), **options)
+    with torch.inference_mode():
+        found = th.prune(inside, method, tokens(), **options)
+    if method == "structured":
+        plain, inside = expected, found
+    for a, b in zip(plain.parameters(), inside.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert not b.is_inference()
+    inside(input_ids=tokens(), labels=tokens()).loss.backward()
+
+
+def test_weights_that_cannot_be_changed_are_named():
+    with torch.inference_mode():
+        model = mlp()
+    with pytest.raises(LayerError, match=r"made under torch\.inference_mode"):
+        half(model, "magnitude")
+    half(copy.deepcopy(model), "magnitude")
+    model = mlp()
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    last.weight = nn.Parameter(torch.ones(last.in_features).expand(last.out_features, -1))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(LayerError, match="one number in memory"):
+        half(model, "magnitude")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Hollow(nn.Module):
+    """Has a layer without outputs, and one without inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 0), nn.Linear(0, 8)
+
+    def forward(self, x):
+        return self.a(x) + self.c(self.b(x))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+def test_layers_without_weights_are_left_alone(method):
+    model = Hollow()
+    record = half(model, method, torch.randn(4, 8))
+    assert [layer.name for layer in record.layers] == ["a"]
+    assert int((model.a.weight == 0).sum()) == 32
+
+
+def test_weights_that_other_processes_hold_are_named():
+    model = llama()
+    for parameter in model.parameters():
+        parameter.data = torch.empty(0)
+    with pytest.raises(LayerError, match="q_proj' is empty: it is shared out"):
+        half(model, "magnitude")
+
+
+class Mystery(nn.Module):
+    """Multiplies by most of its weights in a way that no layer does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.table = nn.Linear(8, 8), nn.Parameter(torch.randn(8, 64))
+
+    def forward(self, x):
+        return self.first(x) @ torch.linalg.pinv(self.table).mT
+
+
+def test_what_is_not_understood_is_said_aloud():
+    with pytest.warns(UserWarning, match=r"88% of .* not understood .* such as 'table'"):
+        half(Mystery(), "magnitude")

@@ -349,6 +349,24 @@ def test_links_into_the_cache_of_the_hub_are_followed(tmp_path):
     load(folder)
 
 
+def test_links_into_the_blobs_that_models_share_are_followed(tmp_path):
+    repository = tmp_path / "models--me--small"
+    folder = write_folder(repository / "snapshots" / "0123abc")
+    shared = tmp_path / "blobs" / "fe"
+    for place in (repository / "blobs", shared):
+        place.mkdir(parents=True)
+    (folder / "model.safetensors").rename(shared / "fedcba")
+    (repository / "blobs" / "fedcba").symlink_to("../../blobs/fe/fedcba")
+    (folder / "model.safetensors").symlink_to("../../blobs/fedcba")
+    assert leads_inside(folder / "model.safetensors", folder)
+    assert torch.equal(unpack(folder), torch.eye(HIDDEN))
+    # Beside a folder that is none of such a cache, files are somebody else's.
+    plain = write_folder(tmp_path / "mine" / "snapshots" / "0123abc")
+    (plain / "model.safetensors").unlink()
+    (plain / "model.safetensors").symlink_to(shared / "fedcba")
+    assert not leads_inside(plain / "model.safetensors", plain)
+
+
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "config.json", "thresher.safetensors.index.json"]
 )

@@ -58,3 +58,20 @@ def test_attention_to_something_else_is_not_counted():
         torch.randn(1, 2, 6, 9).softmax(-1)
         torch.randn(6, 6).softmax(-1)
     assert received == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_it_does_not_depend_on_the_default_dtype(dtype):
+    query = torch.randn(2, 4, 6, 8)
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
+    found = []
+    for default in (torch.float32, dtype):
+        torch.set_default_dtype(default)
+        try:
+            received = {}
+            with WatchingAttention(received), running({}, 0):
+                functional.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        found.append(received[0])
+    assert torch.equal(*found)

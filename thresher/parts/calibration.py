@@ -62,7 +62,8 @@ def read_text(path: str | Path) -> str:
         raise DataError(f"text file {str(path)!r} does not exist")
     raw = file.read_bytes()
     try:
-        text = raw.decode("utf-8")
+        # Not with a byte order mark, which would be a character of the text.
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"text file {str(path)!r} is not UTF-8: byte {raw[error.start]:#04x} at position "

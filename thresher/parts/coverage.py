@@ -21,6 +21,10 @@ from .reasons import Reasons, identify, why_kept
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+#: The share of parameters that are not understood from which on it is said aloud.
+_MUCH = 0.05
+
+
 @dataclass
 class Coverage:
     """What becomes of every parameter of a model.
@@ -80,6 +84,19 @@ class Coverage:
             "kept": kept,
             "not_understood": unknown,
         }
+
+    def warn_of_unknown(self) -> None:
+        """Warn where much of a model stays dense because it is not known what it multiplies."""
+        sizes = {name: self.sizes[name] for name in self.unknown}
+        share = sum(sizes.values()) / sum(self.sizes.values())
+        if share > _MUCH:
+            largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
+            warnings.warn(
+                f"{share:.0%} of the model's parameters are used in ways that are not understood "
+                f"and stay dense, such as {', '.join(map(repr, largest))}; the record's coverage "
+                "names all of them",
+                stacklevel=4,
+            )
 
 
 def find_layers(
@@ -144,7 +161,14 @@ def cover(
                     by_products=owner.by_products or layer.by_products,
                 )
                 continue
-            reason = reasons.of_layer(layer)
+            weight = getattr(module, layer.attribute)
+            if weight.numel() == 0 and weight.dim() < 2:
+                raise LayerError(
+                    f"the weight of layer {layer.name!r} is empty: it is shared out over processes "
+                    "(DeepSpeed ZeRO-3, FSDP); gather the weights first, or prune the model's "
+                    "folder with `thresher prune`"
+                )
+            reason = "empty" if weight.numel() == 0 else reasons.of_layer(layer)
             if used.excludes(layer):
                 reason = "excluded"
             elif reason is not None and used.includes(layer):
@@ -183,7 +207,8 @@ class _Patterns:
 
     def _match(self, patterns: tuple[str, ...], layer: Layer) -> bool:
         names = {layer.name, layer.parameter, layer.parameter.rpartition(".")[0]}
-        hits = [p for p in patterns if any(fnmatch.fnmatchcase(name, p) for name in names)]
+        # A layer's own name matches, though the brackets of an expert's are a class in a pattern.
+        hits = [p for p in patterns if any(p == n or fnmatch.fnmatchcase(n, p) for n in names)]
         self._idle.difference_update(hits)
         return bool(hits)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..core.card import find
+from ..core.compiled import uncompiled
 from ..core.device import device_named
 from ..core.dtypes import dtype_named
 from ..core.errors import DataError, LayerError, OptionError
@@ -171,56 +172,61 @@ def prune(
     check_choice("unseen", unseen, ("magnitude", "dense"))
     asked = dtype_named(precision)
     check_is_model(model, "thresher.prune", "thresher prune")
-    # A compiled model is a shell around the one whose modules can be seen.
-    model = getattr(model, "_orig_mod", model)
-    _check_not_packed(model)
-    coverage = cover(model, include=include, exclude=exclude, strict=False)
-    for layer in coverage.layers:
-        _check_present(layer)
-        layer.check_finite()
-    with placed(model, device):
-        whole, described = _samples(model, recipe, data, tokenizer, windows, length)
-        record = new_record(str(getattr(model, "name_or_path", "") or type(model).__name__), recipe)
-        record.calibration = described
-        stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
-        weight = coverage.layers[0].weight
-        used = Precision.natural(weight.dtype, weight.device, asked)
-        if whole and asked is None:
-            used = runnable(used, model, as_input(model, whole[0]))
-        if used.widens:
-            whole = [widened_sample(sample, used) for sample in whole]
-        samples = [as_input(model, sample) for sample in whole]
-        check_same_samples(samples)
-        # A loss of the user's own is given labels too.
-        lossy = samples if loss is None else whole
-        with widened(model, used):
-            source = InMemory(model)
-            find_uses(source, coverage, samples)
-            record.coverage = coverage.summary()
-            needs = needed_moments(recipe)
-            gradients = gradients_of(source, coverage.layers, needs, lossy, loss, progress)
-            inputs = share_of(samples) if forward(needed_moments(recipe)) else []
-            units = find_units(model, coverage.layers)
-            dense, attention = Cross in recipe.needs, recipe.tokens.by_attention
-            stream = Stream(source, units, inputs, precision=used, dense=dense, attention=attention)
-            with torch.no_grad(), progress_bar(len(units), progress) as advance:
-                pruner = UnitPruner(
-                    stream,
-                    coverage.layers,
-                    recipe,
-                    gradients=gradients,
-                    unseen=unseen,
-                    stored=stored,
-                    progress=advance,
+    # What is made in inference mode could not be changed outside it.
+    with torch.inference_mode(False), uncompiled(model) as model:
+        _check_not_packed(model)
+        coverage = cover(model, include=include, exclude=exclude, strict=False)
+        for layer in coverage.layers:
+            _check_present(layer)
+            layer.check_finite()
+        with placed(model, device):
+            whole, described = _samples(model, recipe, data, tokenizer, windows, length)
+            record = new_record(
+                str(getattr(model, "name_or_path", "") or type(model).__name__), recipe
+            )
+            record.calibration = described
+            stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
+            weight = coverage.layers[0].weight
+            used = Precision.natural(weight.dtype, weight.device, asked)
+            if whole and asked is None:
+                used = runnable(used, model, as_input(model, whole[0]))
+            if used.widens:
+                whole = [widened_sample(sample, used) for sample in whole]
+            samples = [as_input(model, sample) for sample in whole]
+            check_same_samples(samples)
+            # A loss of the user's own is given labels too.
+            lossy = samples if loss is None else whole
+            with widened(model, used):
+                source = InMemory(model)
+                find_uses(source, coverage, samples)
+                record.coverage = coverage.summary()
+                coverage.warn_of_unknown()
+                needs = needed_moments(recipe)
+                gradients = gradients_of(source, coverage.layers, needs, lossy, loss, progress)
+                inputs = share_of(samples) if forward(needed_moments(recipe)) else []
+                units = find_units(model, coverage.layers)
+                dense, attention = Cross in recipe.needs, recipe.tokens.by_attention
+                stream = Stream(
+                    source, units, inputs, precision=used, dense=dense, attention=attention
                 )
-                (counts,) = pruner.counts([recipe.target])
-                with closing(stream.visits()) as visits:
-                    for visit in visits:
-                        record.layers += pruner.prune(visit, counts)[1]
-        record.timings = dict(pruner.timings)
-        record.unseen = pruner.idle
-    # For `thresher.save`, which writes it beside the weights.
-    remember(model, record)
+                with torch.no_grad(), progress_bar(len(units), progress) as advance:
+                    pruner = UnitPruner(
+                        stream,
+                        coverage.layers,
+                        recipe,
+                        gradients=gradients,
+                        unseen=unseen,
+                        stored=stored,
+                        progress=advance,
+                    )
+                    (counts,) = pruner.counts([recipe.target])
+                    with closing(stream.visits()) as visits:
+                        for visit in visits:
+                            record.layers += pruner.prune(visit, counts)[1]
+            record.timings = dict(pruner.timings)
+            record.unseen = pruner.idle
+        # For `thresher.save`, which writes it beside the weights.
+        remember(model, record)
     return record
 
 
@@ -335,12 +341,25 @@ def _check_not_packed(model: nn.Module) -> None:
 
 
 def _check_present(layer: Layer) -> None:
-    """Raise if a weight is not in this process's memory."""
+    """Raise if a weight is not in this process's memory, or cannot be changed there."""
     if layer.weight.is_meta:
         raise LayerError(
             f"the weight of layer {layer.name!r} is not in memory (it is on the meta device, or "
             "offloaded); load the model whole, without device_map, or prune its folder with "
             "`thresher prune`"
+        )
+    name, weight = layer.name, layer.weight
+    if weight.is_inference():
+        raise LayerError(
+            f"the weight of layer {name!r} was made under torch.inference_mode() and cannot be "
+            "changed in place; make the model under torch.no_grad(), or prune a copy.deepcopy of it"
+        )
+    if any(
+        size > 1 and step == 0 for size, step in zip(weight.shape, weight.stride(), strict=True)
+    ):
+        raise LayerError(
+            f"several entries of the weight of layer {name!r} are one number in memory, as "
+            "expand() makes them; give it weight.data = weight.data.clone()"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.compiled import uncompiled
 from ..core.errors import DataError, LayerError
 from ..core.progress import progress_bar
 from ..core.remembered import remember
@@ -88,9 +89,11 @@ def prune_units(
         If an option, a layer or the data cannot be used, or no group can meet the density.
     """
     check_is_model(model, "thresher.prune", "thresher prune")
-    return _Run(model, recipe, include, exclude).execute(
-        data, example, tokenizer, windows, length, progress
-    )
+    # What is made in inference mode could not be changed outside it.
+    with torch.inference_mode(False):
+        return _Run(model, recipe, include, exclude).execute(
+            data, example, tokenizer, windows, length, progress
+        )
 
 
 class _Run:
@@ -99,8 +102,8 @@ class _Run:
     ) -> None:
         recipe.target  # noqa: B018 - raises now if nothing says how much to keep
         self.recipe, self.exclude = recipe, exclude
-        self.dense = getattr(model, "_orig_mod", model)
-        self.model = copy.deepcopy(self.dense)
+        with uncompiled(model) as self.dense:
+            self.model = copy.deepcopy(self.dense)
         self.coverage = cover(self.model, include=include, exclude=exclude)
         for layer in self.coverage.layers:
             layer.check_finite()

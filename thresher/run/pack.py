@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..core.compiled import uncompiled
 from ..core.errors import OptionError
 from ..parts.given import check_is_model
 from .instructions import check_instruction_set
@@ -25,7 +26,6 @@ from .measure.choice import (
     Choices,
     LayerChoice,
     require_container,
-    without_compiler,
 )
 from .measure.timing import Comparison, compare
 from .measure.weights import Found, find_weights
@@ -53,22 +53,23 @@ def choose_layouts(
     measured: dict[tuple, tuple[str, dict[str, dict[int, float]], float, str]] = {}
     layers = []
     machines = set()
-    for found in find_weights(without_compiler(model), example):
-        weight, work = found.weight.detach(), found.candidate
-        density = int(torch.count_nonzero(weight)) / max(1, weight.numel())
-        if work is None:
-            layers.append(_choice(found, density, "", (DENSE, {}, 0.0, found.reason)))
-            continue
-        refusals = {c: work.refusal(c) for c in tried if c.exact}
-        fitting = [c for c, refusal in refusals.items() if refusal is None]
-        names = tuple(c.name for c in fitting)
-        machines.add(_machine(work.device))
-        key = (work.key, work.device, work.matrix.shape, weight.dtype, round(density, 2), names)
-        if not fitting:
-            measured[key] = (DENSE, {}, 0.0, _why_none(refusals.values()))
-        elif key not in measured:
-            measured[key] = _measure(work, fitting, sizes, repeats, gain)
-        layers.append(_choice(found, density, _pattern(work.matrix, density), measured[key]))
+    with uncompiled(model) as model:
+        for found in find_weights(model, example):
+            weight, work = found.weight.detach(), found.candidate
+            density = int(torch.count_nonzero(weight)) / max(1, weight.numel())
+            if work is None:
+                layers.append(_choice(found, density, "", (DENSE, {}, 0.0, found.reason)))
+                continue
+            refusals = {c: work.refusal(c) for c in tried if c.exact}
+            fitting = [c for c, refusal in refusals.items() if refusal is None]
+            names = tuple(c.name for c in fitting)
+            machines.add(_machine(work.device))
+            key = (work.key, work.device, work.matrix.shape, weight.dtype, round(density, 2), names)
+            if not fitting:
+                measured[key] = (DENSE, {}, 0.0, _why_none(refusals.values()))
+            elif key not in measured:
+                measured[key] = _measure(work, fitting, sizes, repeats, gain)
+            layers.append(_choice(found, density, _pattern(work.matrix, density), measured[key]))
     return Choices(layers, sizes, " and ".join(sorted(machines)))
 
 

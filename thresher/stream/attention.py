@@ -86,11 +86,11 @@ def _received(
 def _additive(mask: torch.Tensor | None, query: torch.Tensor, causal: bool) -> torch.Tensor:
     """Return what is added to scores, shape (batch or 1, heads or 1, tokens, tokens), float32."""
     tokens = query.shape[-2]
-    bias = torch.zeros(1, 1, tokens, tokens, device=query.device)
+    bias = torch.zeros(1, 1, tokens, tokens, dtype=torch.float32, device=query.device)
     if causal:
         bias += torch.full_like(bias, -torch.inf).triu(1)
     if mask is None:
         return bias
     if mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
+        mask = bias.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
     return bias + mask.float()

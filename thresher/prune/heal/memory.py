@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...core.compiled import uncompiled
 from ...core.remembered import remember, remembered
 from ...parts.calibration import EMBEDDED
 from ...stream.samples import as_samples
@@ -87,24 +88,24 @@ def heal(
     section 2, for the distillation of hidden states.
     """
     options = HealOptions(minutes, windows, length, seed, precision, progress)
-    model, teacher = (getattr(each, "_orig_mod", each) for each in (model, teacher))
-    trained_parameters(model)
-    check_teacher(model, teacher)
-    place = device or next(model.parameters()).device
-    with placed(model, place), placed(teacher, place), tempfile.TemporaryDirectory() as work:
-        samples, described = as_samples(
-            model, data, tokenizer=tokenizer, windows=windows, length=length
-        )
-        names = {
-            "teacher": str(getattr(teacher, "name_or_path", "") or type(teacher).__name__),
-            "text": str(described["source"]) if data is not None else EMBEDDED,
-        }
-        session = Session(
-            model, teacher, samples, options, names, Path(work), HealState(), keep=False
-        )
-        with session.healed() as record:
-            pass
-    pruned = remembered(model)
-    if isinstance(pruned, PruneRecord):
-        remember(model, record.added_to(pruned))
+    with uncompiled(model) as model, uncompiled(teacher) as teacher:
+        trained_parameters(model)
+        check_teacher(model, teacher)
+        place = device or next(model.parameters()).device
+        with placed(model, place), placed(teacher, place), tempfile.TemporaryDirectory() as work:
+            samples, described = as_samples(
+                model, data, tokenizer=tokenizer, windows=windows, length=length
+            )
+            names = {
+                "teacher": str(getattr(teacher, "name_or_path", "") or type(teacher).__name__),
+                "text": str(described["source"]) if data is not None else EMBEDDED,
+            }
+            session = Session(
+                model, teacher, samples, options, names, Path(work), HealState(), keep=False
+            )
+            with session.healed() as record:
+                pass
+        pruned = remembered(model)
+        if isinstance(pruned, PruneRecord):
+            remember(model, record.added_to(pruned))
     return record

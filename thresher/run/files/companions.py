@@ -69,7 +69,15 @@ def _belongs_to_the_model(file: Path, recorded: bool) -> bool:
 
 def leads_inside(link: Path, folder: Path) -> bool:
     """Return whether a link stays in its folder, or in the cache of the hub that it is part of."""
-    target = link.resolve()
-    # The hub's cache has snapshots/REVISION/FILE, links to blobs/HASH.
-    blobs = folder.resolve().parent.parent / "blobs"
-    return target.is_relative_to(folder.resolve()) or target.is_relative_to(blobs)
+    target, place = link.resolve(), folder.resolve()
+    return any(target.is_relative_to(root) for root in (place, *_blobs(place)))
+
+
+def _blobs(folder: Path) -> Iterator[Path]:
+    """Yield where the files lie that the hub's cache links to from a folder of its own."""
+    # MODEL/snapshots/REVISION/FILE leads to MODEL/blobs/HASH, and that may lead to the blobs that
+    # all models of the cache share.
+    model = folder.parent.parent
+    yield (model / "blobs").resolve()
+    if folder.parent.name == "snapshots" and model.name.startswith("models--"):
+        yield (model.parent / "blobs").resolve()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...core.compiled import uncompiled
 from ...core.errors import CheckpointError
 from ...core.files import write_text
 from ...core.output import writing
@@ -160,30 +161,29 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
         If the model cannot be saved, see :func:`check_savable`.
     """
     out = Path(out)
-    # What torch.compile returns is a wrapper.
-    model = getattr(model, "_orig_mod", model)
-    record = record or remembered(model)
-    if getattr(record, "structure", None) and not hasattr(model, "save_pretrained"):
-        save_shrunk(model, out, record)
-        return
-    check_savable(model)
-    tokenizer = tokenizer or tokenizer_of(model)
-    text = None if record is None else _corrected(record, model).to_json()
-    with writing(out, "save") as output:
-        output.check_free()
-        output.restart()
-        # What is smaller has no zeros to pack, and loads anywhere.
-        smaller = bool(getattr(record, "structure", None))
-        as_it_is = smaller or bool(describe_layouts(model))
-        folder = output.made if as_it_is else output.work / "dense"
-        model.save_pretrained(folder)  # type: ignore[operator]
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        if not as_it_is:
-            _pack_zeros(folder, output.made, text)
-        elif text is not None:
-            write_text(output.made / RECORD_FILE, text)
-        output.publish()
+    with uncompiled(model) as model:
+        record = record or remembered(model)
+        if getattr(record, "structure", None) and not hasattr(model, "save_pretrained"):
+            save_shrunk(model, out, record)
+            return
+        check_savable(model)
+        tokenizer = tokenizer or tokenizer_of(model)
+        text = None if record is None else _corrected(record, model).to_json()
+        with writing(out, "save") as output:
+            output.check_free()
+            output.restart()
+            # What is smaller has no zeros to pack, and loads anywhere.
+            smaller = bool(getattr(record, "structure", None))
+            as_it_is = smaller or bool(describe_layouts(model))
+            folder = output.made if as_it_is else output.work / "dense"
+            model.save_pretrained(folder)  # type: ignore[operator]
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
+            if not as_it_is:
+                _pack_zeros(folder, output.made, text)
+            elif text is not None:
+                write_text(output.made / RECORD_FILE, text)
+            output.publish()
 
 
 def tokenizer_of(model: Any) -> Any:

@@ -243,11 +243,15 @@ class ThresherQuantizer(HfQuantizer):
             # Another model on the same body: its own head is new, as with any other folder.
             return
         ignored = [re.compile(p) for p in model._keys_to_ignore_on_load_missing or ()]
+        tied = model.all_tied_weights_keys
+        # Of tied weights either may be the one that is stored.
+        arrived = {source for target, source in tied.items() if target not in info.missing_keys}
         missing = [
             name
             for name, _ in model.named_parameters(remove_duplicate=False)
             if name in info.missing_keys
-            and name not in model.all_tied_weights_keys
+            and name not in tied
+            and name not in arrived
             and not any(pattern.search(name) for pattern in ignored)
         ]
         if missing:

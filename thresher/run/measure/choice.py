@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from ...core.compiled import uncompiled
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
 from ..layouts.base import Layout
@@ -177,35 +178,29 @@ class Choices:
         OptionError
             If the model is itself a layer to be replaced.
         """
-        model = without_compiler(model)
-        names: dict[nn.Module, list[str]] = {}
-        for name, module in model.named_modules(remove_duplicate=False):
-            names.setdefault(module, []).append(name)
-        owners = Counter(id(m.weight) for m in names if isinstance(m, nn.Linear | nn.Conv2d))
-        shared: dict[tuple[int, str], tuple[Layout, Tensor]] = {}
-        for choice in self.layers:
-            if choice.layout == DENSE:
-                continue
-            require_container(choice.name)
-            dense = model.get_submodule(choice.name)
-            assert isinstance(dense, nn.Linear | nn.Conv2d)
-            key, candidate = (id(dense.weight), choice.layout), candidate_of(dense)
-            stored, _ = shared.get(key) or (candidate.stored(Layout.named(choice.layout)), None)
-            if owners[key[0]] > 1:  # the weight is held, so that no other takes its number
-                shared[key] = (stored, dense.weight)
-            packed = candidate.holding(stored).train(dense.training)
-            # One at a time, so that no more than one layer is held in both forms.
-            swap(model, dict.fromkeys(names.pop(dense), packed))
-        record_layouts(model)
+        with uncompiled(model) as model:
+            names: dict[nn.Module, list[str]] = {}
+            for name, module in model.named_modules(remove_duplicate=False):
+                names.setdefault(module, []).append(name)
+            owners = Counter(id(m.weight) for m in names if isinstance(m, nn.Linear | nn.Conv2d))
+            shared: dict[tuple[int, str], tuple[Layout, Tensor]] = {}
+            for choice in self.layers:
+                if choice.layout == DENSE:
+                    continue
+                require_container(choice.name)
+                dense = model.get_submodule(choice.name)
+                assert isinstance(dense, nn.Linear | nn.Conv2d)
+                key, candidate = (id(dense.weight), choice.layout), candidate_of(dense)
+                stored, _ = shared.get(key) or (candidate.stored(Layout.named(choice.layout)), None)
+                if owners[key[0]] > 1:  # the weight is held, so that no other takes its number
+                    shared[key] = (stored, dense.weight)
+                packed = candidate.holding(stored).train(dense.training)
+                # One at a time, so that no more than one layer is held in both forms.
+                swap(model, dict.fromkeys(names.pop(dense), packed))
+            record_layouts(model)
 
 
 def require_container(name: str) -> None:
     """Raise OptionError if a layer to be replaced has no name, being the model itself."""
     if not name:
         raise OptionError("the model is itself a single layer; wrap it in a module")
-
-
-def without_compiler(model: nn.Module) -> nn.Module:
-    """Return the model that ``torch.compile`` has wrapped, under whose own names layers go."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model
