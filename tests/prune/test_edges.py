@@ -415,3 +415,10 @@ class Mystery(nn.Module):
 def test_what_is_not_understood_is_said_aloud():
     with pytest.warns(UserWarning, match=r"88% of .* not understood .* such as 'table'"):
         half(Mystery(), "magnitude")
+
+
+def test_where_nothing_can_be_pruned_what_is_not_understood_is_named():
+    model = Mystery()
+    model.first = nn.Identity()
+    with pytest.raises(LayerError, match=r"no layer to prune.* How 'table' is used is not und"):
+        half(model, "magnitude")

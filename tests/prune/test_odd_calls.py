@@ -158,3 +158,18 @@ class Transformed(nn.Module):
 def test_layers_inside_a_transform_are_refused_in_words(transform, depth):
     with pytest.raises(DataError, match=r"called inside torch\.vmap or another transform"):
         half(Transformed(transform, depth).eval(), [torch.randn(8, 16) for _ in range(4)])
+
+
+def test_lists_of_token_ids_are_windows():
+    rows = tokens(3).tolist()
+    found, expected = llama(), llama()
+    half(found, rows)
+    half(expected, tokens(3))
+    for a, b in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("density", ["0.5", 50, -0.1, float("nan")])
+def test_a_density_that_is_no_share_is_named(density):
+    with pytest.raises(OptionError, match=f"density {density} is out of range"):
+        th.prune(mlp(), "magnitude", density=density)

@@ -340,4 +340,7 @@ def _nothing(model: nn.Module, found: Coverage, exclude: Sequence[str]) -> str:
             "every call: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
             "remove_weight_norm or prune.remove for the older kinds, makes it a plain one"
         )
+    elif found.unknown:
+        names = ", ".join(map(repr, list(found.unknown)[:3]))
+        message += f". How {names} is used is not understood"
     return message

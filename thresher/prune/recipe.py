@@ -7,6 +7,7 @@ __all__ = ["Recipe"]
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
@@ -68,7 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.density is None:
             return
-        if not 0 < self.density <= 1:
+        if not isinstance(self.density, Real) or not 0 < self.density <= 1:
             raise OptionError(
                 f"density {self.density} is out of range; it is the share of weights to keep, "
                 "above 0 and at most 1"

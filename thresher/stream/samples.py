@@ -147,9 +147,11 @@ def _with_text(entries: Iterable[Any]) -> tuple[bool, Iterable[Any]]:
 
 def _of_ids(model: nn.Module, sample: Any) -> Any:
     """Return token ids that are alone as a language model takes them."""
+    takes_ids = getattr(model, "main_input_name", None) == "input_ids"
+    if takes_ids and isinstance(sample, list) and all(type(each) is int for each in sample):
+        sample = torch.tensor(sample)
     if not isinstance(sample, torch.Tensor) or sample.dtype not in (torch.int64, torch.int32):
         return sample
-    takes_ids = getattr(model, "main_input_name", None) == "input_ids"
     if not takes_ids or sample.dim() > 2:
         return sample
     return {"input_ids": sample if sample.dim() == 2 else sample.unsqueeze(0)}
