@@ -72,7 +72,7 @@ class Engine:
         if not isinstance(model, nn.Module):
             folder, model = model, _loaded(model)
             tokenizer = tokenizer or _tokenizer(folder)
-        self._model = convert(model, None)
+        self._model = convert(model, None).build()
         self._tokenizer = tokenizer
         config: Any = model.config
         self.context = int(config.max_position_embeddings)
@@ -80,7 +80,7 @@ class Engine:
         self._ends = _end_tokens(model)
         self._prove(model)
         if bits is not None:  # after the proof, which coarse rounding would drown
-            self._model = convert(model, bits)
+            self._model = convert(model, bits).build()
 
     def logits(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Return the logits after every token of a text.
