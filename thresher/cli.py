@@ -32,6 +32,54 @@ _TEXT = (
 _DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+_BITS = click.option(
+    "--bits",
+    type=click.Choice(["4", "8"]),
+    help="Round weights to so many bits.  [default: 16, or a GGUF file's own]",
+)
+
+
+def _drawing(command: Any) -> Any:
+    """Add the options of how tokens are chosen."""
+    options = (
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0),
+            default=0.0,
+            show_default=True,
+            help="0 takes the likeliest token.",
+        ),
+        click.option("--top-k", type=_COUNT, help="Draw from so many likeliest tokens."),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Draw from the fewest tokens that are together this likely.",
+        ),
+        click.option(
+            "--min-p",
+            type=click.FloatRange(0, 1),
+            help="Draw from tokens this share as likely as the likeliest, at least.",
+        ),
+        click.option(
+            "--repetition-penalty",
+            type=click.FloatRange(0, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="Above 1, tokens that were there before are less likely.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), help="Of the draws."),
+        click.option("--stop", multiple=True, help="Text to end before. Repeatable."),
+        click.option(
+            "--lookup",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Tokens to guess from the text so far. Changes the time alone.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @contextmanager
@@ -401,30 +449,29 @@ def export(model: Path, out: Path) -> None:
 
 @main.command()
 @click.argument("model")
+@click.option("--out", type=_FOLDER, required=True, help="Folder to write.")
+@_BITS
+def pack(model: str, out: Path, bits: str | None) -> None:
+    """Write MODEL, a folder or a GGUF file, as a folder that `generate` starts from at once."""
+    from .core.output import check_free
+    from .run.engine import Engine
+
+    check_free(out)  # before the work
+    Engine(model, int(bits) if bits else None).save(out)
+    click.echo(f"wrote {out}")
+
+
+@main.command()
+@click.argument("model")
 @click.argument("prompt")
 @click.option("--tokens", type=_COUNT, default=128, show_default=True, help="New ones, at most.")
-@click.option(
-    "--bits",
-    type=click.Choice(["4", "8"]),
-    help="Round weights to so many bits.  [default: bfloat16]",
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    help="0 takes the likeliest token.",
-)
-@click.option("--top-k", type=_COUNT, help="Draw from so many likeliest tokens.")
-@click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Draw from the fewest tokens that are together this likely.",
-)
-@click.option("--seed", type=click.IntRange(min=0), help="Of the draws.")
-@click.option("--stop", multiple=True, help="Text to end before. Repeatable.")
+@_BITS
+@_drawing
 def generate(model: str, prompt: str, tokens: int, bits: str | None, **options: Any) -> None:
-    """Write what follows PROMPT by MODEL, dense or sparse, as it comes, on the compiled engine."""
+    """Write what follows PROMPT by MODEL as it comes, on the compiled engine.
+
+    MODEL is a folder, dense, sparse or of `thresher pack`, or a GGUF file.
+    """
     from .run.engine import Engine
 
     engine = Engine(model, int(bits) if bits else None)
