@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -477,6 +477,55 @@ def generate(model: str, prompt: str, tokens: int, bits: str | None, **options: 
     engine = Engine(model, int(bits) if bits else None)
     for piece in engine.stream(prompt, max_new_tokens=tokens, **options):
         click.echo(piece, nl=False)
+    click.echo()
+
+
+@main.command()
+@click.argument("model")
+@click.option("--system", help="What the model is told before.")
+@click.option("--tokens", type=_COUNT, help="Of an answer, at most.  [default: what fits]")
+@_BITS
+@_drawing
+def chat(
+    model: str, system: str | None, tokens: int | None, bits: str | None, **options: Any
+) -> None:
+    """Talk with MODEL, a folder or a GGUF file made for chats, on the compiled engine.
+
+    Ctrl-C stops an answer, Ctrl-D ends the conversation.
+    """
+    from .run.engine import Engine
+    from .run.engine.chat import Chat
+
+    if tokens is not None:
+        options["max_new_tokens"] = tokens
+    conversation = Chat(Engine(model, int(bits) if bits else None), system, **options)
+    while (text := _asked()) is not None:
+        if text.strip():
+            _tell(conversation.answer(text))
+
+
+def _asked() -> str | None:
+    """Return the user's next line, None at the end of all."""
+    try:
+        return input("> ")
+    except EOFError:
+        click.echo()
+        return None
+    except KeyboardInterrupt:
+        click.echo("\nCtrl-D ends the conversation")
+        return ""
+
+
+def _tell(pieces: Generator[str, None, None]) -> None:
+    """Write an answer as it comes; Ctrl-C stops it, and what cannot be answered is said."""
+    try:
+        with closing(pieces):
+            for piece in pieces:
+                click.echo(piece, nl=False)
+    except KeyboardInterrupt:
+        pass
+    except ThresherError as error:
+        click.echo(f"Error: {error}", err=True, nl=False)
     click.echo()
 
 
