@@ -15,19 +15,27 @@ namespace {
 
 using Floats32 = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using OutputBytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
+using OutputShorts = nb::ndarray<std::uint16_t, nb::c_contig, nb::device::cpu>;
 
 Format format_named(const std::string& name) {
   if (name == "bf16") return Format::bf16;
+  if (name == "float16") return Format::float16;
+  if (name == "float32") return Format::float32;
   if (name == "int8") return Format::int8;
   if (name == "int4") return Format::int4;
-  throw std::invalid_argument("format '" + name + "' is unknown; use bf16, int8 or int4");
+  throw std::invalid_argument("format '" + name + "' is unknown; use bf16, float16, float32, int8 or int4");
 }
 
 class Panels {
  public:
-  Panels(const std::string& format, Bytes codes, std::optional<Shorts> scales, float unit,
-         std::optional<Floats32> bias, std::int64_t rows, std::int64_t columns)
-      : codes_(std::move(codes)), scales_(std::move(scales)), bias_(std::move(bias)) {
+  Panels(const std::string& format, Bytes codes, std::optional<Shorts> scales,
+         std::optional<Shorts> minimums, float unit, std::optional<Floats32> bias,
+         std::int64_t rows, std::int64_t columns)
+      : codes_(std::move(codes)),
+        scales_(std::move(scales)),
+        minimums_(std::move(minimums)),
+        bias_(std::move(bias)) {
     check_matrix(rows, columns);
     view_.format = format_named(format);
     view_.rows = rows;
@@ -35,19 +43,23 @@ class Panels {
     view_.unit = unit;
     const std::int64_t groups = view_.panels() * view_.groups();
     check_size(codes_.size(), groups * view_.group_bytes(), "codes");
-    check(scales_.has_value() == (view_.format != Format::bf16), "scales", "do not fit the format");
+    check(scales_.has_value() == view_.has_codes(), "scales", "do not fit the format");
+    check(scales_.has_value() || !minimums_, "minimums", "do not fit the format");
     check(std::isfinite(unit) && unit > 0, "unit", "is not positive");
     if (scales_) check_size(scales_->size(), groups * EngineMatrix::panel_rows, "scales");
+    if (minimums_) check_size(minimums_->size(), groups * EngineMatrix::panel_rows, "minimums");
     if (bias_) check_size(bias_->size(), view_.panels() * EngineMatrix::panel_rows, "bias");
     view_.codes = codes_.data();
     view_.scales = scales_ ? scales_->data() : nullptr;
+    view_.minimums = minimums_ ? minimums_->data() : nullptr;
     view_.bias = bias_ ? bias_->data() : nullptr;
   }
 
   const EngineMatrix& view() const { return view_; }
 
   std::int64_t nbytes() const {
-    return static_cast<std::int64_t>(codes_.size() + (scales_ ? 2 * scales_->size() : 0));
+    return static_cast<std::int64_t>(codes_.size() + (scales_ ? 2 * scales_->size() : 0) +
+                                     (minimums_ ? 2 * minimums_->size() : 0));
   }
 
   void multiply(Floats32 x, Output y) const {
@@ -67,10 +79,24 @@ class Panels {
 
  private:
   Bytes codes_;
-  std::optional<Shorts> scales_;
+  std::optional<Shorts> scales_, minimums_;
   std::optional<Floats32> bias_;
   EngineMatrix view_;
 };
+
+void quantize(Floats32 weights, float unit, int bits, OutputBytes codes, OutputShorts scales,
+              std::optional<OutputShorts> minimums) {
+  const auto groups = static_cast<std::int64_t>(weights.size()) / EngineMatrix::group;
+  check_size(weights.size(), groups * EngineMatrix::group, "weights");
+  check(std::isnormal(unit) && std::isnormal(1 / unit), "unit", "is no number to divide by");
+  check(bits == 4 || bits == 8, "bits", "are not 4 or 8");
+  check_size(codes.size(), groups * EngineMatrix::group, "codes");
+  check_size(scales.size(), groups, "scales");
+  if (minimums) check_size(minimums->size(), groups, "minimums");
+  const nb::gil_scoped_release unlocked;
+  engine_kernels().quantize(weights.data(), groups, 1 / unit, bits, codes.data(), scales.data(),
+                            minimums ? minimums->data() : nullptr);
+}
 
 void check_shape(const Panels& panels, std::int64_t rows, std::int64_t columns,
                  const std::string& name) {
@@ -97,9 +123,10 @@ class Model {
         head_(std::move(head)),
         final_norm_(std::move(final_norm)),
         layers_(std::move(layers)) {
-    check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "heads",
+    check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && heads <= most_unheld, "heads",
           "are not shared evenly by heads of keys");
-    check(head_dim > 0 && head_dim % 2 == 0, "head_dim", "is not even");
+    check(head_dim > 0 && head_dim % 2 == 0 && head_dim <= most_unheld, "head_dim", "is not even");
+    check(intermediate > 0 && intermediate <= most_entries, "intermediate", "is no size");
     check_size(frequencies.size(), head_dim / 2, "frequencies");
     view_.embedding = embedding_.view();
     view_.head = head_.view();
@@ -146,13 +173,35 @@ class Model {
   EngineModel view_;
 };
 
+// Refuses a second thread that would mix its calls with the first one's.
+class Hold {
+ public:
+  explicit Hold(std::atomic<bool>& busy) : busy_(busy) {
+    check(!busy_.exchange(true), "sequence", "is advanced by another thread");
+  }
+  ~Hold() { busy_ = false; }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
 class Sequence {
  public:
   explicit Sequence(const Model& model) : model_(model), state_(model.view()) {}
 
   std::int64_t position() const { return state_.position; }
 
-  // Without the interpreter's lock: two calls at a time would mix, and the second is refused.
+  // Goes back to an earlier position: the cache of what came before it is still right.
+  void rewind(std::int64_t position) {
+    const Hold hold(busy_);
+    check(position >= 0 && position <= state_.position, "position",
+          "is not one that was passed");
+    state_.position = position;
+  }
+
+  // Without the interpreter's lock.
   void advance(Longs ids, Output logits, int threads) {
     const auto count = static_cast<std::int64_t>(ids.size());
     const std::int64_t vocabulary = model_.vocabulary();
@@ -163,11 +212,7 @@ class Sequence {
     }
     const bool every = static_cast<std::int64_t>(logits.size()) != vocabulary;
     check_size(logits.size(), (every ? count : 1) * vocabulary, "logits");
-    check(!busy_.exchange(true), "sequence", "is advanced by another thread");
-    struct Release {
-      std::atomic<bool>& busy;
-      ~Release() { busy = false; }
-    } release{busy_};
+    const Hold hold(busy_);
     const nb::gil_scoped_release unlocked;
     engine_kernels().forward(model_.view(), state_, {ids.data(), count, logits.data(), every},
                              std::max(threads, 1));
@@ -184,13 +229,15 @@ class Sequence {
 void bind_engine(nb::module_& module) {
   using namespace nb::literals;
   nb::class_<Panels>(module, "Panels")
-      .def(nb::init<const std::string&, Bytes, std::optional<Shorts>, float,
-                    std::optional<Floats32>, std::int64_t, std::int64_t>(),
-           "format"_a, "codes"_a, "scales"_a.none(), "unit"_a, "bias"_a.none(), "rows"_a,
-           "columns"_a)
+      .def(nb::init<const std::string&, Bytes, std::optional<Shorts>, std::optional<Shorts>,
+                    float, std::optional<Floats32>, std::int64_t, std::int64_t>(),
+           "form"_a, "codes"_a, "scales"_a.none(), "minimums"_a.none(), "unit"_a,
+           "bias"_a.none(), "rows"_a, "columns"_a)
       .def_prop_ro("nbytes", &Panels::nbytes)
       .def("multiply", &Panels::multiply, "x"_a, "y"_a)
       .def("dequantize", &Panels::dequantize, "values"_a);
+  module.def("quantize", &quantize, "weights"_a, "unit"_a, "bits"_a, "codes"_a, "scales"_a,
+             "minimums"_a.none());
   nb::class_<Layer>(module, "EngineLayer")
       .def("__init__",
            [](Layer* self, Panels qkv, Panels out, Panels gate_up, Panels down,
@@ -210,6 +257,7 @@ void bind_engine(nb::module_& module) {
   nb::class_<Sequence>(module, "EngineSequence")
       .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())
       .def_prop_ro("position", &Sequence::position)
+      .def("rewind", &Sequence::rewind, "position"_a)
       .def("advance", &Sequence::advance, "ids"_a, "logits"_a, "threads"_a);
 }
 

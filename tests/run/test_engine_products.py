@@ -8,10 +8,26 @@ import torch
 
 from thresher.core.errors import NumericalError, OptionError
 from thresher.run import _run
-from thresher.run.engine.formats import pack_panels, quantize
+from thresher.run.engine.formats import Matrix, encode, form_of, joined, lay_out
+from thresher.run.engine.quantize import quantize
 
 SHAPES = [(1, 1), (16, 32), (15, 31), (17, 33), (40, 100), (96, 513)]
-BITS = (None, 8, 4)
+CODED = [(bits, minimums) for bits in (8, 4) for minimums in (False, True)]
+FORMS = ["bf16", "float16", "float32", *CODED]
+
+
+def held_as(form, weight):
+    """Return a matrix in one of all formats, those included that weights are only read in."""
+    if isinstance(form, str):
+        return encode("w", weight, form)
+    bits, minimums = form
+    padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % 32))
+    codes, scales, least, unit = quantize(padded, bits, minimums)
+    return Matrix(f"int{bits}", codes, weight.shape[1], scales, least, unit)
+
+
+def pack_panels(weight, form, bias=None):
+    return lay_out(held_as(form, weight), bias).build()
 
 
 def random_weight(shape, seed=0):
@@ -43,84 +59,127 @@ def rounded(x):
     return values, slack
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_product_equals_float64(isa, shape, bits):
+def test_product_equals_float64(isa, shape, form):
     weight = random_weight(shape)
     bias = random_weight((shape[0],), 1)
-    panels = pack_panels("w", weight, bits, bias)
+    panels = pack_panels(weight, form, bias)
     held = dense(panels, shape)
+    # Codes and minimums may each be larger than what they add up to.
+    reach = held.abs().T
+    if form in FORMS[3:]:
+        reach = 3 * held.abs().amax(1, keepdim=True).expand_as(held).T
     for batch in (1, 2, 3, 4, 7, 8, 13):
         x = random_weight((batch, shape[1]), batch)
-        exact, slack = (x.double(), torch.zeros_like(x)) if bits is None else rounded(x)
+        exact, slack = (x.double(), torch.zeros_like(x)) if form in FORMS[:3] else rounded(x)
         expected = exact @ held.T + bias.double()
-        magnitude = exact.abs() @ held.abs().T + bias.double().abs()
+        magnitude = exact.abs() @ reach + bias.double().abs()
         allowed = magnitude * max(8, shape[1] / 8) * torch.finfo(torch.float32).eps
         allowed = allowed + slack.double() @ held.abs().T
         assert bool(((product(panels, x, shape[0]) - expected).abs() <= allowed).all()), batch
 
 
-@pytest.mark.parametrize("bits", BITS)
-def test_a_token_does_not_depend_on_those_beside_it(isa, bits):
-    panels = pack_panels("w", random_weight((48, 200)), bits)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_token_does_not_depend_on_those_beside_it(isa, form):
+    panels = pack_panels(random_weight((48, 200)), form)
     x = random_weight((13, 200), 1)
     together = product(panels, x, 48)
     for i in range(13):
         assert torch.equal(product(panels, x[i : i + 1], 48)[0], together[i])
 
 
-def test_bf16_panels_hold_the_weights():
+@pytest.mark.parametrize("form", FORMS)
+def test_panels_hold_what_the_matrix_holds(isa, form):
     weight = random_weight((37, 53))
-    held = dense(pack_panels("w", weight, None), (37, 53))
-    assert torch.equal(held, weight.bfloat16().double())
+    matrix = held_as(form, weight)
+    found = dense(lay_out(matrix).build(), (37, 53))
+    assert torch.allclose(found, matrix.dense().double(), rtol=0, atol=1e-6)
+    if isinstance(form, str):
+        assert torch.equal(found, weight.to(matrix.codes.dtype).double())
 
 
-@pytest.mark.parametrize(("bits", "loss"), [(8, 0.006), (4, 0.085)])
+@pytest.mark.parametrize(
+    ("form", "loss"), [((8, False), 0.006), ((4, False), 0.081), ((4, True), 0.0725)]
+)
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e8])
-def test_panels_hold_rounded_weights_of_any_size(bits, loss, size):
+def test_matrices_hold_rounded_weights_of_any_size(isa, form, loss, size):
     weight = random_weight((64, 320)) * size
-    held = dense(pack_panels("w", weight, bits), (64, 320))
+    held = held_as(form, weight).dense()
     assert float((held - weight).norm() / weight.norm()) < loss
 
 
-def test_scales_are_searched():
+@pytest.mark.parametrize("minimums", [False, True])
+def test_no_code_is_further_from_its_weight_than_half_a_step(isa, minimums):
     weight = random_weight((64, 320))
-    codes, scales, unit = quantize(weight, 4)
-    found = (codes.float() * scales.float().unsqueeze(2) * unit).flatten(1)
-    groups = weight.unflatten(1, (-1, 32))
-    plain_scale = groups.abs().amax(2, keepdim=True) / 7
-    plain = ((groups / plain_scale).round().clamp(-8, 7) * plain_scale).flatten(1)
-    assert float((found - weight).norm()) < 0.93 * float((plain - weight).norm())
-    assert int(codes.min()) >= -8
-    assert int(codes.max()) <= 7
+    matrix = held_as((4, minimums), weight)
+    step = matrix.scales.float().abs().unsqueeze(2) * matrix.unit
+    off = (matrix.dense() - weight).abs().unflatten(1, (-1, 32))
+    codes = matrix.codes.unflatten(1, (-1, 32))
+    inside = (codes > 0) & (codes < 15)
+    assert bool((off <= step * 0.501)[inside].all())
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_the_largest_sums_do_not_overflow(isa, bits):
+# Without minimums, codes of eight bits that do not reach to 127 are taken for a finer grid's.
+@pytest.mark.parametrize("form", CODED[1:])
+def test_numbers_on_a_grid_are_found_again(isa, form):
+    matrix = held_as(form, random_weight((32, 256)))
+    again = held_as(form, matrix.dense())
+    assert torch.allclose(again.dense(), matrix.dense(), rtol=0, atol=1e-5)
+
+
+def test_halves_are_rounded_as_torch_rounds_them(isa):
+    """A group of one number everywhere has it as its minimum."""
+    numbers = torch.cat(
+        [
+            torch.arange(0x3F00, 0x4200) << 16,
+            torch.randint(0, 0x47000000, (5000,), generator=torch.Generator().manual_seed(0)),
+        ]
+    ).to(torch.int32)
+    values = numbers.view(torch.float32)
+    codes = np.zeros(32 * len(values), np.uint8)
+    scales, minimums = np.zeros((2, len(values)), np.uint16)
+    _run.quantize(values.repeat_interleave(32).numpy(), 1.0, 4, codes, scales, minimums)
+    assert torch.equal(torch.from_numpy(minimums.view(np.float16)), values.half())
+
+
+@pytest.mark.parametrize("form", CODED)
+def test_the_largest_sums_do_not_overflow(isa, form):
     signs = torch.tensor([1.0, -1.0]).repeat(16, 2048)
     weight = torch.cat([torch.ones(16, 4096), -torch.ones(16, 4096), signs])
-    panels = pack_panels("w", weight, bits)
+    panels = pack_panels(weight, form)
     x = torch.stack([torch.ones(4096), -torch.ones(4096), signs[0]])
     expected = x.double() @ dense(panels, (48, 4096)).T
     assert torch.allclose(product(panels, x, 48).double(), expected, rtol=1e-5, atol=1e-2)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+def test_formats_that_differ_are_joined_without_rounding():
+    weight = random_weight((32, 64))
+    held = [held_as(form, weight) for form in FORMS]
+    for chosen in ([5, 6], [3, 5], [4, 6], [3, 4, 5, 6], [0, 1], [2, 6], [6, 6]):
+        parts = [held[i] for i in chosen]
+        found = joined("w", parts)
+        expected = torch.cat([part.dense() for part in parts])
+        assert torch.allclose(found.dense(), expected, rtol=0, atol=1e-6)
+        assert (found.form == "float32") == any(i < 3 for i in chosen)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_inputs_that_are_not_finite_give_nan(isa, bits, wrong):
-    panels = pack_panels("w", random_weight((16, 64)), bits)
+def test_inputs_that_are_not_finite_give_nothing_finite(isa, form, wrong):
+    panels = pack_panels(random_weight((16, 64)), form)
     x = random_weight((2, 64), 1)
     x[1, 40] = wrong
     out = product(panels, x, 16)
-    assert bool(out[1].isnan().all())
+    assert not bool(out[1].isfinite().any())
     assert bool(out[0].isfinite().all())
 
 
-@pytest.mark.parametrize("bits", BITS)
-def test_zeros_stay_zeros(isa, bits):
-    panels = pack_panels("w", torch.zeros(5, 40), bits)
+@pytest.mark.parametrize("form", FORMS)
+def test_zeros_stay_zeros(isa, form):
+    panels = pack_panels(torch.zeros(5, 40), form)
     assert torch.equal(product(panels, random_weight((3, 40)), 5), torch.zeros(3, 5))
-    panels = pack_panels("w", random_weight((5, 40)), bits)
+    panels = pack_panels(random_weight((5, 40)), form)
     assert torch.equal(product(panels, torch.zeros(3, 40), 5), torch.zeros(3, 5))
 
 
@@ -128,12 +187,15 @@ def test_weights_that_are_not_finite_are_refused():
     weight = random_weight((4, 8))
     weight[1, 2] = torch.inf
     with pytest.raises(NumericalError, match=r"model\.w holds weights"):
-        pack_panels("model.w", weight, 4)
+        encode("model.w", weight, "int4")
 
 
-def test_other_bits_are_refused():
+def test_formats_by_bits():
+    assert form_of(None, torch.float16) == "float16"
+    assert form_of(None, torch.float32) == "bf16"
+    assert form_of(4, torch.float32) == "int4"
     with pytest.raises(OptionError, match="no weights of 3 bits"):
-        pack_panels("w", torch.zeros(2, 2), 3)
+        form_of(3, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -142,17 +204,20 @@ def test_other_bits_are_refused():
         ({"codes": np.zeros(100, np.uint8)}, "'codes' has 100 entries"),
         ({"scales": np.zeros(3, np.uint16)}, "'scales' has 3 entries"),
         ({"scales": None}, "'scales' do not fit"),
+        ({"minimums": np.zeros(3, np.uint16)}, "'minimums' has 3 entries"),
+        ({"form": "float32", "scales": None}, "'codes' has 512 entries"),
         ({"bias": np.zeros(3, np.float32)}, "'bias' has 3 entries"),
-        ({"format": "int3"}, "format 'int3' is unknown"),
+        ({"form": "int3"}, "format 'int3' is unknown"),
         ({"rows": -1}, "'shape' says"),
         ({"unit": float("nan")}, "'unit' is not positive"),
     ],
 )
 def test_buffers_of_other_sizes_are_refused(change, problem):
     good = {
-        "format": "int8",
+        "form": "int8",
         "codes": np.zeros(512, np.uint8),
         "scales": np.zeros(16, np.uint16),
+        "minimums": None,
         "unit": 1.0,
         "bias": None,
         "rows": 16,

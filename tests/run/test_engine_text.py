@@ -15,7 +15,7 @@ LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2], np.float32))
 def frequencies(count=4000, **options):
     sampler = Sampler(seed=0, **options)
     generator = sampler.generator()
-    drawn = [sampler.choose(LOGITS, generator) for _ in range(count)]
+    drawn = [sampler.choose(LOGITS, generator, np.array([3, 1, 3])) for _ in range(count)]
     return np.bincount(drawn, minlength=len(LOGITS)) / count
 
 
@@ -27,6 +27,11 @@ def frequencies(count=4000, **options):
         ({"temperature": 1.0, "top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
         ({"temperature": 1.0, "top_p": 0.39}, [0, 1, 0, 0, 0]),
         ({"temperature": 1.0, "top_k": 3, "top_p": 0.7}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"temperature": 1.0, "min_p": 0.45}, [0, 0.4, 0, 0.25, 0.2]),
+        ({"temperature": 1.0, "min_p": 0.0}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        ({"temperature": 1.0, "top_p": 0.6, "min_p": 0.7}, [0, 1, 0, 0, 0]),
+        ({"temperature": 1.0, "repetition_penalty": 2.0}, [0.1, 0.16, 0.05, 0.0625, 0.2]),
+        ({"repetition_penalty": 2.0}, [0, 0, 0, 0, 1]),
         ({"temperature": 0.5}, [0.01, 0.16, 0.0025, 0.0625, 0.04]),
         ({"temperature": 0.0, "top_k": 4}, [0, 1, 0, 0, 0]),
     ],

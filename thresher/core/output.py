@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Output", "check_apart", "is_ours", "writing"]
+__all__ = ["Output", "check_apart", "check_free", "is_ours", "writing"]
 
 import glob
 import hashlib
@@ -58,27 +58,8 @@ class Output:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def check_free(self, replace: bool = False) -> None:
-        """Raise unless the output folder may be written.
-
-        Parameters
-        ----------
-        replace : bool, default False
-            Whether a folder that Thresher wrote may stand there, to be replaced.
-
-        Raises
-        ------
-        OptionError
-            Naming what stands there.
-        """
-        if not os.path.lexists(self.out):
-            return
-        if not replace:
-            raise OptionError(f"output folder {str(self.out)!r} exists; choose another")
-        if not is_ours(self.out):
-            raise OptionError(
-                f"{str(self.out)!r} was not written by Thresher and is not overwritten; choose "
-                "another output folder, or delete it yourself"
-            )
+        """Raise unless the output folder may be written; see :func:`check_free`."""
+        check_free(self.out, replace)
 
     def publish(self, replace: bool = False) -> None:
         """Make what was collected the output folder, in one step and for good.
@@ -86,7 +67,7 @@ class Output:
         Parameters
         ----------
         replace : bool, default False
-            As for :meth:`check_free`.
+            As for :func:`check_free`.
         """
         self.check_free(replace)
         try:
@@ -187,6 +168,32 @@ def is_ours(folder: Path) -> bool:
     return method == "thresher" or (
         isinstance(record, dict) and {"recipe", "layers"} <= set(record)
     )
+
+
+def check_free(out: Path, replace: bool = False) -> None:
+    """Raise unless an output folder may be written.
+
+    Parameters
+    ----------
+    out : Path
+        Folder to write.
+    replace : bool, default False
+        Whether a folder that Thresher wrote may stand there, to be replaced.
+
+    Raises
+    ------
+    OptionError
+        Naming what stands there.
+    """
+    if not os.path.lexists(out):
+        return
+    if not replace:
+        raise OptionError(f"output folder {str(out)!r} exists; choose another")
+    if not is_ours(out):
+        raise OptionError(
+            f"{str(out)!r} was not written by Thresher and is not overwritten; choose "
+            "another output folder, or delete it yourself"
+        )
 
 
 def check_apart(source: Path, out: Path) -> None:

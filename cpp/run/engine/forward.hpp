@@ -56,14 +56,15 @@ class Pass {
     const std::int64_t groups = width / EngineMatrix::group;
     const std::int64_t base = count == 1 ? member_.rank : 0;
     const Operand first{state_.inputs.get(), state_.input_codes.get(), state_.input_scales.get(),
-                        state_.input_sums.get(), width};
+                        state_.input_sums.get(), state_.input_totals.get(), width};
     const auto make = [&](std::int64_t t) {
       const std::int64_t slot = base + t;
       const float* values = fill(t, state_.inputs.get() + slot * width);
-      if (matrix.format == Format::bf16) return;
+      if (!matrix.has_codes()) return;
       round_groups(values, groups, state_.input_codes.get() + slot * width,
                    state_.input_scales.get() + slot * groups,
-                   state_.input_sums.get() + slot * groups);
+                   state_.input_sums.get() + slot * groups,
+                   state_.input_totals.get() + slot * groups);
     };
     if (count == 1) {
       make(0);
@@ -85,7 +86,7 @@ class Pass {
   }
 
   Operand rounded(const EngineMatrix& matrix, const float* values, std::int64_t width) {
-    if (matrix.format == Format::bf16) return {values, nullptr, nullptr, nullptr, width};
+    if (!matrix.has_codes()) return {values, nullptr, nullptr, nullptr, nullptr, width};
     return prepared(matrix, count_, width,
                     [&](std::int64_t t, float*) { return values + t * width; });
   }
@@ -178,14 +179,15 @@ inline void forward(const EngineModel& model, EngineState& state, const Tokens& 
 inline void multiply_rows(const EngineMatrix& matrix, const float* x, std::int64_t batch,
                           float* y) {
   const std::int64_t groups = matrix.groups(), width = groups * EngineMatrix::group;
-  Aligned<float> values(batch * width), scales(batch * groups);
+  Aligned<float> values(batch * width), scales(batch * groups), totals(batch * groups);
   Aligned<std::int8_t> codes(batch * width);
   Aligned<std::int32_t> sums(batch * groups);
   for (std::int64_t b = 0; b < batch; ++b) {
     copy(values.get() + b * width, x + b * matrix.columns, matrix.columns);
   }
-  round_groups(values.get(), batch * groups, codes.get(), scales.get(), sums.get());
-  const Operand operand{values.get(), codes.get(), scales.get(), sums.get(), width};
+  round_groups(values.get(), batch * groups, codes.get(), scales.get(), sums.get(), totals.get());
+  const Operand operand{values.get(), codes.get(),  scales.get(),
+                        sums.get(),   totals.get(), width};
   for (std::int64_t panel = 0; panel < matrix.panels(); ++panel) {
     multiply_panel(matrix, panel, operand, batch, [&](std::int64_t b, const float* tile) {
       const std::int64_t row = panel * EngineMatrix::panel_rows;

@@ -10,8 +10,9 @@ namespace thresher::THRESHER_NAMESPACE {
 
 constexpr std::int64_t line_bytes = 64;
 
-template <Format format>
-constexpr std::int32_t code_zero = format == Format::int8 ? 128 : 8;
+// What codes count from.
+template <Format format, bool minimums>
+constexpr std::int32_t code_zero = minimums ? 0 : format == Format::int8 ? 128 : 8;
 template <Format format>
 constexpr int group_lines = format == Format::int8 ? 8 : 4;
 
@@ -23,14 +24,15 @@ THRESHER_INLINE std::int32_t four_codes(const std::int8_t* codes) {
 
 #if defined(__AVX512VNNI__)
 
-template <Format format, int Batch>
+template <Format format, bool minimums, int Batch>
 THRESHER_INLINE void add_group(const std::uint8_t* lines, const Operand& x, std::int64_t g,
                                __m512i (&sums)[Batch]) {
   const std::int8_t* codes = x.codes + g * EngineMatrix::group;
 #pragma GCC unroll 8
   for (int b = 0; b < Batch; ++b) {
-    const std::int32_t* zero = x.sums + b * x.width / EngineMatrix::group + g;
-    sums[b] = _mm512_set1_epi32(-code_zero<format> * *zero);
+    const std::int32_t* sum = x.sums + b * x.width / EngineMatrix::group + g;
+    sums[b] = minimums ? _mm512_setzero_si512()
+                       : _mm512_set1_epi32(-code_zero<format, minimums> * *sum);
   }
 #pragma GCC unroll 8
   for (int line = 0; line < group_lines<format>; ++line) {
@@ -55,23 +57,25 @@ THRESHER_INLINE void add_group(const std::uint8_t* lines, const Operand& x, std:
   }
 }
 
-template <Format format, int Batch>
+template <Format format, bool minimums, int Batch>
 void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
                        Tile tile) {
   const std::uint8_t* lines = matrix.panel(panel);
-  const std::uint16_t* scales = matrix.panel_scales(panel);
+  const std::int64_t place = matrix.scale_place(panel);
   const std::int64_t groups = matrix.groups();
   Floats totals[Batch] = {};
   for (std::int64_t g = 0; g < groups; ++g) {
     __m512i sums[Batch];
-    add_group<format, Batch>(lines + g * group_lines<format> * line_bytes, x, g, sums);
-    const auto row_scales = reinterpret_cast<Floats>(_mm512_cvtph_ps(_mm256_loadu_si256(
-        reinterpret_cast<const __m256i*>(scales + g * EngineMatrix::panel_rows))));
+    add_group<format, minimums, Batch>(lines + g * group_lines<format> * line_bytes, x, g, sums);
+    const std::int64_t rows = place + g * EngineMatrix::panel_rows;
+    const Floats row_scales = load_halves(matrix.scales + rows);
+    const Floats least = minimums ? load_halves(matrix.minimums + rows) : Floats{};
 #pragma GCC unroll 8
     for (int b = 0; b < Batch; ++b) {
-      const float scale = x.scales[b * x.width / EngineMatrix::group + g];
+      const std::int64_t at = b * x.width / EngineMatrix::group + g;
       totals[b] += reinterpret_cast<Floats>(_mm512_cvtepi32_ps(sums[b])) *
-                   (row_scales * splat(scale));
+                   (row_scales * splat(x.scales[at]));
+      if constexpr (minimums) totals[b] += least * splat(x.totals[at]);
     }
   }
   for (int b = 0; b < Batch; ++b) store(tile[b], totals[b] * splat(matrix.unit));
@@ -80,7 +84,7 @@ void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Ope
 #elif defined(__AVX2__)
 
 // Eight rows of a group: half a line at a time.
-template <Format format>
+template <Format format, bool minimums>
 THRESHER_INLINE __m256i half_group(const std::uint8_t* lines, const std::int8_t* codes,
                                    std::int32_t sum) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -97,7 +101,8 @@ THRESHER_INLINE __m256i half_group(const std::uint8_t* lines, const std::int8_t*
           _mm256_maddubs_epi16(_mm256_abs_epi8(bytes), _mm256_sign_epi8(inputs, bytes));
       total = _mm256_add_epi32(total, _mm256_madd_epi16(products, ones));
     }
-    return total;
+    constexpr std::int32_t taken = 128 - code_zero<format, minimums>;
+    return taken == 0 ? total : _mm256_add_epi32(total, _mm256_set1_epi32(taken * sum));
   } else {
     // Eight sums of two products of 15 * 127 at most fit 16 bits.
     const __m256i low_half = _mm256_set1_epi8(15);
@@ -114,29 +119,30 @@ THRESHER_INLINE __m256i half_group(const std::uint8_t* lines, const std::int8_t*
       total = _mm256_add_epi16(total, _mm256_maddubs_epi16(high, second));
     }
     return _mm256_add_epi32(_mm256_madd_epi16(total, ones),
-                            _mm256_set1_epi32(-code_zero<format> * sum));
+                            _mm256_set1_epi32(-code_zero<format, minimums> * sum));
   }
 }
 
-template <Format format, int Batch>
+template <Format format, bool minimums, int Batch>
 void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
                        Tile tile) {
-  const std::uint16_t* scales = matrix.panel_scales(panel);
   const std::int64_t groups = matrix.groups();
   for (std::int64_t row = 0; row < EngineMatrix::panel_rows; row += lanes) {
     const std::uint8_t* lines = matrix.panel(panel) + 4 * row;
     Floats totals[Batch] = {};
     for (std::int64_t g = 0; g < groups; ++g) {
-      const auto row_scales = reinterpret_cast<Floats>(_mm256_cvtph_ps(_mm_loadu_si128(
-          reinterpret_cast<const __m128i*>(scales + g * EngineMatrix::panel_rows + row))));
+      const std::int64_t rows = matrix.scale_place(panel) + g * EngineMatrix::panel_rows + row;
+      const Floats row_scales = load_halves(matrix.scales + rows);
+      const Floats least = minimums ? load_halves(matrix.minimums + rows) : Floats{};
 #pragma GCC unroll 4
       for (int b = 0; b < Batch; ++b) {
         const std::int64_t at = b * x.width / EngineMatrix::group + g;
         const __m256i sums =
-            half_group<format>(lines + g * group_lines<format> * line_bytes,
-                               x.codes + at * EngineMatrix::group, x.sums[at]);
+            half_group<format, minimums>(lines + g * group_lines<format> * line_bytes,
+                                         x.codes + at * EngineMatrix::group, x.sums[at]);
         totals[b] += reinterpret_cast<Floats>(_mm256_cvtepi32_ps(sums)) *
                      (row_scales * splat(x.scales[at]));
+        if constexpr (minimums) totals[b] += least * splat(x.totals[at]);
       }
     }
     for (int b = 0; b < Batch; ++b) store(tile[b] + row, totals[b] * splat(matrix.unit));
@@ -145,11 +151,11 @@ void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Ope
 
 #else
 
-template <Format format, int Batch>
+template <Format format, bool minimums, int Batch>
 void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
                        Tile tile) {
   constexpr std::int64_t rows = EngineMatrix::panel_rows;
-  const std::uint16_t* scales = matrix.panel_scales(panel);
+  const std::int64_t place = matrix.scale_place(panel);
   float totals[Batch][rows] = {};
   for (std::int64_t g = 0; g < matrix.groups(); ++g) {
     const std::uint8_t* lines = matrix.panel(panel) + g * group_lines<format> * line_bytes;
@@ -157,7 +163,7 @@ void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Ope
       const std::int64_t at = b * x.width / EngineMatrix::group + g;
       const std::int8_t* codes = x.codes + at * EngineMatrix::group;
       for (std::int64_t row = 0; row < rows; ++row) {
-        std::int32_t total = -code_zero<format> * x.sums[at];
+        std::int32_t total = -code_zero<format, minimums> * x.sums[at];
         for (int i = 0; i < group_lines<format> * 4; ++i) {
           const std::int32_t byte = lines[i / 4 * line_bytes + row * 4 + i % 4];
           if constexpr (format == Format::int8) {
@@ -167,8 +173,10 @@ void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Ope
             total += (byte & 15) * codes[column] + (byte >> 4) * codes[column + 4];
           }
         }
-        totals[b][row] += static_cast<float>(total) *
-                          (widen_half(scales[g * rows + row]) * x.scales[at]);
+        const std::int64_t scale = place + g * rows + row;
+        totals[b][row] +=
+            static_cast<float>(total) * (widen_half(matrix.scales[scale]) * x.scales[at]);
+        if constexpr (minimums) totals[b][row] += widen_half(matrix.minimums[scale]) * x.totals[at];
       }
     }
   }

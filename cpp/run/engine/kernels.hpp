@@ -19,6 +19,9 @@ struct EngineKernels {
   void (*multiply)(const EngineMatrix&, const float* x, std::int64_t batch, float* y);
   // One row of a matrix
   void (*read_row)(const EngineMatrix&, std::int64_t row, float* values);
+  // Codes, scales and, unless they are null, minimums of groups of weights
+  void (*quantize)(const float* weights, std::int64_t groups, float inverse_unit, int bits,
+                   std::uint8_t* codes, std::uint16_t* scales, std::uint16_t* minimums);
 };
 
 // The table of the instruction set in use (see isa.hpp).

@@ -6,34 +6,44 @@
 
 namespace thresher {
 
-enum class Format { bf16, int8, int4 };
+enum class Format { bf16, float16, float32, int8, int4 };
 
 // A matrix of panels of 16 rows. A panel is a run of groups of 32 columns, and a group is
 //   bf16: 16 lines of 16 rows x 2 columns
-//   int8: 8 lines of 16 rows x 4 columns, bytes of code + 128
-//   int4: 4 lines of 16 rows x 8 columns, bytes of code + 8: the first four columns in low halves
-// What is beyond the last row or column is zero.
+//   float16, float32: 32 lines of 16 rows x 1 column
+//   int8: 8 lines of 16 rows x 4 columns
+//   int4: 4 lines of 16 rows x 8 columns, the first four columns in low halves of bytes
+// A code counts from the middle of its range, 128 or 8, or where there are minimums from 0: an entry
+// is code * scale + minimum, times the unit. What is beyond the last row or column is zero.
 struct EngineMatrix {
   static constexpr std::int64_t panel_rows = 16, group = 32;
 
   Format format = Format::bf16;
   const std::uint8_t* codes = nullptr;
-  const std::uint16_t* scales = nullptr;  // float16, [panel][group][row]; null for bf16
-  float unit = 1;                         // what scales are multiples of
-  const float* bias = nullptr;            // by row, padded to whole panels; or null
+  const std::uint16_t* scales = nullptr;    // float16, [panel][group][row]; null without codes
+  const std::uint16_t* minimums = nullptr;  // likewise; null where codes count from the middle
+  float unit = 1;                           // what scales and minimums are multiples of
+  const float* bias = nullptr;              // by row, padded to whole panels; or null
   std::int64_t rows = 0, columns = 0;
 
   std::int64_t panels() const { return (rows + panel_rows - 1) / panel_rows; }
   std::int64_t groups() const { return (columns + group - 1) / group; }
   std::int64_t group_bytes() const {
-    return format == Format::bf16 ? 1024 : format == Format::int8 ? 512 : 256;
+    switch (format) {
+      case Format::bf16:
+      case Format::float16: return 1024;
+      case Format::float32: return 2048;
+      case Format::int8: return 512;
+      case Format::int4: return 256;
+    }
+    return 0;
   }
+  bool has_codes() const { return format == Format::int8 || format == Format::int4; }
   const std::uint8_t* panel(std::int64_t index) const {
     return codes + index * groups() * group_bytes();
   }
-  const std::uint16_t* panel_scales(std::int64_t index) const {
-    return scales + index * groups() * panel_rows;
-  }
+  // Where a panel's scales, and its minimums, begin.
+  std::int64_t scale_place(std::int64_t panel) const { return panel * groups() * panel_rows; }
 };
 
 struct EngineLayer {

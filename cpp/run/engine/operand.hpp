@@ -6,17 +6,20 @@
 
 namespace thresher::THRESHER_NAMESPACE {
 
-// Rows of tokens, `width` apart; scales and sums are by group. Codes stand for code * scale.
+// Rows of tokens, `width` apart; what is by group are scales, sums of codes, and sums of what these
+// stand for, code * scale.
 struct Operand {
   const float* values;
   const std::int8_t* codes;
   const float* scales;
   const std::int32_t* sums;
+  const float* totals;
   std::int64_t width;
 
   Operand from(std::int64_t token) const {
     const std::int64_t group = token * width / EngineMatrix::group;
-    return {values + token * width, codes + token * width, scales + group, sums + group, width};
+    return {values + token * width, codes + token * width, scales + group,
+            sums + group,           totals + group,         width};
   }
 };
 
@@ -40,6 +43,21 @@ THRESHER_INLINE float widen_half(std::uint16_t half) {
   return sign * value;
 }
 
+// Float16 numbers after one another.
+THRESHER_INLINE Floats load_halves(const std::uint16_t* from) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Floats>(
+      _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Floats>(
+      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  Floats values;
+  for (int i = 0; i < lanes; ++i) values[i] = widen_half(from[i]);
+  return values;
+#endif
+}
+
 // Of lanes that are not negative.
 THRESHER_INLINE float largest_lane(Floats values) {
 #if defined(__AVX512F__)
@@ -53,7 +71,7 @@ THRESHER_INLINE float largest_lane(Floats values) {
 
 // Rounds groups of a token to bytes of at most 127. A group that is not finite gets the scale NaN.
 inline void round_groups(const float* values, std::int64_t groups, std::int8_t* codes,
-                         float* scales, std::int32_t* sums) {
+                         float* scales, std::int32_t* sums, float* totals) {
   constexpr std::int64_t group = EngineMatrix::group;
   constexpr float most_level = 127.0f;
   for (std::int64_t g = 0; g < groups; ++g, values += group, codes += group) {
@@ -71,6 +89,7 @@ inline void round_groups(const float* values, std::int64_t groups, std::int8_t* 
     const float levels = rounds ? most_level / largest : 0.0f;
     scales[g] = rounds ? largest / most_level : finite ? 0.0f : __builtin_nanf("");
     sums[g] = 0;
+    totals[g] = scales[g];  // 0 or NaN
     if (!rounds) {
       clear(codes, group);
       continue;
@@ -83,6 +102,7 @@ inline void round_groups(const float* values, std::int64_t groups, std::int8_t* 
     std::int32_t total = 0;
     for (std::int64_t i = 0; i < group; ++i) total += codes[i];
     sums[g] = total;
+    totals[g] = static_cast<float>(total) * scales[g];
   }
 }
 

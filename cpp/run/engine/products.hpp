@@ -1,16 +1,27 @@
 // Products of tokens with panels of any format, and single rows of a matrix.
 #pragma once
 
-#include "bf16_tile.hpp"
+#include "float_tile.hpp"
 #include "int_tile.hpp"
 
 namespace thresher::THRESHER_NAMESPACE {
+
+template <Format format, int Batch>
+THRESHER_INLINE void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel,
+                                       const Operand& x, Tile tile) {
+  if (matrix.minimums == nullptr) multiply_tile_int<format, false, Batch>(matrix, panel, x, tile);
+  else multiply_tile_int<format, true, Batch>(matrix, panel, x, tile);
+}
 
 template <int Batch>
 THRESHER_INLINE void multiply_tile(const EngineMatrix& matrix, std::int64_t panel,
                                    const Operand& x, Tile tile) {
   switch (matrix.format) {
-    case Format::bf16: return multiply_tile_bf16<Batch>(matrix, panel, x, tile);
+    case Format::bf16: return multiply_tile_float<Format::bf16, Batch>(matrix, panel, x, tile);
+    case Format::float16:
+      return multiply_tile_float<Format::float16, Batch>(matrix, panel, x, tile);
+    case Format::float32:
+      return multiply_tile_float<Format::float32, Batch>(matrix, panel, x, tile);
     case Format::int8: return multiply_tile_int<Format::int8, Batch>(matrix, panel, x, tile);
     case Format::int4: return multiply_tile_int<Format::int4, Batch>(matrix, panel, x, tile);
   }
@@ -39,26 +50,47 @@ void multiply_panel(const EngineMatrix& matrix, std::int64_t panel, const Operan
   }
 }
 
+inline float read_float(Format format, const std::uint8_t* group, std::int64_t column,
+                        std::int64_t lane) {
+  constexpr std::int64_t rows = EngineMatrix::panel_rows;
+  if (format == Format::float32) {
+    float value;
+    std::memcpy(&value, group + (column * rows + lane) * 4, sizeof value);
+    return value;
+  }
+  if (format == Format::float16) {
+    std::uint16_t half;
+    std::memcpy(&half, group + (column * rows + lane) * 2, sizeof half);
+    return widen_half(half);
+  }
+  bf16 value;
+  std::memcpy(&value, group + column / 2 * line_bytes + lane * 4 + column % 2 * 2, sizeof value);
+  return widen(value);
+}
+
 inline void read_row(const EngineMatrix& matrix, std::int64_t row, float* values) {
   constexpr std::int64_t rows = EngineMatrix::panel_rows, group = EngineMatrix::group;
   const std::int64_t panel = row / rows, lane = row % rows;
   for (std::int64_t c = 0; c < matrix.columns; ++c) {
     const std::int64_t g = c / group, i = c % group;
     const std::uint8_t* codes = matrix.panel(panel) + g * matrix.group_bytes();
-    if (matrix.format == Format::bf16) {
-      bf16 value;
-      std::memcpy(&value, codes + i / 2 * line_bytes + lane * 4 + i % 2 * 2, sizeof value);
-      values[c] = widen(value);
+    if (!matrix.has_codes()) {
+      values[c] = read_float(matrix.format, codes, i, lane);
       continue;
     }
     const std::uint8_t byte = matrix.format == Format::int8
                                   ? codes[i / 4 * line_bytes + lane * 4 + i % 4]
                                   : codes[i / 8 * line_bytes + lane * 4 + i % 4];
-    const std::int32_t code = matrix.format == Format::int8 ? byte - 128
-                              : i % 8 < 4                   ? (byte & 15) - 8
-                                                            : (byte >> 4) - 8;
-    const float scale = widen_half(matrix.panel_scales(panel)[g * rows + lane]) * matrix.unit;
-    values[c] = static_cast<float>(code) * scale;
+    const std::int32_t code = matrix.format == Format::int8 ? byte
+                              : i % 8 < 4                   ? byte & 15
+                                                            : byte >> 4;
+    const std::int64_t place = matrix.scale_place(panel) + g * rows + lane;
+    const float scale = widen_half(matrix.scales[place]) * matrix.unit;
+    if (matrix.minimums != nullptr) {
+      values[c] = static_cast<float>(code) * scale + widen_half(matrix.minimums[place]) * matrix.unit;
+    } else {
+      values[c] = static_cast<float>(code - (matrix.format == Format::int8 ? 128 : 8)) * scale;
+    }
   }
 }
 

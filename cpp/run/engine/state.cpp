@@ -31,6 +31,7 @@ void EngineState::reserve(std::int64_t end, int threads) {
     input_codes = Aligned<std::int8_t>(slots * operand_width);
     input_scales = Aligned<float>(slots * groups);
     input_sums = Aligned<std::int32_t>(slots * groups);
+    input_totals = Aligned<float>(slots * groups);
     queries = Aligned<float>(threads * head_width);
     scores_ = Aligned<float>(threads * capacity_);
     threads_ = threads;

@@ -62,7 +62,7 @@ class EngineState {
 
   Aligned<float> residual, qkv, attended, activated, cosines, sines;
   // Inputs of products: by token of a chunk, or for one token by thread.
-  Aligned<float> inputs, input_scales;
+  Aligned<float> inputs, input_scales, input_totals;
   Aligned<std::int8_t> input_codes;
   Aligned<std::int32_t> input_sums;
   Aligned<float> queries;  // by thread

@@ -1,9 +1,11 @@
 """The engine: text from a language model in compiled code, with weights in few bits.
 
-``architectures.py`` says which transformers models it runs and what tells them apart,
-``formats.py`` how weights are rounded and laid out for the kernels, ``convert.py`` makes the
-compiled model of a loaded one, ``sampling.py`` chooses tokens, ``text.py`` turns them into text as
-they come, and ``engine.py`` is what users call.
+``loading.py`` is where models come from: ``convert.py`` takes loaded transformers models, of those
+that ``architectures.py`` tells apart, ``gguf/`` GGUF files, ``store.py`` folders of the engine's.
+All of them make what is in ``model.py``, in the formats of ``formats.py``, which ``quantize.py``
+rounds to. ``session.py`` is a text on its way through the model; ``sampling.py`` chooses tokens,
+``text.py`` turns them into text as they come, and ``engine.py`` is what users call, with
+``chat.py`` for conversations.
 """
 
 __all__ = ["Engine"]

@@ -1,4 +1,4 @@
-"""The engine's compiled model of a loaded transformers model."""
+"""What the engine's model is made of, from a loaded transformers model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import LayerError
-from .. import _run
 from ..packed.layer import PackedLayer
 from .architectures import Architecture, architecture_of
-from .formats import PANEL_ROWS, pack_panels
+from .formats import Matrix, PanelData, encode, form_of, lay_out
+from .model import LayerData, ModelData, interleaved, padded_columns
 
 
-def convert(model: nn.Module, bits: int | None) -> _run.EngineModel:
-    """Return the compiled model of a causal language model of transformers.
+def convert(model: nn.Module, bits: int | None) -> ModelData:
+    """Return what the engine's model is made of, from a causal language model of transformers.
 
     Parameters
     ----------
     model : nn.Module
         Of an architecture that the engine runs; dense, or with packed layers.
     bits : {8, 4} or None
-        Of its matrices, see :func:`~thresher.run.engine.formats.pack_panels`.
+        Of its matrices, see :func:`~thresher.run.engine.formats.form_of`.
 
     Raises
     ------
@@ -44,7 +44,7 @@ class _Conversion:
         self.names = {module: name for name, module in model.named_modules()}
         self.read: set[nn.Module] = set()
 
-    def run(self) -> _run.EngineModel:
+    def run(self) -> ModelData:
         model: Any = self.model
         body = model.model
         layers = [self.layer(i, block) for i, block in enumerate(body.layers)]
@@ -53,7 +53,7 @@ class _Conversion:
         rotary = body.rotary_emb
         self.refuse_what_is_left()
         attention = body.layers[0].self_attn
-        return _run.EngineModel(
+        return ModelData(
             embedding=embedding,
             head=head,
             final_norm=final_norm,
@@ -67,14 +67,16 @@ class _Conversion:
             rotary_scale=float(rotary.attention_scaling),
         )
 
-    def layer(self, index: int, block: Any) -> _run.EngineLayer:
+    def layer(self, index: int, block: Any) -> LayerData:
         attention, mlp = block.self_attn, block.mlp
         norms = self.architecture.head_norms
-        return _run.EngineLayer(
-            qkv=self.stacked([attention.q_proj, attention.k_proj, attention.v_proj], self.bits),
-            out=self.stacked([attention.o_proj], self.bits),
-            gate_up=self.gate_up(mlp.gate_proj, mlp.up_proj),
-            down=self.down(mlp.down_proj),
+        qkv = self.joined([attention.q_proj, attention.k_proj, attention.v_proj], self.bits)
+        down, down_bias = self.joined([mlp.down_proj], self.bits)
+        return LayerData(
+            qkv=lay_out(*qkv),
+            out=lay_out(*self.joined([attention.o_proj], self.bits)),
+            gate_up=lay_out(*interleaved(*self.joined([mlp.gate_proj, mlp.up_proj], self.bits))),
+            down=lay_out(padded_columns(down), down_bias),
             attention_norm=self.norm(block.input_layernorm),
             mlp_norm=self.norm(block.post_attention_layernorm),
             query_norm=self.norm(attention.q_norm) if norms else None,
@@ -83,19 +85,22 @@ class _Conversion:
             window=self.architecture.window(self.config, index),
         )
 
-    def vocabulary(self, embedding: nn.Module, head: nn.Module) -> tuple[Any, Any]:
-        """Return the embedding and the head, one matrix where they share their weight.
+    def vocabulary(self, embedding: Any, head: nn.Module) -> tuple[PanelData, PanelData | None]:
+        """Return the embedding, and the head where it has a weight of its own.
 
         They get eight bits where the others get four.
         """
         bits = 8 if self.bits == 4 else self.bits
-        head_panels = self.stacked([head], bits)
         self.read.add(embedding)
+        name = self.names[embedding]
         if type(embedding) is not nn.Embedding:
-            raise LayerError(f"{self.names[embedding]} is a {_kind(embedding)}, not an embedding")
-        if embedding.weight is getattr(head, "weight", None):
-            return head_panels, head_panels
-        return pack_panels(self.names[embedding], embedding.weight.cpu(), bits), head_panels
+            raise LayerError(f"{name} is a {_kind(embedding)}, not an embedding")
+        head_matrix, bias = self.joined([head], bits)
+        if embedding.weight is getattr(head, "weight", None) and bias is None:
+            return lay_out(head_matrix), None
+        weight = embedding.weight.cpu()
+        rows = encode(name, weight, form_of(bits, weight.dtype))
+        return lay_out(rows), lay_out(head_matrix, bias)
 
     def matrix(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return the weight and the bias of a linear layer."""
@@ -111,31 +116,12 @@ class _Conversion:
         bias = layer.bias
         return layer.weight.detach().cpu(), None if bias is None else bias.detach().float().cpu()
 
-    def stacked(self, layers: list[nn.Module], bits: int | None) -> _run.Panels:
+    def joined(self, layers: list[nn.Module], bits: int | None) -> tuple[Matrix, Tensor | None]:
+        """Return the weights of layers one below the other, and their biases if there are any."""
         found = [self.matrix(layer) for layer in layers]
         name = " and ".join(self.names[layer] for layer in layers)
         weight = torch.cat([weight for weight, _ in found])
-        return pack_panels(name, weight, bits, _joined(found))
-
-    def gate_up(self, gate: nn.Module, up: nn.Module) -> _run.Panels:
-        """Return both matrices with their panels in turn, so that one thread has a pair."""
-        found = [self.matrix(layer) for layer in (gate, up)]
-        padding = -found[0][0].shape[0] % PANEL_ROWS
-        panels = [
-            nn.functional.pad(weight, (0, 0, 0, padding)).unflatten(0, (-1, PANEL_ROWS))
-            for weight, _ in found
-        ]
-        weight = torch.stack(panels, 1).flatten(0, 2)
-        bias = _joined(found)
-        if bias is not None:
-            halves = [nn.functional.pad(half, (0, padding)) for half in bias.chunk(2)]
-            bias = torch.stack([h.view(-1, PANEL_ROWS) for h in halves], 1).flatten()
-        return pack_panels(f"{self.names[gate]} and up_proj", weight, self.bits, bias)
-
-    def down(self, layer: nn.Module) -> _run.Panels:
-        weight, bias = self.matrix(layer)
-        padded = nn.functional.pad(weight, (0, -weight.shape[1] % PANEL_ROWS))
-        return pack_panels(self.names[layer], padded, self.bits, bias)
+        return encode(name, weight, form_of(bits, weight.dtype)), _joined(found)
 
     def norm(self, module: Any) -> Any:
         self.read.add(module)

@@ -5,24 +5,26 @@ from __future__ import annotations
 __all__ = ["Engine"]
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...core.errors import CheckpointError, DataError, LayerError, OptionError, ThresherError
+from ...core.errors import DataError, OptionError
 from .. import _run
 from ..instructions import check_instruction_set
-from .convert import convert
+from .loading import load
+from .lookup import guess
 from .sampling import Sampler
+from .session import Session
+from .store import write_store
 from .text import TextStream
 
-#: Tokens on which the engine is held against the model, and how far its logits in bfloat16 may lie
-#: from the model's own, relative to their spread, at the median token. Of SmolLM2 it is 0.06 where
-#: the model computes in bfloat16 itself, 0.01 in float32; a single token may be off by all of it.
-_PROBE, _APART = 8, 0.5
+_Tokens = NDArray[np.int64]
 
 
 class Engine:
@@ -36,13 +38,16 @@ class Engine:
     Parameters
     ----------
     model : str, Path or nn.Module
-        A model folder or a name that ``from_pretrained`` takes, dense or sparse; or a loaded
-        transformers model, which is left alone. Llama, Mistral, Qwen2, Qwen3 or SmolLM3.
+        A model folder or a name that ``from_pretrained`` takes, dense or sparse; a GGUF file; a
+        folder that :meth:`save` wrote; or a loaded transformers model, which is left alone. Llama,
+        Mistral, Qwen2, Qwen3 or SmolLM3; of GGUF files llama, qwen2 or qwen3.
     bits : {8, 4}, optional
-        Round matrices to so many bits in groups of 32 weights, to nearest; with 4 the embedding
-        and the head get 8. bfloat16 without it, which float32 weights are rounded to.
+        Round matrices that take more to so many bits in groups of 32 weights, to nearest; with 4
+        the embedding and the head get 8. Without it they take 16 bits, float16 where the model
+        does and otherwise bfloat16, which float32 weights are rounded to; those of a GGUF file stay
+        as they are if of the types Q4_0, Q4_1, Q8_0, F16, BF16 or F32, and others get 8 bits.
     tokenizer : PreTrainedTokenizerBase, optional
-        Of transformers.  [default: the folder's]
+        Of transformers.  [default: the model's own]
 
     Raises
     ------
@@ -50,9 +55,9 @@ class Engine:
         If the architecture is not one of these, or the model holds what it does not, or gives
         other logits on a few tokens.
     OptionError
-        If there is no format of so many bits.
+        If there is no format of so many bits, or a folder of :meth:`save` is to be rounded again.
     CheckpointError
-        If the folder cannot be loaded.
+        If the folder or the file cannot be loaded.
     NumericalError
         If a weight is not finite.
 
@@ -68,19 +73,17 @@ class Engine:
     ) -> None:
         check_instruction_set()
         if bits not in (None, 8, 4):
-            raise OptionError(f"bits is {bits}; use 8, 4 or None for bfloat16")
-        if not isinstance(model, nn.Module):
-            folder, model = model, _loaded(model)
-            tokenizer = tokenizer or _tokenizer(folder)
-        self._model = convert(model, None)
-        self._tokenizer = tokenizer
-        config: Any = model.config
-        self.context = int(config.max_position_embeddings)
+            raise OptionError(f"bits is {bits}; use 8, 4 or None for 16-bit floats")
+        self._loaded = load(model, bits)
+        self.compiled = self._loaded.data.build()
+        self._given_tokenizer = tokenizer
+        self.context = self._loaded.context
         """Tokens of a prompt and its continuation together, at most."""
-        self._ends = _end_tokens(model)
-        self._prove(model)
-        if bits is not None:  # after the proof, which coarse rounding would drown
-            self._model = convert(model, bits)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer, read when it is first asked for; None where there is none."""
+        return self._given_tokenizer or self._loaded.tokenizer()
 
     def logits(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Return the logits after every token of a text.
@@ -99,12 +102,17 @@ class Engine:
             If there is no token, more than the context holds, or one outside the vocabulary.
         """
         tokens = self._checked(ids)
-        out = np.empty((len(tokens), self._model.vocabulary), np.float32)
-        _run.EngineSequence(self._model).advance(tokens, out, torch.get_num_threads())
+        out = np.empty((len(tokens), self.compiled.vocabulary), np.float32)
+        _run.EngineSequence(self.compiled).advance(tokens, out, torch.get_num_threads())
         return torch.from_numpy(out)
 
     def tokens(
-        self, ids: Sequence[int] | Tensor, max_new_tokens: int = 128, sampler: Sampler | None = None
+        self,
+        ids: Sequence[int] | Tensor,
+        max_new_tokens: int = 128,
+        sampler: Sampler | None = None,
+        session: Session | None = None,
+        lookup: int = 0,
     ) -> Iterator[int]:
         """Yield the tokens that follow a prompt of tokens, until one that ends texts.
 
@@ -114,13 +122,20 @@ class Engine:
         max_new_tokens : int, default 128
         sampler : Sampler, optional
             How they are chosen.  [default: the likeliest]
+        session : Session, optional
+            Of this engine's model: what the prompt has in common with its last text is not computed
+            again.  [default: a new one]
+        lookup : int, default 0
+            Guess up to so many tokens from where the text's end was before, and have the model
+            check them together. The tokens are the same; where guesses are often right, as in
+            edits of a text in the prompt, they come faster.
 
         Raises
         ------
         DataError
             If the prompt is empty, longer than the context, or outside the vocabulary.
         OptionError
-            If prompt and new tokens do not fit the context together.
+            If prompt and new tokens do not fit the context together, or `lookup` is negative.
         """
         prompt = self._checked(ids)
         if max_new_tokens < 1:
@@ -131,7 +146,10 @@ class Engine:
                 f"the model's context of {self.context}; ask for at most "
                 f"{self.context - len(prompt)} or shorten the prompt"
             )
-        return self._continue(prompt, max_new_tokens, sampler or Sampler())
+        if lookup < 0:
+            raise OptionError(f"lookup is {lookup}; it must be 0 or more")
+        session = session or Session(self.compiled)
+        return self._continue(prompt, max_new_tokens, sampler or Sampler(), session, lookup)
 
     def stream(
         self,
@@ -140,8 +158,12 @@ class Engine:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        session: Session | None = None,
+        lookup: int = 0,
     ) -> Iterator[str]:
         """Yield the text that follows a prompt, in pieces of whole characters.
 
@@ -150,10 +172,12 @@ class Engine:
         prompt : str, sequence of int, or Tensor of shape (tokens,)
             Text gets the special tokens that the tokenizer begins texts with.
         max_new_tokens : int, default 128
-        temperature, top_k, top_p, seed
+        temperature, top_k, top_p, min_p, repetition_penalty, seed
             See :class:`~thresher.run.engine.sampling.Sampler`; the likeliest token by default.
         stop : str or sequence of str, optional
             The text ends before the first of these.
+        session, lookup
+            See :meth:`tokens`.
 
         Raises
         ------
@@ -163,57 +187,58 @@ class Engine:
         OptionError
             If an option is outside its range, or prompt and new tokens do not fit the context.
         """
-        sampler = Sampler(temperature, top_k, top_p, seed)
+        sampler = Sampler(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in stops:
             raise OptionError("a stop string is empty; leave it out")
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise DataError("the engine has no tokenizer; pass it one, or use tokens()")
-        ids = self._tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
-        new_tokens = self.tokens(ids, max_new_tokens, sampler)
-        text = TextStream(self._tokenizer, [int(token) for token in ids], stops)
+        ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
+        new_tokens = self.tokens(ids, max_new_tokens, sampler, session, lookup)
+        text = TextStream(self.tokenizer, [int(token) for token in ids], stops)
         return _pieces(new_tokens, text)
 
     def generate(self, prompt: str | Sequence[int] | Tensor, **options: Any) -> str:
         """Return the text that follows a prompt; takes what :meth:`stream` takes."""
         return "".join(self.stream(prompt, **options))
 
-    def _prove(self, model: Any) -> None:
-        """Raise LayerError if the model's own pass does what the engine knows nothing of."""
-        ids = torch.linspace(0, self._model.vocabulary - 1, min(_PROBE, self.context)).long()
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            with torch.no_grad():
-                own = model(input_ids=ids[None].to(model.device), use_cache=False).logits[0]
-        finally:
-            for module, training in modes.items():
-                module.training = training
-        own = own.float().cpu()
-        spread = (own - own.mean(dim=-1, keepdim=True)).norm(dim=-1)
-        off = float(((self.logits(ids) - own).norm(dim=-1) / spread).median())
-        # Logits that are not finite are told of where a token is chosen from them.
-        if off > _APART:
-            raise LayerError(
-                f"the engine's logits lie {off:.0%} of their spread from those of this "
-                f"{type(model).__name__}, whose own pass does something that the engine does not "
-                "know; use the model's own generate() instead"
-            )
+    def save(self, out: str | Path) -> None:
+        """Write a folder that an engine starts from at once, its arrays memory-mapped.
 
-    def _continue(self, prompt: Any, max_new_tokens: int, sampler: Sampler) -> Iterator[int]:
-        sequence = _run.EngineSequence(self._model)
-        logits = np.empty(self._model.vocabulary, np.float32)
-        generator = sampler.generator()
-        tokens = prompt
-        for _ in range(max_new_tokens):
-            sequence.advance(tokens, logits, torch.get_num_threads())
-            token = sampler.choose(logits, generator)
-            if token in self._ends:
-                return
-            yield token
-            tokens = np.array([token], np.int64)
+        Parameters
+        ----------
+        out : str or Path
+            Folder to write, with the tokenizer; it appears only when it is complete.
 
-    def _checked(self, ids: Sequence[int] | Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
+        Raises
+        ------
+        OptionError
+            If `out` exists.
+        CheckpointError
+            If it cannot be written.
+        """
+        loaded = self._loaded
+        write_store(loaded.data, loaded.context, loaded.ends, self.tokenizer, out)
+
+    def _continue(
+        self, prompt: _Tokens, max_new_tokens: int, sampler: Sampler, session: Session, lookup: int
+    ) -> Iterator[int]:
+        text = np.concatenate([prompt, np.zeros(max_new_tokens, np.int64)])
+        generator, length = sampler.generator(), len(prompt)
+        while length < len(text):
+            guessed = guess(text[:length], min(lookup, len(text) - length - 1))
+            tried = np.concatenate([text[:length], guessed])
+            for i, logits in enumerate(session.logits(tried, 1 + len(guessed))):
+                token = sampler.choose(logits, generator, text[:length])
+                if token in self._loaded.ends:
+                    return
+                yield token
+                text[length] = token
+                length += 1
+                if i < len(guessed) and guessed[i] != token:
+                    break
+
+    def _checked(self, ids: Sequence[int] | Tensor) -> _Tokens:
         found = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
         if found.size == 0:
             raise DataError("the prompt is empty; pass at least one token")
@@ -227,11 +252,11 @@ class Engine:
                 f"the prompt has {len(found)} tokens, the model's context {self.context}; "
                 "shorten it"
             )
-        outside = found[(found < 0) | (found >= self._model.vocabulary)]
+        outside = found[(found < 0) | (found >= self.compiled.vocabulary)]
         if outside.size:
             raise DataError(
                 f"token {outside[0]} is outside the model's vocabulary of "
-                f"{self._model.vocabulary}; is the tokenizer this model's?"
+                f"{self.compiled.vocabulary}; is the tokenizer this model's?"
             )
         return np.ascontiguousarray(found, np.int64)
 
@@ -244,37 +269,3 @@ def _pieces(tokens: Iterator[int], text: TextStream) -> Iterator[str]:
             return
     if piece := text.rest():
         yield piece
-
-
-def _end_tokens(model: Any) -> frozenset[int]:
-    """Return the tokens that end a text."""
-    settings = getattr(model, "generation_config", None) or model.config
-    ends = settings.eos_token_id
-    return frozenset([ends] if isinstance(ends, int) else ends or ())
-
-
-def _loaded(folder: str | Path) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
-
-    from .architectures import architecture_of
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        architecture_of(AutoConfig.from_pretrained(folder))  # before the weights are read
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if isinstance(error, ThresherError):
-            raise
-        raise CheckpointError(f"{str(folder)!r} cannot be loaded: {error}") from error
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def _tokenizer(folder: str | Path) -> Any:
-    """Return a folder's tokenizer, None where it has none: tokens can be run without."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError):
-        return None

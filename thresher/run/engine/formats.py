@@ -1,92 +1,106 @@
-"""How weights are rounded, and laid out for the engine's kernels."""
+"""The formats that the engine holds matrices in, and how they are laid out for its kernels."""
 
 from __future__ import annotations
 
-__all__ = ["pack_panels", "quantize"]
+__all__ = ["CODED", "FLOATS", "Matrix", "PanelData", "encode", "form_of", "joined", "lay_out"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.errors import NumericalError, OptionError
 from .. import _run
+from .quantize import GROUP, quantize
 
-#: Rows of a panel and columns of a group, as cpp/run/engine/model.hpp defines them.
-PANEL_ROWS, GROUP = 16, 32
+#: Rows of a panel, as cpp/run/engine/model.hpp defines them.
+PANEL_ROWS = 16
 
-#: Rows that are rounded at a time, few enough to stay in cache.
-_ROWS = 128
-
-#: What the entry of a group with the largest magnitude may be divided by: with either sign the
-#: four bits reach to -8 on one side, and smaller scales cut off one entry to serve the others.
-_DIVISORS = {8: (127.0,), 4: (-8.0, -8.6, -9.3, -7.4, 7.0, 7.6, 8.3)}
-_LIMITS = {8: (-127, 127), 4: (-8, 7)}
+#: Formats by what they hold: floating point, or so many bits with a scale for each group.
+FLOATS = {"bf16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+CODED = {"int8": 8, "int4": 4}
 
 
-def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, float]:
-    """Round a matrix to nearest in groups of 32 columns, with the best of a few scales.
-
-    Each candidate's codes get the scale that fits them best by least squares, and the candidate
-    of the least squared error is kept. Scales are rounded before codes are.
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in one of the formats, row by row.
 
     Parameters
     ----------
-    weight : Tensor of shape (rows, columns)
-        Columns a multiple of 32; finite.
-    bits : {8, 4}
-        Per code.
-
-    Returns
-    -------
-    codes : Tensor of shape (rows, columns / 32, 32), int8
-        From -127 to 127, or from -8 to 7.
-    scales : Tensor of shape (rows, columns / 32), float16
-        A weight is about ``code * scale * unit``.
-    unit : float
-        A power of two, which keeps scales of any matrix within float16's range.
+    form : str
+        Of :data:`FLOATS` or :data:`CODED`.
+    codes : Tensor of shape (rows, columns)
+        Of the format's dtype, or uint8. Columns are padded to whole groups of 32.
+    columns : int
+        Without those.
+    scales, minimums : Tensor of shape (rows, columns / 32), float16, optional
+        See :func:`~thresher.run.engine.quantize.quantize`.
+    unit : float, default 1
+        What scales and minimums are multiples of.
     """
-    largest = float(weight.abs().max()) if weight.numel() else 0.0
-    unit = 2.0 ** int(torch.tensor(largest).frexp().exponent) / 2**bits if largest > 0 else 1.0
-    unit = max(unit, 2.0**-100)
-    parts = [_quantize_rows(rows.float() / unit, bits) for rows in weight.split(_ROWS)]
-    return torch.cat([codes for codes, _ in parts]), torch.cat([s for _, s in parts]), unit
+
+    form: str
+    codes: Tensor
+    columns: int
+    scales: Tensor | None = None
+    minimums: Tensor | None = None
+    unit: float = 1.0
+
+    def by_rows(self, change: Callable[[Tensor], Tensor]) -> Matrix:
+        """Return what `change` makes of the rows of everything there is for a row."""
+        scales, minimums = (x if x is None else change(x) for x in (self.scales, self.minimums))
+        return replace(self, codes=change(self.codes), scales=scales, minimums=minimums)
+
+    def dense(self) -> Tensor:
+        """Return the matrix in float32."""
+        if self.scales is None:
+            return self.codes[:, : self.columns].float()
+        zero = 0 if self.minimums is not None else 2 ** (CODED[self.form] - 1)
+        groups = self.codes.unflatten(1, (-1, GROUP)).float() - zero
+        groups *= self.scales.float().unsqueeze(2) * self.unit
+        if self.minimums is not None:
+            groups += self.minimums.float().unsqueeze(2) * self.unit
+        return groups.flatten(1)[:, : self.columns]
+
+    def promoted(self, bits: int, minimums: bool) -> Matrix:
+        """Return the same numbers with more bits, or with minimums, without rounding."""
+        assert self.scales is not None
+        zero = 2 ** (CODED[self.form] - 1)
+        if minimums and self.minimums is None:
+            return replace(self, minimums=self.scales * -zero).promoted(bits, minimums)
+        codes = self.codes if minimums else self.codes + (2 ** (bits - 1) - zero)
+        return replace(self, form=f"int{bits}", codes=codes)
 
 
-def _quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    groups = weight.unflatten(1, (-1, GROUP))
-    extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))
-    best_error = torch.full_like(extreme, torch.inf)
-    best_scale = torch.zeros_like(extreme)
-    best_codes = torch.zeros_like(groups)
-    for divisor in _DIVISORS[bits]:
-        scale = _rounded(extreme / divisor)
-        codes = _codes(groups, scale, bits)
-        power = (codes * codes).sum(2, keepdim=True)
-        fitted = _rounded((groups * codes).sum(2, keepdim=True) / power.clamp_min(1))
-        for candidate in (scale, fitted):
-            codes = _codes(groups, candidate, bits)
-            error = (groups - codes * candidate).square().sum(2, keepdim=True)
-            better = error < best_error
-            best_error = torch.where(better, error, best_error)
-            best_scale = torch.where(better, candidate, best_scale)
-            best_codes = torch.where(better, codes, best_codes)
-    return best_codes.to(torch.int8), best_scale.squeeze(2).half()
+def form_of(bits: int | None, dtype: torch.dtype) -> str:
+    """Return the format for matrices of a dtype with so many bits.
+
+    Parameters
+    ----------
+    bits : {8, 4} or None
+        None for 16 bits: float16 for what is in float16, and otherwise bfloat16, which wider
+        weights are rounded to.
+    dtype : torch.dtype
+
+    Raises
+    ------
+    OptionError
+        If there is no format of so many bits.
+    """
+    if bits is None:
+        return "float16" if dtype == torch.float16 else "bf16"
+    if bits not in CODED.values():
+        raise OptionError(
+            f"the engine has no weights of {bits} bits; use 8, 4 or None for 16-bit floats"
+        )
+    return f"int{bits}"
 
 
-def _rounded(scale: Tensor) -> Tensor:
-    return scale.half().float()
-
-
-def _codes(groups: Tensor, scale: Tensor, bits: int) -> Tensor:
-    inverse = torch.where(scale != 0, 1 / scale, 0)
-    return (groups * inverse).round_().clamp_(*_LIMITS[bits])
-
-
-def pack_panels(
-    name: str, weight: Tensor, bits: int | None, bias: Tensor | None = None
-) -> _run.Panels:
-    """Return a matrix in the engine's panels.
+def encode(name: str, weight: Tensor, form: str) -> Matrix:
+    """Return a matrix in a format, rounded to nearest.
 
     Parameters
     ----------
@@ -94,54 +108,109 @@ def pack_panels(
         What errors call it.
     weight : Tensor of shape (rows, columns)
         Of any floating dtype.
-    bits : {8, 4} or None
-        Per code; None for bfloat16, which wider weights are rounded to.
-    bias : Tensor of shape (rows,), optional
-        Kept in float32.
+    form : str
+        Four bits get minimums, eight do not.
 
     Raises
     ------
     NumericalError
         If a weight is not finite.
-    OptionError
-        If there is no format of so many bits.
     """
-    if bits not in (None, 8, 4):
-        raise OptionError(
-            f"the engine has no weights of {bits} bits; use 8, 4 or None for bfloat16"
-        )
     weight = weight.detach()
     if not bool(weight.isfinite().all()):
         raise NumericalError(f"{name} holds weights that are not finite")
-    rows, columns = weight.shape
-    padded = torch.nn.functional.pad(weight, (0, -columns % GROUP, 0, -rows % PANEL_ROWS))
-    scales: NDArray[np.uint16] | None = None
-    unit = 1.0
-    if bits is None:
-        codes = _lines(padded.bfloat16().view(torch.int16), 2).view(torch.uint8)
-        form = "bf16"
-    else:
-        quantized, row_scales, unit = quantize(padded, bits)
-        panels = row_scales.view(torch.int16).unflatten(0, (-1, PANEL_ROWS))
-        scales = panels.transpose(1, 2).contiguous().numpy().view(np.uint16)
-        codes = _bytes(quantized, bits)
-        form = f"int{bits}"
-    held: NDArray[np.float32] | None = None
-    if bias is not None:
-        padded_bias = torch.nn.functional.pad(bias.detach().float(), (0, -rows % PANEL_ROWS))
-        held = padded_bias.clone().numpy()
-    return _run.Panels(form, codes.numpy(), scales, unit, held, rows, columns)
+    columns = weight.shape[1]
+    padded = nn.functional.pad(weight, (0, -columns % GROUP))
+    if form in FLOATS:
+        return Matrix(form, padded.to(FLOATS[form]), columns)
+    codes, scales, minimums, unit = quantize(padded, CODED[form], minimums=form == "int4")
+    return Matrix(form, codes, columns, scales, minimums, unit)
 
 
-def _lines(values: Tensor, width: int) -> Tensor:
-    """Return rows as panels of lines: `width` columns of 16 rows after one another."""
+def joined(name: str, parts: list[Matrix]) -> Matrix:
+    """Return matrices of as many columns one below the other, without rounding.
+
+    Different formats become the narrowest with codes that holds all of them, or float32.
+    """
+    if len({(part.form, part.minimums is None, part.unit) for part in parts}) > 1:
+        parts = _alike(name, parts)
+
+    def together(held: list[Tensor | None]) -> Tensor | None:
+        return None if held[0] is None else torch.cat([x for x in held if x is not None])
+
+    return replace(
+        parts[0],
+        codes=torch.cat([part.codes for part in parts]),
+        scales=together([part.scales for part in parts]),
+        minimums=together([part.minimums for part in parts]),
+    )
+
+
+def _alike(name: str, parts: list[Matrix]) -> list[Matrix]:
+    if all(part.form in CODED for part in parts) and len({part.unit for part in parts}) == 1:
+        bits = max(CODED[part.form] for part in parts)
+        minimums = any(part.minimums is not None for part in parts)
+        return [part.promoted(bits, minimums) for part in parts]
+    return [encode(name, part.dense(), "float32") for part in parts]
+
+
+@dataclass(frozen=True)
+class PanelData:
+    """A matrix in panels of 16 rows, as the kernels read it; see cpp/run/engine/model.hpp."""
+
+    form: str
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.uint16] | None
+    minimums: NDArray[np.uint16] | None
+    unit: float
+    bias: NDArray[np.float32] | None
+    rows: int
+    columns: int
+
+    def build(self) -> _run.Panels:
+        """Return the compiled view of it, which keeps the arrays alive."""
+        return _run.Panels(**vars(self))
+
+
+def lay_out(matrix: Matrix, bias: Tensor | None = None) -> PanelData:
+    """Return a matrix in panels.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    bias : Tensor of shape (rows,), optional
+        Kept in float32.
+    """
+    rows = len(matrix.codes)
+    padding = -rows % PANEL_ROWS
+    padded = matrix.by_rows(lambda x: nn.functional.pad(x, (0, 0, 0, padding)))
+    held = None if bias is None else nn.functional.pad(bias.detach().float(), (0, padding))
+    return PanelData(
+        form=matrix.form,
+        codes=_lines(padded).numpy().reshape(-1),
+        scales=_by_group(padded.scales),
+        minimums=_by_group(padded.minimums),
+        unit=matrix.unit,
+        bias=None if held is None else held.clone().numpy(),
+        rows=rows,
+        columns=matrix.columns,
+    )
+
+
+def _by_group(numbers: Tensor | None) -> NDArray[np.uint16] | None:
+    if numbers is None:
+        return None
+    panels = numbers.view(torch.uint16).unflatten(0, (-1, PANEL_ROWS))
+    found: NDArray[np.uint16] = panels.transpose(1, 2).contiguous().numpy()
+    return found.reshape(-1)
+
+
+def _lines(matrix: Matrix) -> Tensor:
+    """Return rows as panels of lines: some columns of 16 rows after one another, as bytes."""
+    values = matrix.codes
+    width = {"bf16": 2, "int8": 4, "int4": 4}.get(matrix.form, 1)
+    if matrix.form == "int4":
+        eights = values.unflatten(1, (-1, 2, 4))
+        values = (eights[:, :, 0] | eights[:, :, 1] << 4).flatten(1)
     panels = values.reshape(-1, PANEL_ROWS, values.shape[1] // width, width)
-    return panels.transpose(1, 2).contiguous()
-
-
-def _bytes(codes: Tensor, bits: int) -> Tensor:
-    if bits == 8:
-        return _lines((codes.flatten(1).short() + 128).to(torch.uint8), 4)
-    eights = (codes + 8).to(torch.uint8).unflatten(2, (-1, 2, 4))
-    halves = eights[..., 0, :] | eights[..., 1, :] << 4
-    return _lines(halves.flatten(1), 4)
+    return panels.transpose(1, 2).contiguous().view(torch.uint8)

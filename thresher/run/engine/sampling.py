@@ -24,6 +24,11 @@ class Sampler:
         Draw from so many likeliest tokens alone.
     top_p : float, optional
         Draw from the fewest likeliest tokens whose probabilities add up to at least this.
+    min_p : float, optional
+        Draw from tokens alone that are at least this share as likely as the likeliest.
+    repetition_penalty : float, default 1
+        What positive logits of tokens that were there before are divided by, and others multiplied
+        by.
     seed : int, optional
         Of the draws; different ones every time without it.
 
@@ -36,6 +41,8 @@ class Sampler:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -45,6 +52,13 @@ class Sampler:
             raise OptionError(f"top_k is {self.top_k}; it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise OptionError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise OptionError(f"min_p is {self.min_p}; it must be from 0 to 1")
+        if not 0 < self.repetition_penalty < np.inf:
+            raise OptionError(
+                f"repetition_penalty is {self.repetition_penalty}; it must be above 0, and 1 "
+                "penalises nothing"
+            )
         if self.seed is not None and self.seed < 0:
             raise OptionError(f"seed is {self.seed}; it must be 0 or more")
 
@@ -52,7 +66,12 @@ class Sampler:
         """Return where draws of one text come from."""
         return np.random.default_rng(self.seed)
 
-    def choose(self, logits: NDArray[np.float32], generator: np.random.Generator) -> int:
+    def choose(
+        self,
+        logits: NDArray[np.float32],
+        generator: np.random.Generator,
+        before: NDArray[np.int64],
+    ) -> int:
         """Return the next token.
 
         Parameters
@@ -60,6 +79,8 @@ class Sampler:
         logits : array of shape (vocabulary,), float32
         generator : numpy.random.Generator
             See :meth:`generator`.
+        before : array of int64
+            The tokens of the text so far.
 
         Raises
         ------
@@ -69,6 +90,9 @@ class Sampler:
         best = int(logits.argmax())  # NaN is the largest to NumPy
         if not np.isfinite(logits[best]):
             raise NumericalError("the model's logits are not finite")
+        if self.repetition_penalty != 1:
+            logits = self._penalised(logits, before)
+            best = int(logits.argmax())
         if self.temperature == 0:
             return best
         order = self._candidates(logits)
@@ -77,9 +101,22 @@ class Sampler:
         probabilities /= probabilities.sum()
         if self.top_p is not None:
             kept = int(np.searchsorted(probabilities.cumsum(), self.top_p)) + 1
-            probabilities = probabilities[:kept] / probabilities[:kept].sum()
+            order, probabilities = order[:kept], probabilities[:kept]
+            probabilities /= probabilities.sum()
+        if self.min_p is not None:
+            likely = probabilities >= self.min_p * probabilities.max()
+            order, probabilities = order[likely], probabilities[likely]
+            probabilities /= probabilities.sum()
         drawn = np.searchsorted(probabilities.cumsum(), generator.random(), side="right")
         return int(order[min(int(drawn), len(probabilities) - 1)])
+
+    def _penalised(
+        self, logits: NDArray[np.float32], before: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        known, logits = np.unique(before), logits.copy()
+        held, penalty = logits[known], np.float32(self.repetition_penalty)
+        logits[known] = np.where(held > 0, held / penalty, held * penalty)
+        return logits
 
     def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the tokens that may be drawn, the likeliest first where that matters."""

@@ -1,0 +1,134 @@
+"""Where the engine's models come from: transformers, GGUF files, and folders of its own."""
+
+from __future__ import annotations
+
+__all__ = ["Loaded", "load"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...core.errors import CheckpointError, LayerError, ThresherError
+from .. import _run
+from .convert import convert
+from .gguf import GGUFFile, read_model
+from .model import ModelData
+from .store import STORE_FILE, read_store
+
+#: Tokens on which the engine is held against the model, and how far its logits in bfloat16 may lie
+#: from the model's own, relative to their spread, at the median token. Of SmolLM2 it is 0.06 where
+#: the model computes in bfloat16 itself, 0.01 in float32; a single token may be off by all of it.
+_PROBE, _APART = 8, 0.5
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that the engine can run.
+
+    Parameters
+    ----------
+    data : ModelData
+    context : int
+        Tokens of a prompt and its continuation together, at most.
+    ends : frozenset of int
+        Tokens that end a text.
+    tokenizer : callable
+        Returns the tokenizer, None where there is none.
+    """
+
+    data: ModelData
+    context: int
+    ends: frozenset[int]
+    tokenizer: Callable[[], Any]
+
+
+def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:
+    """Return what the engine needs of a model; see :class:`~thresher.run.engine.Engine`."""
+    if isinstance(model, nn.Module):
+        return _of_module(model, bits, lambda: None)
+    path = Path(model)
+    if path.is_file() or path.suffix.lower() == ".gguf":
+        return _of_gguf(path, bits)
+    if (path / STORE_FILE).is_file():
+        data, context, ends = read_store(path, bits)
+        return Loaded(data, context, ends, lambda: _tokenizer(path))
+    return _of_module(_module(model), bits, lambda: _tokenizer(model))
+
+
+def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Loaded:
+    data = convert(model, None)
+    _prove(model, data)
+    if bits is not None:  # after the proof, which coarse rounding would drown
+        data = convert(model, bits)
+    settings = getattr(model, "generation_config", None) or model.config
+    ends = settings.eos_token_id
+    held = frozenset([ends] if isinstance(ends, int) else ends or ())
+    return Loaded(data, int(model.config.max_position_embeddings), held, tokenizer)
+
+
+def _of_gguf(path: Path, bits: int | None) -> Loaded:
+    file = GGUFFile(path)
+    data, context = read_model(file, bits)
+    names = ("eos_token_id", "eot_token_id")
+    ends = (file.metadata.get(f"tokenizer.ggml.{name}") for name in names)
+    held = frozenset(end for end in ends if isinstance(end, int))
+    return Loaded(data, context, held, lambda: _tokenizer(path.parent, gguf_file=path.name))
+
+
+def _prove(model: Any, data: ModelData) -> None:
+    """Raise LayerError if the model's own pass does what the engine knows nothing of."""
+    compiled = data.build()
+    most = min(_PROBE, model.config.max_position_embeddings)
+    ids = torch.linspace(0, compiled.vocabulary - 1, most).long()
+    found = np.empty((most, compiled.vocabulary), np.float32)
+    _run.EngineSequence(compiled).advance(ids.numpy(), found, torch.get_num_threads())
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            own = model(input_ids=ids[None].to(model.device), use_cache=False).logits[0]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    own = own.float().cpu()
+    spread = (own - own.mean(dim=-1, keepdim=True)).norm(dim=-1)
+    off = float(((torch.from_numpy(found) - own).norm(dim=-1) / spread).median())
+    # Logits that are not finite are told of where a token is chosen from them.
+    if off > _APART:
+        raise LayerError(
+            f"the engine's logits lie {off:.0%} of their spread from those of this "
+            f"{type(model).__name__}, whose own pass does something that the engine does not "
+            "know; use the model's own generate() instead"
+        )
+
+
+def _module(folder: str | Path) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from .architectures import architecture_of
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        architecture_of(AutoConfig.from_pretrained(folder))  # before the weights are read
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, ThresherError):
+            raise
+        raise CheckpointError(f"{str(folder)!r} cannot be loaded: {error}") from error
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _tokenizer(folder: str | Path, **where: str) -> Any:
+    """Return a model's tokenizer, None where it has none: tokens can be run without."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **where)
+    except (OSError, ValueError, KeyError):
+        return None

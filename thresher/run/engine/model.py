@@ -1,0 +1,117 @@
+"""What the compiled model is made of, wherever it comes from."""
+
+from __future__ import annotations
+
+__all__ = ["LayerData", "ModelData", "interleaved", "padded_columns"]
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .. import _run
+from .formats import PANEL_ROWS, Matrix, PanelData
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerData:
+    """A layer: matrices, norms, and what sets it apart.
+
+    Parameters
+    ----------
+    qkv, out, gate_up, down : PanelData
+        Queries, keys and values are one matrix, and so are the gate and up, see
+        :func:`interleaved`; down is padded, see :func:`padded_columns`.
+    attention_norm, mlp_norm : array of shape (hidden,)
+    query_norm, key_norm : array of shape (head_dim,), optional
+    rotary : bool
+        Whether queries and keys are turned by their positions.
+    window : int
+        Tokens that one sees, its own included; 0 for all.
+    """
+
+    qkv: PanelData
+    out: PanelData
+    gate_up: PanelData
+    down: PanelData
+    attention_norm: Vector
+    mlp_norm: Vector
+    query_norm: Vector | None
+    key_norm: Vector | None
+    rotary: bool
+    window: int
+
+    def build(self) -> _run.EngineLayer:
+        """Return the compiled layer."""
+        return _run.EngineLayer(**_built(self))
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """A model.
+
+    Parameters
+    ----------
+    embedding : PanelData
+    head : PanelData, optional
+        The embedding, where there is none.
+    final_norm : array of shape (hidden,)
+    layers : list of LayerData
+    heads, kv_heads, head_dim, intermediate : int
+    epsilon : float
+        Of norms.
+    frequencies : array of shape (head_dim / 2,)
+        Of rotary positions.
+    rotary_scale : float
+        Of their sines and cosines.
+    """
+
+    embedding: PanelData
+    head: PanelData | None
+    final_norm: Vector
+    layers: list[LayerData]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    epsilon: float
+    frequencies: Vector
+    rotary_scale: float
+
+    def build(self) -> _run.EngineModel:
+        """Return the compiled model, which keeps the arrays alive."""
+        parts = _built(self)
+        parts["head"] = parts["head"] or parts["embedding"]
+        parts["layers"] = [layer.build() for layer in self.layers]
+        return _run.EngineModel(**parts)
+
+
+def _built(data: Any) -> dict[str, Any]:
+    return {k: v.build() if isinstance(v, PanelData) else v for k, v in vars(data).items()}
+
+
+def interleaved(matrix: Matrix, bias: Tensor | None) -> tuple[Matrix, Tensor | None]:
+    """Return both halves of a matrix with their panels in turn, so that one thread has a pair."""
+
+    def change(x: Tensor) -> Tensor:
+        first, second = x.chunk(2)
+        padding = -len(first) % PANEL_ROWS
+        halves = [
+            nn.functional.pad(half, (0, 0) * (x.dim() - 1) + (0, padding)).unflatten(
+                0, (-1, PANEL_ROWS)
+            )
+            for half in (first, second)
+        ]
+        return torch.stack(halves, 1).flatten(0, 2)
+
+    return matrix.by_rows(change), None if bias is None else change(bias)
+
+
+def padded_columns(matrix: Matrix) -> Matrix:
+    """Return a matrix for inputs that are as many as the rows of whole panels."""
+    return replace(matrix, columns=matrix.columns + -matrix.columns % PANEL_ROWS)
