@@ -24,7 +24,7 @@ from thresher import comparing, comparing_cell, comparing_plan, comparing_proces
 from thresher.cli import main
 from thresher.comparing_plan import fingerprint_of
 from thresher.core.errors import OptionError
-from thresher.prune.comparison import Cell, cells_of
+from thresher.prune.comparison import Cell, cells_of, check_healable
 from thresher.run.evaluate import perplexity
 from thresher.run.pack import choose_layouts
 from thresher.stream.outputs import folder_logits
@@ -525,6 +525,49 @@ def test_a_model_with_packed_layers_is_timed_beside_the_dense_one(
     assert row["layouts"] == "14 bitmask"
     assert row["dtype"] == "bfloat16"
     assert row["speedup_least"] <= row["speedup"] <= row["speedup_most"]
+
+
+def test_smaller_models_are_compared(source, book, other, tmp_path, in_process):
+    out = tmp_path / "out"
+    output = type_in(arguments(source, book, other, out, "structured,magnitude", "0.7"))
+    rows = rows_of(out)
+    assert list(rows) == ["dense", "structured-0.7", "magnitude-0.7"]
+    row, dense = rows["structured-0.7"], rows["dense"]
+    assert not row["error"]
+    assert (row["pattern"], row["layouts"], row["dtype"]) == ("units", "dense", dense["dtype"])
+    assert 0.5 < row["density"] < 0.9
+    for size in ("stored_bytes", "packed_bytes"):
+        assert row[size] < dense[size]
+    assert row["kl"] > 0
+    # Timed as itself, and not as the dense model whose layers it has in other shapes.
+    assert row["tokens_per_second"] not in (None, dense["tokens_per_second"])
+    assert row["peak_bytes"] > 0
+    assert "structured" in output
+    folder = out / "models" / "structured-0.7"
+    assert (folder / "report.html").is_file()
+    assert json.loads((folder / "config.json").read_text())["intermediate_size"] < 64
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "message"),
+    [
+        ("flap", None, "'flap' makes have a shape of their own in every block"),
+        ("structured", "2:4", "'structured' removes whole units, and has no pattern '2:4'"),
+    ],
+)
+def test_units_that_cannot_be_compared_are_named(method, pattern, message):
+    with pytest.raises(OptionError, match=message):
+        Cell(method, 0.8, pattern)
+
+
+def test_units_are_compared_at_densities_alone():
+    cells = cells_of(["structured", "wanda"], [0.8], ["2:4"])
+    assert [cell.name for cell in cells] == ["structured-0.8", "wanda-0.8", "wanda-2of4"]
+    with pytest.raises(OptionError, match="density"):
+        cells_of(["structured"], [], ["2:4"])
+    with pytest.raises(OptionError, match="without zeros for healing to keep"):
+        check_healable(cells, 1.0)
+    check_healable(cells[1:], 1.0)
 
 
 def test_in_python(source, book, other, tmp_path, in_process):

@@ -27,6 +27,7 @@ from .prune.disk import peak_memory, prune_folder
 from .prune.heal.folder import heal_folder
 from .prune.heal.session import HealOptions
 from .prune.record import PruneRecord
+from .prune.unit_recipe import UnitRecipe
 from .report.html import write_report
 from .run.evaluate import compare, perplexity
 from .run.files.companions import RECORD_FILE
@@ -35,6 +36,7 @@ from .run.measure.choice import DENSE as LEFT_DENSE
 from .run.measure.choice import Choices
 from .run.pack import choose_layouts
 from .run.tasks import evaluate_tasks
+from .shrinking import shrink_folder
 from .stream.outputs import folder_logits
 from .stream.samples import as_samples
 from .workflow import check_room, load_model, load_tokenizer, read_record, weight_sizes
@@ -96,7 +98,11 @@ class _Run:
         cell = next(each for each in self.plan.cells if each.name == row.name)
         made = self.work / "pruned" / row.name
         described = {"source": text["source"], "windows": len(windows), "length": text["length"]}
-        record = prune_folder(self.source, made, cell.recipe, windows, calibration=described)
+        recipe = cell.recipe
+        if isinstance(recipe, UnitRecipe):
+            record = shrink_folder(self.source, made, recipe, windows, described)
+        else:
+            record = prune_folder(self.source, made, recipe, windows, calibration=described)
         row.density, row.seconds, row.peak_bytes = record.density, record.seconds, record.peak_bytes
         if self.plan.heal:
             made = self._healed(made, self.plan.heal)
@@ -165,6 +171,10 @@ class _Run:
             row.layouts, row.dtype = LEFT_DENSE, fastest(rivals, _NEW_TOKENS)
             # Beside itself, which shows what differs by chance.
             dense = packed = rivals[row.dtype]
+        elif read_record(self.folder).structure:
+            row.layouts, row.dtype = LEFT_DENSE, self.rows[DENSE].dtype
+            dtype = getattr(torch, row.dtype)
+            dense, packed = (load_model(f, dtype).to(place) for f in (self.source, self.folder))
         else:
             packed = load_model(self.folder, torch.bfloat16).to(place)
             choices = choose_layouts(packed, _BATCH)

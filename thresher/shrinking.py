@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-__all__ = ["job_for"]
+__all__ = ["job_for", "shrink_folder"]
 
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from .core.device import device_named
 from .core.errors import OptionError
 from .core.files import write_text
 from .core.output import writing
 from .core.remembered import remembered
+from .prune.disk import peak_memory
 from .prune.memory import as_unit_recipe
 from .prune.record import PruneRecord
+from .prune.unit_recipe import UnitRecipe
 from .prune.units import prune_units
+from .report.html import write_report
+from .report.structure import structure_rows
 from .run.evaluate import compare
 from .run.files.companions import RECORD_FILE
 from .run.files.export import check_savable
-from .workflow import PruneJob, load_model
+from .workflow import PruneJob, load_model, load_tokenizer
 
 _console = Console()
 #: Options of the command that removing units has no use for, and what they are by default.
@@ -60,26 +66,22 @@ class ShrinkJob(PruneJob):
             dense = load_model(self.source, self.dtype).to(place)
             check_savable(dense)
             _console.print(f"pruning {escape(str(self.source))} ...")
-            small: Any = prune_units(
+            small = prune_units(
                 dense,
                 self.recipe,
                 self.calibration,
                 include=self.options["include"],
                 exclude=self.options["exclude"],
             )
-            record: PruneRecord = remembered(small)
-            record.model = str(self.source)
-            record.calibration |= {"source": self.text_source}
+            record = _completed(small, self.source, {"source": self.text_source})
             if self.options["evaluate"] and self.held_out is not None:
                 _console.print(f"evaluating on {len(self.held_out)} windows ...")
                 with torch.no_grad():
                     record.evaluation = asdict(compare(dense, small, self.held_out))
-            small.save_pretrained(output.made)
-            self.tokenizer.save_pretrained(output.made)
-            write_text(output.made / RECORD_FILE, record.to_json())
+            _write(small, self.tokenizer, record, output.made)
             output.publish(self.options["overwrite"])
         _console.print(_table(record))
-        _console.print(f"wrote {escape(str(self.out))}")
+        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
 
     def _read_recipe(self) -> Any:
         recipe = as_unit_recipe(self.options["method"])
@@ -98,20 +100,65 @@ class ShrinkJob(PruneJob):
         return []
 
 
+def shrink_folder(
+    source: Path,
+    out: Path,
+    recipe: UnitRecipe,
+    windows: torch.Tensor,
+    calibration: dict[str, Any],
+) -> PruneRecord:
+    """Make a folder's model smaller, into a new folder.
+
+    Parameters
+    ----------
+    source, out : Path
+        A folder of a transformers model, and the one to write.
+    recipe : UnitRecipe
+        With a density.
+    windows : Tensor of int64, shape (windows, length)
+        Token ids to calibrate on.
+    calibration : dict
+        What they are, for the record.
+
+    Raises
+    ------
+    ThresherError
+        If the model cannot be read, made smaller or written; `out` is then not there.
+    """
+    with writing(out, "prune") as output:
+        output.check_free()
+        output.restart()
+        dense = load_model(source).to(device_named("auto"))
+        check_savable(dense)
+        small = prune_units(dense, recipe, windows)
+        record = _completed(small, source, calibration)
+        _write(small, load_tokenizer(source), record, output.made)
+        output.publish()
+    return record
+
+
+def _completed(small: nn.Module, source: Path, calibration: dict[str, Any]) -> PruneRecord:
+    """Return a smaller model's record, with what the folder alone knows."""
+    record: PruneRecord = remembered(small)
+    record.model, record.peak_bytes = str(source), peak_memory()
+    record.calibration |= calibration
+    return record
+
+
+def _write(small: Any, tokenizer: Any, record: PruneRecord, folder: Path) -> None:
+    small.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_text(folder / RECORD_FILE, record.to_json())
+    write_report(record, folder / "report.html")
+
+
 def _table(record: PruneRecord) -> Table:
     """Return what was removed, and what that cost."""
-    weights = record.structure["weights"]
     table = Table(title=escape(f"{record.model}, {record.method}"))
     table.add_column("removed")
-    table.add_column("value", justify="right")
-    share = weights["after"] / weights["before"]
-    table.add_row("weights of layers that stay", f"{weights['after']:,} ({share:.1%})")
-    counts: dict[tuple[str, int], int] = {}
-    for name, units in record.structure["removed"].items():
-        kind = name.rpartition(".weight")[0].rpartition(".")[2] or name
-        counts[kind, len(units)] = counts.get((kind, len(units)), 0) + 1
-    for (kind, units), groups in counts.items():
-        table.add_row(escape(f"{kind} and what goes with it"), f"{units} units in {groups} places")
+    table.add_column("value", overflow="fold")
+    for name, text in structure_rows(record).items():
+        table.add_row(escape(name), escape(text))
     for name, value in record.evaluation.items():
         if isinstance(value, float):
             table.add_row(name.replace("_", " "), f"{value:.4g}")

@@ -229,6 +229,18 @@ def test_a_stock_folder_loads_where_there_is_no_thresher(make, tmp_path):
     assert count(small) < count(model)
 
 
+def test_a_stock_model_keeps_its_dtype_its_ties_and_what_is_frozen():
+    model = wide_llama(tied=True).to(torch.bfloat16)
+    model.model.norm.weight.requires_grad_(False)
+    small = th.prune(model, "structured", tokens(), density=0.7, progress=False)
+    assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
+    assert small.lm_head.weight is small.model.embed_tokens.weight
+    frozen = [name for name, p in small.named_parameters() if not p.requires_grad]
+    assert frozen == ["model.norm.weight"]
+    rotary = dict(model.named_buffers()), dict(small.named_buffers())
+    assert all(torch.equal(rotary[0][name], rotary[1][name]) for name in rotary[0])
+
+
 def test_a_stock_model_has_one_width_and_whole_key_value_heads():
     small = th.prune(wide_llama(), "structured", tokens(), density=0.6, progress=False)
     config = small.config

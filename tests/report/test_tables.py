@@ -3,6 +3,8 @@
 import pytest
 from rich.console import Console
 
+from thresher.report.html import render
+from thresher.report.structure import structure_rows
 from thresher.report.tables import kind_table, layer_table, recipe_table, summary_table
 
 
@@ -55,3 +57,31 @@ def test_the_recipe_is_shown_as_it_is(record):
     assert "Recipe([bold]x[/bold])" in text
     assert "windows: 64" in text
     assert "torch 2.13.0" in text
+
+
+def test_what_was_removed_of_a_smaller_model_and_what_stayed_is_said(record):
+    assert structure_rows(record) == {}
+    record.structure = {
+        "weights": {"before": 1000, "after": 800},
+        "removed": {
+            "model.layers.0.mlp.gate_proj.weight[0]": [1, 5, 7],
+            "model.layers.1.mlp.gate_proj.weight[0]": [0, 2, 3],
+            "model.layers.1.self_attn.q_proj.weight[0]": [2],
+        },
+        "whole": {
+            "lm_head.weight[0]": "it is an axis of the module's output",
+            "a.0.weight[1]": "mean in norm.0 normalises over it",
+            "a.1.weight[1]": "mean in norm.1 normalises over it",
+        },
+    }
+    rows = structure_rows(record)
+    assert rows["weights that stay"] == "800 of 1,000 in the layers covered (80 %)"
+    assert rows["of gate_proj and what goes with it"] == "3 units in 2 places"
+    assert rows["of q_proj and what goes with it"] == "1 unit in 1 place"
+    assert rows["left whole"] == (
+        "2 such as a.0.weight[1]: mean in norm.0 normalises over it; 1 such as lm_head.weight[0]: "
+        "it is an axis of the module's output"
+    )
+    assert record.density == 0.8
+    assert "3 units in 2 places" in shown(recipe_table(record))
+    assert "3 units in 2 places" in render(record)

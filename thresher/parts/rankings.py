@@ -129,29 +129,24 @@ class GreedyOBS(Ranking):
         factor = statistics[Gram].inverse_factor(self.damping)
         if weight.dim() > 2:
             raise NotImplementedError
-        inverse, weight = factor.mT @ factor, weight.clone()
-        columns = [(labels[0] == unit).nonzero().flatten() for unit in range(count)]
-        left = list(range(count))
-        costs = torch.zeros(count, dtype=torch.float64)
-        reached = 0.0
+        inverse, units = factor.mT @ factor, labels[0].to(weight.device)
+        costs = torch.zeros(count, dtype=torch.float64, device=weight.device)
+        left, reached = count, 0.0
         while left:
-            errors = _errors(weight, inverse, [columns[unit] for unit in left])
-            order = errors.argsort(stable=True).tolist()
-            chosen = order[: max(1, len(left) // self.rounds)]
-            for place in chosen:
-                reached = max(reached, float(errors[place]))
-                costs[left[place]] = reached
-            gone = torch.cat([columns[left[place]] for place in chosen])
-            _remove(weight, inverse, gone)
-            left = [unit for place, unit in enumerate(left) if place not in set(chosen)]
+            # All units have equally many columns; what belongs to none comes first.
+            index = units.argsort(stable=True)[(units < 0).sum() :].view(left, -1)
+            errors = _errors(weight, inverse, index)
+            chosen = errors.argsort(stable=True)[: max(1, left // self.rounds)]
+            # A unit never costs less than one that went before it.
+            raised = errors[chosen].double().clamp(min=reached).cummax(0).values
+            costs[units[index[chosen, 0]]] = raised
+            left, reached = left - len(chosen), float(raised[-1])
+            weight, inverse, units = _without(weight, inverse, units, index[chosen].flatten())
         return costs
 
 
-def _errors(
-    weight: torch.Tensor, inverse: torch.Tensor, columns: list[torch.Tensor]
-) -> torch.Tensor:
+def _errors(weight: torch.Tensor, inverse: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return what removing the columns of each unit costs, when the others make up for them."""
-    index = torch.stack(columns)
     if index.shape[1] == 1:
         at = index.flatten()
         return weight[:, at].square().sum(0) / inverse.diagonal()[at].clamp(min=1e-30)
@@ -161,11 +156,14 @@ def _errors(
     return found
 
 
-def _remove(weight: torch.Tensor, inverse: torch.Tensor, gone: torch.Tensor) -> None:
-    """Remove columns, in place, the others making up for them."""
-    if len(gone) == len(inverse):
-        return
-    share = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
-    weight -= weight[:, gone] @ share
-    inverse -= inverse[:, gone] @ share
-    weight[:, gone] = 0
+def _without(
+    weight: torch.Tensor, inverse: torch.Tensor, units: torch.Tensor, gone: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what is left without some columns, the others making up for them."""
+    stays = torch.ones_like(units, dtype=torch.bool)
+    stays[gone] = False
+    kept = stays.nonzero().flatten()
+    across = inverse[gone][:, kept]
+    share = torch.linalg.solve(inverse[gone][:, gone], across)
+    left = torch.addmm(weight[:, kept], weight[:, gone], share, alpha=-1)
+    return left, torch.addmm(inverse[kept][:, kept], across.mT, share, alpha=-1), units[kept]

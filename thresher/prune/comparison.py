@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DENSE", "Cell", "ComparedModel", "Comparison", "cells_of"]
+__all__ = ["DENSE", "Cell", "ComparedModel", "Comparison", "cells_of", "check_healable"]
 
 import dataclasses
 import re
@@ -12,8 +12,9 @@ from typing import Any
 
 from ..core.errors import OptionError
 from ..parts.patterns import Pattern
-from .memory import as_recipe, method_name
+from .memory import as_recipe, as_unit_recipe, method_name
 from .recipe import Recipe
+from .unit_recipe import UnitRecipe
 
 #: Name of the row of the model as it was.
 DENSE = "dense"
@@ -35,7 +36,8 @@ class Cell:
     Raises
     ------
     OptionError
-        If there is no such method or pattern, or the density is out of range or missing.
+        If there is no such method or pattern, or the density is out of range or missing; if the
+        method makes models of shapes that no plain folder says.
     """
 
     method: str
@@ -46,8 +48,11 @@ class Cell:
         self.recipe.target  # noqa: B018 - raises now if nothing says how much to keep
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe | UnitRecipe:
         """What the method is at this density and pattern."""
+        smaller = as_unit_recipe(self.method)
+        if smaller is not None:
+            return self._of_units(smaller)
         return as_recipe(self.method).with_options(density=self.density, pattern=self.pattern)
 
     @property
@@ -60,7 +65,22 @@ class Cell:
     def row(self) -> ComparedModel:
         """Return the row of this model, before anything is known of it."""
         recipe = self.recipe
-        return ComparedModel(self.name, self.method, recipe.pattern.spec, recipe.target)
+        pattern = "units" if isinstance(recipe, UnitRecipe) else recipe.pattern.spec
+        return ComparedModel(self.name, self.method, pattern, recipe.target)
+
+    def _of_units(self, recipe: UnitRecipe) -> UnitRecipe:
+        if self.pattern is not None:
+            raise OptionError(
+                f"method {self.method!r} removes whole units, and has no pattern {self.pattern!r}; "
+                "leave the pattern away"
+            )
+        if not recipe.stock:
+            raise OptionError(
+                f"models that {self.method!r} makes have a shape of their own in every block, "
+                "which no plain folder says, and are not compared from folders; make them with "
+                "thresher.prune, and compare 'structured'"
+            )
+        return recipe.with_density(self.density)
 
 
 def cells_of(
@@ -74,6 +94,7 @@ def cells_of(
         Names of methods.
     densities : sequence of float, optional
         Shares of weights to keep, in every pattern of free density, or else in the methods' own.
+        Methods that remove whole units have no pattern.
     patterns : sequence of str, optional
         Those that imply a density, such as 2:4, are taken once.
 
@@ -94,8 +115,29 @@ def cells_of(
     for pattern in free if not densities else ():
         raise OptionError(f"pattern {pattern} says not how much to keep; add density=0.5")
     kinds = [(d, p) for d in densities for p in free or [None]] + [(None, p) for p in fixed]
-    names = [method_name(as_recipe(method)) for method in methods]
-    return list(dict.fromkeys(Cell(m, d, p) for m in names for d, p in kinds))
+    of_units = [(d, None) for d in densities or [None]]
+    found = []
+    for method in methods:
+        smaller = as_unit_recipe(method)
+        name = method_name(as_recipe(method) if smaller is None else smaller)
+        found += [Cell(name, d, p) for d, p in (kinds if smaller is None else of_units)]
+    return list(dict.fromkeys(found))
+
+
+def check_healable(cells: Sequence[Cell], heal: float | None) -> None:
+    """Raise unless all models of a comparison can be healed, if they are to be.
+
+    Raises
+    ------
+    OptionError
+        Naming a method whose models have no zeros that healing would keep.
+    """
+    for cell in cells if heal is not None else ():
+        if isinstance(cell.recipe, UnitRecipe):
+            raise OptionError(
+                f"models that {cell.method!r} makes are smaller, without zeros for healing to "
+                "keep; compare it without heal"
+            )
 
 
 @dataclass

@@ -286,7 +286,7 @@ def as_recipe(method: str | Recipe | UnitRecipe) -> Recipe:
     return kind()  # type: ignore[call-arg]
 
 
-def method_name(recipe: Recipe) -> str:
+def method_name(recipe: Recipe | UnitRecipe) -> str:
     """Return the card name of a recipe, or ``"recipe"``."""
     card = getattr(recipe, "card", None)
     return card.name if card else "recipe"

@@ -139,7 +139,9 @@ class PruneRecord:
 
     @property
     def density(self) -> float:
-        """Share of the pruned layers' weights that survive."""
+        """Share of the pruned layers' weights that survive; of a smaller model, of all covered."""
+        if weights := self.structure.get("weights"):
+            return float(weights["after"] / weights["before"])
         return sum(r.kept for r in self.layers) / max(1, sum(r.size for r in self.layers))
 
     @property

@@ -96,12 +96,19 @@ def fit_configuration(
 
 
 def _filled(config: Any, small: Any) -> Any:
-    """Return a new model with the weights of the smaller one, and its state."""
-    made = type(small)(config).to(small.device, small.dtype)
-    made.load_state_dict(small.state_dict())
-    trained = {name: p.requires_grad for name, p in small.named_parameters()}
-    for name, parameter in made.named_parameters():
-        parameter.requires_grad_(trained[name])
+    """Return a new model that has the parameters of the smaller one, and its state."""
+    from accelerate import init_empty_weights
+
+    # Drawing weights takes longer than all else; buffers that no file holds are computed.
+    with init_empty_weights(include_buffers=False):
+        made = type(small)(config)
+    for path, module in small.named_modules():
+        copied = made.get_submodule(path)
+        copied._parameters.update(module._parameters)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                kept = name not in module._non_persistent_buffers_set
+                copied._buffers[name] = (buffer if kept else copied._buffers[name]).to(buffer)
     if hasattr(small, "generation_config"):
         made.generation_config = copy.deepcopy(small.generation_config)
     made.config._name_or_path = small.config._name_or_path

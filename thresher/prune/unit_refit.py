@@ -7,7 +7,6 @@ __all__ = ["refit"]
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-import numpy as np
 import torch
 
 from ..parts.groups.find import Group
@@ -52,12 +51,14 @@ def columns_that_stay(
     """Return by layer which weights stay, of those that lose inputs."""
     masks: dict[str, torch.Tensor] = {}
     for group in groups:
-        gone = torch.from_numpy(np.asarray(removed.get(group.name, []), dtype=np.int64))
-        if not len(gone):
+        if not removed.get(group.name):
             continue
+        # The last says that what belongs to no unit stays.
+        keep = torch.ones(group.size + 1, dtype=torch.bool)
+        keep[removed[group.name]] = False
         for member in group.consumers:
             for layer in layers.get(member.parameter, ()):
-                stay = ~torch.isin(labels_of(layer, member), gone)
+                stay = keep[labels_of(layer, member)]
                 masks[layer.name] = masks.get(layer.name, torch.ones_like(stay)) & stay
     return masks
 

@@ -37,8 +37,7 @@ def labels_of(layer: Layer, member: Member) -> torch.Tensor:
     """
     shape = getattr(layer.module, layer.attribute).shape
     units = torch.full((shape[member.axis],), -1)
-    for unit, indices in enumerate(member.indices):
-        units[torch.from_numpy(indices)] = unit
+    units[torch.from_numpy(member.indices)] = torch.arange(len(member.indices)).unsqueeze(1)
     view = [1] * len(shape)
     view[member.axis] = -1
     return layer.matrix(layer.part_of(units.view(view).expand(shape))).long()

@@ -130,14 +130,15 @@ class _Run:
             example = some[0]
         self.example = self._example(example)
         coupled = self._coupled()
-        groups = self._allowed(coupled)
-        layers = self._layers(coupled)
+        groups = self._removable(coupled)
+        self.layers = self._layers(coupled)
+        whole = self._weights(coupled, {})
         with torch.no_grad():
-            ranked = self._ranked(groups, layers, samples)
+            ranked = self._ranked(groups, samples)
             removed = self.recipe.spread(
-                ranked, lambda removed: self._weights(coupled, removed), self._target(coupled)
+                ranked, lambda removed: self._weights(coupled, removed), self.recipe.target * whole
             )
-            records = self._refit(groups, layers, removed, samples, progress)
+            records = self._refit(groups, removed, samples, progress)
         shrunk = shrink(self.model, coupled, removed, self._run)
         if self._stock:
             made = fit_configuration(shrunk.module, coupled, removed, self._run)
@@ -204,14 +205,19 @@ class _Run:
                 f"{_described(self.example)}: {error}"
             ) from error
         found = find_groups(self.model, self._run, self.example)
-        return prove(self.model, found, self._run)
+        allowed, left = self._allowed(found)
+        # Trying a kind takes passes of the model, which those that stay anyway are spared.
+        proved = prove(self.model, dataclasses.replace(found, groups=tuple(allowed)), self._run)
+        self.record.structure = {"whole": {**proved.pinned, **left}}
+        return proved
 
-    def _allowed(self, coupled: Coupled) -> list[Group]:
-        """Return the groups that may lose units, and note why others may not."""
-        left: dict[str, str] = dict(coupled.pinned)
-        trainable = {p.requires_grad for p in self.model.parameters()}
+    def _allowed(self, coupled: Coupled) -> tuple[list[Group], dict[str, str]]:
+        """Return the groups that may lose units, and why others may not."""
+        named = list(self.model.named_parameters(remove_duplicate=False))
+        frozen = {name for name, parameter in named if not parameter.requires_grad}
+        mixed = len(frozen) < len(named)
         pruned = {layer.parameter for layer in self.coverage.layers}
-        allowed = []
+        allowed, left = [], {}
         for group in coupled.groups:
             names = [name for m in group.members for name in coupled.trace.names[m.parameter]]
             reason = None
@@ -223,7 +229,7 @@ class _Run:
                 for p in self.exclude
             ):
                 reason = "an excluded layer is part of it"
-            elif len(trainable) > 1 and any(_is_frozen(self.model, name) for name in names):
+            elif mixed and not frozen.isdisjoint(names):
                 reason = "a frozen layer is part of it"
             elif not any(m.parameter in pruned for m in group.consumers):
                 reason = "no layer that may be pruned takes it"
@@ -231,17 +237,21 @@ class _Run:
                 allowed.append(group)
             else:
                 left[group.name] = reason
+        return allowed, left
+
+    def _removable(self, coupled: Coupled) -> list[Group]:
+        """Return the proved groups, for a stock model those that a configuration can say."""
+        groups, whole = list(coupled.groups), self.record.structure["whole"]
         if self._stock:
-            allowed, others = stock_groups(self.model, coupled, allowed, self._run)
-            left |= others
-        self.record.structure = {"whole": left}
-        if not allowed:
-            why = next(iter(left.items()), ("", "it has no parameters"))
+            groups, others = stock_groups(self.model, coupled, groups, self._run)
+            whole |= others
+        if not groups:
+            why = next(iter(whole.items()), ("", "it has no parameters"))
             raise LayerError(
                 f"no unit of {type(self.model).__name__} can be removed; {why[0]} stays whole: "
                 f"{why[1]}"
             )
-        return allowed
+        return groups
 
     def _layers(self, coupled: Coupled) -> dict[str, list[Layer]]:
         first = {name: own for own, names in coupled.trace.names.items() for name in names}
@@ -256,12 +266,10 @@ class _Run:
         units = find_units(self.model, layers)
         return Stream(InMemory(self.model), units, samples, precision=used, dense=dense)
 
-    def _ranked(
-        self, groups: Sequence[Group], layers: dict[str, list[Layer]], samples: Sequence[Any]
-    ) -> list[Ranked]:
+    def _ranked(self, groups: Sequence[Group], samples: Sequence[Any]) -> list[Ranked]:
         self._means: dict[str, torch.Tensor] = {}
         also: frozenset[type[Moment]] = frozenset({Norm}) if self.recipe.bias else frozenset()
-        survey = Survey(self.recipe.ranking, layers, groups, also, self._note_means)
+        survey = Survey(self.recipe.ranking, self.layers, groups, also, self._note_means)
         survey.take(self._stream(survey.watched, samples, dense=False))
         for group in groups:
             if group.name not in survey.places:
@@ -285,13 +293,12 @@ class _Run:
     def _refit(
         self,
         groups: Sequence[Group],
-        layers: dict[str, list[Layer]],
         removed: Removed,
         samples: Sequence[Any],
         progress: bool,
     ) -> list[LayerRecord]:
-        masks = columns_that_stay(layers, groups, removed)
-        every = [layer for some in layers.values() for layer in some if layer.name in masks]
+        masks = columns_that_stay(self.layers, groups, removed)
+        every = [layer for some in self.layers.values() for layer in some if layer.name in masks]
         if self.recipe.bias:
             for layer in every:
                 _put_into_bias(layer, masks[layer.name], self._means.get(layer.name))
@@ -302,14 +309,11 @@ class _Run:
         with progress_bar(len(stream.units), progress) as advance:
             return refit(stream, self.recipe, masks, stored, advance)
 
-    def _target(self, coupled: Coupled) -> float:
-        return self.recipe.target * self._weights(coupled, {})
-
     def _weights(self, coupled: Coupled, removed: Removed) -> int:
         """Return how many weights the covered layers keep."""
         masks = coupled.masks(removed)
         total = 0
-        for name in self._layers(coupled):
+        for name in self.layers:
             count = 1
             for axis in coupled.trace.axes[name]:
                 count *= int(axis.kept(masks).sum())
@@ -320,6 +324,8 @@ class _Run:
         self, coupled: Coupled, removed: Removed, small: nn.Module, records: list[LayerRecord]
     ) -> None:
         known = {record.name: record for record in records}
+        units = enumerate(find_units(self.model, self.coverage.layers))
+        blocks = {layer.name: index for index, unit in units for layer in unit.layers}
         self.record.layers = []
         for layer in self.coverage.layers:
             now = small.get_parameter(layer.parameter)
@@ -327,7 +333,8 @@ class _Run:
             if layer.part is not None or list(now.shape) == shape:
                 continue
             made = known.get(layer.name) or LayerRecord(layer.name, 0, shape, 0, 0.0, 0.0, {})
-            self.record.layers.append(dataclasses.replace(made, shape=shape, kept=now.numel()))
+            changed = {"block": blocks[layer.name], "shape": shape, "kept": now.numel()}
+            self.record.layers.append(dataclasses.replace(made, **changed))
         self.record.structure["removed"] = {
             name: [int(unit) for unit in units] for name, units in removed.items()
         }
@@ -354,11 +361,6 @@ def _put_into_bias(layer: Layer, stay: torch.Tensor, means: torch.Tensor | None)
     gone = layer.matrix().masked_fill(stay, 0) @ means
     if gone.shape == bias.shape:
         bias += gone.to(bias.dtype)
-
-
-def _is_frozen(model: nn.Module, name: str) -> bool:
-    found = dict(model.named_parameters(remove_duplicate=False)).get(name)
-    return found is not None and not found.requires_grad
 
 
 def _described(example: Any) -> str:

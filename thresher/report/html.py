@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from . import charts, units
 from .coverage import coverage_rows, healing_rows
+from .structure import structure_rows
 from .verdict import NO_CURVE, NOT_EVALUATED, judge
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _content(record: PruneRecord) -> dict[str, Any]:
         "by_kind": charts.charts_by_kind(record) if has_layers else [],
         "histograms": charts.histograms(record),
         "losses": losses,
-        "coverage": coverage_rows(record),
+        "coverage": structure_rows(record) | coverage_rows(record),
         "healing": healing_rows(record),
         "phases": _phases(record),
         "no_curve": NO_CURVE if "pruned_perplexity" in record.evaluation else NOT_EVALUATED,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from .coverage import coverage_rows, healing_rows
 from .kinds import by_kind
+from .structure import structure_rows
 from .units import duration, number, percent, times
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def recipe_table(record: PruneRecord) -> Table:
         "recipe": record.recipe,
         "pattern": record.pattern,
         "density": f"{percent(record.density)} ({percent(record.density_asked)} asked)",
+        **structure_rows(record),
         **coverage_rows(record),
         "calibration": _listed(record.calibration, ": "),
         **healing_rows(record),

@@ -253,6 +253,8 @@ def _named(axis_name: str, axis: Axis, indices: np.ndarray, taken: Iterable[str]
 
 def _indices(axis: Axis, free: Axis) -> np.ndarray:
     """Return the indices of an axis that go with each unit of a free one, (units, slices)."""
+    if axis.same is free:
+        return np.arange(free.size)[:, np.newaxis]
     labels = np.zeros(free.size, dtype=bool)
     found = []
     for unit in range(free.size):

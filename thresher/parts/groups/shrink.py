@@ -17,6 +17,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def shrink(module: nn.Module, coupled: Coupled, removed: Removed, run: Run) -> S
     Shrunk
         A copy with smaller parameters and buffers, and the numbers of its modules that say sizes,
         such as ``out_features``, changed with them. It gives what `module` gives with the removed
-        slices set to zero.
+        slices set to zero. Parameters of which nothing goes are those of `module` itself.
 
     Raises
     ------
@@ -104,11 +105,12 @@ def shrink(module: nn.Module, coupled: Coupled, removed: Removed, run: Run) -> S
         gives something else.
     """
     kept = coupled.kept(removed)
-    small = copy.deepcopy(module)
+    # Smaller parameters are made below; the whole ones need not be in memory twice.
+    small = copy.deepcopy(module, {id(p): p for p in module.parameters()})
     if not kept:
         return Shrunk(small)
-    silence(small, coupled, removed)
-    expected = tensors_of(run(small))
+    with _silenced(module, kept):
+        expected = tensors_of(run(module))
     _cut(small, coupled, kept)
     fit(small)
     problem = ""
@@ -134,11 +136,33 @@ def silence(module: nn.Module, coupled: Coupled, removed: Removed) -> None:
     module, coupled, removed
         See :func:`shrink`.
     """
-    for name, kept in coupled.kept(removed).items():
-        tensor = _tensor(module, name)
-        for axis, keep in enumerate(kept):
-            gone = torch.from_numpy(np.flatnonzero(~keep)).to(tensor.device)
-            tensor.data.index_fill_(axis, gone, 0)
+    for tensor, axis, gone in _gone(module, coupled.kept(removed)):
+        tensor.index_fill_(axis, gone, 0)
+
+
+@contextmanager
+def _silenced(module: nn.Module, kept: Mapping[str, list[np.ndarray]]) -> Iterator[None]:
+    """Set slices to zero while the context lasts."""
+    before = []
+    try:
+        for tensor, axis, gone in _gone(module, kept):
+            before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
+            tensor.index_fill_(axis, gone, 0)
+        yield
+    finally:
+        for tensor, axis, gone, values in reversed(before):
+            tensor.index_copy_(axis, gone, values)
+
+
+def _gone(
+    module: nn.Module, kept: Mapping[str, list[np.ndarray]]
+) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
+    """Yield tensors, their axes, and which indices of them go."""
+    for name, masks in kept.items():
+        tensor = _tensor(module, name).data
+        for axis, keep in enumerate(masks):
+            if not keep.all():
+                yield tensor, axis, torch.from_numpy(np.flatnonzero(~keep)).to(tensor.device)
 
 
 def prove(module: nn.Module, coupled: Coupled, run: Run) -> Coupled:
