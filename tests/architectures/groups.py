@@ -29,12 +29,12 @@ LISTED = [each for each in ARCHITECTURES if each.name in NAMED]
 _COLUMNS = ("architecture", "class", "neurons and channels", "heads")
 _INTRODUCTION = """# What can be removed of which architecture
 
-Every row is a model class of transformers, built small with random weights, a decoder of three blocks.
-Numbers are those of its coupled groups of which any unit can go:
+Every row is a model class of transformers, built small with random weights, decoders of three
+blocks. Numbers are those of its coupled groups of which any unit can go:
 
 - **neurons and channels**: a unit is one column of every layer that takes it;
-- **heads**: it is several of them, such as a key-value head with the queries that share it, or of each
-  key-value head one of its queries.
+- **heads**: it is several of them, such as a key-value head with the queries that share it, or of
+  each key-value head one of its queries.
 
 The tests remove units of each group by itself, then of all together, and what is left gives exactly
 what the model gives with them set to zero. They fail where a row is no longer true. A dash is where
