@@ -4,32 +4,13 @@ import copy
 
 import pytest
 import torch
-from architectures.models import ARCHITECTURES
+from architectures.groups import LISTED, NAMED, cells, documented, groups_of
 from coupled_nets import NETS, DenseNet, Excited, FusedAttention, ResNet, UNet, built
 from torch import nn
 
 from thresher.assets.efficientnet_lite import EfficientNetLite0
 from thresher.core.errors import LayerError
-from thresher.parts.groups.find import find_groups
-from thresher.parts.groups.shrink import prove, shrink, silence
-from thresher.stream.passes import calibrating, call
-
-_NAMED = {
-    *("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3", "Phi3", "GPT2", "OPT"),
-    *("Bloom", "Falcon", "GPTNeoX", "StableLm", "Cohere", "SmolLM3", "Mixtral", "Qwen3-MoE"),
-    *("OLMoE", "Mamba", "T5", "BART", "Whisper", "BERT", "ViT", "LLaVA", "Swin", "ResNet"),
-}
-_LISTED = [each for each in ARCHITECTURES if each.name in _NAMED]
-
-
-def groups_of(model, sample):
-    """Return a model's groups, and what runs a model on the sample."""
-
-    def run(each):
-        with calibrating(each):
-            return call(each, sample)
-
-    return prove(model, find_groups(model, run, sample), run), run
+from thresher.parts.groups.shrink import shrink, silence
 
 
 def outputs(model, run):
@@ -76,15 +57,17 @@ def test_networks_work_without_any_group(kind):
     assert check_every_group(built(kind), kind.inputs).groups
 
 
-@pytest.mark.parametrize("architecture", _LISTED, ids=str)
+@pytest.mark.parametrize("architecture", LISTED, ids=str)
 def test_architectures_work_without_any_group(architecture):
     if architecture.missing:
         pytest.skip(architecture.missing)
-    check_every_group(architecture.build(), architecture.samples(1)[0])
+    coupled = check_every_group(architecture.build(), architecture.samples(1)[0])
+    assert cells(coupled) == documented()[architecture.name]
 
 
-def test_all_named_architectures_are_there():
-    assert {each.name for each in _LISTED} == _NAMED
+def test_all_named_architectures_are_there_and_documented():
+    assert {each.name for each in LISTED} == NAMED
+    assert list(documented()) == [each.name for each in LISTED]
 
 
 def test_a_real_network_works_without_any_group():
@@ -97,6 +80,19 @@ def test_a_real_network_works_without_any_group():
     # Of what can go, all but the first convolution's inputs and the classes.
     small = shrink(model, coupled, removed, run).module
     assert count(small) < 0.45 * count(model)
+
+
+def test_what_stays_whole_is_in_memory_once_and_the_module_stays_as_it_is():
+    net = built(ResNet)
+    coupled, run = groups_of(net, ResNet.inputs)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    removed = {"blocks.0.conv1.weight[0]": [1, 3]}
+    small = shrink(net, coupled, removed, run).module
+    kept = coupled.kept(removed)
+    assert 0 < len(kept) < len(before)
+    for name, parameter in small.named_parameters():
+        assert (parameter is net.get_parameter(name)) == (name not in kept)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def test_a_residual_stream_is_one_group():
@@ -148,7 +144,7 @@ def test_heads_of_fused_projections_are_found():
 
 
 def test_key_value_heads_go_with_the_queries_that_share_them():
-    llama = next(each for each in ARCHITECTURES if each.name == "Llama")
+    llama = next(each for each in LISTED if each.name == "Llama")
     coupled, run = groups_of(model := llama.build(), llama.samples(1)[0])
     assert coupled_with(coupled, "model.layers.0.self_attn.q_proj.weight[0]") == {
         "model.layers.0.self_attn.q_proj.weight[0]": 32,

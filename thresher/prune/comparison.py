@@ -114,8 +114,11 @@ def cells_of(
     free: list[str | None] = [p for p in patterns if p not in fixed]
     for pattern in free if not densities else ():
         raise OptionError(f"pattern {pattern} says not how much to keep; add density=0.5")
-    kinds = [(d, p) for d in densities for p in free or [None]] + [(None, p) for p in fixed]
-    of_units = [(d, None) for d in densities or [None]]
+    kinds: list[tuple[float | None, str | None]]
+    kinds = [(d, p) for d in densities for p in free or [None]]
+    kinds += [(None, p) for p in fixed]
+    of_units: list[tuple[float | None, str | None]] = [(d, None) for d in densities]
+    of_units = of_units or [(None, None)]
     found = []
     for method in methods:
         smaller = as_unit_recipe(method)

@@ -333,8 +333,8 @@ class _Run:
             if layer.part is not None or list(now.shape) == shape:
                 continue
             made = known.get(layer.name) or LayerRecord(layer.name, 0, shape, 0, 0.0, 0.0, {})
-            changed = {"block": blocks[layer.name], "shape": shape, "kept": now.numel()}
-            self.record.layers.append(dataclasses.replace(made, **changed))
+            made = dataclasses.replace(made, block=blocks[layer.name], shape=shape)
+            self.record.layers.append(dataclasses.replace(made, kept=now.numel()))
         self.record.structure["removed"] = {
             name: [int(unit) for unit in units] for name, units in removed.items()
         }
@@ -358,7 +358,8 @@ def _put_into_bias(layer: Layer, stay: torch.Tensor, means: torch.Tensor | None)
     bias = getattr(layer.module, "bias", None)
     if means is None or bias is None or stay.dim() > 2:
         return
-    gone = layer.matrix().masked_fill(stay, 0) @ means
+    matrix = layer.matrix()
+    gone = matrix.masked_fill(stay.to(matrix.device), 0) @ means
     if gone.shape == bias.shape:
         bias += gone.to(bias.dtype)
 
