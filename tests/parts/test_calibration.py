@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 from model_folders import byte_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from thresher.core.errors import DataError, MissingPackageError
 from thresher.parts.calibration import (
@@ -169,3 +170,31 @@ def test_a_byte_order_mark_is_no_character_of_the_text(tmp_path):
     file = tmp_path / "text.txt"
     file.write_bytes(b"\xef\xbb\xbfabc")
     assert read_text(file) == "abc"
+
+
+def beginning_tokenizer(template):
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<bos>", "eos_token": "<eos>"})
+    special = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=template, special_tokens=special
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["<bos> $A", "<bos> $A <eos>"])
+def test_every_window_begins_as_the_tokenizer_begins_a_text(template):
+    tokenizer = beginning_tokenizer(template)
+    plain = token_windows(byte_tokenizer(), "0123456789" * 3, length=4)
+    windows = token_windows(tokenizer, "0123456789" * 3, length=5)
+    assert (windows[:, 0] == tokenizer.bos_token_id).all()
+    assert torch.equal(windows[:, 1:], plain)
+    # What a chat's template has begun is not begun twice.
+    again = token_windows(tokenizer, "<bos>" + "0123456789" * 3, length=5)
+    assert torch.equal(again, windows)
+
+
+def test_a_tokenizer_that_ends_texts_begins_none():
+    tokenizer = beginning_tokenizer("$A <eos>")
+    windows = token_windows(tokenizer, "0123456789" * 3, length=5)
+    assert torch.equal(windows, token_windows(byte_tokenizer(), "0123456789" * 3, length=5))

@@ -79,10 +79,13 @@ def token_windows(
 ) -> torch.Tensor:
     """Tokenise texts, join them and cut consecutive windows.
 
+    Each begins as the tokenizer begins a text: without a first token such as ``<bos>``, models
+    that were trained with one (Gemma) do not predict.
+
     Parameters
     ----------
     tokenizer : transformers tokenizer
-        Called once on the joined text, without special tokens.
+        Called once on the joined text, and to see what it puts before a text.
     texts : str or iterable of str
         Joined with blank lines.
     length : int
@@ -106,14 +109,34 @@ def token_windows(
     if count is not None:
         text = text[: _CHARACTERS * length * count]
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    available = len(ids) // length
+    first = _beginning(tokenizer)
+    if first and ids[: len(first)] == first:  # a chat's template has put it there
+        ids = ids[len(first) :]
+    # Windows of a token or two are all text.
+    first = first if len(first) < length - 1 else []
+    step = length - len(first)
+    available = len(ids) // step
     if available == 0:
         raise DataError(
             f"the text has {len(ids)} tokens, fewer than one window of {length}; "
             "pass more text or shorten the windows"
         )
     windows = available if count is None else min(count, available)
-    return torch.tensor(ids[: windows * length], dtype=torch.int64).reshape(windows, length)
+    cut = torch.tensor(ids[: windows * step], dtype=torch.int64).reshape(windows, step)
+    begin = torch.tensor(first, dtype=torch.int64).expand(windows, len(first))
+    return torch.cat([begin, cut], dim=1)
+
+
+def _beginning(tokenizer: Any) -> list[int]:
+    """Return the tokens that a tokenizer puts before a text."""
+    if not getattr(tokenizer, "all_special_ids", None):
+        return []
+    alone, whole = (
+        list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True)
+    )
+    places = range(len(whole) - len(alone) + 1)
+    found = next((n for n in places if whole[n : n + len(alone)] == alone), 0)
+    return whole[:found]
 
 
 def row_windows(
