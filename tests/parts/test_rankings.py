@@ -49,6 +49,19 @@ def test_the_cheapest_unit_costs_what_a_refit_without_it_loses():
     np.testing.assert_allclose(costs.numpy(), errors, rtol=1e-3)
 
 
+def test_the_groups_of_a_convolution_cost_what_each_costs_alone():
+    problems = [problem(seed) for seed in (0, 1)]
+    statistics = Statistics("layer", {Gram})
+    statistics.update(torch.stack([inputs for _, inputs, _ in problems]))
+    weight = torch.stack([each for each, _, _ in problems])
+    # The second group has units of its own, and shares unit 2 with the first.
+    second = torch.tensor([3, 3, 4, 4, 2, 2, -1, -1]).expand(ROWS, COLUMNS)
+    costs = GreedyOBS(damping=1e-7)(weight, torch.stack([pairs(), second]), 5, statistics)
+    alone = [GreedyOBS(damping=1e-7)(w, pairs(), 3, known) for w, _, known in problems]
+    expected = [alone[0][0], alone[0][1], alone[0][2] + alone[1][2], alone[1][0], alone[1][1]]
+    np.testing.assert_allclose(costs.numpy(), torch.stack(expected).numpy(), rtol=1e-3)
+
+
 def test_later_rounds_know_what_is_gone_already():
     weight, inputs, statistics = problem(1)
     costs = GreedyOBS(damping=1e-7)(weight, pairs(), 3, statistics)

@@ -127,11 +127,24 @@ class GreedyOBS(Ranking):
     ) -> torch.Tensor:
         """Remove round by round; see :class:`Ranking`. Later units never cost less."""
         factor = statistics[Gram].inverse_factor(self.damping)
-        if weight.dim() > 2:
-            raise NotImplementedError
-        inverse, units = factor.mT @ factor, labels[0].to(weight.device)
         costs = torch.zeros(count, dtype=torch.float64, device=weight.device)
-        left, reached = count, 0.0
+        # What multiplies different inputs, as the groups of a convolution do, goes by itself.
+        matrices = weight.reshape(-1, *weight.shape[-2:])
+        owners = labels.to(weight.device).reshape(matrices.shape)[:, 0]
+        inverses = (factor.mT @ factor).reshape(-1, *factor.shape[-2:])
+        for matrix, inverse, units in zip(matrices, inverses, owners, strict=True):
+            self._add(costs, matrix, inverse, units)
+        return costs
+
+    def _add(
+        self,
+        costs: torch.Tensor,
+        weight: torch.Tensor,
+        inverse: torch.Tensor,
+        units: torch.Tensor,
+    ) -> None:
+        """Add what the units of one matrix cost."""
+        left, reached = len(torch.unique(units[units >= 0])), 0.0
         while left:
             # All units have equally many columns; what belongs to none comes first.
             index = units.argsort(stable=True)[(units < 0).sum() :].view(left, -1)
@@ -139,10 +152,9 @@ class GreedyOBS(Ranking):
             chosen = errors.argsort(stable=True)[: max(1, left // self.rounds)]
             # A unit never costs less than one that went before it.
             raised = errors[chosen].double().clamp(min=reached).cummax(0).values
-            costs[units[index[chosen, 0]]] = raised
+            costs[units[index[chosen, 0]]] += raised
             left, reached = left - len(chosen), float(raised[-1])
             weight, inverse, units = _without(weight, inverse, units, index[chosen].flatten())
-        return costs
 
 
 def _errors(weight: torch.Tensor, inverse: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
