@@ -363,3 +363,20 @@ def test_the_command_writes_a_stock_folder_with_a_record(tmp_path):
     result = CliRunner().invoke(main, [*arguments, "--overwrite", "--pattern", "2:4"])
     assert result.exit_code == 1
     assert "no use for --pattern" in result.output
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_units_before_a_transposed_convolution_in_groups_are_removed(groups):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.ConvTranspose2d(16, 8, 4, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 4, 2, 1, groups=groups),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 1),
+    ).eval()
+    images = torch.randn(2, 16, 4, 4)
+    smaller = th.prune(model, "structured", images, density=0.75, progress=False)
+    parameters = [sum(p.numel() for p in each.parameters()) for each in (model, smaller)]
+    assert parameters[1] < parameters[0]
+    assert smaller(images).shape == model(images).shape
