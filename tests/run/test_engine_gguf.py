@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
 
 import gguf
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 import torch
 
 import thresher as th
-from thresher.core.errors import CheckpointError, LayerError, NumericalError, ThresherError
+from thresher.core.errors import (
+    CheckpointError,
+    LayerError,
+    MissingPackageError,
+    NumericalError,
+    ThresherError,
+)
 from thresher.run.engine.gguf import GGUFFile
 
 VOCABULARY, HIDDEN, HEADS, KV_HEADS, WIDE, LAYERS = 96, 64, 4, 2, 96, 2
@@ -202,6 +209,17 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, kind):
     tensors["blk.1.ffn_up.weight"][3, 5] = np.inf
     with pytest.raises(NumericalError, match=r"blk\.1\.ffn_up\.weight"):
         th.Engine(write(tmp_path / "model.gguf", kind=TYPES[kind], tensors=tensors))
+
+
+def test_what_is_not_installed_is_named_when_it_is_needed(tmp_path, monkeypatch):
+    plain = write(tmp_path / "plain.gguf", kind=TYPES.Q4_0)
+    other = write(tmp_path / "other.gguf", kind=TYPES.Q5_0)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    engine = th.Engine(plain)
+    assert len(list(engine.tokens(IDS, 3))) <= 3
+    for needs in (lambda: engine.stream("text"), lambda: th.Engine(other)):
+        with pytest.raises(MissingPackageError, match="needs gguf"):
+            needs()
 
 
 def test_files_that_are_none(tmp_path):
