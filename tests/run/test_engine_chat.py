@@ -90,6 +90,30 @@ def test_only_what_is_new_is_computed_and_gives_the_same_logits():
     assert advanced == [40, 20, 1, 1, 60, 60, 1]
 
 
+def test_a_pass_that_fails_leaves_no_wrong_cache_behind():
+    compiled = th.Engine(made("llama")).compiled
+    session = Session(compiled)
+    ids, other = prompt(30).numpy(), prompt(30, 1).numpy()
+    session.logits(ids)
+    own = session._sequence
+
+    class Failing:
+        """Writes over the cache and then finds that memory is short."""
+
+        rewind = own.rewind
+
+        def advance(self, tokens, *rest):
+            own.advance(tokens, *rest)
+            raise MemoryError
+
+    session._sequence = Failing()
+    with pytest.raises(MemoryError):
+        session.logits(other)
+    session._sequence = own
+    longer = np.concatenate([ids, other[:1]])
+    assert np.array_equal(session.logits(longer), Session(compiled).logits(longer))
+
+
 @pytest.mark.parametrize("bits", [None, 4])
 @pytest.mark.parametrize(
     "options", [{}, {"temperature": 0.8, "repetition_penalty": 1.1, "seed": 3}]
@@ -110,6 +134,11 @@ def test_guesses_change_no_token(bits, options, monkeypatch):
             assert list(model.tokens(start, 60, sampler, lookup=lookup)) == expected
         assert options or len(calls) - plain < 4 * plain
         calls.clear()
+    calls.clear()
+    monkeypatch.setattr(Session, "logits", lambda self, *a: calls.append(a[1]) or own(self, *a))
+    list(model.tokens(start, 9, sampler, lookup=7))
+    assert calls[0] == 1  # not the logits of every token of the prompt
+    assert max(calls) <= 8
     with pytest.raises(OptionError, match="lookup is -1"):
         model.tokens([3], lookup=-1)
 

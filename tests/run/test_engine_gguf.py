@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
 
 import gguf
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 import torch
 
 import thresher as th
-from thresher.core.errors import CheckpointError, LayerError, NumericalError, ThresherError
+from thresher.core.errors import (
+    CheckpointError,
+    LayerError,
+    MissingPackageError,
+    NumericalError,
+    ThresherError,
+)
 from thresher.run.engine.gguf import GGUFFile
 
 VOCABULARY, HIDDEN, HEADS, KV_HEADS, WIDE, LAYERS = 96, 64, 4, 2, 96, 2
@@ -74,7 +81,8 @@ def write(path, family="llama", kind=TYPES.F32, tensors=None, kinds=None, said=N
     writer.add_uint32("tokenizer.ggml.eos_token_id", 2)
     writer.add_array("tokenizer.ggml.tokens", [f"t{i}" for i in range(2000)])
     for key, value in (said or {}).items():
-        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
+        kinds_of_values = {str: writer.add_string, float: writer.add_float32}
+        kinds_of_values.get(type(value), writer.add_uint32)(key, value)
     for name, values in (tensors or random_tensors(family)).items():
         matrix = values.ndim == 2
         one = (kinds or {}).get(name.split(".")[-2], kind) if matrix else TYPES.F32
@@ -151,6 +159,20 @@ def test_factors_of_rotary_positions_are_kept_to(tmp_path):
     assert distance(engine.logits(IDS), model.logits(IDS)) > 0.01
 
 
+def test_positions_are_scaled_and_windows_kept_to(tmp_path):
+    said = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    scaled = th.Engine(write(tmp_path / "scaled.gguf", said=said))
+    windowed = th.Engine(
+        write(tmp_path / "window.gguf", said={"llama.attention.sliding_window": 9})
+    )
+    plain = th.Engine(write(tmp_path / "plain.gguf"))
+    data = plain._loaded.data
+    assert np.allclose(scaled._loaded.data.frequencies * 4, data.frequencies, rtol=1e-6)
+    assert [layer.window for layer in windowed._loaded.data.layers] == [9, 9]
+    found, expected = windowed.logits(IDS), plain.logits(IDS)
+    assert distance(found[:9], expected[:9]) < 1e-6 < distance(found[9:], expected[9:])
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_what_takes_more_bits_is_rounded(tmp_path, bits):
     path = write(tmp_path / "model.gguf", kind=TYPES.F16, kinds={"ffn_down": TYPES.Q4_0})
@@ -182,6 +204,12 @@ def test_what_the_engine_does_not_run_is_named(tmp_path, said, problem):
         th.Engine(write(tmp_path / "model.gguf", said=said))
 
 
+def test_windows_of_other_families_are_refused(tmp_path):
+    with pytest.raises(LayerError, match="a sliding window of 9 tokens"):
+        th.Engine(write(tmp_path / "m.gguf", "qwen2", said={"qwen2.attention.sliding_window": 9}))
+    th.Engine(write(tmp_path / "n.gguf", "qwen2", said={"qwen2.attention.sliding_window": 128}))
+
+
 def test_other_architectures_and_tensors_are_named(tmp_path):
     with pytest.raises(LayerError, match="'phi3'"):
         th.Engine(write(tmp_path / "phi.gguf", "phi3"))
@@ -202,6 +230,17 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, kind):
     tensors["blk.1.ffn_up.weight"][3, 5] = np.inf
     with pytest.raises(NumericalError, match=r"blk\.1\.ffn_up\.weight"):
         th.Engine(write(tmp_path / "model.gguf", kind=TYPES[kind], tensors=tensors))
+
+
+def test_what_is_not_installed_is_named_when_it_is_needed(tmp_path, monkeypatch):
+    plain = write(tmp_path / "plain.gguf", kind=TYPES.Q4_0)
+    other = write(tmp_path / "other.gguf", kind=TYPES.Q5_0)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    engine = th.Engine(plain)
+    assert len(list(engine.tokens(IDS, 3))) <= 3
+    for needs in (lambda: engine.stream("text"), lambda: th.Engine(other)):
+        with pytest.raises(MissingPackageError, match="needs gguf"):
+            needs()
 
 
 def test_files_that_are_none(tmp_path):

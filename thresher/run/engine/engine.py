@@ -226,7 +226,9 @@ class Engine:
         text = np.concatenate([prompt, np.zeros(max_new_tokens, np.int64)])
         generator, length = sampler.generator(), len(prompt)
         while length < len(text):
-            guessed = guess(text[:length], min(lookup, len(text) - length - 1))
+            # Not with the prompt, all of whose logits would then be made.
+            most = min(lookup, len(text) - length - 1) if length > len(prompt) else 0
+            guessed = guess(text[:length], most)
             tried = np.concatenate([text[:length], guessed])
             for i, logits in enumerate(session.logits(tried, 1 + len(guessed))):
                 token = sampler.choose(logits, generator, text[:length])

@@ -6,6 +6,7 @@ __all__ = ["Loaded", "load"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, ThresherError
+from ...core.extras import naming_the_extra
 from .. import _run
 from .convert import convert
 from .gguf import GGUFFile, read_model
@@ -77,7 +79,7 @@ def _of_gguf(path: Path, bits: int | None) -> Loaded:
     names = ("eos_token_id", "eot_token_id")
     ends = (file.metadata.get(f"tokenizer.ggml.{name}") for name in names)
     held = frozenset(end for end in ends if isinstance(end, int))
-    return Loaded(data, context, held, lambda: _tokenizer(path.parent, gguf_file=path.name))
+    return Loaded(data, context, held, lambda: _gguf_tokenizer(path))
 
 
 def _prove(model: Any, data: ModelData) -> None:
@@ -122,6 +124,13 @@ def _module(folder: str | Path) -> nn.Module:
             raise
         raise CheckpointError(f"{str(folder)!r} cannot be loaded: {error}") from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _gguf_tokenizer(path: Path) -> Any:
+    with naming_the_extra():  # transformers' own error says less
+        for package in ("gguf", "sentencepiece"):
+            import_module(package)
+    return _tokenizer(path.parent, gguf_file=path.name)
 
 
 def _tokenizer(folder: str | Path, **where: str) -> Any:

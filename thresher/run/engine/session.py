@@ -32,7 +32,7 @@ class Session:
         Parameters
         ----------
         tokens : array of shape (tokens,)
-            The whole text, at least one token.
+            The whole text, at least one token. It is kept, and must not be changed.
         count : int, default 1
             After how many tokens.
 
@@ -40,7 +40,6 @@ class Session:
         -------
         array of shape (count, vocabulary), float32
         """
-        tokens = tokens.copy()
         common = self._common(tokens, count)
         # What is beyond is no longer right once the model begins to write over it.
         self._held = tokens[:common]
