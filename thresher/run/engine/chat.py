@@ -22,7 +22,7 @@ class Chat:
     system : str, optional
         What the model is told before.
     **options
-        See :meth:`~thresher.run.engine.Engine.stream`. An answer may fill the context unless
+        See :meth:`~thresher.run.engine.engine.Engine.stream`. An answer may fill the context unless
         ``max_new_tokens`` is less.
 
     Attributes

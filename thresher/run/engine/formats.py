@@ -19,8 +19,9 @@ from .quantize import GROUP, quantize
 #: Rows of a panel, as cpp/run/engine/model.hpp defines them.
 PANEL_ROWS = 16
 
-#: Formats by what they hold: floating point, or so many bits with a scale for each group.
+#: Formats of floating-point numbers, by their dtype.
 FLOATS = {"bf16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+#: Formats of codes, by how many bits a code has.
 CODED = {"int8": 8, "int4": 4}
 
 

@@ -50,7 +50,7 @@ class Loaded:
 
 
 def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:
-    """Return what the engine needs of a model; see :class:`~thresher.run.engine.Engine`."""
+    """Return what the engine needs of a model; see :class:`~thresher.run.engine.engine.Engine`."""
     if isinstance(model, nn.Module):
         return _of_module(model, bits, lambda: None)
     path = Path(model)

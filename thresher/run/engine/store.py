@@ -34,7 +34,9 @@ _Arrays = dict[str, NDArray[Any]]
 def write_store(
     data: ModelData, context: int, ends: Iterable[int], tokenizer: Any, out: str | Path
 ) -> None:
-    """Write a model as a folder that :class:`~thresher.run.engine.Engine` starts from at once.
+    """Write a model as a folder to start an engine from at once.
+
+    See :class:`~thresher.run.engine.engine.Engine`.
 
     Parameters
     ----------
