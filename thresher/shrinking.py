@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,15 +17,16 @@ from .core.errors import OptionError
 from .core.files import write_text
 from .core.output import writing
 from .core.remembered import remembered
+from .core.terminal import show
 from .prune.memory import as_unit_recipe
 from .prune.record import PruneRecord
 from .prune.units import prune_units
+from .report.tables import record_data
 from .run.evaluate import compare
 from .run.files.companions import RECORD_FILE
 from .run.files.export import check_savable
-from .workflow import PruneJob, load_model
+from .workflow import PruneJob, load_model, tell
 
-_console = Console()
 #: Options of the command that removing units has no use for, and what they are by default.
 _OTHERS = {
     "pattern": None,
@@ -59,7 +59,7 @@ class ShrinkJob(PruneJob):
             place = device_named(self.options["device"])
             dense = load_model(self.source, self.dtype).to(place)
             check_savable(dense)
-            _console.print(f"pruning {escape(str(self.source))} ...")
+            tell(f"pruning {self.source} ...")
             small: Any = prune_units(
                 dense,
                 self.recipe,
@@ -71,15 +71,15 @@ class ShrinkJob(PruneJob):
             record.model = str(self.source)
             record.calibration |= {"source": self.text_source}
             if self.options["evaluate"] and self.held_out is not None:
-                _console.print(f"evaluating on {len(self.held_out)} windows ...")
+                tell(f"evaluating on {len(self.held_out)} windows ...")
                 with torch.no_grad():
                     record.evaluation = asdict(compare(dense, small, self.held_out))
             small.save_pretrained(output.made)
             self.tokenizer.save_pretrained(output.made)
             write_text(output.made / RECORD_FILE, record.to_json())
             output.publish(self.options["overwrite"])
-        _console.print(_table(record))
-        _console.print(f"wrote {escape(str(self.out))}")
+        show(record_data(record) | {"out": self.out}, _table(record))
+        tell(f"wrote {self.out}")
 
     def _read_recipe(self) -> Any:
         recipe = as_unit_recipe(self.options["method"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Output", "check_apart", "is_ours", "writing"]
+__all__ = ["Output", "check_apart", "check_replaceable", "is_ours", "writing"]
 
 import glob
 import hashlib
@@ -74,11 +74,7 @@ class Output:
             return
         if not replace:
             raise OptionError(f"output folder {str(self.out)!r} exists; choose another")
-        if not is_ours(self.out):
-            raise OptionError(
-                f"{str(self.out)!r} was not written by Thresher and is not overwritten; choose "
-                "another output folder, or delete it yourself"
-            )
+        check_replaceable(self.out)
 
     def publish(self, replace: bool = False) -> None:
         """Make what was collected the output folder, in one step and for good.
@@ -187,6 +183,21 @@ def is_ours(folder: Path) -> bool:
     return method == "thresher" or (
         isinstance(record, dict) and {"recipe", "layers"} <= set(record)
     )
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise if something stands where a folder is to be written that Thresher did not write.
+
+    Raises
+    ------
+    OptionError
+        Naming it.
+    """
+    if os.path.lexists(out) and not is_ours(out):
+        raise OptionError(
+            f"{str(out)!r} was not written by Thresher and is not overwritten; choose another "
+            "output folder, or delete it yourself"
+        )
 
 
 def check_apart(source: Path, out: Path) -> None:
