@@ -32,6 +32,8 @@ EARLY = [
     ("info nosuch", "does not exist"),
     ("report nosuch", "does not exist"),
     ("export nosuch plain", "does not exist"),
+    ("export no/such plain", "'no/such' does not exist"),
+    ("report no/such", "'no/such' does not exist"),
     ("eval nosuch --text book.txt", "does not exist"),
     ("bench nosuch --dense llama", "does not exist"),
     ("bench llama --dense lama", "did you mean 'llama'?"),

@@ -20,7 +20,7 @@ from .cli_options import (
     FOLDER,
     JSON,
     LANGUAGE_MODEL,
-    MODEL,
+    MODEL_FOLDER,
     SPARSITIES,
     SPARSITY,
     TEXT,
@@ -212,7 +212,7 @@ def compare_cell(work: Path, name: str, step: str) -> None:
 
 
 @main.command()
-@click.argument("model", type=MODEL)
+@click.argument("model", type=MODEL_FOLDER)
 @click.argument("out", type=FOLDER)
 def export(model: str, out: Path) -> None:
     """Write sparse MODEL as the dense folder OUT, which loads without Thresher."""

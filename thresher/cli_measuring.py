@@ -8,7 +8,18 @@ from pathlib import Path
 
 import click
 
-from .cli_options import COUNT, DEVICE, DTYPES, FOLDER, JSON, LANGUAGE_MODEL, MODEL, TEXT, TEXT_HELP
+from .cli_options import (
+    COUNT,
+    DEVICE,
+    DTYPES,
+    FOLDER,
+    JSON,
+    LANGUAGE_MODEL,
+    MODEL,
+    MODEL_FOLDER,
+    TEXT,
+    TEXT_HELP,
+)
 
 
 @click.command(name="eval")
@@ -61,7 +72,7 @@ def info(model: str, layers: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", type=MODEL)
+@click.argument("folder", type=MODEL_FOLDER)
 @click.option("--out", type=FOLDER, help="HTML file to write.  [default: FOLDER/report.html]")
 def report(folder: str, out: Path | None) -> None:
     """Write the HTML report of a pruned FOLDER again."""

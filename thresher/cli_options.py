@@ -12,6 +12,7 @@ __all__ = [
     "JSON",
     "LANGUAGE_MODEL",
     "MODEL",
+    "MODEL_FOLDER",
     "SPARSITIES",
     "SPARSITY",
     "TEXT",
@@ -26,9 +27,9 @@ from typing import Any
 
 import click
 
-from .core.errors import OptionError, unknown
+from .core.errors import CheckpointError, OptionError, unknown
 from .core.index import index
-from .core.paths import check_model_folder, check_text, local_model
+from .core.paths import check_model_folder, check_text, local_model, missing
 from .core.terminal import manner
 
 FOLDER = click.Path(path_type=Path)
@@ -76,16 +77,18 @@ class _Shares(_Share):
 
 
 class _Model(click.ParamType):
-    """A model's folder or name on the hub, as text."""
+    """A model's folder or, where that will do, its name on the hub; as text."""
 
     name = "model"
 
-    def __init__(self, configured: bool) -> None:
-        self._configured = configured
+    def __init__(self, configured: bool = False, hub: bool = True) -> None:
+        self._configured, self._hub = configured, hub
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the text, if there is such a folder or may be such a name."""
         folder = local_model(value)
+        if folder is None and not self._hub:
+            raise missing("model folder", Path(value), CheckpointError)
         if folder is not None and self._configured:
             check_model_folder(folder)
         return value
@@ -116,8 +119,8 @@ class _Device(click.ParamType):
 
 DENSITY, SPARSITY, TEXT = _Share(), _Share(removed=True), _Text()
 DENSITIES, SPARSITIES = _Shares(), _Shares(removed=True)
-#: Any model's folder, and one that transformers builds.
-MODEL, LANGUAGE_MODEL = _Model(configured=False), _Model(configured=True)
+#: Any model, one that transformers builds, and a folder of any model.
+MODEL, LANGUAGE_MODEL, MODEL_FOLDER = _Model(), _Model(configured=True), _Model(hub=False)
 DEVICE = click.option(
     "--device", type=_Device(), default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
