@@ -32,6 +32,7 @@ from .core.errors import OptionError
 from .core.index import index
 from .core.output import check_apart, check_replaceable
 from .core.paths import local_model
+from .core.terminal import manner, say
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -192,9 +193,9 @@ def compare(model: str, method: list[str], sparsity: list[float], **options: Any
     from .comparing import CompareJob
     from .report.comparison import show_comparison
 
-    job = CompareJob(model, method, **options)
+    job = CompareJob(model, method, progress=not manner().quiet, **options)
     show_comparison(job.run())
-    click.echo(f"wrote {job.out} and {job.out / 'report.html'}")
+    say(f"wrote {job.out} and {job.out / 'report.html'}")
 
 
 @main.command(hidden=True)
@@ -219,7 +220,7 @@ def export(model: str, out: Path) -> None:
     from .run.files.export import export as write
 
     write(model, out)
-    click.echo(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 @main.command()

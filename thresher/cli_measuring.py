@@ -20,6 +20,7 @@ from .cli_options import (
     TEXT,
     TEXT_HELP,
 )
+from .core.terminal import say
 
 
 @click.command(name="eval")
@@ -81,7 +82,7 @@ def report(folder: str, out: Path | None) -> None:
 
     target = out or Path(folder) / "report.html"
     write_report(read_record(Path(folder)), target)
-    click.echo(f"wrote {target}")
+    say(f"wrote {target}")
 
 
 @click.command()
