@@ -190,7 +190,7 @@ def density_of(density: float | None, sparsity: float | None) -> float | None:
         check_number("sparsity, the share of weights to remove,", sparsity, below=1)
     except OptionError as error:
         raise OptionError(f"{error}{share_hint(sparsity)}") from None
-    # 1 - 0.7 is 0.30000000000000004, which would contradict a pattern such as 3:10.
+    # 1 - 0.7 is 0.30000000000000004, which records would show.
     return round(1 - sparsity, 12)
 
 
