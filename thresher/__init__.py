@@ -7,13 +7,18 @@ no torch.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from .core.extras import naming_the_extra
 from .core.versions import watch
+
+if TYPE_CHECKING:
+    from .prune.memory import prune as prune
 
 #: The public face, and the one list that is written by hand: what users may rely on, and where
 #: each name lives, a module or a name in a module.
@@ -33,7 +38,7 @@ _NAMES = {
     "pack": "thresher.run.pack:pack",
     "patterns": "thresher.parts.patterns",
     "prox": "thresher.core.prox",
-    "prune": "thresher.prune",
+    "prune": "thresher.prune.memory:prune",
     "prune_gradually": "thresher.prune.gradual:prune_gradually",
     "rebuild": "thresher.run.files.shrunk:rebuild",
     "save": "thresher.run.files.export:save",
@@ -47,12 +52,26 @@ __all__ = sorted(_NAMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("thresher")
     if name not in _NAMES:
         raise AttributeError(f"module 'thresher' has no attribute {name!r}")
     path, _, attribute = _NAMES[name].partition(":")
     with naming_the_extra():
         module = importlib.import_module(path)
     return getattr(module, attribute) if attribute else module
+
+
+class _Package(ModuleType):
+    """Keeps the verb `prune` where an import of the room of that name would take its place."""
+
+    @property
+    def prune(self) -> Any:
+        return __getattr__("prune")
+
+    @prune.setter
+    def prune(self, room: ModuleType) -> None:
+        pass
 
 
 def __dir__() -> list[str]:
@@ -65,4 +84,5 @@ def _register_loader(module: ModuleType) -> None:
     importlib.import_module("thresher.run.files.loader")
 
 
+sys.modules[__name__].__class__ = _Package
 watch()

@@ -7,9 +7,6 @@ __all__ = ["heal_command"]
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from .core.dtypes import dtype_named
 from .core.errors import OptionError
 from .core.files import read_json
@@ -19,9 +16,9 @@ from .prune.heal.session import HealOptions
 from .report.html import write_report
 from .run.files.checkpoint import resolve
 from .run.files.companions import RECORD_FILE
-from .stream.ranks import is_first, joined, speaks
+from .stream.ranks import is_first, joined
 from .stream.samples import as_samples
-from .workflow import load_tokenizer, read_record, window_length
+from .workflow import load_tokenizer, read_record, tell, window_length
 
 
 def heal_command(
@@ -50,19 +47,18 @@ def heal_command(
     def read(model: Any) -> list[Any]:
         return as_samples(model, ids)[0]
 
-    console = Console(emoji=False, quiet=not speaks())
-    console.print(f"healing {escape(str(source))} for {minutes:g} minutes ...")
+    tell(f"healing {source} for {minutes:g} minutes ...")
     named = str(text or EMBEDDED)
     with joined():
         dense = resolve(teacher or _dense(source))
         record = heal_folder(source, dense, out, read, named, options, device, overwrite)
         if is_first() and (out / RECORD_FILE).is_file():
             write_report(read_record(out), out / "report.html")
-    console.print(
+    tell(
         f"divergence from the dense model {record.loss_before:.4f} -> {record.loss_after:.4f} nats "
         f"on {record.held_out} held-out windows, after {record.steps} steps"
     )
-    console.print(f"wrote {escape(str(out))}")
+    tell(f"wrote {out}")
 
 
 def _dense(folder: Path) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import nn
@@ -20,6 +19,7 @@ from .core.errors import OptionError
 from .core.files import write_text
 from .core.output import writing
 from .core.remembered import remembered
+from .core.terminal import show
 from .prune.disk import peak_memory
 from .prune.memory import as_unit_recipe
 from .prune.record import PruneRecord
@@ -27,12 +27,12 @@ from .prune.unit_recipe import UnitRecipe
 from .prune.units import prune_units
 from .report.html import write_report
 from .report.structure import structure_rows
+from .report.tables import record_data
 from .run.evaluate import compare
 from .run.files.companions import RECORD_FILE
 from .run.files.export import check_savable
-from .workflow import PruneJob, load_model, load_tokenizer
+from .workflow import PruneJob, load_model, load_tokenizer, tell
 
-_console = Console()
 #: Options of the command that removing units has no use for, and what they are by default.
 _OTHERS = {
     "pattern": None,
@@ -65,7 +65,7 @@ class ShrinkJob(PruneJob):
             place = device_named(self.options["device"])
             dense = load_model(self.source, self.dtype).to(place)
             check_savable(dense)
-            _console.print(f"pruning {escape(str(self.source))} ...")
+            tell(f"pruning {self.source} ...")
             small = prune_units(
                 dense,
                 self.recipe,
@@ -75,13 +75,13 @@ class ShrinkJob(PruneJob):
             )
             record = _completed(small, self.source, {"source": self.text_source})
             if self.options["evaluate"] and self.held_out is not None:
-                _console.print(f"evaluating on {len(self.held_out)} windows ...")
+                tell(f"evaluating on {len(self.held_out)} windows ...")
                 with torch.no_grad():
                     record.evaluation = asdict(compare(dense, small, self.held_out))
             _write(small, self.tokenizer, record, output.made)
             output.publish(self.options["overwrite"])
-        _console.print(_table(record))
-        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
+        show(record_data(record) | {"out": self.out}, _table(record))
+        tell(f"wrote {self.out} and {self.out / 'report.html'}")
 
     def _read_recipe(self) -> Any:
         recipe = as_unit_recipe(self.options["method"])

@@ -14,6 +14,7 @@ __all__ = [
     "load_tokenizer",
     "read_record",
     "show_info",
+    "tell",
     "weight_sizes",
     "window_length",
 ]
@@ -26,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from .core.columns import Fitted
 from .core.device import device_named
 from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
@@ -37,6 +40,7 @@ from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
+from .core.terminal import say, show
 from .parts.calibration import EMBEDDED, file_windows, split_windows, warn_of_fewer
 from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
@@ -44,7 +48,8 @@ from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord
 from .report.html import write_report
-from .report.tables import kind_table, layer_table, recipe_table, summary_table
+from .report.outcome import outcome
+from .report.tables import kind_table, layer_table, recipe_table, record_data, summary_table
 from .run.evaluate import compare, perplexity
 from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import RECORD_FILE
@@ -54,13 +59,18 @@ from .run.tasks import check_tasks, evaluate_tasks
 from .stream.outputs import folder_logits
 from .stream.ranks import is_first, joined, speaks, written_by_first
 
-# n:m:g is the name of a layout, and no emoji.
-_console = Console(emoji=False, quiet=not speaks())
-
 _NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
 #: Most windows that perplexity is measured on.
 EVALUATION_WINDOWS = 16
+#: What `thresher eval` shows of a comparison, in order: the words, and how numbers are written.
+_MEASURES = {
+    "pruned_perplexity": ("perplexity", ".3f"),
+    "dense_perplexity": ("dense perplexity", ".3f"),
+    "kl": ("KL divergence (nats)", ".4f"),
+    "js": ("Jensen-Shannon divergence (nats)", ".4f"),
+    "top1_agreement": ("top-1 agreement", ".2%"),
+}
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
@@ -80,7 +90,9 @@ class PruneJob:
         self.recipe = self._read_recipe()
         self.source = resolve(model)
         self.out = Path(options["out"])
+        Checkpoint(self.source)  # raises now if there are no weights that can be read
         self.dtype = dtype_named(options["dtype"])
+        device_named(options["device"])
         self.tokenizer = load_tokenizer(self.source)
         self.length = window_length(self.source, int(options["length"]))
         self.text_source = str(options["calibration"] or EMBEDDED)
@@ -93,7 +105,7 @@ class PruneJob:
         Every step is noted where it ends, so that the same command goes on after it. Of processes
         that torchrun starts all prune, on their shares of the windows, and the first does the rest.
         """
-        _console.print(f"pruning {escape(str(self.source))} ...")
+        tell(f"pruning {self.source} ...")
         with ExitStack() as group:
             group.enter_context(joined())
             with written_by_first(self.out, "prune") as output:
@@ -115,8 +127,10 @@ class PruneJob:
         if self.densities:
             self._curve(record, output)
         write_report(record, self.out / "report.html")
-        _console.print(summary_table(record))
-        _console.print(f"wrote {escape(str(self.out))} and {escape(str(self.out / 'report.html'))}")
+        told = outcome(record, self.out)
+        data = record_data(record) | {"out": self.out, "outcome": told.plain}
+        show(data, summary_table(record), told)
+        tell(f"wrote {self.out} and {self.out / 'report.html'}")
 
     def _disk_run(self) -> DiskRun:
         described = {"windows": len(self.calibration), "length": self.length}
@@ -179,16 +193,14 @@ class PruneJob:
 
     def _evaluate(self, record: PruneRecord) -> None:
         if self.held_out is None:
-            _console.print(
-                "not evaluated: the calibration text has no window to spare; pass --text FILE"
-            )
+            tell("not evaluated: the calibration text has no window to spare; pass --text FILE")
             return
         if not is_causal_language_model(self.source):
-            _console.print("not evaluated: no causal language model, which perplexity is of")
+            tell("not evaluated: no causal language model, which perplexity is of")
             return
         if "pruned_perplexity" in record.evaluation:
             return
-        _console.print(f"evaluating on {len(self.held_out)} windows ...")
+        tell(f"evaluating on {len(self.held_out)} windows ...")
         with progress_bar(2 * record.blocks, lines=True) as advance:
             dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
             found = asdict(compare(dense, pruned, self.held_out))
@@ -207,10 +219,10 @@ class PruneJob:
         if not self.options["curve"]:
             return []
         if not is_causal_language_model(self.source):
-            _console.print("no curve: it needs a causal language model")
+            tell("no curve: it needs a causal language model")
             return []
         if self.held_out is None or self.recipe.pattern.density is not None:
-            _console.print("no curve: it needs held-out text and a pattern of free density")
+            tell("no curve: it needs held-out text and a pattern of free density")
             return []
         # The model itself marks its own density in the report.
         return [d for d in _CURVE_DENSITIES if d != self.recipe.target]
@@ -220,7 +232,7 @@ class PruneJob:
         points = list(record.evaluation.get("curve", ()))
         left = set(self.densities) - {point["density"] for point in points}
         if any(not DiskRun.cut(output, density).exists() for density in left):
-            _console.print("pruning once more, for a curve that was not asked for before ...")
+            tell("pruning once more, for a curve that was not asked for before ...")
             with writing(output.work / "again", "prune", keep=True) as again:
                 self._disk_run().execute(again)
                 self._measure(record, points, left, again)
@@ -232,7 +244,7 @@ class PruneJob:
     ) -> None:
         assert self.held_out is not None
         for density in sorted(densities, reverse=True):
-            _console.print(f"curve: evaluating density {density:g} ...")
+            tell(f"curve: evaluating density {density:g} ...")
             with progress_bar(record.blocks, lines=True) as advance:
                 cut = DiskRun.cut(output, density)
                 value = perplexity(self._logits(self.source, advance, cut), self.held_out)
@@ -272,10 +284,18 @@ def evaluate_folder(
     check_language_model(folder)
     if tasks is not None:
         check_tasks(tasks)
+    found: dict[str, Any] = {"model": model, "dense": dense}
+    tables = []
     if text is not None:
-        _evaluate_text(folder, model, text, dense, windows, length, precision, device)
+        of_text, table = _evaluate_text(
+            folder, model, text, dense, windows, length, precision, device
+        )
+        found["text"] = of_text
+        tables.append(table)
     if tasks is not None:
-        _evaluate_tasks(folder, model, tasks, dense, precision, device)
+        found["tasks"], table = _evaluate_tasks(folder, model, tasks, dense, precision, device)
+        tables.append(table)
+    show(found, *map(Fitted, tables))
 
 
 def _evaluate_text(
@@ -287,7 +307,7 @@ def _evaluate_text(
     length: int,
     precision: str,
     device: str,
-) -> None:
+) -> tuple[dict[str, Any], Table]:
     length = window_length(folder, length)
     cut = file_windows(text, load_tokenizer(folder), length=length, count=windows)
     warn_of_fewer(len(cut), windows, length, str(text))
@@ -295,22 +315,22 @@ def _evaluate_text(
     table.add_column("measure")
     table.add_column("value", justify="right")
     pruned = _language_model(folder, cut, precision, device)
+    found: dict[str, Any] = {"text": str(text), "windows": len(cut), "length": length}
     if dense is None:
-        table.add_row("perplexity", f"{perplexity(pruned, cut):.3f}")
+        found["pruned_perplexity"] = perplexity(pruned, cut)
     else:
-        found = compare(_language_model(resolve(dense), cut, precision, device), pruned, cut)
-        table.add_row("perplexity", f"{found.pruned_perplexity:.3f}")
-        table.add_row("dense perplexity", f"{found.dense_perplexity:.3f}")
-        table.add_row("KL divergence (nats)", f"{found.kl:.4f}")
-        table.add_row("Jensen-Shannon divergence (nats)", f"{found.js:.4f}")
-        table.add_row("top-1 agreement", f"{found.top1_agreement:.2%}")
-    _console.print(table)
+        compared = compare(_language_model(resolve(dense), cut, precision, device), pruned, cut)
+        found |= asdict(compared)
+    for name, (words, written) in _MEASURES.items():
+        if name in found:
+            table.add_row(words, format(found[name], written))
+    return found, table
 
 
 def _evaluate_tasks(
     folder: Path, model: str, tasks: str, dense: str | None, precision: str, device: str
-) -> None:
-    """Print what both models measure on the same tasks, one held in memory at a time."""
+) -> tuple[dict[str, Any], Table]:
+    """Return what both models measure on the same tasks, one held in memory at a time."""
     folders = (
         {model: folder} if dense is None else {model: folder, f"{dense} (dense)": resolve(dense)}
     )
@@ -328,7 +348,7 @@ def _evaluate_tasks(
         for measure in measures:
             values = [each[task][measure] for each in found.values()]
             table.add_row(escape(task), escape(measure), *(f"{value:.4g}" for value in values))
-    _console.print(table)
+    return found, table
 
 
 def _language_model(folder: Path, windows: torch.Tensor, precision: str, device: str) -> Any:
@@ -345,19 +365,17 @@ def show_info(model: str, layers: bool) -> None:
     folder = resolve(model)
     checkpoint = Checkpoint(folder)
     if not _has_record(folder):
-        _console.print(f"{escape(repr(str(folder)))}: {_NO_RECORD}. {describe(folder)}")
+        words = f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}"
+        show({"folder": folder, "said": words}, Text(words))
         return
     record = read_record(folder)
-    _console.print(recipe_table(record))
-    if layers:
-        stored = {
-            layer.name: checkpoint.stored_bytes(f"{layer.name}.weight")
-            for layer in record.layers
-            if f"{layer.name}.weight" in checkpoint
-        }
-        _console.print(layer_table(record, stored))
-    else:
-        _console.print(kind_table(record))
+    stored = {
+        layer.name: checkpoint.stored_bytes(f"{layer.name}.weight")
+        for layer in record.layers
+        if f"{layer.name}.weight" in checkpoint
+    }
+    figures = layer_table(record, stored) if layers else kind_table(record)
+    show(record_data(record, stored), recipe_table(record), Fitted(figures))
 
 
 def read_record(folder: Path) -> PruneRecord:
@@ -401,7 +419,8 @@ def check_language_model(folder: Path) -> None:
     """Raise DataError unless a folder's model predicts next tokens."""
     if not is_causal_language_model(folder):
         raise DataError(
-            f"{str(folder)!r} is no causal language model, so that it has no perplexity"
+            f"{str(folder)!r} is no causal language model ({_architecture(folder)}), so that it "
+            "has no perplexity and writes no text; load it in Python and measure it there"
         )
 
 
@@ -449,16 +468,26 @@ def bench_folder(
     for folder in (resolve(model), resolve(dense)):
         check_room(folder, tokens)
     packed = load_model(resolve(model), torch.bfloat16).to(place)
+    tables: list[RenderableType] = []
+    data: dict[str, Any] = {"model": model, "dense": dense}
     if not describe_layouts(packed):
         packing = choose_layouts(packed, batch)
         packing.apply(packed)
-        packing.show(every_layer=layers)
+        data["packing"] = asdict(packing)
+        tables.append(Fitted(packing.table(layers)))
     dtypes = (torch.bfloat16, torch.float32)
     rivals = {str(d)[6:]: load_model(resolve(dense), d).to(place) for d in dtypes}
     found = fastest(rivals, tokens, repeats)
-    _console.print(f"dense in {found}, which is faster here than the other dtype")
+    tell(f"dense in {found}, which is faster here than the other dtype")
     result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)
-    _console.print(result.table())
+    data |= {"dense_dtype": found, "speedup": result.speedup, **asdict(result)}
+    show(data, *tables, Fitted(result.table()))
+
+
+def tell(text: str) -> None:
+    """Print a line on what is being done, in the first of the processes that torchrun starts."""
+    if speaks():
+        say(text)
 
 
 def check_room(folder: Path, tokens: int) -> None:
@@ -478,16 +507,15 @@ def check_room(folder: Path, tokens: int) -> None:
 
 def _recipe(options: dict[str, Any]) -> Recipe:
     names = ("density", "pattern", "budget", "update", "tokens", "stages")
-    recipe = as_recipe(options["method"]).with_options(**{name: options[name] for name in names})
-    recipe.target  # noqa: B018 - raises now if nothing says how much to keep
-    return recipe
+    given = {name: options[name] for name in names}
+    return as_recipe(options["method"]).with_options(**given).settle()
 
 
 def window_length(folder: Path, length: int) -> int:
     """Return the length of windows, no more than the model has positions."""
     fitting = fitting_length(build_model(folder), length)
     if fitting < length:
-        _console.print(f"windows of {fitting} tokens, all the positions that the model has")
+        tell(f"windows of {fitting} tokens, all the positions that the model has")
     return fitting
 
 
@@ -498,7 +526,25 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # transformers has no error of its own for it
-        raise CheckpointError(
-            f"{str(folder)!r} has no usable tokenizer ({error}), and the command prunes models of "
-            "text; prune others in memory, with thresher.prune(model, ..., data=...)"
-        ) from error
+        raise CheckpointError(_no_tokenizer(folder, error)) from error
+
+
+def _no_tokenizer(folder: Path, error: Exception) -> str:
+    """Say that a folder's texts cannot be read, and what to do."""
+    if is_causal_language_model(folder):
+        # What transformers says of a missing file speaks of other packages.
+        held = any(folder.glob("*token*")) or any(folder.glob("*.model"))
+        reason = f" that can be read ({str(error).strip().partition(chr(10))[0]})" if held else ""
+        return (
+            f"{str(folder)!r} has no tokenizer{reason}; write the original model's into it: "
+            f"AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained({str(folder)!r})"
+        )
+    return (
+        f"{str(folder)!r} holds a model without a tokenizer ({_architecture(folder)}), and the "
+        "command works on models of text; prune it in Python, with thresher.prune(model, "
+        "'sparsegpt', data, density=0.5)"
+    )
+
+
+def _architecture(folder: Path) -> str:
+    return ", ".join(read_config(folder).get("architectures") or ["of no known architecture"])

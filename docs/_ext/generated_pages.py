@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -240,7 +241,7 @@ def _public_names() -> str:
     rows = []
     for name in thresher.__all__:
         value = getattr(thresher, name)
-        if hasattr(value, "__path__") or type(value).__name__ == "module":
+        if inspect.ismodule(value):
             target = f":mod:`{value.__name__}`"
         else:
             target = f":obj:`{value.__module__}.{value.__qualname__}`"

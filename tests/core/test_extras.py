@@ -63,8 +63,10 @@ def test_unrolled_networks_say_so_too():
     assert "pip install 'thresher[torch]'" in done.stderr.splitlines()[-1]
 
 
-def test_commands_say_so_in_a_line():
-    done = run(_COMMAND, "prune", "model", "--density", "0.5", "--out", "out")
+def test_commands_say_so_in_a_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    out = str(tmp_path.with_name("out"))
+    done = run(_COMMAND, "prune", str(tmp_path), "--density", "0.5", "--out", out)
     assert done.returncode == 1
     assert done.stderr.count("\n") <= 2
     assert "pip install 'thresher[torch]'" in done.stderr

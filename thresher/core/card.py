@@ -19,12 +19,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .errors import OptionError, unknown
+from .errors import OptionError, ThresherError, unknown
 from .index import index
+from .paths import missing
 
 _METHODS: dict[str, type[Catalogued]] = {}
 
@@ -171,7 +173,7 @@ def find(name: str) -> type[Catalogued]:
     if wanted not in _METHODS:
         _load_installed_plugins()
     if wanted not in _METHODS:
-        raise unknown("method", name, _METHODS.keys() | own.keys())
+        raise unknown("method", name, _METHODS.keys() | own.keys(), "`thresher methods` lists them")
     return _METHODS[wanted]
 
 
@@ -204,11 +206,13 @@ def load_plugin(path: str | Path) -> None:
     Raises
     ------
     OptionError
-        If the file does not exist.
+        If the file does not exist, or fails; the message names the line.
     """
     file = Path(path)
+    if file.is_dir():
+        raise OptionError(f"plug-in file {str(path)!r} is a folder; name a file ending in .py")
     if not file.is_file():
-        raise OptionError(f"plug-in file {str(path)!r} does not exist")
+        raise missing("plug-in file", file, OptionError)
     spec = importlib.util.spec_from_file_location(f"thresher_plugin_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise OptionError(
@@ -216,4 +220,22 @@ def load_plugin(path: str | Path) -> None:
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ThresherError:
+        raise
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise OptionError(
+            f"plug-in file {str(path)!r} fails{_line_of(error, file)}: {type(error).__name__}: "
+            f"{error}; mend it there"
+        ) from error
+
+
+def _line_of(error: Exception, file: Path) -> str:
+    """Return where in a file an error came up, in words."""
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == file.absolute()]
+    return f" in line {lines[-1]}" if lines else ""

@@ -73,7 +73,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(names)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> OptionError:
     """Return the error that there is nothing called `name`.
 
     Parameters
@@ -84,5 +84,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
         What the user wrote.
     known : iterable of str
         The names that would have been accepted.
+    otherwise : str, optional
+        Said where none of them is near, instead of the whole list.
     """
-    return OptionError(f"there is no {kind} {name!r}; {nearest(name, known)}")
+    hint = nearest(name, known)
+    if otherwise and not hint.startswith("did you mean"):
+        hint = otherwise
+    return OptionError(f"there is no {kind} {name!r}; {hint}")

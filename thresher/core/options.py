@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["check_boolean", "check_choice", "check_count", "check_number", "check_whole"]
+__all__ = [
+    "check_boolean",
+    "check_choice",
+    "check_count",
+    "check_number",
+    "check_whole",
+    "density_of",
+    "share_hint",
+]
 
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,6 +144,54 @@ def check_number(
     if not inside:
         span = _span(least, most, above, below)
         raise OptionError(f"{name} must be a {span}, got {value!r}")
+
+
+def share_hint(value: Any) -> str:
+    """Return the share that was probably meant where a percentage was given, as a hint.
+
+    Parameters
+    ----------
+    value : Any
+        What was given as a share, such as 50 or ``"50%"``.
+
+    Returns
+    -------
+    str
+        ``"; did you mean 0.5?"``, or nothing.
+    """
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", str(value))
+    meant = float(percent[1]) / 100 if percent else 0.0
+    return f"; did you mean {meant:g}?" if 0.02 <= meant < 1 else ""
+
+
+def density_of(density: float | None, sparsity: float | None) -> float | None:
+    """Return the share to keep, of which either that or the share to remove may be given.
+
+    Parameters
+    ----------
+    density : float, optional
+        Share of the weights to keep.
+    sparsity : float, optional
+        Share to remove, in [0, 1): one less the density.
+
+    Raises
+    ------
+    OptionError
+        If both are given, or `sparsity` is out of range.
+    """
+    if sparsity is None:
+        return density
+    if density is not None:
+        raise OptionError(
+            f"density {density} and sparsity {sparsity} say the same thing twice: density is the "
+            "share of weights to keep, sparsity the share to remove; drop one of the two"
+        )
+    try:
+        check_number("sparsity, the share of weights to remove,", sparsity, below=1)
+    except OptionError as error:
+        raise OptionError(f"{error}{share_hint(sparsity)}") from None
+    # 1 - 0.7 is 0.30000000000000004, which records would show.
+    return round(1 - sparsity, 12)
 
 
 def _is_finite(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Output", "check_apart", "check_free", "is_ours", "writing"]
+__all__ = ["Output", "check_apart", "check_free", "check_replaceable", "is_ours", "writing"]
 
 import glob
 import hashlib
@@ -170,6 +170,21 @@ def is_ours(folder: Path) -> bool:
     )
 
 
+def check_replaceable(out: Path) -> None:
+    """Raise if something stands where a folder is to be written that Thresher did not write.
+
+    Raises
+    ------
+    OptionError
+        Naming it.
+    """
+    if os.path.lexists(out) and not is_ours(out):
+        raise OptionError(
+            f"{str(out)!r} was not written by Thresher and is not overwritten; choose another "
+            "output folder, or delete it yourself"
+        )
+
+
 def check_free(out: Path, replace: bool = False) -> None:
     """Raise unless an output folder may be written.
 
@@ -185,15 +200,9 @@ def check_free(out: Path, replace: bool = False) -> None:
     OptionError
         Naming what stands there.
     """
-    if not os.path.lexists(out):
-        return
-    if not replace:
+    if os.path.lexists(out) and not replace:
         raise OptionError(f"output folder {str(out)!r} exists; choose another")
-    if not is_ours(out):
-        raise OptionError(
-            f"{str(out)!r} was not written by Thresher and is not overwritten; choose "
-            "another output folder, or delete it yourself"
-        )
+    check_replaceable(out)
 
 
 def check_apart(source: Path, out: Path) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .terminal import manner
+
 
 @contextmanager
 def progress_bar(
@@ -21,7 +23,7 @@ def progress_bar(
     steps : int
         How many steps there are.
     show : bool, default True
-        Whether to show it at all.
+        Whether to show it at all, where the user has not asked for results alone.
     lines : bool, default False
         Whether to write a line for every step where there is no terminal to show a bar on.
 
@@ -34,6 +36,7 @@ def progress_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
+    show = show and not manner().quiet
     console = Console(stderr=True)
     if show and lines and not console.is_terminal:
         yield _Lines(steps)

@@ -24,6 +24,7 @@ import torch
 from ..core.errors import DataError
 from ..core.extras import naming_the_extra
 from ..core.files import json_lines
+from ..core.paths import check_text, missing
 from .rows import joined_text
 
 #: What records call the text that is used where the user names none.
@@ -55,12 +56,17 @@ def read_text(path: str | Path) -> str:
     Raises
     ------
     DataError
-        If the file is missing, empty, or not UTF-8 (naming the first bad byte).
+        If the file is missing, empty, binary, or not UTF-8 (naming the first bad byte).
     """
     file = Path(path)
     if not file.is_file():
-        raise DataError(f"text file {str(path)!r} does not exist")
+        raise missing("text file", file, DataError)
     raw = file.read_bytes()
+    if b"\0" in raw:
+        raise DataError(
+            f"text file {str(path)!r} holds bytes of zero, as binary files and UTF-16 do; name a "
+            "file of text, in UTF-8"
+        )
     try:
         # Not with a byte order mark, which would be a character of the text.
         text = raw.decode("utf-8-sig")
@@ -190,6 +196,7 @@ def file_windows(
     if file is None:
         return token_windows(tokenizer, embedded_text(), length=length, count=count)
     path = Path(file)
+    check_text(path)
     if path.is_dir():
         found = enumerate(_saved_dataset(path))
         rows = ((f"row {index} of {str(path)!r}", row) for index, row in found)
@@ -207,11 +214,6 @@ def _saved_dataset(folder: Path) -> Iterable[Any]:
         raise DataError(
             f"{str(folder)!r} holds a data set's splits ({', '.join(splits)}); name the folder of "
             f"one of them, such as {str(folder / splits[0]) if splits else 'train'!r}"
-        )
-    if not (folder / "state.json").is_file():
-        raise DataError(
-            f"{str(folder)!r} is a folder, and no data set that save_to_disk of the package "
-            "'datasets' has written; name a text file, one of JSON lines, or such a folder"
         )
     with naming_the_extra():
         from datasets import load_from_disk

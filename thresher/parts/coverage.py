@@ -173,6 +173,8 @@ def cover(
                 reason = "excluded"
             elif reason is not None and used.includes(layer):
                 reason = None
+                if reasons.shares_embedding(layer):
+                    _warn_of_tie(layer)
             if reason is None:
                 places[identity] = len(found.layers)
                 found.layers.append(layer)
@@ -183,6 +185,14 @@ def cover(
     if not found.layers:
         raise LayerError(_nothing(model, found, exclude))
     return found
+
+
+def _warn_of_tie(layer: Layer) -> None:
+    warnings.warn(
+        f"{layer.name!r} shares its weight with an embedding, which loses the same entries; leave "
+        "it out of include, or untie the two (tie_word_embeddings=False) and save the model first",
+        stacklevel=4,
+    )
 
 
 class _Patterns:

@@ -49,11 +49,15 @@ class Reasons:
         kinds = nn.Embedding | nn.EmbeddingBag
         self._embeddings = {identify(m.weight) for m in model.modules() if isinstance(m, kinds)}
 
+    def shares_embedding(self, layer: Layer) -> bool:
+        """Return whether a layer's weight is an embedding's too."""
+        return identify(getattr(layer.module, layer.attribute)) in self._embeddings
+
     def of_layer(self, layer: Layer) -> str | None:
         """Return why a layer stays dense; None to prune it."""
         if id(layer.module) in self._heads:
             return "output head"
-        if identify(getattr(layer.module, layer.attribute)) in self._embeddings:
+        if self.shares_embedding(layer):
             return "shares an embedding"
         if id(layer.module) in self._adapters:
             return "adapter"

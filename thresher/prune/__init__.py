@@ -1,11 +1,8 @@
 """Pruning after training: ``thresher.prune(model, "sparsegpt", density=0.5)``.
 
-The room is also its main verb: calling the module calls :func:`thresher.prune.memory.prune`.
+The room has the name of its main verb: ``thresher.prune`` is :func:`thresher.prune.memory.prune`,
+through which the modules of the room are reached all the same.
 """
-
-import sys
-from types import ModuleType
-from typing import Any
 
 from .memory import prune
 from .recipe import Recipe
@@ -13,10 +10,5 @@ from .record import LayerRecord, PruneRecord
 
 __all__ = ["LayerRecord", "PruneRecord", "Recipe", "prune"]
 
-
-class _CallableRoom(ModuleType):
-    def __call__(self, *args: Any, **keywords: Any) -> PruneRecord:
-        return prune(*args, **keywords)
-
-
-sys.modules[__name__].__class__ = _CallableRoom
+# `thresher.prune.recipe` is then the module, though `thresher.prune` is the function.
+prune.__dict__ = globals()

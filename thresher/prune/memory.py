@@ -17,7 +17,7 @@ from ..core.device import device_named
 from ..core.dtypes import dtype_named
 from ..core.errors import DataError, LayerError, OptionError
 from ..core.machine import memory
-from ..core.options import check_choice
+from ..core.options import check_choice, density_of
 from ..core.progress import progress_bar
 from ..core.remembered import remember
 from ..parts.calibration import warn_of_fewer
@@ -59,6 +59,7 @@ def prune(
     data: Any = None,
     *,
     density: float | None = None,
+    sparsity: float | None = None,
     example: Any = None,
     pattern: str | Any = None,
     budget: str | Any = None,
@@ -100,6 +101,8 @@ def prune(
         copy of the model, to the same weights.
     density : float, optional
         Share of the prunable weights to keep, in (0, 1].
+    sparsity : float, optional
+        Share of them to remove, in [0, 1), instead of `density`.
     example : optional
         For methods that make a model smaller: one input that it can be called with, which shows
         what slices of its weights go together; by default the first of the data.
@@ -150,6 +153,7 @@ def prune(
     >>> th.prune(model, "magnitude", density=0.5).density
     0.5
     """
+    density = density_of(density, sparsity)
     smaller = as_unit_recipe(method)
     if smaller is not None:
         given = {"pattern": pattern, "budget": budget, "update": update, "tokens": tokens}
@@ -168,7 +172,7 @@ def prune(
             progress=progress,
         )
     recipe = as_recipe(method).with_options(density, pattern, budget, update, tokens, stages)
-    recipe.target  # noqa: B018 - raises now if neither density nor pattern says how much
+    recipe = recipe.settle()
     check_choice("unseen", unseen, ("magnitude", "dense"))
     asked = dtype_named(precision)
     check_is_model(model, "thresher.prune", "thresher prune")

@@ -5,13 +5,16 @@ from __future__ import annotations
 __all__ = ["Recipe"]
 
 import dataclasses
+import numbers
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
+from typing import Self
 
 import torch
 
 from ..core.errors import OptionError
+from ..core.options import share_hint
 from ..parts.budgets import Budget, Uniform
 from ..parts.moments import Moment
 from ..parts.patterns import Pattern, Unstructured
@@ -69,10 +72,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.density is None:
             return
-        if not isinstance(self.density, Real) or not 0 < self.density <= 1:
+        if not isinstance(self.density, numbers.Real) or not 0 < self.density <= 1:
             raise OptionError(
                 f"density {self.density} is out of range; it is the share of weights to keep, "
-                "above 0 and at most 1"
+                f"above 0 and at most 1{share_hint(self.density)}"
             )
         implied = self.pattern.density
         if implied is not None and abs(implied - self.density) > 1e-9:
@@ -88,6 +91,28 @@ class Recipe:
         if density is None:
             raise OptionError("say how much to keep: density=0.5, or a pattern such as '2:4'")
         return density
+
+    def settle(self) -> Self:
+        """Return this recipe, if it says how much to keep.
+
+        Raises
+        ------
+        OptionError
+            If neither `density` nor the pattern does.
+
+        Warns
+        -----
+        UserWarning
+            If the pattern fixes every layer's density, so that the budget changes nothing.
+        """
+        self.target  # noqa: B018 - raises
+        if self.pattern.density is not None and not isinstance(self.budget, Uniform):
+            warnings.warn(
+                f"pattern {self.pattern.spec} keeps {self.pattern.density:g} of every layer, so "
+                f"that budget {self.budget.name!r} changes nothing; leave one of the two away",
+                stacklevel=3,
+            )
+        return self
 
     @property
     def needs(self) -> frozenset[type[Moment]]:

@@ -16,6 +16,7 @@ from rich.filesize import decimal as bytes_text
 from rich.table import Table
 from rich.text import Text
 
+from ..core.columns import parts_of
 from ..core.files import write_text
 from .html import render_page
 from .pareto import PRICES, chart_of_bargains
@@ -88,23 +89,11 @@ def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
     tables: list[Table] = []
     for columns in _columns(comparison):
         widths = [max(map(cell_len, column)) for column in columns]
-        tables += [_table([columns[i] for i in part]) for part in _parts(widths, width)]
+        tables += [
+            _table([columns[i] for i in part]) for part in parts_of(widths, width, len(_NAMES))
+        ]
     tables[0].title = Text(_headline(comparison))
     return tables
-
-
-def _parts(widths: Sequence[int], most: int) -> list[list[int]]:
-    """Return which columns each table has: those that name the models, and what fits beside."""
-    names = list(range(len(_NAMES)))
-    parts = [names]
-    for column in range(len(names), len(widths)):
-        wider = [*parts[-1], column]
-        # Beside each cell there are two blanks and a line, and a line ends the row.
-        if parts[-1] != names and sum(widths[i] + 3 for i in wider) + 1 > most:
-            parts.append([*names, column])
-        else:
-            parts[-1] = wider
-    return parts
 
 
 def _table(columns: Sequence[Sequence[str]]) -> Table:

@@ -29,26 +29,31 @@ from rich.console import Console
 from rich.table import Table
 
 from ..core.card import Entry, entries, entry_of, find
+from ..core.columns import Fitted
+from ..core.errors import unknown
 from ..core.evidence import available, execute
+from ..core.terminal import manner, show
 from .docstrings import wrapped
 
 _console = Console(emoji=False)  # n:m:g is the name of a layout
 
 
-def method_data(name: str | None = None) -> list[dict[str, Any]]:
-    """Return the catalogue, or one method, as plain data.
+def method_data(name: str | None = None, area: str | None = None) -> list[dict[str, Any]]:
+    """Return the catalogue, an area of it, or one method, as plain data.
 
     Parameters
     ----------
     name : str, optional
         A card name.
+    area : str, optional
+        A room of methods, such as ``"prune"``.
 
     Returns
     -------
     list of dict
         Card fields, ``area``, ``class``, ``usage`` and ``evidence`` (None before it ran).
     """
-    chosen = [entry_of(find(name))] if name else list(entries().values())
+    chosen = [entry_of(find(name))] if name else _in_area(area)
     return [
         {
             **asdict(entry.card),
@@ -78,19 +83,31 @@ def evidence_result(name: str) -> dict[str, Any] | None:
     return found
 
 
-def listing() -> None:
-    """Print every method, a line each."""
+def listing(area: str | None = None) -> None:
+    """Print every method, or those of an area, a line each."""
     table = Table(title="Methods")
     for column in ("name", "area", "year", "what it does", "evidence"):
         table.add_column(column, overflow="fold")
-    for name, entry in entries().items():
+    for entry in _in_area(area):
         card = entry.card
-        table.add_row(name, entry.area, str(card.year), card.summary, _verdict(name))
-    _console.print(table)
+        table.add_row(card.name, entry.area, str(card.year), card.summary, _verdict(card.name))
+    show(method_data(area=area), table)
+
+
+def _in_area(area: str | None) -> list[Entry]:
+    """Return the methods of an area, or all of them by area, each with those alike."""
+    found = sorted(entries().values(), key=lambda entry: (entry.area, entry.card.name))
+    areas = {entry.area for entry in found}
+    if area is not None and area not in areas:
+        raise unknown("area", area, areas)
+    return [entry for entry in found if area in (None, entry.area)]
 
 
 def describe(name: str) -> None:
     """Print one method's card, usage, documentation and evidence."""
+    if manner().json:
+        show(method_data(name))
+        return
     method = find(name)
     entry, card = entry_of(method), method.card
     table = Table(show_header=False, title=card.name)
@@ -125,7 +142,7 @@ def print_evidence(result: dict[str, Any]) -> None:
             table.add_column(str(column), justify="right")
         for row in rows:
             table.add_row(*(_cell(row.get(column)) for column in rows[0]))
-        _console.print(table)
+        _console.print(Fitted(table))
     for part, slack in result.get("slacks", {}).items():
         _console.print(f"[bold]slack[/bold]     {_cell(slack)}: {part}")
     verdict = "reproduced" if result["reproduced"] else "not reproduced"

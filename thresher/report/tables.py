@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["kind_table", "layer_table", "recipe_table", "summary_table"]
+__all__ = ["kind_table", "layer_table", "recipe_table", "record_data", "summary_table"]
 
+import dataclasses
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal as bytes_text
 from rich.table import Table
@@ -50,6 +52,27 @@ def summary_table(record: PruneRecord) -> Table:
         "time": duration(record.seconds),
     }
     return _two_columns(f"{record.model}, pruned by {record.method}", rows)
+
+
+def record_data(
+    record: PruneRecord, stored_bytes: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return what these tables show, as data: the record without histograms.
+
+    Parameters
+    ----------
+    record : PruneRecord
+        The run.
+    stored_bytes : mapping of str to int, optional
+        What each layer's weight takes on disk, by layer name.
+    """
+    data = dataclasses.asdict(record) | {"density": record.density, "seconds": record.seconds}
+    for layer in data["layers"]:
+        del layer["histogram"]
+        layer["density"] = layer["kept"] / max(1, math.prod(layer["shape"]))
+        if stored_bytes is not None:
+            layer["stored_bytes"] = stored_bytes.get(layer["name"])
+    return data
 
 
 def recipe_table(record: PruneRecord) -> Table:

@@ -24,6 +24,7 @@ import torch
 
 from ...core.errors import CheckpointError
 from ...core.files import read_json
+from ...core.paths import local_model
 from ..layouts import formats
 from ..layouts.buffers import Outline
 from .companions import WEIGHT_FILES
@@ -56,13 +57,11 @@ def resolve(model: str | Path) -> Path:
     Raises
     ------
     CheckpointError
-        If it is neither.
+        If it is neither; see :func:`~thresher.core.paths.local_model`.
     """
-    folder = Path(model)
-    if folder.is_dir():
+    folder = local_model(model)
+    if folder is not None:
         return folder
-    if folder.is_absolute() or str(model).count("/") > 1 or str(model).startswith("."):
-        raise CheckpointError(f"model folder {str(model)!r} does not exist")
     from huggingface_hub import snapshot_download
 
     others = [p for p in WEIGHT_FILES if not p.endswith("safetensors.index.json")]
@@ -70,8 +69,28 @@ def resolve(model: str | Path) -> Path:
         return Path(snapshot_download(str(model), ignore_patterns=others))
     except Exception as error:
         raise CheckpointError(
-            f"{str(model)!r} is neither a folder here nor a model that the hub gave: {error}"
+            f"{str(model)!r} is no folder here, and {_why_not_from_hub(error)}"
         ) from error
+
+
+def _why_not_from_hub(error: Exception) -> str:
+    """Return why the hub gave no model, and what to do."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "the hub gives it to those alone who have accepted its terms there and logged in"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            "the hub has no such model, or none that you may see; check the spelling, or log in "
+            "with `hf auth login`"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return (
+            "the hub cannot be reached, nor was the model fetched before; fetch it where there is "
+            "a network, and name its folder"
+        )
+    first = str(error).strip().partition("\n")[0]
+    return f"the hub gave nothing: {type(error).__name__}: {first}"
 
 
 class Shards:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from ...core.columns import Fitted
 from ...core.compiled import uncompiled
 from ...core.errors import OptionError
 from ..files.stored import record_layouts
@@ -26,6 +27,8 @@ DENSE = "dense"
 DENSE_FLOAT32 = "dense float32"
 #: What layouts are held against: the faster of these, as far as they were measured.
 RIVALS = (DENSE, DENSE_FLOAT32)
+#: Denser layers count as not pruned.
+_FULL = 0.98
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,15 @@ class Choices:
         noises = sorted(layer.noise for layer in self.layers if layer.seconds)
         return bool(noises) and noises[len(noises) // 2] > 0.1
 
+    @property
+    def idle(self) -> str:
+        """That nothing is packed, and why, as far as zeros tell; empty where something is."""
+        if any(layer.layout != DENSE for layer in self.layers):
+            return ""
+        if all(layer.density > _FULL for layer in self.layers):
+            return "Nothing is packed: no layer has zeros to speak of. Was the model pruned?"
+        return "Nothing is packed: no layer is faster in another layout here than dense."
+
     def table(self, every_layer: bool = False) -> Table:
         """Return the table that :func:`~thresher.run.pack.pack` prints.
 
@@ -130,16 +142,16 @@ class Choices:
             groups.setdefault(layer.name if every_layer else alike, []).append(layer)
         for group in groups.values():
             table.add_row(*self._cells(group))
-        if self.noisy:
-            table.caption = (
-                "The machine was busy: the same product took different times in one run, so the "
-                "ratios are not reliable. Close other programs and pack again."
-            )
+        busy = (
+            "The machine was busy: the same product took different times in one run, so the "
+            "ratios are not reliable. Close other programs and pack again."
+        )
+        table.caption = " ".join([self.idle, busy * self.noisy]).strip() or None
         return table
 
     def show(self, every_layer: bool = False) -> None:
-        """Print the table, wide: a row that wraps reads better than cells that are cut."""
-        Console(width=200, emoji=False).print(self.table(every_layer))
+        """Print the table, in parts where the terminal is narrow."""
+        Console(emoji=False).print(Fitted(self.table(every_layer)))
 
     def _cells(self, group: list[LayerChoice]) -> list[str]:
         """Return a row for layers of one shape, pattern and layout."""

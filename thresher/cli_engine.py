@@ -1,0 +1,150 @@
+"""Commands that run models on the compiled engine: pack, generate and chat."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .cli_options import COUNT, ENGINE_MODEL, FOLDER
+from .core.errors import ThresherError
+from .core.output import check_free
+from .core.terminal import say
+
+_BITS = click.option(
+    "--bits",
+    type=click.Choice(["4", "8"]),
+    help="Round weights to so many bits.  [default: 16, or a GGUF file's own]",
+)
+
+
+def _drawing(command: Any) -> Any:
+    """Add the options of how tokens are chosen."""
+    options = (
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0),
+            default=0.0,
+            show_default=True,
+            help="0 takes the likeliest token.",
+        ),
+        click.option("--top-k", type=COUNT, help="Draw from so many likeliest tokens."),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Draw from the fewest tokens that are together this likely.",
+        ),
+        click.option(
+            "--min-p",
+            type=click.FloatRange(0, 1),
+            help="Draw from tokens this share as likely as the likeliest, at least.",
+        ),
+        click.option(
+            "--repetition-penalty",
+            type=click.FloatRange(0, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="Above 1, tokens that were there before are less likely.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), help="Of the draws."),
+        click.option("--stop", multiple=True, help="Text to end before. Repeatable."),
+        click.option(
+            "--lookup",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Tokens to guess from the text so far. Changes the time alone.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model", type=ENGINE_MODEL)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@_BITS
+def pack(model: str, out: Path, bits: str | None) -> None:
+    """Write MODEL, a folder or a GGUF file, as a folder that `generate` starts from at once."""
+    check_free(out)  # before the work
+    from .run.engine import Engine
+
+    Engine(model, int(bits) if bits else None).save(out)
+    say(f"wrote {out}")
+
+
+@click.command()
+@click.argument("model", type=ENGINE_MODEL)
+@click.argument("prompt")
+@click.option("--tokens", type=COUNT, default=128, show_default=True, help="New ones, at most.")
+@_BITS
+@_drawing
+def generate(model: str, prompt: str, tokens: int, bits: str | None, **options: Any) -> None:
+    """Write what follows PROMPT by MODEL as it comes, on the compiled engine.
+
+    MODEL is a folder, dense, sparse or of `thresher pack`, or a GGUF file.
+    """
+    from .run.engine import Engine
+
+    engine = Engine(model, int(bits) if bits else None)
+    for piece in engine.stream(prompt, max_new_tokens=tokens, **options):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@click.command()
+@click.argument("model", type=ENGINE_MODEL)
+@click.option("--system", help="What the model is told before.")
+@click.option("--tokens", type=COUNT, help="Of an answer, at most.  [default: what fits]")
+@_BITS
+@_drawing
+def chat(
+    model: str, system: str | None, tokens: int | None, bits: str | None, **options: Any
+) -> None:
+    """Talk with MODEL, a folder or a GGUF file made for chats, on the compiled engine.
+
+    Ctrl-C stops an answer, Ctrl-D ends the conversation.
+    """
+    from .run.engine import Engine
+    from .run.engine.chat import Chat
+
+    if tokens is not None:
+        options["max_new_tokens"] = tokens
+    conversation = Chat(Engine(model, int(bits) if bits else None), system, **options)
+    while (text := _asked()) is not None:
+        if text.strip():
+            _tell(conversation.answer(text))
+
+
+def _asked() -> str | None:
+    """Return the user's next line, None at the end of all."""
+    try:
+        return input("> ")
+    except EOFError:
+        click.echo()
+        return None
+    except KeyboardInterrupt:
+        click.echo("\nCtrl-D ends the conversation")
+        return ""
+
+
+def _tell(pieces: Generator[str, None, None]) -> None:
+    """Write an answer as it comes; Ctrl-C stops it, and what cannot be answered is said."""
+    try:
+        with closing(pieces):
+            for piece in pieces:
+                click.echo(piece, nl=False)
+    except KeyboardInterrupt:
+        pass
+    except ThresherError as error:
+        click.echo(f"Error: {error}", err=True, nl=False)
+    click.echo()
+
+
+COMMANDS = (pack, generate, chat)

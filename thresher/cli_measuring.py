@@ -1,0 +1,132 @@
+"""Commands that look at models: eval, info, report and bench."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+from pathlib import Path
+
+import click
+
+from .cli_options import (
+    COUNT,
+    DEVICE,
+    DTYPES,
+    FOLDER,
+    JSON,
+    LANGUAGE_MODEL,
+    MODEL,
+    MODEL_FOLDER,
+    TEXT,
+    TEXT_HELP,
+)
+from .core.terminal import say
+
+
+@click.command(name="eval")
+@click.argument("model", type=LANGUAGE_MODEL)
+@click.option("--text", type=TEXT, help=TEXT_HELP)
+@click.option(
+    "--tasks",
+    help="JSON lines of questions, each with a 'question', 'choices' and the index of the right "
+    "choice as 'answer'; or names of lm-evaluation-harness's tasks, separated by commas.",
+)
+@click.option(
+    "--dense",
+    type=LANGUAGE_MODEL,
+    help="The dense original: adds its figures and the distance from it.",
+)
+@click.option("--windows", type=COUNT, default=20, show_default=True, help="Windows, at most.")
+@click.option("--length", type=COUNT, default=1024, show_default=True, help="Tokens per window.")
+@click.option(
+    "--precision", type=DTYPES, default="auto", show_default=True, help="Of forward passes."
+)
+@DEVICE
+@JSON
+def evaluate(
+    model: str,
+    text: Path | None,
+    tasks: str | None,
+    dense: str | None,
+    windows: int,
+    length: int,
+    precision: str,
+    device: str,
+) -> None:
+    """Measure the perplexity of MODEL on a text, and its accuracy on multiple-choice questions."""
+    if text is None and tasks is None:
+        raise click.UsageError("pass --text, --tasks or both")
+    from .workflow import evaluate_folder
+
+    evaluate_folder(model, text, tasks, dense, windows, length, precision, device)
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+@JSON
+def info(model: str, layers: bool) -> None:
+    """Show density per layer, pattern, bytes, and the recipe that made MODEL."""
+    from .workflow import show_info
+
+    show_info(model, layers)
+
+
+@click.command()
+@click.argument("folder", type=MODEL_FOLDER)
+@click.option("--out", type=FOLDER, help="HTML file to write.  [default: FOLDER/report.html]")
+def report(folder: str, out: Path | None) -> None:
+    """Write the HTML report of a pruned FOLDER again."""
+    from .report.html import write_report
+    from .workflow import read_record
+
+    target = out or Path(folder) / "report.html"
+    write_report(read_record(Path(folder)), target)
+    say(f"wrote {target}")
+
+
+@click.command()
+@click.argument("model", type=LANGUAGE_MODEL)
+@click.option(
+    "--dense",
+    type=LANGUAGE_MODEL,
+    required=True,
+    help="The dense original, timed in bfloat16 and float32.",
+)
+@click.option(
+    "--batch",
+    multiple=True,
+    type=COUNT,
+    default=(1, 16),
+    show_default=True,
+    help="Rows per product that layouts are chosen for. Repeatable.",
+)
+@click.option(
+    "--tokens", type=COUNT, default=32, show_default=True, help="Tokens to generate per run."
+)
+@click.option(
+    "--repeats",
+    type=COUNT,
+    default=3,
+    show_default=True,
+    help="Interleaved runs of each model.",
+)
+@click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+@DEVICE
+@JSON
+def bench(
+    model: str,
+    dense: str,
+    batch: tuple[int, ...],
+    tokens: int,
+    repeats: int,
+    layers: bool,
+    device: str,
+) -> None:
+    """Pack sparse MODEL for this machine, and time it beside the dense original."""
+    from .workflow import bench_folder
+
+    bench_folder(model, dense, batch, tokens, repeats, layers, device)
+
+
+COMMANDS = (evaluate, info, report, bench)
