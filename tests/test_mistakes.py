@@ -42,7 +42,6 @@ EARLY = [
     ("generate nosuch hi", "does not exist"),
     ("prune model.gguf --density 0.5 --out out", "gguf_file='model.gguf'"),
     ("prune rounded --density 0.5 --out out", "gguf_file='model.gguf'"),
-    ("generate model.gguf hi", "GGUF"),
     ("prune model.pt --density 0.5 --out out", "never opened"),
     ("info model.pt", "never opened"),
     ("prune x.safetensors --density 0.5 --out out", "the folder that it lies in"),
