@@ -55,3 +55,11 @@ def test_what_is_no_density(wrong):
     with pytest.raises(OptionError, match="share of weights to keep") as error:
         th.prune(nn.Sequential(nn.Linear(8, 8)), "magnitude", density=wrong)
     assert ("did you mean 0.5?" in str(error.value)) == (wrong == 50)
+
+
+def test_the_verb_may_be_replaced_and_comes_back(monkeypatch):
+    verb = th.prune
+    with monkeypatch.context() as patched:
+        patched.setattr(th, "prune", len)
+        assert th.prune([1, 2]) == 2
+    assert th.prune is verb

@@ -67,11 +67,13 @@ class _Package(ModuleType):
 
     @property
     def prune(self) -> Any:
-        return __getattr__("prune")
+        return vars(self).get("prune") or __getattr__("prune")
 
     @prune.setter
-    def prune(self, room: ModuleType) -> None:
-        pass
+    def prune(self, value: Any) -> None:
+        # Python sets the room when it is imported; whoever sets something else means it.
+        if not isinstance(value, ModuleType):
+            vars(self)["prune"] = value
 
 
 def __dir__() -> list[str]:
