@@ -91,7 +91,7 @@ EARLY = [
     ("compare llama --methods xyzzy --density 0.5", "thresher methods"),
     ("compare llama --methods wanda,sparsgpt --density 0.5", "did you mean 'sparsegpt'?"),
     ("compare llama --methods wanda --density 0.5,50", "did you mean 0.5?"),
-    ("compare llama --methods , --density 0.5", "it names nothing"),
+    ("compare llama --methods , --density 0.5", "no method is named"),
     ("generate llama", "Missing argument 'PROMPT'"),
     ("generate llama hi --bits 3", "'4', '8'"),
     ("generate llama hi --temperature -1", "range x>=0"),

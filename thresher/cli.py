@@ -15,10 +15,8 @@ from .cli_options import (
     COUNT,
     DENSITIES,
     DENSITY,
-    DEVICE,
     DTYPES,
     FOLDER,
-    JSON,
     LANGUAGE_MODEL,
     MODEL_FOLDER,
     SPARSITIES,
@@ -27,6 +25,8 @@ from .cli_options import (
     TEXT_HELP,
     NameOption,
     NamesOption,
+    with_device,
+    with_json,
 )
 from .core.errors import OptionError
 from .core.index import index
@@ -91,13 +91,13 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option(
     "--precision", type=DTYPES, default="auto", show_default=True, help="Of forward passes."
 )
-@DEVICE
+@with_device
 @click.option("--spill", is_flag=True, help="Keep hidden states on disk, not in memory.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=TEXT, help="Evaluate on this data.  [default: held-out text]")
 @click.option("--evaluate/--no-evaluate", default=True, show_default=True)
 @click.option("--curve", is_flag=True, help="Also measure perplexity at 10-60 % removed.")
-@JSON
+@with_json
 def prune(model: str, density: float | None, sparsity: float | None, **options: Any) -> None:
     """Prune MODEL, a Hugging Face folder or hub name, into a folder with a report.
 
@@ -143,7 +143,7 @@ def _check_before_torch(model: str, method: str, out: Path, **options: Any) -> N
 @click.option("--length", type=COUNT, default=512, show_default=True, help="Tokens per window.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of windows.")
 @click.option("--precision", type=DTYPES, default="auto", show_default=True, help="Of passes.")
-@DEVICE
+@with_device
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 def heal(model: str, **options: Any) -> None:
     """Recover what pruning cost: train sparse FOLDER to predict what the dense model does.

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from .cli_options import COUNT, FOLDER, JSON
+from .cli_options import COUNT, FOLDER, with_json
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--area", help="Those of one area alone, such as prune or linear.")
-@JSON
+@with_json
 def methods(name: str | None, area: str | None) -> None:
     """List the catalogue, or show the card, usage and evidence of NAME."""
     from .report.methods import describe, listing

@@ -10,15 +10,15 @@ import click
 
 from .cli_options import (
     COUNT,
-    DEVICE,
     DTYPES,
     FOLDER,
-    JSON,
     LANGUAGE_MODEL,
     MODEL,
     MODEL_FOLDER,
     TEXT,
     TEXT_HELP,
+    with_device,
+    with_json,
 )
 from .core.terminal import say
 
@@ -41,8 +41,8 @@ from .core.terminal import say
 @click.option(
     "--precision", type=DTYPES, default="auto", show_default=True, help="Of forward passes."
 )
-@DEVICE
-@JSON
+@with_device
+@with_json
 def evaluate(
     model: str,
     text: Path | None,
@@ -64,7 +64,7 @@ def evaluate(
 @click.command()
 @click.argument("model", type=MODEL)
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
-@JSON
+@with_json
 def info(model: str, layers: bool) -> None:
     """Show density per layer, pattern, bytes, and the recipe that made MODEL."""
     from .workflow import show_info
@@ -112,8 +112,8 @@ def report(folder: str, out: Path | None) -> None:
     help="Interleaved runs of each model.",
 )
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
-@DEVICE
-@JSON
+@with_device
+@with_json
 def bench(
     model: str,
     dense: str,

@@ -6,11 +6,9 @@ __all__ = [
     "COUNT",
     "DENSITIES",
     "DENSITY",
-    "DEVICE",
     "DTYPES",
     "ENGINE_MODEL",
     "FOLDER",
-    "JSON",
     "LANGUAGE_MODEL",
     "MODEL",
     "MODEL_FOLDER",
@@ -20,6 +18,8 @@ __all__ = [
     "TEXT_HELP",
     "NameOption",
     "NamesOption",
+    "with_device",
+    "with_json",
 ]
 
 import re
@@ -74,7 +74,7 @@ class _Shares(_Share):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the numbers."""
         each = super().convert
-        return [each(text, param, ctx) for text in between_commas(value)]
+        return [each(text, param, ctx) for text in value.split(",")] if value.strip() else []
 
 
 class _Model(click.ParamType):
@@ -135,19 +135,25 @@ DENSITIES, SPARSITIES = _Shares(), _Shares(removed=True)
 #: Any model, one that transformers builds, a folder of any model, and what the engine runs.
 MODEL, LANGUAGE_MODEL, MODEL_FOLDER = _Model(), _Model(configured=True), _Model(hub=False)
 ENGINE_MODEL = _EngineModel(configured=True)
-DEVICE = click.option(
-    "--device", type=_Device(), default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-)
+
+
+def with_device(command: Any) -> Any:
+    """Add the option of where a command works."""
+    said = "auto, cpu, cuda or cuda:N."
+    return click.option("--device", type=_Device(), default="auto", show_default=True, help=said)(
+        command
+    )
 
 
 def _as_json(ctx: click.Context, option: click.Parameter, given: bool) -> None:
     manner().json |= given
 
 
-#: Of every command that prints a table.
-JSON = click.option(
-    "--json", is_flag=True, expose_value=False, callback=_as_json, help="Print JSON, no table."
-)
+def with_json(command: Any) -> Any:
+    """Add the option of a command that prints a table to print JSON instead."""
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=_as_json, help="Print JSON, no table."
+    )(command)
 
 
 class NameOption(click.Option):
@@ -204,7 +210,7 @@ class NamesOption(NameOption):
         text = click.Option.process_value(self, ctx, value)
         names = between_commas(text)
         if isinstance(text, str) and not names:
-            raise click.BadParameter("it names nothing", ctx, self)
+            raise OptionError("no method is named; name at least one, such as sparsegpt")
         return [self.checked(ctx, name) for name in names]
 
 
