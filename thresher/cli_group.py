@@ -24,6 +24,10 @@ from .core.machine import return_freed_memory
 from .core.terminal import manner, own_manner
 
 
+#: What click raises, from 8.2 on, to show help to a command without arguments.
+_ASKS_FOR_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def _quiet(ctx: click.Context, option: click.Parameter, given: bool) -> None:
     manner().quiet |= given
 
@@ -87,7 +91,7 @@ def _brief_usage() -> Iterator[None]:
     """Have wrong usage say what is wrong, and what shows the rest, instead of a screen."""
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:
+    except _ASKS_FOR_HELP:
         raise
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "thresher"
