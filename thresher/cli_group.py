@@ -23,7 +23,6 @@ from .core.extras import naming_the_extra
 from .core.machine import return_freed_memory
 from .core.terminal import manner, own_manner
 
-
 #: What click raises, from 8.2 on, to show help to a command without arguments.
 _ASKS_FOR_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
