@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .passes import calibrating, call
+from .passes import calibrating
+from .walk import call_on_copy
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -119,7 +120,7 @@ def runnable(precision: Precision, model: nn.Module, sample: Any) -> Precision:
         return precision
     try:
         with calibrating(model), widened(model, precision):
-            call(model, widened_sample(sample, precision))
+            call_on_copy(model, widened_sample(sample, precision))
     except RuntimeError:
         return Precision(precision.stored, precision.stored)
     return precision
