@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Reasons", "identify", "why_kept"]
+__all__ = ["Reasons", "identify", "output_head", "why_kept"]
 
 import re
 from collections.abc import Hashable, Sequence
@@ -75,16 +75,20 @@ def _heads(model: nn.Module) -> set[int]:
     """Identify output heads, also of language models inside other modules."""
     heads = set()
     for module in model.modules():
-        ask = getattr(module, "get_output_embeddings", None)
-        if ask is None:
-            continue
-        try:
-            head = ask()
-        except (NotImplementedError, AttributeError):
-            continue
-        if isinstance(head, nn.Module):
+        head = output_head(module)
+        if head is not None:
             heads |= {id(part) for part in head.modules()}
     return heads
+
+
+def output_head(model: nn.Module) -> nn.Module | None:
+    """Return what a language model makes its logits by, None where it has no such head."""
+    ask = getattr(model, "get_output_embeddings", lambda: None)
+    try:
+        head = ask()
+    except (NotImplementedError, AttributeError):
+        return None
+    return head if isinstance(head, nn.Module) else None
 
 
 def _adapters(model: nn.Module) -> set[int]:

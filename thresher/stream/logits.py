@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..parts.reasons import output_head
 from .passes import HeadReachedError, as_written
 from .precision import Precision
 
@@ -71,7 +72,7 @@ class LogitsBySlices:
     """
 
     def __init__(self, model: nn.Module, precision: Precision) -> None:
-        self._head: nn.Module | None = getattr(model, "get_output_embeddings", lambda: None)()
+        self._head = output_head(model)
         self._precision = precision
         self._given: Tensor | None = None
         self._vocabulary: int | None = None

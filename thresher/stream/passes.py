@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
+from ..parts.reasons import output_head
 
 
 def call(model: nn.Module, sample: Any) -> Any:
@@ -121,10 +122,7 @@ def ending_before_the_head(
     They end with :class:`HeadReachedError`, unless the head or a part of it is to be seen, or
     `unless` returns True when it is reached.
     """
-    try:
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-    except (NotImplementedError, AttributeError):
-        head = None
+    head = output_head(model)
     inside = {id(module) for module in seen}
     if head is None or any(id(part) in inside for part in head.modules()):
         yield

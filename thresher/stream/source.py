@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..parts.reasons import output_head
 from ..run.skeleton import Skeleton
 from .calls import Forward, forward_within
 from .precision import Precision
@@ -101,7 +102,7 @@ class Folder:
     @contextmanager
     def opened(self, units: Sequence[Unit]) -> Iterator[None]:
         """Load embeddings, norms and whatever else runs between the units."""
-        head = self._head()
+        head = output_head(self.model)
         inside = {id(m) for unit in units for m in unit.module.modules()}
         with ExitStack() as stack:
             for name, module in self.model.named_modules():
@@ -124,17 +125,13 @@ class Folder:
     def on_demand(self, units: Sequence[Unit]) -> Iterator[None]:
         """Load a unit when it is called, and drop it afterwards."""
         places = {unit.name: unit.module for unit in units}
-        if (head := self._head()) is not None:
+        if (head := output_head(self.model)) is not None:
             places |= {name: m for name, m in self.model.named_modules() if m is head}
         with ExitStack() as stack:
             for name, module in places.items():
                 wrap = functools.partial(self._loading_forward, module, name)
                 stack.enter_context(forward_within(module, wrap))
             yield
-
-    def _head(self) -> nn.Module | None:
-        head: nn.Module | None = getattr(self.model, "get_output_embeddings", lambda: None)()
-        return head
 
     def _loading_forward(self, module: nn.Module, name: str, forward: Forward) -> Forward:
         def load(*args: Any, **keywords: Any) -> Any:

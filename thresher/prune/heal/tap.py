@@ -13,6 +13,7 @@ from torch import nn
 
 from ...core.errors import DataError, LayerError
 from ...parts.coverage import cover
+from ...parts.reasons import output_head
 from ...stream.precision import Precision
 from ...stream.units import find_units
 from ...stream.walk import tensors
@@ -42,9 +43,8 @@ class Tap:
     """
 
     def __init__(self, model: nn.Module, precision: Precision) -> None:
-        ask = getattr(model, "get_output_embeddings", None)
-        head = None if ask is None else ask()
-        if not isinstance(head, nn.Module):
+        head = output_head(model)
+        if head is None:
             raise LayerError(
                 f"{type(model).__name__} has no output head (get_output_embeddings), whose "
                 "predictions could be compared; healing is for causal language models"
