@@ -96,8 +96,9 @@ def seen_by_the_head(folder, monkeypatch):
 
 def test_the_head_runs_in_slices(folders, monkeypatch):
     seen = seen_by_the_head(folders[0], monkeypatch)
-    # The probe, by the model and by hand; then 63 positions by half of the width of 64.
-    assert seen == [8, 8, *[32, 31] * 3]
+    # The last position of the probe and of every window, by the model and by hand; then 63
+    # positions by half of the width of 64.
+    assert seen == [1, 1, *[1, 1, 32, 31] * 3]
 
 
 @pytest.mark.parametrize("config", [GEMMA2, COHERE], ids=["capped", "scaled"])
@@ -107,7 +108,7 @@ def test_logits_that_are_not_the_heads_alone_are_made_whole(config, tmp_path, mo
     with torch.no_grad():
         model.get_output_embeddings().weight *= 50  # so that the cap is felt
     model.save_pretrained(tmp_path)
-    assert seen_by_the_head(tmp_path, monkeypatch) == [8, 8, 64, 64, 64]
+    assert seen_by_the_head(tmp_path, monkeypatch) == [1, 1, 64, 64, 64]
 
 
 class Choosy(nn.Module):

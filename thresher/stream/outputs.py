@@ -15,9 +15,10 @@ import torch
 from ..core.device import device_named
 from ..core.errors import CheckpointError
 from ..parts.coverage import cover
+from ..parts.reasons import output_head
 from ..run.skeleton import Skeleton
-from .logits import Logits, LogitsBySlices
-from .passes import HeadReachedError, as_written, settled
+from .logits import Logits, shortened
+from .passes import as_written, settled
 from .precision import Precision
 from .source import Folder, Source
 from .units import Unit, find_units
@@ -54,8 +55,7 @@ def outputs(
     index : int
         Of the sample; they come in order where all run through the same units.
     output : Any
-        Of the model; None where a hook has ended the pass before the output head. It is made as
-        it is asked for, so that only one has to be held.
+        Of the model. It is made as it is asked for, so that only one has to be held.
     """
     model, device = source.model, _device_of(samples)
     with ExitStack() as stack:
@@ -86,10 +86,7 @@ def _go_on(
 ) -> Generator[tuple[int, Any]]:
     # Not for as long as the generator lasts: two of them may take turns, and end in any order.
     with as_written(), precision.rounding(device):
-        try:
-            output = walk.go_on()
-        except HeadReachedError:
-            walk.halt = output = None
+        output = walk.go_on()
     if walk.halt is None:
         yield index, output
 
@@ -142,17 +139,31 @@ def folder_logits(
     units = find_units(skeleton.model, layers)
     probe = windows[0, :_PROBE]
     samples = [{"input_ids": each.unsqueeze(0).to(place)} for each in (probe, *windows)]
-    with LogitsBySlices(skeleton.model, used) as head:
+    head = output_head(skeleton.model)
+    with ExitStack() as stack:
+        given = [] if head is None else stack.enter_context(shortened(head))
         found = outputs(Folder(skeleton, used, place), units, samples, used, advance)
         for expected, (index, output) in enumerate(found):
-            if index == 0:
-                head.prove(output)
-                continue
             if index != expected:
                 raise CheckpointError(
                     f"{str(folder)!r} runs other blocks for other texts, so that it is not "
                     "evaluated from disk; load it with from_pretrained and call thresher.perplexity"
                 )
-            yield head.logits(output)
+            logits = output.logits[0]
+            if head is not None and given:
+                sliced = Logits(head, given[-1], logits.shape[-1], used)
+                given.clear()
+                # They are not the head's where the model caps or scales them.
+                if torch.equal(sliced[-1:], logits):
+                    logits = sliced
+                elif index > 0:
+                    raise CheckpointError(
+                        f"{str(folder)!r} makes its logits in another way for other texts, so that "
+                        "it is not evaluated from disk; call thresher.perplexity on the model"
+                    )
+                else:
+                    stack.close()
+            if index > 0:
+                yield logits.without_last() if isinstance(logits, Logits) else logits[:-1]
             # Before the next one is made: they are as wide as the vocabulary.
-            del output
+            del output, logits

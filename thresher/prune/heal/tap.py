@@ -14,6 +14,7 @@ from torch import nn
 from ...core.errors import DataError, LayerError
 from ...parts.coverage import cover
 from ...parts.reasons import output_head
+from ...stream.logits import shortened
 from ...stream.precision import Precision
 from ...stream.units import find_units
 from ...stream.walk import tensors
@@ -86,7 +87,7 @@ class Tap:
                 stack.enter_context(_watching(self.model.get_submodule(name), hidden))
             if not self._split:
                 return self._call(window).logits[0], hidden
-            final = stack.enter_context(_halted(self._head))
+            final = stack.enter_context(shortened(self._head))
             self._call(window)
         return final[0], hidden
 
@@ -105,7 +106,7 @@ class Tap:
 
     @torch.no_grad()
     def _leaves_logits_alone(self, window: torch.Tensor) -> bool:
-        with _halted(self._head) as final:
+        with shortened(self._head) as final:
             found = self._call(window).logits
         if not final:
             raise LayerError(
@@ -141,21 +142,5 @@ def _watching(module: nn.Module, found: list[torch.Tensor]) -> Iterator[None]:
     handle = module.register_forward_hook(note)
     try:
         yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _halted(head: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Note what a head is given, and give it the last position alone."""
-    found: list[torch.Tensor] = []
-
-    def shorten(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
-        found.append(inputs[0][0])
-        return (inputs[0][:, -1:], *inputs[1:])
-
-    handle = head.register_forward_pre_hook(shorten)
-    try:
-        yield found
     finally:
         handle.remove()
