@@ -22,6 +22,7 @@ from statistics import geometric_mean
 import numpy as np
 
 from thresher.assets import smollm2
+from thresher.core.files import write_text
 
 from ..machine import provenance
 from .perplexity import perplexity
@@ -94,6 +95,11 @@ def run(method: str, pattern: str, windows: str) -> dict[str, object]:
         return json.loads(file.read_text()) | provenance()
 
 
+def results() -> dict[str, dict[str, object]]:
+    """Return what is measured, by pattern, recipe and windows."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 def table(known: dict[str, dict[str, float]]) -> None:
     """Print every recipe's mean ratios to SparseGPT on the same windows."""
     print(f"{'pattern':8}{'recipe':34}{'sets':>5}{'in':>8}{'Emma':>8}{'time':>8}{'memory':>8}")
@@ -131,13 +137,14 @@ def main() -> None:
     for windows in sets:
         for pattern in chosen[1]:
             for method in chosen[0]:
-                known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
                 name = f"{pattern} {method} {windows}"
-                if name not in known:
-                    known[name] = run(method, pattern, windows)
-                    RESULTS.write_text(json.dumps(known, indent=2) + "\n")
-                print(name, known[name]["perplexity"], known[name]["emma"], flush=True)
-    table(json.loads(RESULTS.read_text()))
+                if name not in results():
+                    found = run(method, pattern, windows)
+                    # Read again: cases may be measured by several processes.
+                    write_text(RESULTS, json.dumps(results() | {name: found}, indent=2) + "\n")
+                found = results()[name]
+                print(name, found["perplexity"], found["emma"], flush=True)
+    table(results())
 
 
 if __name__ == "__main__":
