@@ -10,7 +10,7 @@ LOWEST := requirements/lowest.txt
 TORCH := requirements/torch.txt
 locked = -m pip install --quiet --no-deps --require-hashes --requirement
 
-.PHONY: demo test test-latest test-lowest lint docs bench sanitize lock wheel clean
+.PHONY: demo test tests test-latest test-lowest lint docs bench sanitize lock wheel clean
 
 # Prune SmolLM2-135M to 50 % on Python's documentation, and show what it cost.
 demo: $(INSTALLED)
@@ -21,8 +21,12 @@ demo: $(INSTALLED)
 # A process of tests for every core; files keep together until one has nothing left.
 PARALLEL := --numprocesses logical --dist worksteal
 
-# The tests and the linters, with the versions of the lock.
-test: $(INSTALLED) lint
+# The tests and the linters, with the versions of the lock, at the same time: each linter takes one
+# core.
+test: $(INSTALLED)
+	$(MAKE) --jobs 2 lint tests
+
+tests: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # The main jobs on other versions than the lock's, in environments of their own, as a user has
@@ -74,6 +78,7 @@ sanitize: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m pytest -q tests/docs/site.py
 
 # Renew every version in the lock, and the lowest ones after a change of pyproject.toml.
 lock: $(INSTALLED)

@@ -100,23 +100,36 @@ def results() -> dict[str, dict[str, object]]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def table(known: dict[str, dict[str, float]]) -> None:
-    """Print every recipe's mean ratios to SparseGPT on the same windows."""
+def table(known: dict[str, dict[str, object]]) -> None:
+    """Print every recipe's mean ratios to SparseGPT on the same windows.
+
+    Times are compared where both ran on as many threads.
+    """
     print(f"{'pattern':8}{'recipe':34}{'sets':>5}{'in':>8}{'Emma':>8}{'time':>8}{'memory':>8}")
     for pattern in PATTERNS:
         for method in recipes():
-            pairs = []
-            for windows in SETS[:-1]:
-                mine, base = (
-                    known.get(f"{pattern} {each} {windows}") for each in (method, "sparsegpt")
-                )
-                if mine and base:
-                    pairs.append([mine[k] / base[k] for k in ("perplexity", "emma")])
-                    pairs[-1] += [mine[k] / base[k] for k in ("seconds", "peak_gib")]
+            pairs = [
+                (mine, base)
+                for windows in SETS[:-1]
+                if (mine := known.get(f"{pattern} {method} {windows}"))
+                and (base := known.get(f"{pattern} sparsegpt {windows}"))
+            ]
             if pairs:
-                means = [geometric_mean(column) for column in zip(*pairs, strict=True)]
-                numbers = "".join(f"{mean:8.3f}" for mean in means)
+                timed = [each for each in pairs if each[0]["threads"] == each[1]["threads"]]
+                numbers = "".join(
+                    f"{_mean_ratio(some, key):>8}"
+                    for some, key in (
+                        (pairs, "perplexity"),
+                        (pairs, "emma"),
+                        (timed, "seconds"),
+                        (pairs, "peak_gib"),
+                    )
+                )
                 print(f"{pattern:8}{method:34}{len(pairs):5}{numbers}")
+
+
+def _mean_ratio(pairs: list[tuple[dict[str, object], dict[str, object]]], key: str) -> str:
+    return f"{geometric_mean(a[key] / b[key] for a, b in pairs):.3f}" if pairs else ""
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def test_spilling_hidden_states_changes_nothing(llama_folder, book, tmp_path):
 def test_killed_at_several_moments_it_resumes_to_the_same_bytes(book, tmp_path):
     source = save_folder(tiny_llama(layers=10, hidden=64), tmp_path / "model")
     subprocess.run(command(source, tmp_path / "whole", book), check=True, capture_output=True)
-    for block in (1, 4, 8):
+    for block in (1, 8):
         process = subprocess.Popen(
             command(source, tmp_path / "killed", book),
             stdout=subprocess.DEVNULL,

@@ -373,18 +373,12 @@ def test_smollm2_loads_within_a_second_and_its_packed_size(tmp_path):
     assert len(packed_layers(fast)) == 210
     fast.save_pretrained(tmp_path)
     size = (tmp_path / "thresher-00000.safetensors").stat().st_size
-    runs = [
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-c", MEASURE, str(tmp_path)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout.splitlines()[-1]
-        )
-        for _ in range(3)
-    ]
-    assert max(run["used"] for run in runs) < size + 200e6, (runs, size)
-    # The file is in the cache of the system after the first run. The least of three, as other tests
-    # share the cores: 0.33 s where nothing else runs.
-    assert min(run["seconds"] for run in runs) < 1.0, runs
+    runs = []
+    for _ in range(3):  # at most, as other tests share the cores: 0.33 s where nothing else runs
+        command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        runs.append(json.loads(shown.splitlines()[-1]))
+        assert runs[-1]["used"] < size + 200e6, (runs, size)
+        if runs[-1]["seconds"] < 1.0:
+            break
+    assert runs[-1]["seconds"] < 1.0, runs

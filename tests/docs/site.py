@@ -1,0 +1,29 @@
+"""The built site has what it promises; `make docs` runs this after it has built it."""
+
+import re
+from pathlib import Path
+
+from thresher.core.card import catalogue
+
+SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
+
+
+def test_every_method_has_a_page_that_leads_to_its_class():
+    for name, method in catalogue().items():
+        if not method.__module__.startswith("thresher."):
+            continue
+        page = (SITE / "methods" / f"{name}.html").read_text(encoding="utf-8")
+        assert f"#{method.__module__}.{method.__qualname__}" in page
+
+
+def test_the_example_shows_what_it_found():
+    example = (SITE / "examples" / "nci60.html").read_text(encoding="utf-8")
+    for figure in ("sphx_glr_nci60_001.png", "sphx_glr_nci60_002.png"):
+        assert f'src="../_images/{figure}"' in example
+        assert (SITE / "_images" / figure).stat().st_size > 10_000
+    assert "64 tumours x 6830 genes, 8 melanomas" in example
+    assert re.search(r"[1-9]\d* of 6830 genes at alpha", example)
+
+
+def test_docstrings_are_there():
+    assert "Return the perplexity" in (SITE / "api/thresher.run.evaluate.html").read_text()
