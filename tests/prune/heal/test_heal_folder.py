@@ -57,6 +57,14 @@ def sparse(dense, book, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def smaller(dense, book, tmp_path_factory):
+    out = tmp_path_factory.mktemp("heal") / "smaller"
+    options = ("--method", "structured", "--density", "0.7", "--no-evaluate", "--length", 64)
+    type_in("prune", dense, "--out", out, "--calibration", book, "--windows", 8, *options)
+    return out
+
+
 def weights(place):
     return dict(AutoModelForCausalLM.from_pretrained(place).named_parameters())
 
@@ -134,6 +142,23 @@ def test_a_finished_run_is_not_done_again(sparse, book, tmp_path, monkeypatch):
     assert "exists; choose another" in heal(
         sparse, book, "--out", tmp_path / "out", "--seed", 1, code=1
     )
+
+
+def test_a_smaller_folder_is_healed_and_stays_stock(dense, smaller, book, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_RATES", (1e-3,))
+    heal(smaller, book, "--out", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "thresher.json").read_text())
+    assert record["healing"]["loss_after"] < record["healing"]["loss_before"]
+    # Blocks are compared, whose outputs are as wide as the dense model's.
+    assert record["healing"]["hidden"]
+    assert record["structure"]["weights"]["after"] < record["structure"]["weights"]["before"]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config == json.loads((smaller / "config.json").read_text())
+    assert "quantization_config" not in config
+    before, after = weights(smaller), weights(tmp_path / "out")
+    sizes = [sum(w.numel() for w in each.values()) for each in (after, before, weights(dense))]
+    assert sizes[0] == sizes[1] < sizes[2]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_an_unfinished_run_of_another_seed_is_not_taken_up(sparse, book, tmp_path):

@@ -1,4 +1,4 @@
-"""Healing a sparse model folder into a new one."""
+"""Healing a pruned model folder into a new one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import torch
 
 from ...core.device import device_named
 from ...core.errors import CheckpointError, OptionError
+from ...core.files import write_text
 from ...core.output import Output, check_apart
 from ...core.records import restored
 from ...parts.coverage import cover
+from ...run.files.checkpoint import Checkpoint
 from ...run.files.companions import RECORD_FILE
 from ...run.files.digests import folder_digest
+from ...run.files.export import write_dense
 from ...run.files.recount import kept_in_folder
 from ...run.files.writer import CheckpointWriter
 from ...run.skeleton import Skeleton
@@ -27,7 +30,7 @@ from ..record import PruneRecord, versions
 from .record import HealRecord
 from .session import HealOptions, Session, check_teacher
 from .state import HealState
-from .student import trained_parameters
+from .student import check_pruned, trained_parameters
 
 
 def heal_folder(
@@ -40,7 +43,7 @@ def heal_folder(
     device: str = "auto",
     overwrite: bool = False,
 ) -> HealRecord:
-    """Heal a sparse folder into a new one, see :func:`~thresher.prune.heal.memory.heal`.
+    """Heal a pruned folder into a new one, see :func:`~thresher.prune.heal.memory.heal`.
 
     A run that is killed goes on from its last evaluation when it is started again with the same
     arguments, with as much time as it had left then.
@@ -48,7 +51,7 @@ def heal_folder(
     Parameters
     ----------
     source : Path
-        A folder with zeros, ours or stored dense.
+        A folder with zeros, ours or stored dense, or one that is smaller than the teacher's.
     teacher : Path
         The dense model's folder.
     out : Path
@@ -83,6 +86,7 @@ def heal_folder(
     for skeleton in skeletons:
         _fill(skeleton, place)
     model, dense = (skeleton.model for skeleton in skeletons)
+    check_pruned(model, dense)
     trained = _stored_names(skeletons[0])
     samples = read(model)
     mark = _fingerprint(source, teacher, samples, options, place)
@@ -190,12 +194,20 @@ def _write(
     for name, dtype in dtypes.items():
         parameter = skeleton.model.get_parameter(name)
         parameter.data = parameter.data.to(dtype)
-    writer = CheckpointWriter(output.made, skeleton.checkpoint.folder)
+    # Without zeros it is written as it was found, to load anywhere.
+    stock = all(bool(support.all()) for support in supports.values())
+    folder = output.work / "stored" if stock else output.made
+    writer = CheckpointWriter(folder, skeleton.checkpoint.folder)
     units = find_units(skeleton.model, cover(skeleton.model).layers)
     for number, unit in enumerate(units):
         writer.add(number, *skeleton.outgoing(unit.name, supports))
     writer.add(len(units), *skeleton.outgoing("", supports))
-    writer.finish(None if pruned is None else record.added_to(pruned).to_json())
+    text = None if pruned is None else record.added_to(pruned).to_json()
+    writer.finish(text)
+    if stock:
+        write_dense(Checkpoint(folder), output.made)
+        if text is not None:
+            write_text(output.made / RECORD_FILE, text)
 
 
 def _support(skeleton: Skeleton, name: str) -> torch.Tensor:

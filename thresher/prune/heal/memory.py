@@ -20,7 +20,7 @@ from ..record import PruneRecord
 from .record import HealRecord
 from .session import HealOptions, Session, check_teacher
 from .state import HealState
-from .student import trained_parameters
+from .student import check_pruned
 
 
 def heal(
@@ -39,7 +39,8 @@ def heal(
 ) -> HealRecord:
     """Train a pruned language model, in place, to predict what the dense one predicts.
 
-    Zeros stay where they are, so that N:M and every other pattern is kept. The kept weights of
+    Zeros stay where they are, so that N:M and every other pattern is kept, and a model that lost
+    whole units, by ``structured`` and the like, keeps its size. The kept weights of
     pruned layers, norms and biases are trained in float32, by Adam, on the divergence of next-token
     distributions and of hidden states; embeddings and the output head stay. The learning rate is
     chosen by trial in the first eighth of the time and falls to zero at its end. The weights that
@@ -49,7 +50,7 @@ def heal(
     Parameters
     ----------
     model : nn.Module
-        A pruned causal language model of transformers.
+        A causal language model of transformers that has zeros, or is smaller than the dense one.
     teacher : nn.Module
         The dense one, with the same tokenizer; it is not changed.
     data : optional
@@ -89,8 +90,8 @@ def heal(
     """
     options = HealOptions(minutes, windows, length, seed, precision, progress)
     with uncompiled(model) as model, uncompiled(teacher) as teacher:
-        trained_parameters(model)
         check_teacher(model, teacher)
+        check_pruned(model, teacher)
         place = device or next(model.parameters()).device
         with placed(model, place), placed(teacher, place), tempfile.TemporaryDirectory() as work:
             samples, described = as_samples(

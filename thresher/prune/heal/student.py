@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Student", "trained_parameters"]
+__all__ = ["Student", "check_pruned", "trained_parameters"]
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,24 +25,34 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return what healing trains: the layers that pruning covers, norms and biases.
 
     Embeddings, the output head and whatever else stays dense on purpose stay as they are.
-
-    Raises
-    ------
-    LayerError
-        If none of those layers has a zero.
     """
     layers = {layer.parameter for layer in cover(model).layers}
-    found = {
+    return {
         name: parameter
         for name, parameter in model.named_parameters()
         if name in layers or (parameter.dim() < 2 and parameter.is_floating_point())
     }
-    if all(bool(p.all()) for name, p in found.items() if name in layers):
+
+
+def check_pruned(model: nn.Module, teacher: nn.Module) -> None:
+    """Raise if there is nothing to heal.
+
+    Raises
+    ------
+    LayerError
+        If none of the layers that pruning covers has a zero, and they are no smaller than the
+        teacher's.
+    """
+    layers, others = ([layer.weight for layer in cover(each).layers] for each in (model, teacher))
+    if any(not bool(weight.all()) for weight in layers):
+        return
+    sizes = [sum(weight.numel() for weight in weights) for weights in (layers, others)]
+    if sizes[0] >= sizes[1]:
         raise LayerError(
             f"the {len(layers)} layers of {type(model).__name__} that could be pruned have no "
-            "zeros, so that there is nothing to heal; prune the model first"
+            f"zeros, and {sizes[0]} weights where the teacher's have {sizes[1]}, so that there is "
+            "nothing to heal; prune the model first"
         )
-    return found
 
 
 class Student:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_savable", "export", "save", "tokenizer_of"]
+__all__ = ["check_savable", "export", "save", "tokenizer_of", "write_dense"]
 
 import copy
 import json
@@ -54,17 +54,21 @@ def export(source: str | Path, out: str | Path) -> None:
     with writing(out, "export") as output:
         output.check_free()
         output.restart()
-        work = output.made
-        work.mkdir()
-        for number, names in enumerate(_portions(checkpoint)):
-            with checkpoint.opened():
-                tensors = {name: checkpoint.tensor(name) for name in names}
-            save_tensors(tensors, work / f"model-{number:05d}.safetensors")
-        copy_companions(source, work)
-        text = json.dumps(plain_config(source), indent=2) + "\n"
-        write_text(work / "config.json", text)
-        write_index(work, work.glob("model-*.safetensors"), "model.safetensors.index.json")
+        write_dense(checkpoint, output.made)
         output.publish()
+
+
+def write_dense(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write an ordinary dense folder, see :func:`export`; an unfinished one may be there."""
+    folder.mkdir(exist_ok=True)
+    for number, names in enumerate(_portions(checkpoint)):
+        with checkpoint.opened():
+            tensors = {name: checkpoint.tensor(name) for name in names}
+        save_tensors(tensors, folder / f"model-{number:05d}.safetensors")
+    copy_companions(checkpoint.folder, folder)
+    text = json.dumps(plain_config(checkpoint.folder), indent=2) + "\n"
+    write_text(folder / "config.json", text)
+    write_index(folder, folder.glob("model-*.safetensors"), "model.safetensors.index.json")
 
 
 def check_savable(model: nn.Module) -> None:
