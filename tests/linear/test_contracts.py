@@ -190,11 +190,12 @@ CASES = [
             linear.LassoMixtureOfExperts(starts=1, random_state=0),
             linear.LocallyPrivateRegression(random_state=0), linear.ProjectedLasso(2),
             linear.SketchedRegression(random_state=0), linear.SyntheticControl(0.1),
-            linear.LARS(3), linear.SparseGLMCV(n_alphas=5, cv=2),
+            linear.LARS(3), linear.SparseGLMCV(n_alphas=5, cv=2), linear.DebiasedLasso(0.1),
             linear.ThresholdingWithFeedback(3), linear.ZeroImputedRegression(),
         ]
     ),
     standard(linear.StabilitySelection(n_pairs=3, n_alphas=4, random_state=0), method="transform"),
+    standard(linear.KnockoffSelection(linear.Lasso(0.01), fdr=0.6, random_state=0), method="transform"),
     standard(linear.MultiTaskLasso(0.1), tasks),
     standard(linear.MultiTaskElasticNet(0.1), tasks),
     standard(linear.MultiTaskLassoCV(n_alphas=5, cv=2), tasks),

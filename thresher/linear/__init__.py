@@ -23,8 +23,10 @@ from .penalised.cross_validation import (
     SparseGLMCV,
     SparseLogisticCV,
 )
+from .penalised.debiased import DebiasedLasso
 from .penalised.display import CVDisplay, PathDisplay
 from .penalised.glm import SparseGLM, SparseLogistic
+from .penalised.knockoffs import KnockoffSelection
 from .penalised.lasso import ElasticNet, GroupLasso, Lasso, MultiTaskElasticNet, MultiTaskLasso
 from .penalised.random_supports import ProjectedLasso
 from .penalised.simultaneous import SimultaneousGLM
@@ -53,12 +55,14 @@ __all__ = [
     "CVDisplay",
     "ClusteredBayes",
     "CompoundGaussian",
+    "DebiasedLasso",
     "ElasticNet",
     "ElasticNetCV",
     "GAMPBayes",
     "GroupLasso",
     "GroupLassoCV",
     "HyperLISTA",
+    "KnockoffSelection",
     "KroneckerBayes",
     "Lasso",
     "LassoCV",
