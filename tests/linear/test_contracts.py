@@ -68,6 +68,11 @@ def indicators() -> dict[str, Any]:
     return {"X": data["X"], "y": np.eye(3)[np.digitize(data["y"], [-0.5, 0.5])]}
 
 
+def times() -> dict[str, Any]:
+    data = regression()
+    return {"X": data["X"], "y": np.exp(data["y"])}
+
+
 def tasks() -> dict[str, Any]:
     data = regression()
     return {"X": data["X"], "y": np.column_stack([data["y"], -data["y"]])}
@@ -195,7 +200,10 @@ CASES = [
         ]
     ),
     standard(linear.StabilitySelection(n_pairs=3, n_alphas=4, random_state=0), method="transform"),
-    standard(linear.KnockoffSelection(linear.Lasso(0.01), fdr=0.6, random_state=0), method="transform"),
+    standard(
+        linear.KnockoffSelection(linear.Lasso(0.01), fdr=0.6, random_state=0), method="transform"
+    ),
+    standard(linear.SurvivalCurves(linear.SparseGLM(datafits.Cox(), alpha=0.1)), times),
     standard(linear.MultiTaskLasso(0.1), tasks),
     standard(linear.MultiTaskElasticNet(0.1), tasks),
     standard(linear.MultiTaskLassoCV(n_alphas=5, cv=2), tasks),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thresher.core.errors import DataError, OptionError
-from thresher.linear import SparseGLM, SparseGLMCV
+from thresher.linear import SparseGLM, SparseGLMCV, SurvivalCurves
 from thresher.solve.datafits import Cox
 from thresher.solve.datafits.survival import concordance
 
@@ -103,3 +103,72 @@ def test_targets_that_do_not_tell_the_event_are_refused():
             SparseGLM(Cox()).fit(X, y)
     with pytest.raises(OptionError, match="ties='exact' is not known"):
         Cox("exact")
+
+
+def steps(y, z, weight, efron):
+    """Return the jumps of the cumulative hazard, written out event by event."""
+    time, seen, found = np.abs(y), ~np.signbit(y), {}
+    risk = weight * np.exp(z)
+    for at in np.unique(time):
+        dead = seen & (time == at) & (weight > 0)
+        mean = weight[dead].sum() / max(dead.sum(), 1)
+        left_out = [place / dead.sum() if efron else 0.0 for place in range(dead.sum())]
+        met = [risk[time >= at].sum() - share * risk[dead].sum() for share in left_out]
+        found[at] = sum(mean / each for each in met)
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_the_hazard_is_what_every_event_adds(seed, efron):
+    rng = np.random.default_rng(seed)
+    time = rng.integers(0, 6, 15).astype(float)
+    y = np.where(rng.random(15) < 0.7, time, -time)
+    y[0] = abs(y[0])
+    z, weight = rng.standard_normal(15), rng.integers(1, 3, 15) / 7
+    times, hazard = Cox("efron" if efron else "breslow").cumulative_hazard(y, z, weight)
+    expected = steps(y, z, weight, efron)
+    np.testing.assert_array_equal(times, list(expected))
+    np.testing.assert_allclose(hazard, np.cumsum(list(expected.values())))
+
+
+def test_curves_without_features_are_those_of_all_samples():
+    curves = SurvivalCurves(SparseGLM(Cox(), alpha=1e3)).fit(X, SIGNED)
+    at = np.unique(TIMES)
+    dying = [np.sum((t == TIMES) & EVENTS) / np.sum(t <= TIMES) for t in at]
+    found = curves.survival(X[:2], at)
+    np.testing.assert_allclose(found, np.exp(-np.cumsum([dying, dying], axis=1)))
+    # Between times and before the first, it stays.
+    early, same = curves.survival(X[:1], [at[0] / 2, at[0] + (at[1] - at[0]) / 2])[0]
+    assert (early, same) == (1.0, found[0, 0])
+    assert curves.predict(X[:1]) == at[np.argmax(found[0] <= 0.5)]
+
+
+def test_risk_shifts_curves_and_medians():
+    model = SparseGLM(Cox("efron"), alpha=0.01)
+    curves = SurvivalCurves(model).fit(X, np.column_stack([TIMES, EVENTS]))
+    plain = model.fit(X, SIGNED)
+    risk = plain.predict(X)
+    found = curves.survival(X, [2.0, 5.0])
+    ratio = np.log(found[:, 1]) / np.log(found[0, 1])
+    np.testing.assert_allclose(ratio, np.exp(risk - risk[0]))
+    medians = curves.predict(X)
+    for each, median in zip(X[:10], medians, strict=False):
+        if np.isfinite(median):
+            assert curves.survival(each[None], [median])[0, 0] <= 0.5
+    assert curves.score(X, SIGNED) == plain.score(X, SIGNED)
+    # Where nobody's curve falls to one half, there is no median.
+    late = SurvivalCurves(model).fit(X, np.where(np.arange(80) < 5, TIMES, -TIMES - 100))
+    assert np.isinf(late.predict(X)).any()
+
+
+def test_curves_refuse_what_nobody_knows():
+    curves = SurvivalCurves(SparseGLM(Cox(), alpha=0.1)).fit(X, SIGNED)
+    with pytest.raises(DataError, match=r"followed until 1000; ask for times up to"):
+        curves.survival(X, [1.0, 1000])
+    with pytest.raises(DataError, match="nan"):
+        curves.survival(X, [np.nan])
+    with pytest.raises(OptionError, match="must predict log hazard ratios"):
+        SurvivalCurves("cox").fit(X, SIGNED)
+    with pytest.raises(DataError, match="no event was seen"):
+        SurvivalCurves(SparseGLM(alpha=0.1)).fit(X, -TIMES)

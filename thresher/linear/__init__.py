@@ -31,6 +31,7 @@ from .penalised.lasso import ElasticNet, GroupLasso, Lasso, MultiTaskElasticNet,
 from .penalised.random_supports import ProjectedLasso
 from .penalised.simultaneous import SimultaneousGLM
 from .penalised.stability import StabilitySelection
+from .penalised.survival import SurvivalCurves
 from .penalised.synthetic_control import SyntheticControl
 from .recovery.compound_gaussian import CompoundGaussian
 from .recovery.feedback import ThresholdingWithFeedback
@@ -92,6 +93,7 @@ __all__ = [
     "SparseLogisticCV",
     "SparsePhaseRetrieval",
     "StabilitySelection",
+    "SurvivalCurves",
     "SyntheticControl",
     "TaskSelection",
     "ThresholdingWithFeedback",

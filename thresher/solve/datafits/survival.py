@@ -115,6 +115,29 @@ class Cox(Datafit):
         """Return the :func:`concordance`, as survival packages do."""
         return concordance(y, prediction, weight / weight.max())  # equal ones count pairs
 
+    def cumulative_hazard(
+        self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the hazard of a sample of prediction zero, summed up to every time.
+
+        Parameters
+        ----------
+        y, prediction, weight : array of shape (n,)
+            Target, log hazard ratios and weights of the samples.
+
+        Returns
+        -------
+        times : array of shape (distinct times,)
+            Ascending; those of censored samples too.
+        hazard : array of the same shape
+            At and after each time, until the next.
+        """
+        ties = self._ties(y, weight)
+        at_risk, _ = _logarithms(ties, prediction, weight)
+        times = np.unique(np.abs(y))
+        steps = np.bincount(ties.at, ties.weight * np.exp(-at_risk), minlength=len(times))
+        return times, np.cumsum(steps)
+
     def _ties(self, y: np.ndarray, weight: np.ndarray) -> _Ties:
         times, level = np.unique(np.abs(y), return_inverse=True)
         dead = _seen(y) & (weight > 0)
