@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .cli_options import COUNT, ENGINE_MODEL, FOLDER
+from .cli_options import COUNT, ENGINE_MODEL, FOLDER, TEXT, TEXT_HELP
 from .core.errors import ThresherError
 from .core.output import check_free
 from .core.terminal import say
@@ -70,12 +70,21 @@ def _drawing(command: Any) -> Any:
 @click.argument("model", type=ENGINE_MODEL)
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
 @_BITS
-def pack(model: str, out: Path, bits: str | None) -> None:
+@click.option(
+    "--text", "--calibration", type=TEXT, help=f"Calibrate --bits 4 on this data: {TEXT_HELP}"
+)
+@click.option(
+    "--windows", type=COUNT, default=64, show_default=True, help="Calibration windows, at most."
+)
+@click.option("--length", type=COUNT, default=1024, show_default=True, help="Tokens per window.")
+def pack(
+    model: str, out: Path, bits: str | None, text: Path | None, windows: int, length: int
+) -> None:
     """Write MODEL, a folder or a GGUF file, as a folder that `generate` starts from at once."""
     check_free(out)  # before the work
-    from .run.engine import Engine
+    from .packing import pack_model
 
-    Engine(model, int(bits) if bits else None).save(out)
+    pack_model(model, out, int(bits) if bits else None, text, windows, length)
     say(f"wrote {out}")
 
 

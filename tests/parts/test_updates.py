@@ -8,10 +8,10 @@ from part_examples import UPDATES, correlated_inputs, full_statistics, instances
 from thresher.core.errors import LayerError, NumericalError, OptionError
 from thresher.parts import patterns, scores, updates
 from thresher.parts.chooser import MaskChooser
+from thresher.parts.column_walk import sweep
 from thresher.parts.linalg import damped
 from thresher.parts.moments import Cross, Gram, Norm
 from thresher.parts.statistics import Statistics
-from thresher.parts.updates.obs import _sweep
 
 ALL = pytest.mark.parametrize("update", instances(updates.Update, UPDATES), ids=repr)
 PATTERNS = pytest.mark.parametrize("pattern", [p for p, _ in pattern_cases()], ids=str)
@@ -209,8 +209,8 @@ def test_the_compiled_sweep_equals_the_tensor_sweep():
     factor = statistics[Gram].inverse_factor(0.01)
     mask = choose(weight)
     compiled, batched = weight.clone(), weight.clone().unsqueeze(0)
-    errors = _sweep(compiled, mask, factor)
-    batched_errors = _sweep(batched, mask.unsqueeze(0), factor.unsqueeze(0))
+    errors = sweep(compiled, mask, factor)
+    batched_errors = sweep(batched, mask.unsqueeze(0), factor.unsqueeze(0))
     torch.testing.assert_close(compiled, batched[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(errors, batched_errors[0], rtol=1e-4, atol=1e-5)
 
@@ -219,8 +219,8 @@ def test_the_compiled_sweep_takes_strided_blocks():
     weight, choose, statistics, _ = problem(rows=16)
     factor, mask = statistics[Gram].inverse_factor(0.01), choose(weight)
     view, copy = weight.clone(), weight[:, 4:12].clone()
-    errors = _sweep(view[:, 4:12], mask[:, 4:12], factor[4:12, 4:12])
-    expected = _sweep(copy, mask[:, 4:12], factor[4:12, 4:12].contiguous())
+    errors = sweep(view[:, 4:12], mask[:, 4:12], factor[4:12, 4:12])
+    expected = sweep(copy, mask[:, 4:12], factor[4:12, 4:12].contiguous())
     assert torch.equal(view[:, 4:12], copy)
     assert torch.equal(errors, expected)
     assert torch.equal(view[:, :4], weight[:, :4])

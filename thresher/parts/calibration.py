@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "EMBEDDED",
+    "beginning",
     "embedded_text",
     "file_windows",
     "read_text",
@@ -115,7 +116,7 @@ def token_windows(
     if count is not None:
         text = text[: _CHARACTERS * length * count]
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    first = _beginning(tokenizer)
+    first = beginning(tokenizer)
     if first and ids[: len(first)] == first:  # a chat's template has put it there
         ids = ids[len(first) :]
     # Windows of a token or two are all text.
@@ -133,7 +134,7 @@ def token_windows(
     return torch.cat([begin, cut], dim=1)
 
 
-def _beginning(tokenizer: Any) -> list[int]:
+def beginning(tokenizer: Any) -> list[int]:
     """Return the tokens that a tokenizer puts before a text."""
     if not getattr(tokenizer, "all_special_ids", None):
         return []

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ...core._core import obs_sweep
 from ..chooser import MaskChooser
+from ..column_walk import sweep, walk
 from ..moments import Gram
 from ..statistics import Statistics
 from .base import Update
@@ -49,52 +49,16 @@ class OBS(Update):
         # An input that is always zero cannot matter; its weights compete as zeros.
         idle = gram.value.diagonal(dim1=-2, dim2=-1) == 0
         current = weight.masked_fill(idle.unsqueeze(-2), 0)
-        columns = current.shape[-1]
         step = choose.column_step
         fixed = choose(current) if step is None else None
-        errors = torch.zeros_like(current)
         width = self.block_size if step is None else -(-self.block_size // step) * step
         mask = torch.zeros_like(current, dtype=torch.bool) if fixed is None else fixed
-        for start in range(0, columns, width):
-            stop = min(start + width, columns)
-            group = width if fixed is not None else choose.pattern.swap_width or width
-            for left in range(start, stop, group):
-                here = slice(left, min(left + group, stop))
-                if fixed is None:
-                    mask[..., here] = choose.columns(current[..., here], here.start, here.stop)
-                errors[..., here] = _sweep(
-                    current[..., here], mask[..., here], factor[..., here, here]
-                )
-                rest = slice(here.stop, stop)
-                current[..., rest] -= errors[..., here] @ factor[..., here, rest]
-            block, rest = slice(start, stop), slice(stop, columns)
-            current[..., rest] -= errors[..., block] @ factor[..., block, rest]
+        group = width if fixed is not None else choose.pattern.swap_width or width
+
+        def settle(here: slice) -> torch.Tensor:
+            if fixed is None:
+                mask[..., here] = choose.columns(current[..., here], here.start, here.stop)
+            return sweep(current[..., here], mask[..., here], factor[..., here, here])
+
+        walk(current, factor, width, group, settle)
         return torch.where(mask, current, 0), mask
-
-
-def _sweep(block: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Remove the unmasked weights of a block, column after column, in place.
-
-    Parameters
-    ----------
-    block : Tensor of shape (..., rows, columns)
-        Current weights; updated in place.
-    mask : Tensor of bool, same shape
-        What stays.
-    factor : Tensor of shape (..., columns, columns)
-        The block of the upper Cholesky factor.
-
-    Returns
-    -------
-    Tensor of shape (..., rows, columns)
-        Scaled errors, which later blocks must absorb.
-    """
-    errors = torch.zeros(block.shape, dtype=block.dtype, device=block.device)
-    if block.dim() == 2 and block.device.type == "cpu":
-        obs_sweep(block, mask.contiguous(), factor.contiguous(), errors)
-        return errors
-    for j in range(block.shape[-1]):
-        error = block[..., j] * ~mask[..., j] / factor[..., j, j, None]
-        errors[..., j] = error
-        block[..., j:] -= error.unsqueeze(-1) * factor[..., j, j:].unsqueeze(-2)
-    return errors

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["convert"]
+__all__ = ["Conversion", "convert"]
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from ...core.errors import LayerError
 from ..packed.layer import PackedLayer
 from .architectures import Architecture, architecture_of
-from .formats import Matrix, PanelData, encode, form_of, lay_out
-from .model import LayerData, ModelData, interleaved, padded_columns
+from .formats import Matrix, PanelData, encode, form_of, joined, lay_out
+from .model import LayerData, ModelData, Vector, interleaved, padded_columns
 
 
 def convert(model: nn.Module, bits: int | None) -> ModelData:
@@ -33,26 +34,50 @@ def convert(model: nn.Module, bits: int | None) -> ModelData:
     NumericalError
         If a weight is not finite.
     """
-    return _Conversion(model, bits).run()
+    conversion = Conversion(model, bits)
+    return conversion.model_of([conversion.layer(index) for index in range(len(conversion.blocks))])
 
 
-class _Conversion:
+class Conversion:
+    """The making of an engine's model, layer by layer; see :func:`convert`.
+
+    Parameters
+    ----------
+    model, bits
+        See :func:`convert`. Only what is asked for has to have its weights.
+
+    Attributes
+    ----------
+    blocks : list of nn.Module
+        The model's, in order.
+    """
+
     def __init__(self, model: nn.Module, bits: int | None) -> None:
-        self.model, self.bits = model, bits
+        self.model: Any = model
+        self.bits = bits
         self.config: Any = model.config
         self.architecture: Architecture = architecture_of(self.config)
         self.names = {module: name for name, module in model.named_modules()}
         self.read: set[nn.Module] = set()
+        self.rounded: Mapping[str, Matrix] = {}
+        self.blocks = list(self.model.model.layers)
+        # Before any weights are loaded: one by one, modules that share one get a copy each.
+        held = getattr(self.model.model.embed_tokens, "weight", None)
+        self._tied = held is not None and held is getattr(self.model.lm_head, "weight", None)
 
-    def run(self) -> ModelData:
-        model: Any = self.model
-        body = model.model
-        layers = [self.layer(i, block) for i, block in enumerate(body.layers)]
+    def model_of(self, layers: list[LayerData]) -> ModelData:
+        """Return the model of all its layers; embeddings, norms and head must have their weights.
+
+        Raises
+        ------
+        LayerError
+            If a module holds weights that nothing has read.
+        """
+        body = self.model.model
         final_norm = self.norm(body.norm)
-        embedding, head = self.vocabulary(body.embed_tokens, model.lm_head)
+        embedding, head = self.vocabulary(body.embed_tokens, self.model.lm_head)
         rotary = body.rotary_emb
         self.refuse_what_is_left()
-        attention = body.layers[0].self_attn
         return ModelData(
             embedding=embedding,
             head=head,
@@ -60,14 +85,24 @@ class _Conversion:
             layers=layers,
             heads=self.config.num_attention_heads,
             kv_heads=self.config.num_key_value_heads,
-            head_dim=attention.head_dim,
+            head_dim=self.blocks[0].self_attn.head_dim,
             intermediate=self.config.intermediate_size,
             epsilon=self.config.rms_norm_eps,
             frequencies=rotary.inv_freq.detach().float().cpu().numpy(),
             rotary_scale=float(rotary.attention_scaling),
         )
 
-    def layer(self, index: int, block: Any) -> LayerData:
+    def layer(self, index: int, rounded: Mapping[str, Matrix] | None = None) -> LayerData:
+        """Return a layer, whose block must have its weights.
+
+        Parameters
+        ----------
+        index : int
+        rounded : mapping of str to Matrix, optional
+            By the names of modules: matrices to take instead of rounding their weights.
+        """
+        block: Any = self.blocks[index]
+        self.rounded = rounded or {}
         attention, mlp = block.self_attn, block.mlp
         norms = self.architecture.head_norms
         qkv = self.joined([attention.q_proj, attention.k_proj, attention.v_proj], self.bits)
@@ -96,7 +131,7 @@ class _Conversion:
         if type(embedding) is not nn.Embedding:
             raise LayerError(f"{name} is a {_kind(embedding)}, not an embedding")
         head_matrix, bias = self.joined([head], bits)
-        if embedding.weight is getattr(head, "weight", None) and bias is None:
+        if self._tied and bias is None:
             return lay_out(head_matrix), None
         weight = embedding.weight.cpu()
         rows = encode(name, weight, form_of(bits, weight.dtype))
@@ -119,14 +154,23 @@ class _Conversion:
     def joined(self, layers: list[nn.Module], bits: int | None) -> tuple[Matrix, Tensor | None]:
         """Return the weights of layers one below the other, and their biases if there are any."""
         found = [self.matrix(layer) for layer in layers]
-        name = " and ".join(self.names[layer] for layer in layers)
-        weight = torch.cat([weight for weight, _ in found])
-        return encode(name, weight, form_of(bits, weight.dtype)), _joined(found)
+        names = [self.names[layer] for layer in layers]
+        together = " and ".join(names)
+        if self.rounded.keys().isdisjoint(names):
+            weight = torch.cat([weight for weight, _ in found])
+            return encode(together, weight, form_of(bits, weight.dtype)), _joined(found)
+        parts = [
+            self.rounded.get(name) or encode(name, weight, form_of(bits, weight.dtype))
+            for name, (weight, _) in zip(names, found, strict=True)
+        ]
+        return joined(together, parts), _joined(found)
 
-    def norm(self, module: Any) -> Any:
+    def norm(self, module: Any) -> Vector:
+        """Return a norm's weights."""
         self.read.add(module)
         # A copy: the model may be trained on.
-        return module.weight.detach().float().cpu().clone().contiguous().numpy()
+        weight: Vector = module.weight.detach().float().cpu().clone().contiguous().numpy()
+        return weight
 
     def refuse_what_is_left(self) -> None:
         """Raise LayerError if a module holds weights that nothing has read."""

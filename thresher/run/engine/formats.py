@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["CODED", "FLOATS", "Matrix", "PanelData", "encode", "form_of", "joined", "lay_out"]
+__all__ = [
+    "CODED",
+    "FLOATS",
+    "Matrix",
+    "PanelData",
+    "encode",
+    "form_of",
+    "four_bits",
+    "joined",
+    "lay_out",
+]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...core.errors import NumericalError, OptionError
+from ...parts.gptq import Codes
 from .. import _run
 from .quantize import GROUP, quantize
 
@@ -126,6 +137,17 @@ def encode(name: str, weight: Tensor, form: str) -> Matrix:
         return Matrix(form, padded.to(FLOATS[form]), columns)
     codes, scales, minimums, unit = quantize(padded, CODED[form], minimums=form == "int4")
     return Matrix(form, codes, columns, scales, minimums, unit)
+
+
+def four_bits(codes: Codes, unit: float) -> Matrix:
+    """Return a matrix that was rounded to :class:`~thresher.run.engine.quantize.FourBits`."""
+    scales, minimums = (
+        torch.cat([getattr(levels, name) for levels in codes.groups], 1).div(unit).half()
+        for name in ("scale", "minimum")
+    )
+    columns = codes.codes.shape[1]
+    padded = nn.functional.pad(codes.codes, (0, -columns % GROUP))
+    return Matrix("int4", padded, columns, scales, minimums, unit)
 
 
 def joined(name: str, parts: list[Matrix]) -> Matrix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "check_near", "ends_of", "load", "probe", "tokenizer_of"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,8 +58,8 @@ def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:
         return _of_gguf(path, bits)
     if (path / STORE_FILE).is_file():
         data, context, ends = read_store(path, bits)
-        return Loaded(data, context, ends, lambda: _tokenizer(path))
-    return _of_module(_module(model), bits, lambda: _tokenizer(model))
+        return Loaded(data, context, ends, lambda: tokenizer_of(path))
+    return _of_module(_module(model), bits, lambda: tokenizer_of(model))
 
 
 def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Loaded:
@@ -68,27 +68,70 @@ def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Lo
     if bits is not None:  # after the proof, which coarse rounding would drown
         data = convert(model, bits)
     settings = getattr(model, "generation_config", None) or model.config
+    return Loaded(data, int(model.config.max_position_embeddings), _ends(settings), tokenizer)
+
+
+def _ends(settings: Any) -> frozenset[int]:
     ends = settings.eos_token_id
-    held = frozenset([ends] if isinstance(ends, int) else ends or ())
-    return Loaded(data, int(model.config.max_position_embeddings), held, tokenizer)
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+
+def ends_of(folder: Path, config: Any) -> frozenset[int]:
+    """Return the tokens that end a text of the model in a folder with a configuration."""
+    from transformers import GenerationConfig
+
+    settings = config
+    if (folder / "generation_config.json").is_file():
+        settings = GenerationConfig.from_pretrained(folder)
+    return _ends(settings)
 
 
 def _of_gguf(path: Path, bits: int | None) -> Loaded:
     file = GGUFFile(path)
     data, context = read_model(file, bits)
-    names = ("eos_token_id", "eot_token_id")
+    names = ("eos_token_id", "eot_token_id", "eom_token_id")
     ends = (file.metadata.get(f"tokenizer.ggml.{name}") for name in names)
     held = frozenset(end for end in ends if isinstance(end, int))
     return Loaded(data, context, held, lambda: _gguf_tokenizer(path))
 
 
-def _prove(model: Any, data: ModelData) -> None:
-    """Raise LayerError if the model's own pass does what the engine knows nothing of."""
+def probe(vocabulary: int, config: Any) -> torch.Tensor:
+    """Return tokens on which the engine is held against a model, of shape (tokens,)."""
+    most = min(_PROBE, config.max_position_embeddings)
+    return torch.linspace(0, vocabulary - 1, most).long()
+
+
+def check_near(data: ModelData, ids: torch.Tensor, own: torch.Tensor, kind: str) -> None:
+    """Raise LayerError if a model's own pass does what the engine knows nothing of.
+
+    Parameters
+    ----------
+    data : ModelData
+    ids : Tensor of shape (tokens,)
+        See :func:`probe`.
+    own : Tensor of shape (positions, vocabulary)
+        The model's logits after the first tokens.
+    kind : str
+        What the model is called.
+    """
     compiled = data.build()
-    most = min(_PROBE, model.config.max_position_embeddings)
-    ids = torch.linspace(0, compiled.vocabulary - 1, most).long()
-    found = np.empty((most, compiled.vocabulary), np.float32)
-    _run.EngineSequence(compiled).advance(ids.numpy(), found, torch.get_num_threads())
+    logits = np.empty((len(ids), compiled.vocabulary), np.float32)
+    _run.EngineSequence(compiled).advance(ids.numpy(), logits, torch.get_num_threads())
+    own = own.float().cpu()
+    spread = (own - own.mean(dim=-1, keepdim=True)).norm(dim=-1)
+    found = torch.from_numpy(logits)[: len(own)]
+    off = float(((found - own).norm(dim=-1) / spread).median())
+    # Logits that are not finite are told of where a token is chosen from them.
+    if off > _APART:
+        raise LayerError(
+            f"the engine's logits lie {off:.0%} of their spread from those of this {kind}, whose "
+            "own pass does something that the engine does not know; use the model's own "
+            "generate() instead"
+        )
+
+
+def _prove(model: Any, data: ModelData) -> None:
+    ids = probe(data.embedding.rows, model.config)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -97,16 +140,7 @@ def _prove(model: Any, data: ModelData) -> None:
     finally:
         for module, training in modes.items():
             module.training = training
-    own = own.float().cpu()
-    spread = (own - own.mean(dim=-1, keepdim=True)).norm(dim=-1)
-    off = float(((torch.from_numpy(found) - own).norm(dim=-1) / spread).median())
-    # Logits that are not finite are told of where a token is chosen from them.
-    if off > _APART:
-        raise LayerError(
-            f"the engine's logits lie {off:.0%} of their spread from those of this "
-            f"{type(model).__name__}, whose own pass does something that the engine does not "
-            "know; use the model's own generate() instead"
-        )
+    check_near(data, ids, own, type(model).__name__)
 
 
 def _module(folder: str | Path) -> nn.Module:
@@ -130,10 +164,10 @@ def _gguf_tokenizer(path: Path) -> Any:
     with naming_the_extra():  # transformers' own error says less
         for package in ("gguf", "sentencepiece"):
             import_module(package)
-    return _tokenizer(path.parent, gguf_file=path.name)
+    return tokenizer_of(path.parent, gguf_file=path.name)
 
 
-def _tokenizer(folder: str | Path, **where: str) -> Any:
+def tokenizer_of(folder: str | Path, **where: str) -> Any:
     """Return a model's tokenizer, None where it has none: tokens can be run without."""
     from transformers import AutoTokenizer
 

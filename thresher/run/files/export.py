@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_savable", "export", "save", "tokenizer_of", "write_dense"]
+__all__ = ["check_savable", "export", "is_pruned", "save", "tokenizer_of", "write_dense"]
 
 import copy
 import json
@@ -227,12 +227,12 @@ def _pack_zeros(dense: Path, work: Path, text: str | None) -> None:
     for number, names in enumerate(_portions(checkpoint)):
         with checkpoint.opened():
             tensors = {name: checkpoint.tensor(name) for name in names}
-        masks = {name: tensor != 0 for name, tensor in tensors.items() if _is_pruned(tensor)}
+        masks = {name: tensor != 0 for name, tensor in tensors.items() if is_pruned(tensor)}
         writer.add(number, tensors, masks)
     writer.finish(text)
 
 
-def _is_pruned(tensor: torch.Tensor) -> bool:
+def is_pruned(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is a weight with so many zeros that packing saves room."""
     if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.numel() == 0:
         return False

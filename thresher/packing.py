@@ -1,0 +1,209 @@
+"""What ``thresher pack`` does: a model as a folder of the engine's, calibrated where asked for."""
+
+from __future__ import annotations
+
+__all__ = ["pack_model", "round_folder"]
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .core.errors import OptionError
+from .core.output import check_apart
+from .core.progress import progress_bar
+from .parts.calibration import file_windows, warn_of_fewer
+from .parts.coverage import cover
+from .parts.gptq import GPTQ
+from .parts.limits import check_windows
+from .parts.moments import Gram, Moment
+from .parts.scores import Magnitude, Score
+from .parts.statistics import Statistics
+from .prune.layerwise import UnitPruner
+from .prune.memory import find_uses
+from .prune.recipe import Recipe
+from .run.engine import Engine
+from .run.engine.convert import Conversion
+from .run.engine.formats import Matrix, four_bits
+from .run.engine.loading import check_near, ends_of, probe
+from .run.engine.model import LayerData, ModelData
+from .run.engine.quantize import FourBits, unit_of
+from .run.engine.store import STORE_FILE, write_store
+from .run.files.checkpoint import resolve
+from .run.files.export import is_pruned
+from .run.files.writer import CheckpointWriter
+from .run.skeleton import Skeleton
+from .stream.outputs import folder_logits
+from .stream.precision import Precision
+from .stream.source import Folder
+from .stream.stream import Stream, Visit
+from .stream.units import find_units
+from .workflow import load_tokenizer, tell, window_length
+
+
+def pack_model(
+    model: str, out: Path, bits: int | None, text: Path | None, windows: int, length: int
+) -> None:
+    """Write a model as a folder of the engine's.
+
+    Parameters
+    ----------
+    model : str
+        What :class:`~thresher.run.engine.engine.Engine` takes by name.
+    out : Path
+        Folder to write.
+    bits : {8, 4} or None
+    text : Path or None
+        Have four bits calibrated on it, of a model of transformers.
+    windows, length : int
+        How many windows of how many tokens the text is cut into, at most.
+
+    Raises
+    ------
+    OptionError
+        If there is nothing to calibrate.
+    """
+    if text is not None and bits is None:
+        raise OptionError(
+            "--text calibrates the rounding of weights, and without --bits they keep 16 bits; add "
+            "--bits 4, or leave --text out"
+        )
+    if text is None or bits != 4:
+        if bits is not None:
+            tell(_to_nearest(bits, text))
+        Engine(model, bits).save(out)
+        return
+    if Path(model).is_file() or (Path(model) / STORE_FILE).is_file():
+        raise OptionError(
+            f"--text calibrates models of transformers, and {model!r} is not a folder of one; "
+            "leave --text out, or name the folder that it was made from"
+        )
+    folder = resolve(model)
+    check_apart(folder, out)
+    tokenizer, fitting = load_tokenizer(folder), window_length(folder, length)
+    cut = file_windows(text, tokenizer, length=fitting, count=windows)
+    warn_of_fewer(len(cut), windows, fitting, str(text))
+    tell(f"rounding {folder} to 4 bits on {len(cut)} windows of {fitting} tokens ...")
+    skeleton = Skeleton(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        data = round_folder(skeleton, cut, Path(scratch))
+    config: Any = skeleton.model.config
+    write_store(data, config.max_position_embeddings, ends_of(folder, config), tokenizer, out)
+
+
+def _to_nearest(bits: int, text: Path | None) -> str:
+    if text is not None:
+        return (
+            f"weights are rounded to the nearest of {bits} bits, which no text would make better; "
+            f"{text} is not read"
+        )
+    calibrate = "; --text FILE would choose them by what the model computes" if bits == 4 else ""
+    return f"weights are rounded to the nearest of {bits} bits{calibrate}"
+
+
+def round_folder(skeleton: Skeleton, windows: Tensor, scratch: Path) -> ModelData:
+    """Return the engine's model of a folder, its weights rounded to four bits by GPTQ.
+
+    One block is in memory at a time, besides what is returned; each is calibrated on what the
+    rounded ones before it give. Zeros of a matrix that was pruned stay zero. Layers that the data
+    never reaches are rounded to nearest.
+
+    Parameters
+    ----------
+    skeleton : Skeleton
+        Of the folder.
+    windows : Tensor of shape (windows, length), int64
+        Token ids to calibrate on.
+    scratch : Path
+        Folder for rounded blocks, which the engine's model is held against in the end.
+
+    Raises
+    ------
+    ThresherError
+        If the engine does not run the model, or a weight or the data cannot be used.
+    """
+    model, folder = skeleton.model, skeleton.checkpoint.folder
+    conversion = Conversion(model, 4)
+    coverage = cover(model)
+    check_windows(model, windows)
+    samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
+    stored = skeleton.stored_dtype(coverage.layers[0].parameter)
+    precision = Precision.natural(stored, torch.device("cpu"))
+    source = Folder(skeleton, precision)
+    find_uses(source, coverage, samples)
+    units = find_units(model, coverage.layers)
+    rounding, layers = _Rounding(), {}
+    counts = {layer.name: layer.weight.numel() for layer in coverage.layers}
+    writer = CheckpointWriter(scratch, folder)
+    with torch.no_grad(), progress_bar(len(units), lines=True) as advance:
+        stream = Stream(source, units, samples, precision=precision)
+        pruner = UnitPruner(stream, coverage.layers, rounding, unseen="dense", progress=advance)
+        with closing(stream.visits()) as visits:
+            for visit in visits:
+                pruner.prune(visit, counts)
+                index = conversion.blocks.index(visit.unit.module)
+                layers[index] = conversion.layer(index, rounding.found)
+                rounding.found.clear()
+                writer.add(visit.index, *skeleton.outgoing(visit.unit.name, {}, last=False))
+    data = _whole(skeleton, conversion, layers)
+    ids = probe(data.embedding.rows, model.config)
+    with closing(folder_logits(folder, ids[None], overlay=scratch)) as logits:
+        check_near(data, ids, next(logits)[:], type(model).__name__)
+    return data
+
+
+def _whole(
+    skeleton: Skeleton, conversion: Conversion, layers: Mapping[int, LayerData]
+) -> ModelData:
+    model: Any = skeleton.model
+    with ExitStack() as stack:
+        for module in (model.model.embed_tokens, model.model.norm, model.lm_head):
+            stack.enter_context(skeleton.loaded(module, conversion.names[module]))
+        return conversion.model_of([layers[index] for index in range(len(conversion.blocks))])
+
+
+@dataclass(frozen=True)
+class _Rounding(Recipe):
+    """Round every layer to four bits by GPTQ, one group of a block's layers after another.
+
+    Parameters
+    ----------
+    found : dict of str to Matrix
+        What layers were rounded to, by name.
+    """
+
+    score: Score = Magnitude()
+    density: float | None = 1.0
+    stages: bool = True
+    found: dict[str, Matrix] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[type[Moment]]:
+        """The second moment."""
+        return GPTQ.needs
+
+    def together(
+        self, visit: Visit, statistics: Mapping[str, Statistics], counts: Mapping[str, int]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Round layers; those that the engine joins have one unit. See :class:`Recipe`."""
+        layers = [layer for layer in visit.unit.layers if layer.name in statistics]
+        for layer in layers:
+            layer.check_finite()
+        unit = unit_of(layer.weight for layer in layers)
+        rounded = {}
+        for layer in layers:
+            known, weight = statistics[layer.name], layer.matrix()
+            if not known.saw_any(Gram):
+                continue
+            mask = weight != 0 if is_pruned(weight) else None
+            matrix = four_bits(GPTQ()(weight, FourBits(unit), known, mask), unit)
+            self.found[layer.name] = matrix
+            stays = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+            rounded[layer.name] = matrix.dense(), stays
+        return rounded
