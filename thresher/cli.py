@@ -215,11 +215,27 @@ def compare_cell(work: Path, name: str, step: str) -> None:
 @main.command()
 @click.argument("model", type=MODEL_FOLDER)
 @click.argument("out", type=FOLDER)
-def export(model: str, out: Path) -> None:
-    """Write sparse MODEL as the dense folder OUT, which loads without Thresher."""
-    from .run.files.export import export as write
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["f16", "bf16", "q8_0", "q4_0", "q4_1"]),
+    help="Of a GGUF file's matrices.  [default: f16]",
+)
+def export(model: str, out: Path, kind: str | None) -> None:
+    """Write MODEL, dense or sparse, as the dense folder OUT, which loads without Thresher.
 
-    write(model, out)
+    With a name that ends in .gguf, OUT is a file for llama.cpp and what is built on it.
+    """
+    if out.suffix.lower() == ".gguf":
+        from .run.engine.gguf.write import export_gguf
+
+        export_gguf(model, out, kind or "f16")
+    elif kind is not None:
+        raise OptionError(f"--type is of GGUF files, and {str(out)!r} does not end in .gguf")
+    else:
+        from .run.files.export import export as write
+
+        write(model, out)
     say(f"wrote {out}")
 
 

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ....core.errors import CheckpointError, NumericalError
 from ....core.extras import naming_the_extra
-from ..formats import FLOATS, Matrix, encode
+from ..formats import FLOATS as DTYPES
+from ..formats import Matrix, encode
 from ..quantize import GROUP
+from .blocks import BLOCKS, FLOATS, unpack
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 #: Types of values by their number: single ones as struct names them, and the two others.
@@ -25,12 +27,6 @@ _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=
 _STRING, _ARRAY = 8, 9
 #: Arrays longer than this are vocabularies, which nothing here asks for.
 _LONGEST = 1024
-
-#: Types of tensors that are read as they are, by their number.
-_FLOATS = {0: "float32", 1: "float16", 30: "bf16"}
-_Q4_0, _Q4_1, _Q8_0 = 2, 3, 8
-#: Bytes of their blocks of 32.
-_BLOCKS = {_Q4_0: 18, _Q4_1: 20, _Q8_0: 34}
 
 
 @dataclass(frozen=True)
@@ -112,18 +108,22 @@ class GGUFFile:
         found = self._one(name, 2)
         rows, columns = found.shape
         called = f"{name} of {self.path}"
-        if found.kind in _FLOATS:
-            return encode(called, self._floats(name, found), _FLOATS[found.kind])
-        if found.kind not in _BLOCKS:
+        if found.kind in FLOATS:
+            return encode(called, self._floats(name, found), FLOATS[found.kind])
+        if found.kind not in BLOCKS:
             return encode(called, self._foreign(name, found), "int8")
-        size = _BLOCKS[found.kind]
-        blocks = self._raw(name, found, rows * columns // GROUP * size).view(rows, -1, size)
-        return self._coded(name, found.kind, blocks)
+        kind = BLOCKS[found.kind]
+        raw = self._raw(name, found, rows * columns // GROUP * kind.size)
+        matrix = unpack(kind, raw.view(rows, -1, kind.size))
+        numbers = (matrix.scales, matrix.minimums)
+        if not all(bool(x.isfinite().all()) for x in numbers if x is not None):
+            raise NumericalError(f"{called} holds scales that are not finite")
+        return matrix
 
     def vector(self, name: str) -> Tensor:
         """Return a vector in float32; raises as :meth:`matrix` does."""
         found = self._one(name, 1)
-        values = self._floats if found.kind in _FLOATS else self._foreign
+        values = self._floats if found.kind in FLOATS else self._foreign
         vector = values(name, found).float()
         if not bool(vector.isfinite().all()):
             raise NumericalError(f"{name} of {self.path} holds numbers that are not finite")
@@ -135,7 +135,7 @@ class GGUFFile:
         found = self._found[name]
         if len(found.shape) != dimensions:
             raise CheckpointError(f"{self.path}: tensor {name!r} has the shape {found.shape}")
-        if found.kind in _BLOCKS and found.shape[-1] % GROUP:
+        if found.kind in BLOCKS and found.shape[-1] % GROUP:
             raise CheckpointError(
                 f"{self.path}: rows of {name!r} are {found.shape[-1]} long, not whole blocks of 32"
             )
@@ -151,7 +151,7 @@ class GGUFFile:
         return torch.from_numpy(np.array(self._bytes[first : first + size]))
 
     def _floats(self, name: str, found: _Found) -> Tensor:
-        dtype = FLOATS[_FLOATS[found.kind]]
+        dtype = DTYPES[FLOATS[found.kind]]
         raw = self._raw(name, found, math.prod(found.shape) * dtype.itemsize)
         return raw.view(dtype).view(found.shape)
 
@@ -179,22 +179,6 @@ class GGUFFile:
                 f"{self.path}: tensor {name!r} is of the type {kind.name}, which cannot be read"
             ) from error
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).view(found.shape)
-
-    def _coded(self, name: str, kind: int, blocks: Tensor) -> Matrix:
-        scales = _halves(blocks, 0)
-        minimums = _halves(blocks, 2) if kind == _Q4_1 else None
-        if not all(bool(x.isfinite().all()) for x in (scales, minimums) if x is not None):
-            raise NumericalError(f"{name} of {self.path} holds scales that are not finite")
-        columns = blocks.shape[1] * GROUP
-        if kind == _Q8_0:
-            return Matrix("int8", blocks[..., 2:].flatten(1) ^ 128, columns, scales)
-        pairs = blocks[..., 4 if kind == _Q4_1 else 2 :]
-        codes = torch.cat([pairs & 15, pairs >> 4], 2).flatten(1)
-        return Matrix("int4", codes, columns, scales, minimums)
-
-
-def _halves(blocks: Tensor, place: int) -> Tensor:
-    return blocks[..., place : place + 2].contiguous().view(torch.float16).squeeze(2)
 
 
 class _Cursor:

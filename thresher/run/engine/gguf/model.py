@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["read_model"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,34 +15,7 @@ from ....core.errors import CheckpointError, LayerError, nearest
 from ..formats import CODED, FLOATS, Matrix, encode, joined, lay_out
 from ..model import LayerData, ModelData, Vector, interleaved, padded_columns
 from .file import GGUFFile
-
-
-@dataclass(frozen=True)
-class _Family:
-    """What sets architectures of GGUF apart.
-
-    Parameters
-    ----------
-    interleaved : bool
-        Whether rows of queries and keys are stored in pairs that rotary positions turn together,
-        where transformers turns one half of a head against the other.
-    head_norms : bool
-        Whether queries and keys are normalised, head by head.
-    windows : bool
-        Whether a sliding window that the file names is kept to.
-    """
-
-    interleaved: bool = False
-    head_norms: bool = False
-    windows: bool = False
-
-
-#: By ``general.architecture``. Mistral and SmolLM2 are called llama.
-_FAMILIES = {
-    "llama": _Family(interleaved=True, windows=True),
-    "qwen2": _Family(),
-    "qwen3": _Family(head_norms=True),
-}
+from .names import FAMILIES, halves
 
 #: Tensors that are not read, as they say what is computed here.
 _COMPUTED = ("rope_freqs.weight",)
@@ -78,12 +50,12 @@ class _Reading:
     def __init__(self, file: GGUFFile, bits: int | None) -> None:
         self.file, self.bits = file, bits
         self.name = str(self._said("general.architecture", str))
-        if self.name not in _FAMILIES:
+        if self.name not in FAMILIES:
             raise LayerError(
                 f"the engine does not run GGUF files of the architecture {self.name!r}; "
-                f"{nearest(self.name, _FAMILIES)}"
+                f"{nearest(self.name, FAMILIES)}"
             )
-        self.family = _FAMILIES[self.name]
+        self.family = FAMILIES[self.name]
         self.hidden = self.count("embedding_length")
         self.heads = self.count("attention.head_count")
         self.kv_heads = self.count("attention.head_count_kv", self.heads)
@@ -158,9 +130,9 @@ class _Reading:
 
     def turned_in_halves(self, name: str) -> Callable[[Tensor], Tensor]:
         """Return what puts rows of queries and keys in the order of two halves of each head."""
-        if not self.family.interleaved or name not in ("attn_q", "attn_k"):
+        if name not in self.family.turned:
             return lambda x: x
-        return lambda x: x.unflatten(0, (-1, self.head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+        return lambda x: halves(x, self.head_dim)
 
     def matrix(self, name: str, rows: int | None, columns: int, bits: int | None) -> Matrix:
         matrix = self.file.matrix(name)
