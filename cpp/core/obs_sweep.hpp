@@ -38,10 +38,14 @@ inline void obs_sweep(float* weight, std::size_t stride, const bool* mask, const
     for (std::size_t j = 0; j < columns; ++j) {
       const float* u = factor + j * factor_stride;
       const float settled = mask[r * columns + j] ? levels.nearest(r, w[j]) : 0.0f;
-      const float error = (w[j] - settled) / u[j];
+      const float change = w[j] - settled;
+      if (change == 0.0f) {
+        errors[r * columns + j] = 0.0f;
+        continue;
+      }
+      const float error = change / u[j];
       errors[r * columns + j] = error;
       w[j] = settled;
-      if (error == 0.0f) continue;
       for (std::size_t k = j + 1; k < columns; ++k) w[k] -= error * u[k];
     }
   }

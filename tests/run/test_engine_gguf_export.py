@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import gguf
 import numpy as np
 import pytest
@@ -311,7 +309,7 @@ def test_what_gguf_cannot_express_is_refused(folders, tmp_path):
     yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
     for family, options, problem in (
         ("SmolLM3", {"pad_token_id": 0}, "not written for models of the architecture 'smollm3'"),
-        ("GPTNeoX", {}, "'gpt_neox'"),
+        ("GPTNeoX", {}, "not written for models of the architecture 'gpt_neox'"),
         ("Mistral", {"sliding_window": 8}, "see 8 tokens, and llama.cpp"),
         ("Llama", {"rope_parameters": yarn}, "positions of the type 'yarn'"),
         ("Qwen3", {"attention_bias": True}, r"q_proj\.bias has no place"),
@@ -338,8 +336,24 @@ def test_what_gguf_cannot_express_is_refused(folders, tmp_path):
 def test_tokenizers_of_other_models_are_refused(folders, tmp_path):
     with pytest.raises(CheckpointError, match="embedding 100 rows"):
         vocabulary_of(tokenizer(), 100, frozenset())
-    said = json.loads(byte_tokenizer().backend_tokenizer.to_str())
-    assert said["model"]["type"] == "BPE"
+    from tokenizers import models, normalizers, processors
+
+    changing = tokenizer()
+    changing.backend_tokenizer.normalizer = normalizers.NFC()
+    vocabulary_of(changing, VOCABULARY, frozenset())
+    changing.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(CheckpointError, match="changes texts by Lowercase"):
+        vocabulary_of(changing, VOCABULARY, frozenset())
+    ending = tokenizer()
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "$A <|end|>", special_tokens=[("<|end|>", 258)]
+    )
+    with pytest.raises(CheckpointError, match=r"makes \[\d+, 258\] of a text"):
+        vocabulary_of(ending, VOCABULARY, frozenset())
+    other = byte_tokenizer()
+    other.backend_tokenizer.model = models.WordLevel({"a": 0}, "a")
+    with pytest.raises(CheckpointError, match="not WordLevel"):
+        vocabulary_of(other, VOCABULARY, frozenset())
 
 
 def llama_cpp(path):

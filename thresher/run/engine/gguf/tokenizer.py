@@ -111,15 +111,10 @@ def vocabulary_of(tokenizer: Any, size: int, ends: frozenset[int]) -> Vocabulary
         )
     merges = [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in model["merges"]]
     tokens, kinds = _tokens(said, size)
-    first = beginning(tokenizer)
-    found = Vocabulary("gpt2", "", tokens, kinds, begins=first == [tokenizer.bos_token_id])
-    if first and not found.begins:
-        raise CheckpointError(
-            f"the tokenizer begins texts with the tokens {first}, and a GGUF file can only say "
-            "that they begin with the one for it"
-        )
+    found = Vocabulary("gpt2", "", tokens, kinds, begins=_begins(tokenizer))
     steps = _steps(said["pre_tokenizer"])
     if any(step[0] == "ByteLevel" for step in steps):
+        _check_normalizer(said["normalizer"])
         found.parting = _parting(steps, bool(model.get("ignore_merges")))
         found.merges = [" ".join(pair) for pair in merges]
     elif model.get("byte_fallback"):
@@ -136,6 +131,36 @@ def vocabulary_of(tokenizer: Any, size: int, ends: frozenset[int]) -> Vocabulary
     template = getattr(tokenizer, "chat_template", None)
     found.template = template if isinstance(template, str) else (template or {}).get("default")
     return found
+
+
+def _begins(tokenizer: Any) -> bool:
+    """Return whether texts begin with the token for it.
+
+    Raises
+    ------
+    CheckpointError
+        If they begin with something else, or end with a token.
+    """
+    first = beginning(tokenizer)
+    alone, whole = (
+        list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True)
+    )
+    if whole != first + alone or first not in ([], [tokenizer.bos_token_id]):
+        raise CheckpointError(
+            f"the tokenizer makes {whole} of a text whose tokens are {alone}, and a GGUF file can "
+            f"only say that texts begin with {tokenizer.bos_token_id}"
+        )
+    return bool(first)
+
+
+def _check_normalizer(said: dict[str, Any] | None) -> None:
+    """Raise if texts are changed before they are parted, but for how characters are composed."""
+    steps = [] if said is None else said.get("normalizers", [said])
+    for step in steps:
+        if step["type"] != "NFC":
+            raise CheckpointError(
+                f"the tokenizer changes texts by {step['type']}, which GGUF has no word for"
+            )
 
 
 def _tokens(said: dict[str, Any], size: int) -> tuple[list[str], list[int]]:

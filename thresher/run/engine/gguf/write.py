@@ -230,26 +230,29 @@ class _Export:
                 )
 
     def _rotary_factors(self) -> Tensor | None:
-        """Return by what rotary frequencies are divided, None where they are the usual ones."""
+        """Return by what rotary frequencies are divided, None where the file says it in words."""
         rotary, said = self.model.model.rotary_emb, self.config.rope_parameters
-        kind = said["rope_type"]
-        if kind in ("default", "linear"):
-            return None
-        if kind != "llama3" or not self.family.factors:
-            raise LayerError(
-                f"rotary positions of the type {kind!r} have no place in GGUF files of the "
-                f"architecture {self.name!r}"
-            )
+        kind, divided = said["rope_type"], said.get("factor", 1.0)
         places = torch.arange(0, self.head_dim, 2, dtype=torch.int64).float() / self.head_dim
         usual = 1.0 / said["rope_theta"] ** places
-        return (usual / rotary.inv_freq.float()).contiguous()
+        found = rotary.inv_freq.float()
+        if rotary.attention_scaling == 1 and found.shape == usual.shape:
+            told = usual / (divided if kind == "linear" else 1.0)
+            if torch.allclose(found, told, atol=0):
+                return None
+            if self.family.factors:
+                return (usual / found).contiguous()
+        raise LayerError(
+            f"rotary positions of the type {kind!r} as in this model have no place in GGUF files "
+            f"of the architecture {self.name!r}"
+        )
 
 
 def _family(config: Any) -> tuple[str, Family]:
     """Return the architecture that GGUF has for a configuration, and what sets it apart."""
-    architecture_of(config)  # raises for what no file of these could say
     for name, family in FAMILIES.items():
         if config.model_type in family.models:
+            architecture_of(config)  # raises for settings that are not known
             return name, family
     known = ", ".join(model for family in FAMILIES.values() for model in family.models)
     raise LayerError(
