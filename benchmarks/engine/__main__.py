@@ -6,9 +6,9 @@
 
 The model is written as GGUF files of Q4_0 and Q4_1, and every library runs the very same files:
 torch makes the weights of Q4_1 dense. All of them decode greedily after a prompt, and read a longer
-prompt, in turn, several rounds of it; medians count. llama.cpp has the number of threads with which
-it is fastest, and the better of both files. Results are merged into
-``benchmarks/results/engine.json``; run it on a quiet machine.
+prompt, in turn, several rounds of it; medians count. llama.cpp (by llama-cpp-python, where that is
+installed) has the number of threads with which it is fastest, and the better of both files. Results
+are merged into ``benchmarks/results/engine.json``; run it on a quiet machine.
 """
 
 import argparse
@@ -18,19 +18,20 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from thresher.assets import smollm2
+from thresher.assets import smollm2, state_of_the_union
 from thresher.core.files import write_text
+from thresher.parts.calibration import token_windows
 from thresher.run import _run
 from thresher.run.engine.gguf.write import export_gguf
 from thresher.run.evaluate import perplexity
 
 from .. import machine
-from ..quality.tokens import tokens as text_windows
 from .runners import LlamaCpp, Ours, Runner, Torch, decoding, reading
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
@@ -77,8 +78,14 @@ def timed(
 
 def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
     """Measure one model."""
-    windows = torch.from_numpy(np.load(text_windows() / "evaluation.npy"))[:, :LENGTH]
-    windows = windows[: given.windows]
+    from transformers import AutoTokenizer
+
+    windows = token_windows(
+        AutoTokenizer.from_pretrained(folder),
+        state_of_the_union(2014, 2021),
+        length=LENGTH,
+        count=given.windows,
+    )
     ids = windows[0].numpy()
     context = max(LENGTH, BEFORE + given.tokens + 1, given.prompt)
     busy = machine.busy_percent()
@@ -86,15 +93,15 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
         files = {kind: Path(name) / f"{kind}.gguf" for kind in KINDS}
         for kind, path in files.items():
             export_gguf(folder, path, kind)
-        threads = fastest_threads(files["q4_0"], ids[:BEFORE], given.tokens, context)
-        runners: dict[str, Runner] = {}
-        for kind, path in files.items():
-            runners[f"ours, {kind}"] = Ours(path)
+        rivals = files if find_spec("llama_cpp") else {}
+        threads = rivals and fastest_threads(files["q4_0"], ids[:BEFORE], given.tokens, context)
+        runners: dict[str, Runner] = {f"ours, {kind}": Ours(path) for kind, path in files.items()}
+        for kind, path in rivals.items():
             runners[f"llama.cpp, {kind}"] = LlamaCpp(path, threads, context)
         for dtype in DTYPES:
             runners[f"torch, {dtype}"] = Torch(files["q4_1"], DTYPES[dtype])
         rates = timed(runners, ids, given)
-        for kind, path in files.items():
+        for kind, path in rivals.items():
             runners[f"llama.cpp, {kind}"] = LlamaCpp(path, threads, context, every=True)
         rows: dict[str, object] = {}
         for name, runner in runners.items():
@@ -109,7 +116,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
         "decoded": [BEFORE, given.tokens],
         "prompt": given.prompt,
         "windows": list(windows.shape),
-        "threads": {"ours and torch": torch.get_num_threads(), "llama.cpp": threads},
+        "threads": {"ours and torch": torch.get_num_threads(), "llama.cpp": threads or None},
         "instructions": _run.active_isa(),
         "busy_percent": busy,
         **machine.provenance(*PACKAGES),
@@ -117,12 +124,13 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
 
 
 def show(found: dict) -> None:
-    """Print the medians, and their ratios to the better of llama.cpp's."""
+    """Print the medians, and their ratios to the better of llama.cpp's; without it, of torch's."""
     rows = found["rows"]
-    best = {
-        what: max(row[what] for name, row in rows.items() if name.startswith("llama.cpp"))
-        for what in ("decoding", "prompt")
-    }
+    rival = "torch" if found["threads"]["llama.cpp"] is None else "llama.cpp"
+    rivals = [row for name, row in rows.items() if name.startswith(rival)]
+    best = {what: max(row[what] for row in rivals) for what in ("decoding", "prompt")}
+    if rival == "torch":
+        print("llama-cpp-python is not installed: ratios are to torch")
     print(f"{found['machine']['processor']}, {found['instructions']}, threads {found['threads']}")
     print(f"{'':18}{'decoding/s':>12}{'':8}{'prompt/s':>12}{'':8}{'perplexity':>12}")
     for name, row in rows.items():

@@ -91,9 +91,14 @@ class Torch:
     """transformers, eagerly, of weights that were made dense."""
 
     def __init__(self, path: Path, dtype: torch.dtype) -> None:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GgufConfig
 
-        found = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+        found = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=dtype,
+            quantization_config=GgufConfig(dequantize=True),
+        )
         self.model: Any = found.eval()
 
     def start(self) -> None:

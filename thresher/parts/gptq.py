@@ -52,7 +52,7 @@ class Codes:
 
     def dense(self) -> torch.Tensor:
         """Return the matrix in float32."""
-        parts = zip(self.codes.split(self.width, -1), self.groups, strict=True)
+        parts = zip(torch.split(self.codes, self.width, -1), self.groups, strict=True)
         return torch.cat([levels.values(part.float()) for part, levels in parts], -1)
 
 
@@ -112,6 +112,6 @@ class GPTQ:
 
         block = -(-self.block_size // grid.width) * grid.width
         walk(current, factor, block, grid.width, settle)
-        parts = zip(current.split(grid.width, -1), groups, strict=True)
+        parts = zip(torch.split(current, grid.width, -1), groups, strict=True)
         codes = torch.cat([levels.codes(part) for part, levels in parts], -1)
         return Codes(codes.to(torch.uint8), tuple(groups), grid.width)
