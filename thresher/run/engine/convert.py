@@ -52,8 +52,8 @@ class Conversion:
         The model's, in order.
     """
 
-    def __init__(self, model: nn.Module, bits: int | None) -> None:
-        self.model: Any = model
+    def __init__(self, model: Any, bits: int | None) -> None:
+        self.model = model
         self.bits = bits
         self.config: Any = model.config
         self.architecture: Architecture = architecture_of(self.config)

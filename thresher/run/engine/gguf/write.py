@@ -7,7 +7,7 @@ __all__ = ["TYPES", "export_gguf"]
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -112,8 +112,8 @@ def export_gguf(source: str | Path, out: str | Path, kind: str = "f16") -> None:
 class _Export:
     def __init__(self, skeleton: Skeleton, kind: int) -> None:
         self.skeleton, self.kind = skeleton, kind
-        self.model: Any = skeleton.model
-        self.config: Any = self.model.config
+        self.model = cast("Any", skeleton.model)
+        self.config = self.model.config
         self.name, self.family = _family(self.config)
         self.head_dim: int = self.model.model.layers[0].self_attn.head_dim
         self._factors = self._rotary_factors()
