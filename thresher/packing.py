@@ -150,12 +150,19 @@ def round_folder(skeleton: Skeleton, windows: Tensor, scratch: Path) -> ModelDat
                 index = conversion.blocks.index(visit.unit.module)
                 layers[index] = conversion.layer(index, rounding.found)
                 rounding.found.clear()
-                writer.add(visit.index, *skeleton.outgoing(visit.unit.name, {}, last=False))
+                writer.add(visit.index, _outgoing(skeleton, visit), {})
     data = _whole(skeleton, conversion, layers)
     ids = probe(data.embedding.rows, model.config)
     with closing(folder_logits(folder, ids[None], overlay=scratch)) as logits:
         check_near(data, ids, next(logits)[:], type(model).__name__)
     return data
+
+
+def _outgoing(skeleton: Skeleton, visit: Visit) -> dict[str, Tensor]:
+    """Return what a rounded block would write; weights without a mask would be as they were."""
+    layers = visit.unit.layers
+    changed = {x.parameter: torch.ones(x.weight.shape, dtype=torch.bool) for x in layers}
+    return skeleton.outgoing(visit.unit.name, changed, last=False)[0]
 
 
 def _whole(

@@ -92,6 +92,7 @@ def engine_of(case: str, folder: Path, out: Path, windows: torch.Tensor) -> th.E
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--density", type=float, action="append", help="1 and 0.5 without it")
+    parser.add_argument("--case", choices=CASES, action="append", help="all without it")
     parser.add_argument("--calibration", type=int, default=16, help=f"windows of {LENGTH} tokens")
     parser.add_argument("--windows", type=int, default=4, help="to evaluate on, of 1024 tokens")
     parser.add_argument("--seed", type=int, default=0, help="of the factors")
@@ -102,23 +103,29 @@ def main() -> None:
     for density in given.density or (1.0, 0.5):
         with tempfile.TemporaryDirectory() as name:
             folder = source(Path(name) / "model", density, given.seed, cut)
-            found: dict[str, float] = {}
-            for case in CASES:
+            for case in given.case or CASES:
                 engine = engine_of(case, folder, Path(name) / "packed", cut)
                 logits = (engine.logits(window)[:-1] for window in evaluated)
-                found[case] = perplexity(logits, evaluated)
-                ratio = found[case] / found["bf16"]
-                print(f"{density:.0%} kept, {case:14} {found[case]:9.3f} {ratio:7.3f}", flush=True)
-        settings = {"calibration": list(cut.shape), "evaluation": list(evaluated.shape)}
-        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        known[f"{density:.0%} kept"] = {
-            "perplexity": found,
-            "ratio": {case: value / found["bf16"] for case, value in found.items()},
-            **settings,
-            "seed": given.seed,
-            **provenance("torch", "transformers", "numpy"),
-        }
-        write_text(RESULTS, json.dumps(known, indent=1) + "\n")
+                known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+                known[f"{density:.0%} kept, {case}"] = {
+                    "perplexity": perplexity(logits, evaluated),
+                    "calibration": list(cut.shape) if "GPTQ" in case or density < 1 else None,
+                    "evaluation": list(evaluated.shape),
+                    "seed": given.seed,
+                    **provenance("torch", "transformers", "numpy"),
+                }
+                write_text(RESULTS, json.dumps(known, indent=1) + "\n")
+        show(known, density)
+
+
+def show(known: dict[str, dict[str, float]], density: float) -> None:
+    """Print perplexities and their ratios to bfloat16."""
+    for case in CASES:
+        value, dense = (
+            known.get(f"{density:.0%} kept, {each}", {}).get("perplexity", float("nan"))
+            for each in (case, "bf16")
+        )
+        print(f"{density:.0%} kept, {case:14} {value:9.3f} {value / dense:7.3f}", flush=True)
 
 
 if __name__ == "__main__":
