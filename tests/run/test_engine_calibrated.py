@@ -8,6 +8,7 @@ from model_folders import byte_tokenizer, save_folder, tiny_llama
 from test_cli import run
 
 import thresher as th
+from thresher.run.engine import loading
 from thresher.run.files.checkpoint import Checkpoint
 
 LENGTH = 64
@@ -54,6 +55,15 @@ def test_the_model_is_nearer_than_by_rounding_to_nearest(wide, packed, book):
     assert engine._loaded.ends == plain._loaded.ends
     assert off(engine, wide, ids) < 0.9 * off(plain, wide, ids)
     assert engine.generate("A river", max_new_tokens=5) is not None
+
+
+def test_the_engine_is_held_against_the_rounded_model(wide, book, tmp_path, monkeypatch):
+    """From which it differs by the rounding of inputs alone."""
+    monkeypatch.setattr(loading, "_APART", 0.03)
+    pack(wide, tmp_path / "fast", "--text", book, *CALIBRATED)
+    monkeypatch.setattr(loading, "_APART", 1e-4)
+    said = pack(wide, tmp_path / "again", "--text", book, *CALIBRATED, code=1)
+    assert "does something that the engine does not know" in said
 
 
 def test_the_same_command_gives_the_same_bytes(wide, packed, book, tmp_path):
