@@ -10,16 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
-from .. import _run
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
+from .session import Session
 from .store import STORE_FILE, read_store
 
 #: Tokens on which the engine is held against the model, and how far its logits in bfloat16 may lie
@@ -87,8 +86,7 @@ def _prove(model: Any, data: ModelData) -> None:
     compiled = data.build()
     most = min(_PROBE, model.config.max_position_embeddings)
     ids = torch.linspace(0, compiled.vocabulary - 1, most).long()
-    found = np.empty((most, compiled.vocabulary), np.float32)
-    _run.EngineSequence(compiled).advance(ids.numpy(), found, torch.get_num_threads())
+    found = Session(compiled).logits(ids.numpy(), most)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
