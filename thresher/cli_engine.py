@@ -1,10 +1,10 @@
-"""Commands that run models on the compiled engine: pack, generate and chat."""
+"""Commands that run models on the compiled engine: pack, generate, chat and serve."""
 
 from __future__ import annotations
 
 __all__ = ["COMMANDS"]
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from .cli_options import COUNT, ENGINE_MODEL, FOLDER, TEXT, TEXT_HELP
-from .core.errors import ThresherError
+from .core.errors import OptionError, ThresherError
 from .core.output import check_free
-from .core.terminal import say
+from .core.terminal import manner, say
 
 _BITS = click.option(
     "--bits",
@@ -131,6 +131,49 @@ def chat(
             _tell(conversation.answer(text))
 
 
+@click.command()
+@click.argument("model", type=ENGINE_MODEL)
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: all addresses.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--api-key", envvar="THRESHER_API_KEY", show_envvar=True, help="Answer those who know it alone."
+)
+@click.option(
+    "--parallel", type=COUNT, default=8, show_default=True, help="Texts under way at a time."
+)
+@click.option("--queue", type=COUNT, default=64, show_default=True, help="Requests that may wait.")
+@_BITS
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    api_key: str | None,
+    parallel: int,
+    queue: int,
+    bits: str | None,
+) -> None:
+    """Answer requests to MODEL, a folder or a GGUF file, by OpenAI's interface.
+
+    Needs `pip install 'thresher[serve]'`. SIGTERM or Ctrl-C ends it once all answers are finished.
+    """
+    if api_key == "":
+        raise OptionError("the API key is empty; leave it out to answer everybody")
+    from .run.serve.server import bound
+    from .run.serve.server import serve as run
+
+    with bound(host, port) as held:  # before the model is loaded
+        from .run.engine import Engine
+
+        name = Path(model).resolve().name if Path(model).exists() else model
+        engine = Engine(model, int(bits) if bits else None)
+        level = "info" if manner().verbose else "warning"
+        run(engine, name, held, parallel, queue, api_key, level, _say_where(name))
+
+
+def _say_where(name: str) -> Callable[[str], None]:
+    return lambda address: say(f"{name} answers at {address}/v1; Ctrl-C ends it")
+
+
 def _asked() -> str | None:
     """Return the user's next line, None at the end of all."""
     try:
@@ -156,4 +199,4 @@ def _tell(pieces: Generator[str, None, None]) -> None:
     click.echo()
 
 
-COMMANDS = (pack, generate, chat)
+COMMANDS = (pack, generate, chat, serve)

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -173,11 +174,11 @@ class Model {
   EngineModel view_;
 };
 
-// Refuses a second thread that would mix its calls with the first one's.
+// Refuses a second user while there is one: another thread, or another place in one batch.
 class Hold {
  public:
-  explicit Hold(std::atomic<bool>& busy) : busy_(busy) {
-    check(!busy_.exchange(true), "sequence", "is advanced by another thread");
+  Hold(std::atomic<bool>& busy, const std::string& name) : busy_(busy) {
+    check(!busy_.exchange(true), name, "is advanced elsewhere");
   }
   ~Hold() { busy_ = false; }
   Hold(const Hold&) = delete;
@@ -189,38 +190,77 @@ class Hold {
 
 class Sequence {
  public:
-  explicit Sequence(const Model& model) : model_(model), state_(model.view()) {}
+  explicit Sequence(const Model& model) : model(model), cache(model.view()) {}
 
-  std::int64_t position() const { return state_.position; }
+  std::int64_t position() const { return cache.position; }
 
   // Goes back to an earlier position: the cache of what came before it is still right.
   void rewind(std::int64_t position) {
-    const Hold hold(busy_);
-    check(position >= 0 && position <= state_.position, "position",
+    const Hold hold(busy, "sequence");
+    check(position >= 0 && position <= cache.position, "position",
           "is not one that was passed");
-    state_.position = position;
+    cache.position = position;
   }
 
-  // Without the interpreter's lock.
-  void advance(Longs ids, Output logits, int threads) {
-    const auto count = static_cast<std::int64_t>(ids.size());
-    const std::int64_t vocabulary = model_.vocabulary();
-    check(count > 0, "ids", "is empty");
-    for (std::int64_t i = 0; i < count; ++i) {
-      check(ids.data()[i] >= 0 && ids.data()[i] < vocabulary, "ids",
-            "holds a token outside the vocabulary");
+  const Model& model;
+  EngineCache cache;
+  std::atomic<bool> busy{false};
+};
+
+class Work {
+ public:
+  explicit Work(const Model& model) : model_(model), work_(model.view()) {}
+
+  // Tokens of each sequence, and where logits after the last of them go. Without the interpreter's
+  // lock. Where it fails, sequences stay where they were.
+  void advance(const std::vector<Sequence*>& sequences, const std::vector<Longs>& ids,
+               const std::vector<Output>& logits, int threads) {
+    check(!sequences.empty(), "sequences", "are none");
+    check_size(ids.size(), static_cast<std::int64_t>(sequences.size()), "ids");
+    check_size(logits.size(), static_cast<std::int64_t>(sequences.size()), "logits");
+    const Hold hold(busy_, "work");
+    std::deque<Hold> holds;
+    std::vector<Row> rows;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      check(sequences[i] != nullptr && &sequences[i]->model == &model_, "sequence",
+            "is of another model");
+      holds.emplace_back(sequences[i]->busy, "sequence");
+      add(sequences[i]->cache, ids[i], logits[i], rows);
     }
-    const bool every = static_cast<std::int64_t>(logits.size()) != vocabulary;
-    check_size(logits.size(), (every ? count : 1) * vocabulary, "logits");
-    const Hold hold(busy_);
     const nb::gil_scoped_release unlocked;
-    engine_kernels().forward(model_.view(), state_, {ids.data(), count, logits.data(), every},
-                             std::max(threads, 1));
+    threads = std::max(threads, 1);
+    std::int64_t end = 0;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const auto next = sequences[i]->cache.position + static_cast<std::int64_t>(ids[i].size());
+      sequences[i]->cache.reserve(next);
+      end = std::max(end, next);
+    }
+    work_.reserve(end, threads);
+    engine_kernels().forward(model_.view(), work_, rows.data(),
+                             static_cast<std::int64_t>(rows.size()), threads);
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      sequences[i]->cache.position += static_cast<std::int64_t>(ids[i].size());
+    }
   }
 
  private:
+  void add(const EngineCache& cache, const Longs& ids, const Output& logits,
+           std::vector<Row>& rows) const {
+    const auto count = static_cast<std::int64_t>(ids.size());
+    const std::int64_t vocabulary = model_.vocabulary();
+    const auto wanted = static_cast<std::int64_t>(logits.size()) / vocabulary;
+    check(count > 0, "ids", "is empty");
+    check_size(logits.size(), std::min(wanted, count) * vocabulary, "logits");
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t id = ids.data()[i], after = i - (count - wanted);
+      check(id >= 0 && id < vocabulary, "ids", "holds a token outside the vocabulary");
+      rows.push_back({id, &cache, cache.position + i,
+                      after < 0 ? nullptr : logits.data() + after * vocabulary});
+    }
+  }
+
   const Model& model_;
-  EngineState state_;
+  EngineWork work_;
   std::atomic<bool> busy_{false};
 };
 
@@ -257,8 +297,11 @@ void bind_engine(nb::module_& module) {
   nb::class_<Sequence>(module, "EngineSequence")
       .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())
       .def_prop_ro("position", &Sequence::position)
-      .def("rewind", &Sequence::rewind, "position"_a)
-      .def("advance", &Sequence::advance, "ids"_a, "logits"_a, "threads"_a);
+      .def("rewind", &Sequence::rewind, "position"_a);
+  nb::class_<Work>(module, "EngineWork")
+      .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())
+      .def_ro_static("chunk", &EngineWork::chunk)
+      .def("advance", &Work::advance, "sequences"_a, "ids"_a, "logits"_a, "threads"_a);
 }
 
 }  // namespace thresher

@@ -185,6 +185,36 @@ def test_sparse_and_packed_models_run():
     assert distance(th.Engine(model).logits(ids), expected) < BOUNDS[None]
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "top_k": 9, "seed": 1}])
+def test_log_probabilities_are_those_of_transformers(options):
+    model = made("qwen2")
+    engine, ids = th.Engine(model), prompt(9)
+    sampler = Sampler(repetition_penalty=1.3, **options)
+    tokens = list(engine.tokens(ids, 20, sampler, logprobs=4))
+    assert tokens == list(engine.tokens(ids, 20, sampler))
+    text = torch.cat([ids, torch.tensor(tokens)])
+    expected = reference(model, text)[len(ids) - 1 : -1].log_softmax(-1)
+    for row, token in zip(expected, tokens, strict=True):
+        assert token.logprob == pytest.approx(float(row[token]), abs=1e-3)
+        values, places = row.topk(4)
+        assert [each for each, _ in token.top] == places.tolist()
+        assert [value for _, value in token.top] == pytest.approx(values.tolist(), abs=1e-3)
+
+
+def test_pieces_of_text_have_their_tokens():
+    model = llama(vocab_size=256, max_position_embeddings=199)
+    engine = th.Engine(model, tokenizer=byte_tokenizer())
+    pieces = list(engine.stream("a", max_new_tokens=40, temperature=1.0, seed=3, logprobs=0))
+    tokens = [token for piece in pieces for token in piece.tokens]
+    expected = engine.tokens(
+        engine.tokenizer("a")["input_ids"], 40, Sampler(1.0, seed=3), logprobs=0
+    )
+    assert [(t, t.logprob, t.top) for t in tokens] == [(t, t.logprob, ()) for t in expected]
+    for logprobs in (-1, 257):
+        with pytest.raises(OptionError, match=f"logprobs is {logprobs}"):
+            engine.stream("a", logprobs=logprobs)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_it_runs_in_a_child_of_fork():
     engine = th.Engine(made("llama"))

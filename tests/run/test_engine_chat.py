@@ -83,7 +83,7 @@ def test_only_what_is_new_is_computed_and_gives_the_same_logits():
     texts = [ids[:40], ids, ids[:50], ids[:50], np.concatenate([ids[:20], other]), other, ids[:1]]
     advanced = []
     for text in texts:
-        before = session._common(text, 1)
+        before = session.common(text)
         found = session.logits(text)
         advanced.append(len(text) - before)
         assert np.array_equal(found, Session(compiled).logits(text))
@@ -95,21 +95,20 @@ def test_a_pass_that_fails_leaves_no_wrong_cache_behind():
     session = Session(compiled)
     ids, other = prompt(30).numpy(), prompt(30, 1).numpy()
     session.logits(ids)
-    own = session._sequence
+    batch = session._alone
+    own = batch._work
 
     class Failing:
         """Writes over the cache and then finds that memory is short."""
 
-        rewind = own.rewind
-
-        def advance(self, tokens, *rest):
-            own.advance(tokens, *rest)
+        def advance(self, *given):
+            own.advance(*given)
             raise MemoryError
 
-    session._sequence = Failing()
+    batch._work = Failing()
     with pytest.raises(MemoryError):
         session.logits(other)
-    session._sequence = own
+    batch._work = own
     longer = np.concatenate([ids, other[:1]])
     assert np.array_equal(session.logits(longer), Session(compiled).logits(longer))
 
@@ -156,8 +155,8 @@ def test_a_sequence_goes_back_and_not_forward():
     session.logits(prompt(9).numpy())
     for position in (-1, 10):
         with pytest.raises(ValueError, match="not one that was passed"):
-            session._sequence.rewind(position)
-    session._sequence.rewind(9)
+            session.sequence.rewind(position)
+    session.sequence.rewind(9)
 
 
 def run(*arguments, **options):

@@ -8,6 +8,7 @@ from model_folders import byte_tokenizer
 
 from thresher.run.engine.sampling import Sampler
 from thresher.run.engine.text import TextStream
+from thresher.run.engine.token import Token, likeliest
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2], np.float32))
 
@@ -48,7 +49,7 @@ def streamed(text, stop=(), prompt=""):
     stream = TextStream(tokenizer, tokenizer(prompt)["input_ids"] if prompt else [], stop)
     pieces = []
     for token in encoded:
-        pieces.append(stream.add(token))
+        pieces.append(stream.add(Token(token)))
         if stream.stopped:
             break
     pieces.append(stream.rest())
@@ -66,7 +67,7 @@ def test_characters_come_whole(prompt):
 def test_half_a_character_at_the_end_is_not_lost():
     tokenizer = byte_tokenizer()
     stream = TextStream(tokenizer, [], ())
-    token = tokenizer("é")["input_ids"][0]
+    token = Token(tokenizer("é")["input_ids"][0])
     assert stream.add(token) == ""
     assert stream.rest() == "\N{REPLACEMENT CHARACTER}"
 
@@ -84,3 +85,33 @@ def test_half_a_character_at_the_end_is_not_lost():
 )
 def test_text_ends_before_a_stop_string(text, stop, expected):
     assert "".join(streamed(text, stop)) == expected
+
+
+def test_tokens_come_with_the_piece_that_they_complete():
+    pieces = streamed("aé🌾b")
+    assert [(piece, len(piece.tokens)) for piece in pieces if piece] == [
+        ("a", 1),
+        ("é", 2),
+        ("🌾", 4),
+        ("b", 1),
+    ]
+    held = [(str(piece), len(piece.tokens)) for piece in streamed("one ENTER", ["END"]) if piece]
+    assert held == [("o", 1), ("n", 1), ("e", 1), (" ", 1), ("ENT", 3), ("ER", 2)]
+    assert sum(len(piece.tokens) for piece in streamed("one END two", ["END"])) == 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_log_probabilities_are_of_the_logits_themselves(count):
+    logits = LOGITS * 7 + 3
+    expected = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
+    for token in range(len(logits)):
+        found, top = likeliest(logits, token, count)
+        assert found == pytest.approx(expected[token])
+        assert [each for each, _ in top] == [1, 3, 4, 0, 2][:count]
+        assert [value for _, value in top] == pytest.approx(sorted(expected)[::-1][:count])
+
+
+def test_ties_come_in_the_order_of_tokens():
+    logits = np.array([2, 0, 2, 1, 2, 1], np.float32)
+    assert [each for each, _ in likeliest(logits, 0, 2)[1]] == [0, 2]
+    assert [each for each, _ in likeliest(logits, 0, 4)[1]] == [0, 2, 4, 3]

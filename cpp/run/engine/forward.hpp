@@ -1,4 +1,5 @@
-// The pass of a chunk of tokens through all layers, in one parallel region.
+// The pass of a chunk of tokens through all layers, in one parallel region. The tokens may be of
+// several sequences: alone attention tells them apart, and a product has each by itself.
 //
 // Five steps a layer, with a barrier after each: norm and projections, attention, its output and
 // the residual, norm and gate, and down and the residual. Every thread has its even share of panels
@@ -14,38 +15,46 @@ namespace thresher::THRESHER_NAMESPACE {
 
 class Pass {
  public:
-  Pass(const EngineModel& model, EngineState& state, std::int64_t count, Member member)
-      : model_(model), state_(state), count_(count), member_(member) {}
+  Pass(const EngineModel& model, EngineWork& work, const Row* rows, std::int64_t count,
+       Member member)
+      : model_(model), work_(work), rows_(rows), count_(count), member_(member) {}
 
-  void run(const std::int64_t* ids) {
+  void run() {
     member_.share(count_, [&](std::int64_t t) {
-      read_row(model_.embedding, ids[t], state_.residual.get() + t * state_.hidden_width);
-      fill_angles(model_, state_, t);
+      read_row(model_.embedding, rows_[t].id, work_.residual.get() + t * work_.hidden_width);
+      fill_angles(model_, work_, rows_[t], t);
     });
     member_.barrier.wait();
-    for (std::int64_t layer = 0; layer < state_.layers; ++layer) run_layer(layer);
+    const auto layers = static_cast<std::int64_t>(model_.layers.size());
+    for (std::int64_t layer = 0; layer < layers; ++layer) run_layer(layer);
+    write_logits();
   }
 
-  void write_logits(std::int64_t first, float* logits) {
-    const Operand x = normed(model_.final_norm, model_.head, first, count_ - first);
+ private:
+  void write_logits() {
+    std::int64_t wanted[EngineWork::chunk], count = 0;
+    for (std::int64_t t = 0; t < count_; ++t) {
+      if (rows_[t].logits != nullptr) wanted[count++] = t;
+    }
+    if (count == 0) return;
+    const Operand x = normed(model_.final_norm, model_.head, wanted, count);
     const std::int64_t rows = model_.head.rows;
     member_.share(model_.head.panels(), [&](std::int64_t panel) {
-      multiply_panel(model_.head, panel, x, count_ - first, [&](std::int64_t t, const float* tile) {
+      multiply_panel(model_.head, panel, x, count, [&](std::int64_t i, const float* tile) {
         const std::int64_t row = panel * EngineMatrix::panel_rows;
-        copy(logits + t * rows + row, tile, smaller(EngineMatrix::panel_rows, rows - row));
+        copy(rows_[wanted[i]].logits + row, tile, smaller(EngineMatrix::panel_rows, rows - row));
       });
     });
   }
 
- private:
   void run_layer(std::int64_t layer) {
     const EngineLayer& weights = model_.layers[static_cast<std::size_t>(layer)];
-    multiply(weights.qkv, normed(weights.attention_norm, weights.qkv, 0, count_),
-             state_.qkv.get(), state_.qkv_width);
+    multiply(weights.qkv, normed(weights.attention_norm, weights.qkv),
+             work_.qkv.get(), work_.qkv_width);
     attend_all(layer);
-    add(weights.out, rounded(weights.out, state_.attended.get(), state_.attended_width));
-    activate(weights.gate_up, normed(weights.mlp_norm, weights.gate_up, 0, count_));
-    add(weights.down, rounded(weights.down, state_.activated.get(), state_.mlp_width));
+    add(weights.out, rounded(weights.out, work_.attended.get(), work_.attended_width));
+    activate(weights.gate_up, normed(weights.mlp_norm, weights.gate_up));
+    add(weights.down, rounded(weights.down, work_.activated.get(), work_.mlp_width));
   }
 
   // The chunk's tokens as inputs, made by fill(token, values): by each thread for itself where
@@ -55,16 +64,16 @@ class Pass {
                    Fill&& fill) {
     const std::int64_t groups = width / EngineMatrix::group;
     const std::int64_t base = count == 1 ? member_.rank : 0;
-    const Operand first{state_.inputs.get(), state_.input_codes.get(), state_.input_scales.get(),
-                        state_.input_sums.get(), state_.input_totals.get(), width};
+    const Operand first{work_.inputs.get(), work_.input_codes.get(), work_.input_scales.get(),
+                        work_.input_sums.get(), work_.input_totals.get(), width};
     const auto make = [&](std::int64_t t) {
       const std::int64_t slot = base + t;
-      const float* values = fill(t, state_.inputs.get() + slot * width);
+      const float* values = fill(t, work_.inputs.get() + slot * width);
       if (!matrix.has_codes()) return;
-      round_groups(values, groups, state_.input_codes.get() + slot * width,
-                   state_.input_scales.get() + slot * groups,
-                   state_.input_sums.get() + slot * groups,
-                   state_.input_totals.get() + slot * groups);
+      round_groups(values, groups, work_.input_codes.get() + slot * width,
+                   work_.input_scales.get() + slot * groups,
+                   work_.input_sums.get() + slot * groups,
+                   work_.input_totals.get() + slot * groups);
     };
     if (count == 1) {
       make(0);
@@ -75,12 +84,18 @@ class Pass {
     return first.from(base);
   }
 
-  Operand normed(const float* norm, const EngineMatrix& matrix, std::int64_t first,
+  Operand normed(const float* norm, const EngineMatrix& matrix) {
+    return normed(norm, matrix, nullptr, count_);
+  }
+
+  // Of some of the chunk's tokens, or of all.
+  Operand normed(const float* norm, const EngineMatrix& matrix, const std::int64_t* chosen,
                  std::int64_t count) {
-    return prepared(matrix, count, state_.hidden_width, [&](std::int64_t t, float* values) {
-      normalize(state_.residual.get() + (first + t) * state_.hidden_width, norm, model_.hidden,
+    return prepared(matrix, count, work_.hidden_width, [&](std::int64_t i, float* values) {
+      const std::int64_t t = chosen == nullptr ? i : chosen[i];
+      normalize(work_.residual.get() + t * work_.hidden_width, norm, model_.hidden,
                 model_.epsilon, values);
-      clear(values + model_.hidden, state_.hidden_width - model_.hidden);
+      clear(values + model_.hidden, work_.hidden_width - model_.hidden);
       return values;
     });
   }
@@ -107,7 +122,7 @@ class Pass {
       const std::int64_t row = panel * EngineMatrix::panel_rows;
       const std::int64_t rows = smaller(EngineMatrix::panel_rows, matrix.rows - row);
       multiply_panel(matrix, panel, x, count_, [&](std::int64_t t, const float* tile) {
-        float* residual = state_.residual.get() + t * state_.hidden_width + row;
+        float* residual = work_.residual.get() + t * work_.hidden_width + row;
         for (std::int64_t r = 0; r < rows; ++r) residual[r] += tile[r];
       });
     });
@@ -119,7 +134,7 @@ class Pass {
     constexpr std::int64_t rows = EngineMatrix::panel_rows;
     member_.share(matrix.panels() / 2, [&](std::int64_t pair) {
       const auto place = [&](std::int64_t t) {
-        return state_.activated.get() + t * state_.mlp_width + pair * rows;
+        return work_.activated.get() + t * work_.mlp_width + pair * rows;
       };
       multiply_panel(matrix, 2 * pair, x, count_, [&](std::int64_t t, const float* tile) {
         for (std::int64_t r = 0; r < rows; r += lanes) store(place(t) + r, silu(load(tile + r)));
@@ -135,44 +150,39 @@ class Pass {
     const std::int64_t shared = model_.heads / model_.kv_heads;
     if (count_ == 1) {
       member_.share(model_.kv_heads, [&](std::int64_t head) {
-        append(model_, state_, layer, head, 0);
+        append(model_, work_, *rows_, layer, head, 0);
         for (std::int64_t i = 0; i < shared; ++i) {
-          attend(model_, state_, layer, head * shared + i, 0, member_.rank);
+          attend(model_, work_, *rows_, layer, head * shared + i, 0, member_.rank);
         }
       });
     } else {
       member_.share(count_ * model_.kv_heads, [&](std::int64_t i) {
-        append(model_, state_, layer, i % model_.kv_heads, i / model_.kv_heads);
+        const std::int64_t t = i / model_.kv_heads;
+        append(model_, work_, rows_[t], layer, i % model_.kv_heads, t);
       });
       member_.barrier.wait();
       // Head by head, as later tokens of a chunk see more than earlier ones.
       member_.share(count_ * model_.heads, [&](std::int64_t i) {
-        attend(model_, state_, layer, i / count_, i % count_, member_.rank);
+        const std::int64_t t = i % count_;
+        attend(model_, work_, rows_[t], layer, i / count_, t, member_.rank);
       });
     }
     member_.barrier.wait();
   }
 
   const EngineModel& model_;
-  EngineState& state_;
+  EngineWork& work_;
+  const Row* rows_;
   const std::int64_t count_;
   const Member member_;
 };
 
-inline void forward(const EngineModel& model, EngineState& state, const Tokens& tokens,
-                    int threads) {
-  state.reserve(state.position + tokens.count, threads);
-  for (std::int64_t first = 0; first < tokens.count; first += EngineState::chunk) {
-    const std::int64_t count = smaller(EngineState::chunk, tokens.count - first);
-    const bool last = first + count == tokens.count;
-    auto pass = [&](Member member) {
-      Pass run(model, state, count, member);
-      run.run(tokens.ids + first);
-      if (tokens.every) run.write_logits(0, tokens.logits + first * model.head.rows);
-      else if (last) run.write_logits(count - 1, tokens.logits);
-    };
+inline void forward(const EngineModel& model, EngineWork& work, const Row* rows,
+                    std::int64_t count, int threads) {
+  for (std::int64_t first = 0; first < count; first += EngineWork::chunk) {
+    const std::int64_t here = smaller(EngineWork::chunk, count - first);
+    auto pass = [&](Member member) { Pass(model, work, rows + first, here, member).run(); };
     run_team(threads, pass);
-    state.position += count;
   }
 }
 

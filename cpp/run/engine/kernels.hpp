@@ -2,19 +2,14 @@
 #pragma once
 
 #include "model.hpp"
-#include "state.hpp"
+#include "work.hpp"
 
 namespace thresher {
 
-struct Tokens {
-  const std::int64_t* ids;
-  std::int64_t count;
-  float* logits;  // (count or 1, rows of the head)
-  bool every;     // whether logits of every token are wanted, or of the last
-};
-
 struct EngineKernels {
-  void (*forward)(const EngineModel&, EngineState&, const Tokens&, int threads);
+  // Tokens of sequences, those of each one after another: their keys and values, and the logits.
+  void (*forward)(const EngineModel&, EngineWork&, const Row* rows, std::int64_t count,
+                  int threads);
   // y = x @ W.T + bias on one thread, rows of x and y after one another
   void (*multiply)(const EngineMatrix&, const float* x, std::int64_t batch, float* y);
   // One row of a matrix

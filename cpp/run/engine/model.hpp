@@ -67,6 +67,12 @@ struct EngineModel {
   float epsilon = 0;
   std::vector<float> frequencies;  // of rotary positions, head_dim / 2
   float rotary_scale = 1;
+
+  // Of a head, padded to whole vectors.
+  std::int64_t head_width() const {
+    constexpr std::int64_t rows = EngineMatrix::panel_rows;
+    return (head_dim + rows - 1) / rows * rows;
+  }
 };
 
 }  // namespace thresher

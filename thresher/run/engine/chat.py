@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Chat"]
+__all__ = ["Chat", "conversation_ids"]
 
 from collections.abc import Generator
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 from ...core.errors import DataError
 from .engine import Engine
 from .session import Session
+
+#: Of a tokenizer.
+NO_TEMPLATE = "the model's tokenizer has no chat template, so it was not trained to chat"
 
 
 class Chat:
@@ -37,11 +40,10 @@ class Chat:
     """
 
     def __init__(self, engine: Engine, system: str | None = None, **options: Any) -> None:
-        self._template = getattr(engine.tokenizer, "chat_template", None)
-        if self._template is None:
+        if getattr(engine.tokenizer, "chat_template", None) is None:
             raise DataError(
-                "the model's tokenizer has no chat template, so it was not trained to chat; use "
-                "`thresher generate`, or a model made for chats, often called Instruct or Chat"
+                f"{NO_TEMPLATE}; use `thresher generate`, or a model made for chats, often called "
+                "Instruct or Chat"
             )
         self._engine, self._options = engine, options
         self._session = Session(engine.compiled)
@@ -64,7 +66,12 @@ class Chat:
             If the conversation is longer than the context; the message is then not part of it.
         """
         asked = [*self.messages, {"role": "user", "content": text}]
-        ids = self._ids(asked)
+        ids = conversation_ids(self._engine.tokenizer, asked)
+        if len(ids) >= self._engine.context:
+            raise DataError(
+                f"the conversation is {len(ids)} tokens long and the model's context "
+                f"{self._engine.context}; begin a new one"
+            )
         most = self._options.get("max_new_tokens", self._engine.context)
         options = self._options | {"max_new_tokens": min(most, self._engine.context - len(ids))}
         pieces = self._engine.stream(ids, session=self._session, **options)
@@ -77,14 +84,18 @@ class Chat:
         finally:
             self.messages.append({"role": "assistant", "content": heard})
 
-    def _ids(self, messages: list[dict[str, str]]) -> list[int]:
-        tokenizer = self._engine.tokenizer
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        # Templates write special tokens themselves.
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) >= self._engine.context:
-            raise DataError(
-                f"the conversation is {len(ids)} tokens long and the model's context "
-                f"{self._engine.context}; begin a new one"
-            )
-        return ids
+
+def conversation_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """Return the prompt that has a model answer to a conversation.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        With a chat template.
+    messages : list of dict
+        Each with ``"role"`` and ``"content"``.
+    """
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    # Templates write special tokens themselves.
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...core.errors import DataError, OptionError
-from .. import _run
 from ..instructions import check_instruction_set
+from .continuation import Continuation
 from .loading import load
 from .lookup import guess
 from .sampling import Sampler
 from .session import Session
 from .store import write_store
-from .text import TextStream
+from .text import Piece, TextStream
+from .token import Token
 
 _Tokens = NDArray[np.int64]
 
@@ -102,9 +103,7 @@ class Engine:
             If there is no token, more than the context holds, or one outside the vocabulary.
         """
         tokens = self._checked(ids)
-        out = np.empty((len(tokens), self.compiled.vocabulary), np.float32)
-        _run.EngineSequence(self.compiled).advance(tokens, out, torch.get_num_threads())
-        return torch.from_numpy(out)
+        return torch.from_numpy(Session(self.compiled).logits(tokens, len(tokens)))
 
     def tokens(
         self,
@@ -113,7 +112,8 @@ class Engine:
         sampler: Sampler | None = None,
         session: Session | None = None,
         lookup: int = 0,
-    ) -> Iterator[int]:
+        logprobs: int | None = None,
+    ) -> Iterator[Token]:
         """Yield the tokens that follow a prompt of tokens, until one that ends texts.
 
         Parameters
@@ -129,13 +129,33 @@ class Engine:
             Guess up to so many tokens from where the text's end was before, and have the model
             check them together. The tokens are the same; where guesses are often right, as in
             edits of a text in the prompt, they come faster.
+        logprobs : int, optional
+            Give every token its log-probability, and the so many likeliest tokens with theirs, 0 or
+            more: :class:`~thresher.run.engine.token.Token` says of what.
 
         Raises
         ------
         DataError
             If the prompt is empty, longer than the context, or outside the vocabulary.
         OptionError
-            If prompt and new tokens do not fit the context together, or `lookup` is negative.
+            If prompt and new tokens do not fit the context together, `lookup` is negative, or
+            `logprobs` is or asks for more tokens than there are.
+        """
+        if lookup < 0:
+            raise OptionError(f"lookup is {lookup}; it must be 0 or more")
+        text = self.continuation(ids, max_new_tokens, sampler, logprobs)
+        return _continued(text, session or Session(self.compiled), lookup)
+
+    def continuation(
+        self,
+        ids: Sequence[int] | Tensor,
+        max_new_tokens: int,
+        sampler: Sampler | None = None,
+        logprobs: int | None = None,
+    ) -> Continuation:
+        """Return a prompt that can be continued, for whoever computes the logits.
+
+        Takes what :meth:`tokens` takes, and raises what that raises.
         """
         prompt = self._checked(ids)
         if max_new_tokens < 1:
@@ -146,10 +166,13 @@ class Engine:
                 f"the model's context of {self.context}; ask for at most "
                 f"{self.context - len(prompt)} or shorten the prompt"
             )
-        if lookup < 0:
-            raise OptionError(f"lookup is {lookup}; it must be 0 or more")
-        session = session or Session(self.compiled)
-        return self._continue(prompt, max_new_tokens, sampler or Sampler(), session, lookup)
+        if logprobs is not None and not 0 <= logprobs <= self.compiled.vocabulary:
+            raise OptionError(
+                f"logprobs is {logprobs}; it must be from 0 to {self.compiled.vocabulary}, the "
+                "tokens that there are"
+            )
+        ends = self._loaded.ends
+        return Continuation(prompt, max_new_tokens, sampler or Sampler(), ends, logprobs)
 
     def stream(
         self,
@@ -164,7 +187,8 @@ class Engine:
         stop: str | Sequence[str] = (),
         session: Session | None = None,
         lookup: int = 0,
-    ) -> Iterator[str]:
+        logprobs: int | None = None,
+    ) -> Iterator[Piece]:
         """Yield the text that follows a prompt, in pieces of whole characters.
 
         Parameters
@@ -176,8 +200,8 @@ class Engine:
             See :class:`~thresher.run.engine.sampling.Sampler`; the likeliest token by default.
         stop : str or sequence of str, optional
             The text ends before the first of these.
-        session, lookup
-            See :meth:`tokens`.
+        session, lookup, logprobs
+            See :meth:`tokens`. The tokens of a piece are its ``tokens``.
 
         Raises
         ------
@@ -194,7 +218,7 @@ class Engine:
         if self.tokenizer is None:
             raise DataError("the engine has no tokenizer; pass it one, or use tokens()")
         ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
-        new_tokens = self.tokens(ids, max_new_tokens, sampler, session, lookup)
+        new_tokens = self.tokens(ids, max_new_tokens, sampler, session, lookup, logprobs)
         text = TextStream(self.tokenizer, [int(token) for token in ids], stops)
         return _pieces(new_tokens, text)
 
@@ -220,26 +244,6 @@ class Engine:
         loaded = self._loaded
         write_store(loaded.data, loaded.context, loaded.ends, self.tokenizer, out)
 
-    def _continue(
-        self, prompt: _Tokens, max_new_tokens: int, sampler: Sampler, session: Session, lookup: int
-    ) -> Iterator[int]:
-        text = np.concatenate([prompt, np.zeros(max_new_tokens, np.int64)])
-        generator, length = sampler.generator(), len(prompt)
-        while length < len(text):
-            # Not with the prompt, all of whose logits would then be made.
-            most = min(lookup, len(text) - length - 1) if length > len(prompt) else 0
-            guessed = guess(text[:length], most)
-            tried = np.concatenate([text[:length], guessed])
-            for i, logits in enumerate(session.logits(tried, 1 + len(guessed))):
-                token = sampler.choose(logits, generator, text[:length])
-                if token in self._loaded.ends:
-                    return
-                yield token
-                text[length] = token
-                length += 1
-                if i < len(guessed) and guessed[i] != token:
-                    break
-
     def _checked(self, ids: Sequence[int] | Tensor) -> _Tokens:
         found = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
         if found.size == 0:
@@ -263,7 +267,22 @@ class Engine:
         return np.ascontiguousarray(found, np.int64)
 
 
-def _pieces(tokens: Iterator[int], text: TextStream) -> Iterator[str]:
+def _continued(text: Continuation, session: Session, lookup: int) -> Iterator[Token]:
+    while text.left:
+        # Not with the prompt, all of whose logits would then be made.
+        most = min(lookup, text.left - 1) if text.new else 0
+        guessed = guess(text.text, most)
+        tried = np.concatenate([text.text, guessed])
+        for i, logits in enumerate(session.logits(tried, 1 + len(guessed))):
+            token = text.choose(logits)
+            if token is None:
+                return
+            yield token
+            if i < len(guessed) and guessed[i] != token:
+                break
+
+
+def _pieces(tokens: Iterator[Token], text: TextStream) -> Iterator[Piece]:
     for token in tokens:
         if piece := text.add(token):
             yield piece

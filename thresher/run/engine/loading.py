@@ -10,16 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
-from .. import _run
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
+from .session import Session
 from .store import STORE_FILE, read_store
 
 #: Tokens on which the engine is held against the model, and how far its logits in bfloat16 may lie
@@ -115,8 +114,7 @@ def check_near(data: ModelData, ids: torch.Tensor, own: torch.Tensor, kind: str)
         What the model is called.
     """
     compiled = data.build()
-    logits = np.empty((len(ids), compiled.vocabulary), np.float32)
-    _run.EngineSequence(compiled).advance(ids.numpy(), logits, torch.get_num_threads())
+    logits = Session(compiled).logits(ids.numpy(), len(ids))
     own = own.float().cpu()
     spread = (own - own.mean(dim=-1, keepdim=True)).norm(dim=-1)
     found = torch.from_numpy(logits)[: len(own)]

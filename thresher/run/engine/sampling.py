@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import NumericalError, OptionError
+from .token import largest
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,4 @@ class Sampler:
         """Return the tokens that may be drawn, the likeliest first where that matters."""
         if self.top_k is None and self.top_p is None:
             return np.arange(len(logits))
-        if self.top_k is None or self.top_k >= len(logits):
-            return np.argsort(-logits, kind="stable")
-        likeliest = np.argpartition(-logits, self.top_k - 1)[: self.top_k]
-        likeliest.sort()  # ties in the order of their tokens, whatever the partition did
-        return likeliest[np.argsort(-logits[likeliest], kind="stable")]
+        return largest(logits, self.top_k or len(logits))

@@ -1,14 +1,19 @@
-"""A text on its way through a model."""
+"""Texts on their way through a model, by themselves or together."""
 
 from __future__ import annotations
 
-__all__ = ["Session"]
+__all__ = ["Batch", "Session"]
+
+from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .. import _run
+
+_Tokens = NDArray[np.int64]
 
 
 class Session:
@@ -22,11 +27,12 @@ class Session:
     """
 
     def __init__(self, model: _run.EngineModel) -> None:
-        self._sequence = _run.EngineSequence(model)
-        self._held = np.empty(0, np.int64)
-        self._vocabulary = model.vocabulary
+        self._model = model
+        self.sequence = _run.EngineSequence(model)
+        self.held: _Tokens = np.empty(0, np.int64)
+        """The text whose keys and values are in the cache."""
 
-    def logits(self, tokens: NDArray[np.int64], count: int = 1) -> NDArray[np.float32]:
+    def logits(self, tokens: _Tokens, count: int = 1) -> NDArray[np.float32]:
         """Return the logits after the last tokens of a text.
 
         Parameters
@@ -40,17 +46,59 @@ class Session:
         -------
         array of shape (count, vocabulary), float32
         """
-        common = self._common(tokens, count)
-        # What is beyond is no longer right once the model begins to write over it.
-        self._held = tokens[:common]
-        self._sequence.rewind(common)
-        rows = 1 if count == 1 else len(tokens) - common
-        logits = np.empty((rows, self._vocabulary), np.float32)
-        self._sequence.advance(tokens[common:], logits, torch.get_num_threads())
-        self._held = tokens
-        return logits[-count:]
+        return self._alone.logits([(self, tokens, count)])[0]
 
-    def _common(self, tokens: NDArray[np.int64], count: int) -> int:
-        most = min(len(self._held), len(tokens) - count)  # the last have to give their logits
-        differ = np.flatnonzero(self._held[:most] != tokens[:most])
+    def common(self, tokens: _Tokens, count: int = 1) -> int:
+        """Return how many tokens of a text need not be computed again.
+
+        Takes what :meth:`logits` takes.
+        """
+        most = min(len(self.held), len(tokens) - count)  # the last have to give their logits
+        differ = np.flatnonzero(self.held[:most] != tokens[:most])
         return int(differ[0]) if differ.size else most
+
+    @cached_property
+    def _alone(self) -> Batch:
+        return Batch(self._model)
+
+
+class Batch:
+    """Texts that go through a model together, which reads its weights once for all of them.
+
+    A text's logits are those that it has alone.
+
+    Parameters
+    ----------
+    model : EngineModel
+    """
+
+    def __init__(self, model: _run.EngineModel) -> None:
+        self._work = _run.EngineWork(model)
+        self._vocabulary = model.vocabulary
+
+    def logits(self, texts: Sequence[tuple[Session, _Tokens, int]]) -> list[NDArray[np.float32]]:
+        """Return the logits after the last tokens of some texts.
+
+        Parameters
+        ----------
+        texts : sequence of (session, tokens, count)
+            See :meth:`Session.logits`; a session holds one of them at most. A `count` of 0 puts
+            the text's tokens in the cache.
+
+        Returns
+        -------
+        list of array of shape (count, vocabulary), float32
+        """
+        fresh, found = [], []
+        for session, tokens, count in texts:
+            common = session.common(tokens, count)
+            # What is beyond is no longer right once the model begins to write over it.
+            session.held = tokens[:common]
+            session.sequence.rewind(common)
+            fresh.append(tokens[common:])
+            found.append(np.empty((count, self._vocabulary), np.float32))
+        sequences = [session.sequence for session, _, _ in texts]
+        self._work.advance(sequences, fresh, found, torch.get_num_threads())
+        for session, tokens, _ in texts:
+            session.held = tokens
+        return found

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["TextStream"]
+__all__ = ["Piece", "TextStream"]
 
 from collections.abc import Sequence
 from typing import Any
 
+from .token import Token
+
 #: What stands for bytes that are no character, or only the beginning of one.
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+class Piece(str):
+    """A piece of text.
+
+    Attributes
+    ----------
+    tokens : tuple of Token
+        Those that came since the last piece. What a stop string cuts off has none of its own.
+    """
+
+    tokens: tuple[Token, ...] = ()
 
 
 class TextStream:
@@ -34,26 +48,35 @@ class TextStream:
         self._held = list(prompt[-4:])
         self._known = len(self._decoded())
         self._pending = ""
+        self._fresh: list[Token] = []
         self.stopped = False
 
-    def add(self, token: int) -> str:
+    def add(self, token: Token) -> Piece:
         """Return the text that a token completes, often empty."""
         self._held.append(token)
+        self._fresh.append(token)
         text = self._decoded()
         if text.endswith(_INCOMPLETE):
-            return ""
-        piece = text[self._known :]
+            return Piece()
+        new = text[self._known :]
         self._held = self._held[-4:]
         self._known = len(self._decoded())
-        return self._let_go(piece)
+        return self._piece(self._let_go(new))
 
-    def rest(self) -> str:
+    def rest(self) -> Piece:
         """Return what was held back, once no token follows."""
         if self.stopped:
-            return ""
+            return Piece()
         text = self._pending + self._decoded()[self._known :]
         self._pending = ""
-        return text
+        return self._piece(text)
+
+    def _piece(self, text: str) -> Piece:
+        piece = Piece(text)
+        if piece:
+            piece.tokens = tuple(self._fresh)
+            self._fresh.clear()
+        return piece
 
     def _decoded(self) -> str:
         text = self._tokenizer.decode(

@@ -1,14 +1,11 @@
-#include "state.hpp"
+#include "work.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 namespace thresher {
 
-EngineState::EngineState(const EngineModel& model)
-    : layers(static_cast<std::int64_t>(model.layers.size())),
-      kv_heads(model.kv_heads),
-      head_width(padded_to(model.head_dim, EngineMatrix::panel_rows)),
+EngineWork::EngineWork(const EngineModel& model)
+    : head_width(model.head_width()),
       hidden_width(padded_to(model.hidden, EngineMatrix::group)),
       attended_width(padded_to(model.heads * model.head_dim, EngineMatrix::group)),
       mlp_width(padded_to(model.intermediate, EngineMatrix::group)),
@@ -22,7 +19,8 @@ EngineState::EngineState(const EngineModel& model)
       cosines(chunk * head_width),
       sines(chunk * head_width) {}
 
-void EngineState::reserve(std::int64_t end, int threads) {
+// What is replaced holds nothing between passes. Sizes are noted last: memory may be short.
+void EngineWork::reserve(std::int64_t end, int threads) {
   constexpr std::int64_t least = 256;
   if (threads > threads_) {
     const std::int64_t slots = std::max<std::int64_t>(chunk, threads);
@@ -33,27 +31,15 @@ void EngineState::reserve(std::int64_t end, int threads) {
     input_sums = Aligned<std::int32_t>(slots * groups);
     input_totals = Aligned<float>(slots * groups);
     queries = Aligned<float>(threads * head_width);
-    scores_ = Aligned<float>(threads * capacity_);
-    threads_ = threads;
   }
-  if (end > capacity_) grow(std::max({end, 2 * capacity_, least}));
-}
-
-// All or nothing: where memory is short, what there is stays as it was.
-void EngineState::grow(std::int64_t capacity) {
-  const std::int64_t heads = layers * kv_heads;
-  Aligned<float> keys(heads * capacity * head_width), values(heads * capacity * head_width);
-  Aligned<float> scores(threads_ * capacity);
-  const auto held = static_cast<std::size_t>(position * head_width) * sizeof(float);
-  for (std::int64_t head = 0; head < heads && held > 0; ++head) {
-    const std::int64_t from = head * capacity_ * head_width, to = head * capacity * head_width;
-    std::memcpy(keys.get() + to, keys_.get() + from, held);
-    std::memcpy(values.get() + to, values_.get() + from, held);
+  if (threads > threads_ || end > capacity_) {
+    const std::int64_t capacity =
+        end > capacity_ ? std::max({end, 2 * capacity_, least}) : capacity_;
+    const int most = std::max(threads, threads_);
+    scores_ = Aligned<float>(most * capacity);
+    capacity_ = capacity;
+    threads_ = most;
   }
-  keys_ = std::move(keys);
-  values_ = std::move(values);
-  scores_ = std::move(scores);
-  capacity_ = capacity;
 }
 
 }  // namespace thresher

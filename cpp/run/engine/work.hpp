@@ -1,0 +1,49 @@
+// What passes through a model work in: a chunk of tokens, of one sequence or of several.
+#pragma once
+
+#include "aligned.hpp"
+#include "cache.hpp"
+#include "model.hpp"
+
+namespace thresher {
+
+// One token of one sequence.
+struct Row {
+  std::int64_t id;
+  const EngineCache* cache;  // has room for it
+  std::int64_t position;
+  float* logits;  // after it, as many as the head has rows; null where they are not wanted
+};
+
+class EngineWork {
+ public:
+  // Tokens that go through the layers together.
+  static constexpr std::int64_t chunk = 64;
+
+  explicit EngineWork(const EngineModel& model);
+
+  // Makes room for sequences that end before `end` and for a team.
+  void reserve(std::int64_t end, int threads);
+
+  float* thread_scores(int rank) const { return scores_.get() + rank * capacity_; }
+
+  const std::int64_t head_width;
+  const std::int64_t hidden_width;  // these padded to whole groups
+  const std::int64_t attended_width, mlp_width;
+  const std::int64_t qkv_width;      // padded to whole panels
+  const std::int64_t operand_width;  // the widest input of a product
+
+  Aligned<float> residual, qkv, attended, activated, cosines, sines;
+  // Inputs of products: by token of a chunk, or for one token by thread.
+  Aligned<float> inputs, input_scales, input_totals;
+  Aligned<std::int8_t> input_codes;
+  Aligned<std::int32_t> input_sums;
+  Aligned<float> queries;  // by thread
+
+ private:
+  std::int64_t capacity_ = 0;
+  int threads_ = 0;
+  Aligned<float> scores_;
+};
+
+}  // namespace thresher
