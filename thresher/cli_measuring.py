@@ -22,6 +22,10 @@ from .cli_options import (
 )
 from .core.terminal import say
 
+_SAVE = click.option(
+    "--save", is_flag=True, help="Keep the figures in MODEL's record, and write its report again."
+)
+
 
 @click.command(name="eval")
 @click.argument("model", type=LANGUAGE_MODEL)
@@ -42,6 +46,7 @@ from .core.terminal import say
     "--precision", type=DTYPES, default="auto", show_default=True, help="Of forward passes."
 )
 @with_device
+@_SAVE
 @with_json
 def evaluate(
     model: str,
@@ -52,13 +57,14 @@ def evaluate(
     length: int,
     precision: str,
     device: str,
+    save: bool,
 ) -> None:
     """Measure the perplexity of MODEL on a text, and its accuracy on multiple-choice questions."""
     if text is None and tasks is None:
         raise click.UsageError("pass --text, --tasks or both")
     from .workflow import evaluate_folder
 
-    evaluate_folder(model, text, tasks, dense, windows, length, precision, device)
+    evaluate_folder(model, text, tasks, dense, windows, length, precision, device, save)
 
 
 @click.command()
@@ -81,7 +87,7 @@ def report(folder: str, out: Path | None) -> None:
     from .workflow import read_record
 
     target = out or Path(folder) / "report.html"
-    write_report(read_record(Path(folder)), target)
+    write_report(read_record(Path(folder)), target, folder)
     say(f"wrote {target}")
 
 
@@ -113,6 +119,7 @@ def report(folder: str, out: Path | None) -> None:
 )
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
 @with_device
+@_SAVE
 @with_json
 def bench(
     model: str,
@@ -122,11 +129,12 @@ def bench(
     repeats: int,
     layers: bool,
     device: str,
+    save: bool,
 ) -> None:
     """Pack sparse MODEL for this machine, and time it beside the dense original."""
     from .workflow import bench_folder
 
-    bench_folder(model, dense, batch, tokens, repeats, layers, device)
+    bench_folder(model, dense, batch, tokens, repeats, layers, device, save)
 
 
 COMMANDS = (evaluate, info, report, bench)

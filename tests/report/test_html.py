@@ -11,6 +11,7 @@ from thresher.core.errors import CheckpointError
 from thresher.prune.record import PruneRecord
 from thresher.report.html import render, write_report
 
+SECTIONS = ("good", "smaller", "faster", "hurt", "next", "made")
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -126,7 +127,7 @@ def test_figures_hold_the_record(record):
 
 def test_the_ten_largest_losses_are_listed_in_order(record):
     page = render(record)
-    table = page[page.index("<h2>Largest losses") : page.index("<h2>Weights before")]
+    table = page[page.index("<h3>Largest losses") : page.index("<h3>Weights before")]
     names = re.findall(r'<th scope="row">([^<]*)</th>', table)
     expected = sorted(record.layers, key=lambda layer: -layer.error)[:10]
     assert names == [layer.name for layer in expected]
@@ -150,13 +151,25 @@ def test_a_total_is_not_added_to_its_phases(record):
 def test_without_evaluation_it_says_how_to_get_one(record):
     record.evaluation = {}
     text = visible(record)
-    assert text.count("thresher eval FOLDER --text FILE --dense MODEL") == 2
+    assert "thresher eval FOLDER --text FILE --dense MODEL --save" in text
+    assert "eval FOLDER --text FILE --dense models/tiny-llama --save" in text
     assert "Warning" not in text
 
 
 def test_without_a_curve_it_says_how_to_get_one(record):
     del record.evaluation["curve"]
     assert visible(record).count("thresher prune --curve") == 2
+
+
+def test_the_questions_come_in_a_buyers_order(record):
+    sample = {"prompt": "To be", "text": " or not", "dense": " or <b>", "pruned": " be be"}
+    record.evaluation["samples"] = [sample]
+    page = Structure(render(record, "small"))
+    assert [h["id"] for h in page.named("h2")] == list(SECTIONS)
+    assert [a["href"] for a in page.named("a")][:3] == ["#good", "#smaller", "#faster"]
+    text = " ".join("".join(page.text).split())
+    assert "To be dense or <b> pruned be be the text itself or not" in text
+    assert "thresher bench small --dense models/tiny-llama --save" in text
 
 
 @pytest.mark.parametrize(
