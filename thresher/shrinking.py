@@ -31,7 +31,15 @@ from .report.tables import record_data
 from .run.evaluate import compare
 from .run.files.companions import RECORD_FILE
 from .run.files.export import check_savable
-from .workflow import PruneJob, described, load_model, load_tokenizer, tell, written
+from .workflow import (
+    PruneJob,
+    described,
+    load_model,
+    load_tokenizer,
+    tell,
+    weight_sizes,
+    written,
+)
 
 #: Options of the command that removing units has no use for, and what they are by default.
 _OTHERS = {
@@ -152,6 +160,8 @@ def _completed(small: nn.Module, source: Path, calibration: dict[str, Any]) -> P
 def _write(small: Any, tokenizer: Any, record: PruneRecord, folder: Path, out: Path) -> None:
     """Write what is to become the folder `out`."""
     small.save_pretrained(folder)
+    sizes = [weight_sizes(each)["sparse_bytes"] for each in (Path(record.model), folder)]
+    record.evaluation |= dict(zip(("dense_bytes", "sparse_bytes"), sizes, strict=True))
     tokenizer.save_pretrained(folder)
     write_text(folder / RECORD_FILE, record.to_json())
     write_report(record, folder / "report.html", out)

@@ -265,8 +265,17 @@ class PruneJob:
             with progress_bar(record.blocks, lines=True) as advance:
                 cut = DiskRun.cut(output, density)
                 value = perplexity(self._logits(self.source, advance, cut), self.held_out)
-            points.append({"density": density, "perplexity": value, "method": record.method})
+            point = {"density": density, "perplexity": value, "method": record.method}
+            points.append(point | {"bytes": self._bytes_with(cut)})
             self._note(record, {"curve": points})
+
+    def _bytes_with(self, cut: Path) -> int:
+        """Return what the weights would take on disk with another cut's in place of theirs."""
+        changes = [
+            file.stat().st_size - (self.out / file.name).stat().st_size
+            for file in cut.glob("*.safetensors")
+        ]
+        return weight_sizes(self.out)["sparse_bytes"] + sum(changes)
 
 
 def described(text: str, windows: torch.Tensor) -> dict[str, Any]:

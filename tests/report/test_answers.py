@@ -49,6 +49,11 @@ def test_no_error_without_two_finite_losses(record, losses):
     assert ("error" in missing(record, "small")) == (len(losses) < 2)
 
 
+def test_losses_of_one_model_alone_are_no_pairs(record):
+    record.evaluation["pruned_losses"] = [3.0, 3.5]
+    assert perplexity_ratio(record.evaluation) == (2.25, None)
+
+
 def test_the_answers_are_of_the_pruned_model_beside_the_dense_one(record):
     good, smaller, faster = answers(record)
     assert (good.figure, good.detail, good.tone) == ("2.25x perplexity: costly", "20 → 45", "bad")

@@ -108,7 +108,7 @@ def _good(record: PruneRecord) -> Answer:
     if found is None:
         return Answer("good", question, _UNKNOWN, "perplexity beside the dense model's", "")
     dense, pruned = held["dense_perplexity"], held["pruned_perplexity"]
-    error = "" if found[1] is None else f" (± {found[1]:.2g})"
+    error = "" if found[1] is None else f", ratio ± {found[1]:.2g}"
     costly = is_costly(record)
     return Answer(
         "good",

@@ -35,8 +35,7 @@ def facts(record: PruneRecord) -> dict[str, str]:
         "pattern": record.pattern,
         "density": f"{percent(record.density)} ({percent(record.density_asked)} asked)",
         "calibration": _listed(record.calibration, ": "),
-        "seed": "the recipe's, where it names one; nothing else is drawn, windows are taken in "
-        "the order of the text",
+        "seed": "the recipe's, where it names one; windows are taken in the order of the text",
         **healing_rows(record),
         "evaluation": _evaluation(record.evaluation),
         "date": made.get("date", _UNKNOWN),

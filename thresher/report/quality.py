@@ -45,9 +45,9 @@ def perplexity_ratio(evaluation: dict[str, Any]) -> tuple[float, float | None] |
     dense, pruned = evaluation.get("dense_perplexity"), evaluation.get("pruned_perplexity")
     if not dense or pruned is None:
         return None
-    pairs = _losses(evaluation, "dense"), _losses(evaluation, "pruned")
-    found = [after - before for before, after in zip(*pairs, strict=True)]
-    error = standard_error(found)
+    before, after = _losses(evaluation, "dense"), _losses(evaluation, "pruned")
+    pairs = zip(before, after, strict=True) if len(before) == len(after) else ()
+    error = standard_error([after - before for before, after in pairs])
     return pruned / dense, None if error is None else error * pruned / dense
 
 
