@@ -79,16 +79,36 @@ def info(model: str, layers: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", type=MODEL_FOLDER)
-@click.option("--out", type=FOLDER, help="HTML file to write.  [default: FOLDER/report.html]")
-def report(folder: str, out: Path | None) -> None:
-    """Write the HTML report of a pruned FOLDER again."""
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=MODEL_FOLDER)
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="HTML file to write.  [default: FOLDER/report.html; of several, comparison.html]",
+)
+def report(folders: tuple[str, ...], out: Path | None) -> None:
+    """Write the HTML report of a pruned FOLDER again; of several, a comparison."""
+    from .report.comparison import show_comparison, write_comparison
     from .report.html import write_report
+    from .report.runs import compared_runs
     from .workflow import read_record
 
-    target = out or Path(folder) / "report.html"
-    write_report(read_record(Path(folder)), target, folder)
+    records = {folder: read_record(Path(folder)) for folder in folders}
+    if len(folders) == 1:
+        target = out or Path(folders[0]) / "report.html"
+        write_report(records[folders[0]], target, folders[0])
+    else:
+        target = out or Path("comparison.html")
+        found = compared_runs({short: records[each] for each, short in _short(folders).items()})
+        show_comparison(found)
+        write_comparison(found, target)
     say(f"wrote {target}")
+
+
+def _short(folders: tuple[str, ...]) -> dict[str, str]:
+    """Return the last part of each folder's name, or all of it where that names two."""
+    names = {folder: Path(folder).resolve().name for folder in folders}
+    unique = len(set(names.values())) == len(names)
+    return names if unique else dict(zip(folders, folders, strict=True))
 
 
 @click.command()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.machine import commit_of, processor
+from ..core.notebook import html_table
 from ..core.records import restored
 
 #: From this share of the kept weights on it is said that they are zero.
@@ -237,6 +238,27 @@ class PruneRecord:
             If it is no JSON, or a value is missing or of another type.
         """
         return restored(cls, json.loads(text))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        held = self.evaluation
+        figures = {
+            "pattern": self.pattern,
+            "density": f"{self.density:.4f} of {self.density_asked:g} asked",
+            "layers": len(self.layers),
+            "perplexity, dense": held.get("dense_perplexity"),
+            "perplexity, pruned": held.get("pruned_perplexity"),
+            "bytes on disk, dense": held.get("dense_bytes"),
+            "bytes on disk, sparse": held.get("sparse_bytes"),
+            "times faster": self.speed.get("speedup"),
+            "seconds": round(self.seconds, 1),
+        }
+        rows = [
+            (name, f"{value:,.4g}" if isinstance(value, float) else value)
+            for name, value in figures.items()
+            if value is not None
+        ]
+        return html_table(f"{self.model}, pruned by {self.method}", rows)
 
     def __repr__(self) -> str:
         zeros = self.notable_zeros
