@@ -45,5 +45,4 @@ nitpicky = True
 nitpick_ignore_regex = [("py:attr", r"[a-z_]+")]
 
 html_theme = "furo"
-html_static_path = ["_static"]
 html_title = f"Thresher {release}"

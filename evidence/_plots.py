@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from plotly.graph_objects import Figure, Scatter
+from thresher.core.figure import Axis, Figure, Series
 
 
 def lines(
@@ -15,24 +15,12 @@ def lines(
     x_title: str,
     y_title: str,
     errors: Mapping[str, Sequence[float]] | None = None,
+    log_x: bool = False,
     log_y: bool = False,
 ) -> Figure:
     """Draw one line per series, with error bars where `errors` has them."""
-    figure = Figure()
-    for name, values in series.items():
-        bars = (errors or {}).get(name)
-        figure.add_trace(
-            Scatter(
-                x=list(x),
-                y=list(values),
-                name=name,
-                mode="lines+markers",
-                error_y={"type": "data", "array": list(bars)} if bars is not None else None,
-            )
-        )
-    figure.update_layout(
-        title=title, xaxis_title=x_title, yaxis_title=y_title, template="plotly_white"
-    )
-    if log_y:
-        figure.update_yaxes(type="log")
-    return figure
+    held = [
+        Series(name, list(x), list(values), errors=(errors or {}).get(name))
+        for name, values in series.items()
+    ]
+    return Figure(held, Axis(x_title, log_x), Axis(y_title, log_y), title)

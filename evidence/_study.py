@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
-from plotly.graph_objects import Figure
 
 from thresher.core.evidence import Outcome
+from thresher.core.figure import Figure
 
 from ._plots import lines
 from ._statistics import lower

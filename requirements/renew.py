@@ -25,7 +25,7 @@ def main() -> None:
         extras = [extra for extra in PROJECT["project"]["optional-dependencies"] if extra != "ray"]
         # Without Ray's 80 MB, whose tests are skipped where it is not installed.
         _resolve("lock.txt", scratch, build, *(f"--extra={extra}" for extra in extras))
-        lowest = _written(scratch / "lowest.in", _floors(("torch", "assets", "test")))
+        lowest = _written(scratch / "lowest.in", _floors(("torch", "report", "assets", "test")))
         extras = [f"--extra={extra}" for extra in ("torch", "assets", "test")]
         _resolve("lowest.txt", scratch, *extras, f"--constraint={lowest}")
     _write_tested()

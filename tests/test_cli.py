@@ -48,6 +48,44 @@ def test_eval_beside_the_dense_model(small, llama_folder, book):
         assert words in output
 
 
+def test_the_record_says_how_it_was_made_and_what_both_models_write(small, book):
+    record = json.loads((small / "thresher.json").read_text())
+    command = record["made"]["command"]
+    assert command.startswith("thresher prune ")
+    assert f"--density 0.5 --windows 8 --length 64 --calibration {book}" in command
+    assert {"date", "device", "processor"} <= set(record["made"])
+    held = record["evaluation"]
+    assert len(held["dense_losses"]) == len(held["pruned_losses"]) == held["windows"]
+    assert len(held["samples"]) == 3
+    assert all({"prompt", "text", "dense", "pruned"} == set(each) for each in held["samples"])
+
+
+def test_figures_are_kept_where_that_is_asked_for(small, llama_folder, book, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "copy")
+    before = json.loads((folder / "thresher.json").read_text())
+    tasks = tmp_path / "mine.jsonl"
+    tasks.write_text(json.dumps({"question": "Which?", "choices": ["this", "it"], "answer": 0}))
+    beside = ("--dense", llama_folder)
+    run("eval", folder, "--text", book, *beside, "--length", 64, "--windows", 2)
+    assert json.loads((folder / "thresher.json").read_text()) == before
+    measured = ("--text", book, "--tasks", tasks, "--length", 64, "--windows", 2)
+    run("eval", folder, *measured, *beside, "--save")
+    run("bench", folder, *beside, "--tokens", 2, "--repeats", 1, "--batch", 1, "--save")
+    record = json.loads((folder / "thresher.json").read_text())
+    assert record["evaluation"]["text"] == str(book)
+    assert record["evaluation"]["digest"] != before["evaluation"]["digest"]
+    assert record["evaluation"]["sparse_bytes"] == before["evaluation"]["sparse_bytes"]
+    assert len(record["evaluation"]["samples"]) == 2
+    assert set(record["tasks"]) == {"dense", "pruned"}
+    assert record["speed"]["speedup"] > 0
+    page = (folder / "report.html").read_text()
+    assert "accuracy_norm" in page
+    assert "tokens/s" in page
+    assert f"thresher bench {folder}" not in page
+    refused = run("eval", llama_folder, "--text", book, "--length", 64, "--save", code=1)
+    assert "no record was kept" in " ".join(refused.split())
+
+
 def test_eval_of_the_dense_model_against_itself(llama_folder, book):
     output = run(
         "eval",
@@ -152,7 +190,11 @@ def test_the_curve_is_measured(llama_folder, book, tmp_path):
         *("--windows", 4, "--length", 64, "--calibration", book, "--out", tmp_path / "out"),
     )
     record = json.loads((tmp_path / "out" / "thresher.json").read_text())
-    assert [p["density"] for p in record["evaluation"]["curve"]] == [0.9, 0.8, 0.7, 0.6, 0.4]
+    curve = record["evaluation"]["curve"]
+    assert [p["density"] for p in curve] == [0.9, 0.8, 0.7, 0.6, 0.4]
+    sizes = [p["bytes"] for p in curve]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-2] > record["evaluation"]["sparse_bytes"] > sizes[-1]
     assert not list(tmp_path.glob("*.curve*"))
 
 

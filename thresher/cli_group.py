@@ -6,6 +6,7 @@ __all__ = ["Commands"]
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ from .core.terminal import manner, own_manner
 
 #: What click raises, from 8.2 on, to show help to a command without arguments.
 _ASKS_FOR_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+#: Key of a context's command as it was typed.
+_TYPED = "thresher.typed"
 
 
 def _quiet(ctx: click.Context, option: click.Parameter, given: bool) -> None:
@@ -54,17 +57,23 @@ class Commands(click.Group):
         ]
         super().add_command(cmd, name)
 
-    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], *given: Any, **extra: Any
+    ) -> click.Context:
         """Parse the options before the command's name."""
+        typed = shlex.join(["thresher", *args])
         with _brief_usage():
-            return super().make_context(*given, **extra)
+            context = super().make_context(info_name, args, *given, **extra)
+        context.meta[_TYPED] = typed
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         return_freed_memory()
         with _interruptions() as interruptions:
             try:
-                with own_manner(), _own_words():
+                with own_manner() as own, _own_words():
+                    own.typed = ctx.meta[_TYPED]
                     return self._invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
                 if interruptions or isinstance(error, KeyboardInterrupt):

@@ -22,6 +22,10 @@ from .cli_options import (
 )
 from .core.terminal import say
 
+_SAVE = click.option(
+    "--save", is_flag=True, help="Keep the figures in MODEL's record, and write its report again."
+)
+
 
 @click.command(name="eval")
 @click.argument("model", type=LANGUAGE_MODEL)
@@ -42,6 +46,7 @@ from .core.terminal import say
     "--precision", type=DTYPES, default="auto", show_default=True, help="Of forward passes."
 )
 @with_device
+@_SAVE
 @with_json
 def evaluate(
     model: str,
@@ -52,13 +57,14 @@ def evaluate(
     length: int,
     precision: str,
     device: str,
+    save: bool,
 ) -> None:
     """Measure the perplexity of MODEL on a text, and its accuracy on multiple-choice questions."""
     if text is None and tasks is None:
         raise click.UsageError("pass --text, --tasks or both")
     from .workflow import evaluate_folder
 
-    evaluate_folder(model, text, tasks, dense, windows, length, precision, device)
+    evaluate_folder(model, text, tasks, dense, windows, length, precision, device, save)
 
 
 @click.command()
@@ -73,16 +79,36 @@ def info(model: str, layers: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", type=MODEL_FOLDER)
-@click.option("--out", type=FOLDER, help="HTML file to write.  [default: FOLDER/report.html]")
-def report(folder: str, out: Path | None) -> None:
-    """Write the HTML report of a pruned FOLDER again."""
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=MODEL_FOLDER)
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="HTML file to write.  [default: FOLDER/report.html; of several, comparison.html]",
+)
+def report(folders: tuple[str, ...], out: Path | None) -> None:
+    """Write the HTML report of a pruned FOLDER again; of several, a comparison."""
+    from .report.comparison import show_comparison, write_comparison
     from .report.html import write_report
+    from .report.runs import compared_runs
     from .workflow import read_record
 
-    target = out or Path(folder) / "report.html"
-    write_report(read_record(Path(folder)), target)
+    records = {folder: read_record(Path(folder)) for folder in folders}
+    if len(folders) == 1:
+        target = out or Path(folders[0]) / "report.html"
+        write_report(records[folders[0]], target, folders[0])
+    else:
+        target = out or Path("comparison.html")
+        found = compared_runs({short: records[each] for each, short in _short(folders).items()})
+        show_comparison(found)
+        write_comparison(found, target)
     say(f"wrote {target}")
+
+
+def _short(folders: tuple[str, ...]) -> dict[str, str]:
+    """Return the last part of each folder's name, or all of it where that names two."""
+    names = {folder: Path(folder).resolve().name for folder in folders}
+    unique = len(set(names.values())) == len(names)
+    return names if unique else dict(zip(folders, folders, strict=True))
 
 
 @click.command()
@@ -113,6 +139,7 @@ def report(folder: str, out: Path | None) -> None:
 )
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
 @with_device
+@_SAVE
 @with_json
 def bench(
     model: str,
@@ -122,11 +149,12 @@ def bench(
     repeats: int,
     layers: bool,
     device: str,
+    save: bool,
 ) -> None:
     """Pack sparse MODEL for this machine, and time it beside the dense original."""
     from .workflow import bench_folder
 
-    bench_folder(model, dense, batch, tokens, repeats, layers, device)
+    bench_folder(model, dense, batch, tokens, repeats, layers, device, save)
 
 
 COMMANDS = (evaluate, info, report, bench)

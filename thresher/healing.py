@@ -53,7 +53,7 @@ def heal_command(
         dense = resolve(teacher or _dense(source))
         record = heal_folder(source, dense, out, read, named, options, device, overwrite)
         if is_first() and (out / RECORD_FILE).is_file():
-            write_report(read_record(out), out / "report.html")
+            write_report(read_record(out), out / "report.html", out)
     tell(
         f"divergence from the dense model {record.loss_before:.4f} -> {record.loss_after:.4f} nats "
         f"on {record.held_out} held-out windows, after {record.steps} steps"

@@ -19,7 +19,7 @@ from .core.errors import OptionError
 from .core.files import write_text
 from .core.output import writing
 from .core.remembered import remembered
-from .core.terminal import show
+from .core.terminal import manner, show
 from .prune.disk import peak_memory
 from .prune.memory import as_unit_recipe
 from .prune.record import PruneRecord
@@ -31,7 +31,15 @@ from .report.tables import record_data
 from .run.evaluate import compare
 from .run.files.companions import RECORD_FILE
 from .run.files.export import check_savable
-from .workflow import PruneJob, load_model, load_tokenizer, tell
+from .workflow import (
+    PruneJob,
+    described,
+    load_model,
+    load_tokenizer,
+    tell,
+    weight_sizes,
+    written,
+)
 
 #: Options of the command that removing units has no use for, and what they are by default.
 _OTHERS = {
@@ -74,11 +82,15 @@ class ShrinkJob(PruneJob):
                 exclude=self.options["exclude"],
             )
             record = _completed(small, self.source, {"source": self.text_source})
+            record.made |= {"command": manner().typed}
             if self.options["evaluate"] and self.held_out is not None:
                 tell(f"evaluating on {len(self.held_out)} windows ...")
                 with torch.no_grad():
                     record.evaluation = asdict(compare(dense, small, self.held_out))
-            _write(small, self.tokenizer, record, output.made)
+                models = {"dense": lambda: dense, "pruned": lambda: small}
+                record.evaluation |= described(self.evaluated_on, self.held_out)
+                record.evaluation |= written(models, self.tokenizer, self.held_out)
+            _write(small, self.tokenizer, record, output.made, self.out)
             output.publish(self.options["overwrite"])
         show(record_data(record) | {"out": self.out}, _table(record))
         tell(f"wrote {self.out} and {self.out / 'report.html'}")
@@ -132,7 +144,7 @@ def shrink_folder(
         check_savable(dense)
         small = prune_units(dense, recipe, windows)
         record = _completed(small, source, calibration)
-        _write(small, load_tokenizer(source), record, output.made)
+        _write(small, load_tokenizer(source), record, output.made, out)
         output.publish()
     return record
 
@@ -145,11 +157,14 @@ def _completed(small: nn.Module, source: Path, calibration: dict[str, Any]) -> P
     return record
 
 
-def _write(small: Any, tokenizer: Any, record: PruneRecord, folder: Path) -> None:
+def _write(small: Any, tokenizer: Any, record: PruneRecord, folder: Path, out: Path) -> None:
+    """Write what is to become the folder `out`."""
     small.save_pretrained(folder)
+    sizes = [weight_sizes(each)["sparse_bytes"] for each in (Path(record.model), folder)]
+    record.evaluation |= dict(zip(("dense_bytes", "sparse_bytes"), sizes, strict=True))
     tokenizer.save_pretrained(folder)
     write_text(folder / RECORD_FILE, record.to_json())
-    write_report(record, folder / "report.html")
+    write_report(record, folder / "report.html", out)
 
 
 def _table(record: PruneRecord) -> Table:

@@ -8,21 +8,27 @@ __all__ = [
     "bench_folder",
     "check_language_model",
     "check_room",
+    "described",
     "evaluate_folder",
     "is_causal_language_model",
     "load_model",
     "load_tokenizer",
     "read_record",
+    "samples_of",
+    "save_record",
     "show_info",
     "tell",
     "weight_sizes",
     "window_length",
+    "written",
 ]
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +43,21 @@ from .core.device import device_named
 from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
+from .core.machine import available_memory
 from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
-from .core.terminal import say, show
+from .core.terminal import manner, say, show
 from .parts.calibration import EMBEDDED, file_windows, split_windows, warn_of_fewer
 from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
-from .prune.record import PruneRecord
+from .prune.record import PruneRecord, circumstances
 from .report.html import write_report
 from .report.outcome import outcome
 from .report.tables import kind_table, layer_table, recipe_table, record_data, summary_table
+from .run.continuations import sample_texts
 from .run.evaluate import compare, perplexity
 from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import RECORD_FILE
@@ -57,6 +65,7 @@ from .run.files.recount import describe, kept_in_folder
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
 from .stream.outputs import folder_logits
+from .stream.precision import Precision
 from .stream.ranks import is_first, joined, speaks, written_by_first
 
 _NO_RECORD = "no record was kept of how the model was pruned"
@@ -121,12 +130,14 @@ class PruneJob:
 
     def _finish(self, record: PruneRecord, output: Output) -> None:
         """Evaluate what was pruned, and write and print what there is to say of it."""
+        if command := manner().typed:
+            record.made.setdefault("command", command)
         self._keep_what_is_of_this_text(record)
         if self.options["evaluate"]:
             self._evaluate(record)
         if self.densities:
             self._curve(record, output)
-        write_report(record, self.out / "report.html")
+        write_report(record, self.out / "report.html", self.out)
         told = outcome(record, self.out)
         data = record_data(record) | {"out": self.out, "outcome": told.plain}
         show(data, summary_table(record), told)
@@ -161,6 +172,11 @@ class PruneJob:
             overwrite=self.options["overwrite"],
         )
 
+    @property
+    def evaluated_on(self) -> str:
+        """What the held-out windows are of."""
+        return str(self.options["text"] or f"{self.text_source}, held out")
+
     def _windows(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Cut calibration windows, and evaluation windows that do not overlap them."""
         wanted = self.options["windows"]
@@ -184,9 +200,7 @@ class PruneJob:
         """Forget evaluation and curve of another text than this command's."""
         of: dict[str, Any] = {}
         if self.held_out is not None:
-            of["text"] = str(self.options["text"] or f"{self.text_source}, held out")
-            of |= {"windows": len(self.held_out), "length": self.length}
-            of["digest"] = hashlib.sha256(self.held_out.numpy().tobytes()).hexdigest()
+            of = described(self.evaluated_on, self.held_out)
         if not record.evaluation or not of.items() <= record.evaluation.items():
             record.evaluation.clear()
             self._note(record, weight_sizes(self.out) | of)
@@ -198,13 +212,16 @@ class PruneJob:
         if not is_causal_language_model(self.source):
             tell("not evaluated: no causal language model, which perplexity is of")
             return
-        if "pruned_perplexity" in record.evaluation:
-            return
-        tell(f"evaluating on {len(self.held_out)} windows ...")
-        with progress_bar(2 * record.blocks, lines=True) as advance:
-            dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
-            found = asdict(compare(dense, pruned, self.held_out))
-        self._note(record, found)
+        if "pruned_perplexity" not in record.evaluation:
+            tell(f"evaluating on {len(self.held_out)} windows ...")
+            with progress_bar(2 * record.blocks, lines=True) as advance:
+                dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
+                found = asdict(compare(dense, pruned, self.held_out))
+            self._note(record, found)
+        if not {"samples", "no_samples"} & set(record.evaluation):
+            precision = dtype_named(self.options["precision"])
+            options = (self.tokenizer, self.dtype, precision, self.options["device"])
+            self._note(record, samples_of(self.source, self.out, self.held_out, *options))
 
     def _logits(
         self, folder: Path, advance: Callable[[str], None], overlay: Path | None = None
@@ -248,8 +265,63 @@ class PruneJob:
             with progress_bar(record.blocks, lines=True) as advance:
                 cut = DiskRun.cut(output, density)
                 value = perplexity(self._logits(self.source, advance, cut), self.held_out)
-            points.append({"density": density, "perplexity": value, "method": record.method})
+            point = {"density": density, "perplexity": value, "method": record.method}
+            points.append(point | {"bytes": self._bytes_with(cut)})
             self._note(record, {"curve": points})
+
+    def _bytes_with(self, cut: Path) -> int:
+        """Return what the weights would take on disk with another cut's in place of theirs."""
+        changes = [
+            file.stat().st_size - (self.out / file.name).stat().st_size
+            for file in cut.glob("*.safetensors")
+        ]
+        return weight_sizes(self.out)["sparse_bytes"] + sum(changes)
+
+
+def described(text: str, windows: torch.Tensor) -> dict[str, Any]:
+    """Return what is evaluated on, as the record says it."""
+    count, length = windows.shape
+    digest = hashlib.sha256(windows.numpy().tobytes()).hexdigest()
+    return {"text": text, "windows": count, "length": length, "digest": digest}
+
+
+def samples_of(
+    dense: Path,
+    pruned: Path,
+    windows: torch.Tensor,
+    tokenizer: Any,
+    dtype: torch.dtype | None,
+    precision: torch.dtype | None,
+    device: str,
+) -> dict[str, Any]:
+    """Return texts that two folders' models write, for a record; or why there are none."""
+    place = device_named(device)
+
+    def make(folder: Path) -> Any:
+        model = load_model(folder, dtype)
+        used = Precision.natural(model.dtype, place, precision)
+        return (model.to(used.passes) if used.widens else model).to(place)
+
+    # Of float32, which shorter weights may be widened to.
+    needed = 4 * sum(each.numel() for each in build_model(dense).parameters())
+    free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else available_memory()
+    if needed > free:
+        return {"no_samples": "the models do not fit into memory whole"}
+    return written(
+        {"dense": partial(make, dense), "pruned": partial(make, pruned)}, tokenizer, windows
+    )
+
+
+def written(
+    models: Mapping[str, Callable[[], Any]], tokenizer: Any, windows: torch.Tensor
+) -> dict[str, Any]:
+    """Return texts that models write, for a record; or why there are none."""
+    tell("writing sample text with both models ...")
+    try:
+        return {"samples": sample_texts(models, tokenizer, windows)}
+    except Exception as error:  # of a model's own code; the pruned model must not be lost for it
+        said = str(error).partition("\n")[0]
+        return {"no_samples": f"a model wrote none ({type(error).__name__}: {said})"}
 
 
 def weight_sizes(folder: Path) -> dict[str, int]:
@@ -278,17 +350,19 @@ def evaluate_folder(
     length: int,
     precision: str = "auto",
     device: str = "auto",
+    save: bool = False,
 ) -> None:
     """``thresher eval``: print perplexity and accuracy, and those of a dense model if given."""
     folder = resolve(model)
     check_language_model(folder)
     if tasks is not None:
         check_tasks(tasks)
+    record = read_record(folder) if save else None
     found: dict[str, Any] = {"model": model, "dense": dense}
     tables = []
     if text is not None:
         of_text, table = _evaluate_text(
-            folder, model, text, dense, windows, length, precision, device
+            folder, model, text, dense, windows, length, precision, device, save
         )
         found["text"] = of_text
         tables.append(table)
@@ -296,6 +370,19 @@ def evaluate_folder(
         found["tasks"], table = _evaluate_tasks(folder, model, tasks, dense, precision, device)
         tables.append(table)
     show(found, *map(Fitted, tables))
+    if record is not None:
+        if text is not None:
+            record.take_evaluation(found["text"])
+        if tasks is not None:
+            record.tasks = dict(zip(("pruned", "dense"), found["tasks"].values(), strict=False))
+        save_record(record, folder)
+
+
+def save_record(record: PruneRecord, folder: Path) -> None:
+    """Write a folder's record and its report again."""
+    write_text(folder / RECORD_FILE, record.to_json())
+    write_report(record, folder / "report.html", folder)
+    tell(f"wrote {folder / RECORD_FILE} and {folder / 'report.html'}")
 
 
 def _evaluate_text(
@@ -307,6 +394,7 @@ def _evaluate_text(
     length: int,
     precision: str,
     device: str,
+    texts: bool,
 ) -> tuple[dict[str, Any], Table]:
     length = window_length(folder, length)
     cut = file_windows(text, load_tokenizer(folder), length=length, count=windows)
@@ -315,12 +403,16 @@ def _evaluate_text(
     table.add_column("measure")
     table.add_column("value", justify="right")
     pruned = _language_model(folder, cut, precision, device)
-    found: dict[str, Any] = {"text": str(text), "windows": len(cut), "length": length}
+    found = described(str(text), cut)
     if dense is None:
         found["pruned_perplexity"] = perplexity(pruned, cut)
     else:
-        compared = compare(_language_model(resolve(dense), cut, precision, device), pruned, cut)
-        found |= asdict(compared)
+        rival = resolve(dense)
+        found |= asdict(compare(_language_model(rival, cut, precision, device), pruned, cut))
+        del pruned
+        if texts:
+            chosen = (None, dtype_named(precision), device)
+            found |= samples_of(rival, folder, cut, load_tokenizer(folder), *chosen)
     for name, (words, written) in _MEASURES.items():
         if name in found:
             table.add_row(words, format(found[name], written))
@@ -453,6 +545,7 @@ def bench_folder(
     repeats: int,
     layers: bool,
     device: str = "auto",
+    save: bool = False,
 ) -> None:
     """``thresher bench``: choose layouts by measurement, then generate with both models.
 
@@ -464,6 +557,7 @@ def bench_folder(
     from .run.pack import choose_layouts
 
     place = device_named(device)
+    record = read_record(resolve(model)) if save else None
     check_instruction_set()
     for folder in (resolve(model), resolve(dense)):
         check_room(folder, tokens)
@@ -482,6 +576,19 @@ def bench_folder(
     result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)
     data |= {"dense_dtype": found, "speedup": result.speedup, **asdict(result)}
     show(data, *tables, Fitted(result.table()))
+    if record is not None:
+        layouts: Counter[str] = Counter()
+        for group in describe_layouts(packed):
+            layouts[group["layout"]] += len(group["weights"])
+        record.speed = {
+            "dense_dtype": found,
+            "speedup": result.speedup,
+            "spread": list(result.spread),
+            "layouts": dict(layouts),
+            **asdict(result),
+            **circumstances(place),
+        }
+        save_record(record, resolve(model))
 
 
 def tell(text: str) -> None:

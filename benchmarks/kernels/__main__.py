@@ -69,8 +69,8 @@ def main() -> int:
     name = "-".join(["kernels", *(options.parts or ())])
     write_text(options.out / f"{name}.json", json.dumps(report, indent=1) + "\n")
     if not options.parts:
-        figure = plot.ratios(rows)
-        write_text(options.out / "kernels.figure.json", figure.to_json() + "\n")
+        for batch, figure in plot.ratios(rows).items():
+            write_text(options.out / f"kernels-{batch}.figure.json", figure.to_json() + "\n")
     Console(width=150).print(table(rows, quiet))
     return 0
 

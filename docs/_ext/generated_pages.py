@@ -6,10 +6,8 @@ catalogue, from its card and its recorded evidence. Nothing keeps either list by
 
 from __future__ import annotations
 
-import html
 import importlib
 import inspect
-import json
 import pkgutil
 import re
 import shutil
@@ -18,18 +16,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs
 from sphinx.util.rst import escape
 
 import thresher
 from thresher.core.card import Catalogued, catalogue
 from thresher.core.discovery import import_modules
+from thresher.core.drawing import draw, palette
+from thresher.core.figure import Figure
 from thresher.core.named import Spelled
-from thresher.report.charts import templates
 from thresher.report.methods import earlier_rule, evidence_result, method_data, provenance
 
 # The command line documents itself, and evidence has its place on the methods' pages.
 _NOT_API = ("thresher.cli", "thresher.evidence")
+_INKS = "--ink: var(--color-foreground-primary); --line: var(--color-background-border);"
+#: The theme sets which scheme a reader chose, and leaves "auto" to the system.
+_COLOURS = f"""
+body {{ {_INKS} {palette("light")} }}
+body[data-theme="dark"] {{ {palette("dark")} }}
+@media (prefers-color-scheme: dark) {{ body:not([data-theme="light"]) {{ {palette("dark")} }} }}
+.evidence-figure svg {{ display: block; width: 100%; }}
+.evidence-figure text {{ font-family: inherit; }}
+"""
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -37,8 +44,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("config-inited", lambda app, config: write_pages(Path(app.srcdir)))
     app.connect("missing-reference", resolve_imported_name)
     app.connect("autodoc-skip-member", skip_metadata_routing)
-    app.connect("html-page-context", add_figure_scripts)
-    app.connect("build-finished", write_plotly)
+    app.connect("builder-inited", write_colours)
+    app.add_css_file("figures.css")
     return {"parallel_read_safe": True}
 
 
@@ -59,17 +66,12 @@ def resolve_imported_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     )
 
 
-def add_figure_scripts(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
-    """Load the plotting library on the pages that hold a figure, and on no other."""
-    if page.startswith("methods/") and figure_json(page.removeprefix("methods/")) is not None:
-        app.add_js_file("plotly.min.js", loading_method="defer")
-        app.add_js_file("evidence.js", loading_method="defer")
-
-
-def write_plotly(app: Any, exception: Exception | None) -> None:
-    """Put the plotting library into the site, so that it works offline."""
-    if exception is None and app.builder.format == "html":
-        (Path(app.outdir) / "_static" / "plotly.min.js").write_text(get_plotlyjs(), "utf-8")
+def write_colours(app: Any) -> None:
+    """Put the colours of figures into the site, for its light and its dark pages."""
+    if app.builder.format == "html":
+        static = Path(app.outdir) / "_static"
+        static.mkdir(parents=True, exist_ok=True)
+        (static / "figures.css").write_text(_COLOURS, "utf-8")
 
 
 def write_pages(source: Path) -> None:
@@ -168,16 +170,11 @@ def figure_json(name: str) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
-def figure_section(claim: str, recorded: str) -> str:
+def figure_section(name: str, claim: str, recorded: str) -> str:
     """Return a recorded figure as it is placed in a page."""
-    content = {"figure": json.loads(recorded), "templates": templates()}
-    data = json.dumps(content).replace("<", "\\u003c")
-    label = html.escape(f"Figure: {claim} The table holds its numbers.")
-    lines = [
-        f'<div class="evidence-figure" role="img" aria-label="{label}" style="height:24rem"></div>',
-        f'<script type="application/json">{data}</script>',
-    ]
-    return _directive("raw", "html", lines=lines)
+    label = f"Figure: {claim} The table holds its numbers."
+    picture = draw(Figure.from_json(recorded), name, label, 720, 440)
+    return _directive("raw", "html", lines=[f'<div class="evidence-figure">{picture}</div>'])
 
 
 def evidence_section(name: str, result: dict[str, Any] | None) -> str:
@@ -201,7 +198,7 @@ def evidence_section(name: str, result: dict[str, Any] | None) -> str:
     ]
     recorded = figure_json(name)
     if recorded is not None:
-        parts.append(figure_section(result["claim"], recorded))
+        parts.append(figure_section(name, result["claim"], recorded))
     if result["table"]:
         columns = list(result["table"][0])
         rows = [[_cell(row.get(column)) for column in columns] for row in result["table"]]

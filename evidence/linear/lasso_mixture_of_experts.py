@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from plotly.graph_objects import Figure, Scatter
 from scipy.special import expit
 from scipy.stats import norm
 
 from thresher.core.evidence import Experiment, Outcome
+from thresher.core.figure import Figure, Series
 from thresher.linear import LassoCV, LassoMixtureOfExperts
 
 from .._plots import lines
@@ -162,11 +162,10 @@ def _figure(losses: dict[int, np.ndarray]) -> Figure:
     figure = lines(
         list(_FACTORS), {f"{rows} samples": list(values) for rows, values in losses.items()},
         title="Held-out Kullback-Leibler loss", x_title=f"strength / {_RATE}",
-        y_title="loss (nats)",
+        y_title="loss (nats)", log_x=True,
     )  # fmt: skip
     ends = [float(f(list(losses.values()))) for f in (np.min, np.max)]
-    figure.add_trace(Scatter(x=[1, 1], y=ends, mode="lines", name="the theory's scale"))
-    figure.update_xaxes(type="log")
+    figure.series.append(Series("the theory's scale", [1, 1], ends, "line"))
     return figure
 
 

@@ -13,7 +13,7 @@ from thresher.linear import LossOMP
 from .._plots import lines
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from thresher.core.figure import Figure
 
 _ROWS, _COLUMNS, _SUPPORT = 100, 300, 10
 _NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -82,12 +82,10 @@ def _figure(tuned: dict[str, np.ndarray]) -> Figure:
         for rule in ("lasso", "square-root")
         for i, level in enumerate(_NOISES)
     }
-    figure = lines(
+    return lines(
         _STRENGTHS.tolist(), series, title="One strength for all noise levels?",
-        x_title="alpha", y_title="relative error", log_y=True,
+        x_title="alpha", y_title="relative error", log_x=True, log_y=True,
     )  # fmt: skip
-    figure.update_xaxes(type="log")
-    return figure
 
 
 def _table(tuned: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from plotly.graph_objects import Figure
 
 from thresher.core.evidence import Experiment, Outcome
+from thresher.core.figure import Figure
 from thresher.linear import LassoCV, OrthogonalMatchingPursuit, ProjectedLasso
 from thresher.linear.penalised.random_supports import support_condition, worst_support
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from plotly.graph_objects import Figure, Scatter
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
 from thresher.core.evidence import Experiment, Outcome
+from thresher.core.figure import Axis, Figure, Series
 from thresher.linear import ScoringSystem, SparseLogistic
 
 from .._statistics import paired_margin
@@ -163,22 +163,17 @@ def _summary(table: list[dict[str, Any]], samples: int) -> str:
 
 
 def _figure(table: list[dict[str, Any]]) -> Figure:
-    figure = Figure()
-    for data in _DATA:
-        for method in _METHODS:
-            figure.add_trace(
-                Scatter(
-                    x=_column(table, data, method, "features"),
-                    y=_column(table, data, method, "test"),
-                    name=f"{method}, {data}",
-                    mode="markers",
-                )
-            )
-    figure.update_layout(
-        title="Error against features used", xaxis_title="features", yaxis_title="test error",
-        template="plotly_white",
-    )  # fmt: skip
-    return figure
+    series = [
+        Series(
+            f"{method}, {data}",
+            _column(table, data, method, "features"),
+            _column(table, data, method, "test"),
+            "points",
+        )
+        for data in _DATA
+        for method in _METHODS
+    ]
+    return Figure(series, Axis("features"), Axis("test error"), "Error against features used")
 
 
 experiment = Experiment(

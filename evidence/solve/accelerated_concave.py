@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from plotly.graph_objects import Figure
 
 from thresher.core.evidence import Experiment, Outcome
+from thresher.core.figure import Figure
 from thresher.linear import datafits, penalties
 from thresher.solve.solvers import AcceleratedConcave, CoordinateDescent, Problem, Solver
 

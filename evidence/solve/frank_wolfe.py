@@ -154,9 +154,8 @@ def _verdict(found: Mapping[str, list[_Curve]]) -> Outcome:
     series |= {f"{m}, bound": bound[m].tolist() for m in largest if m != _RANDOM}
     figure = lines(
         found["ISTA"][0].steps.tolist(), series, title="Gap to the optimum against the bounds",
-        x_title="step", y_title="gap", log_y=True,
+        x_title="step", y_title="gap", log_x=True, log_y=True,
     )  # fmt: skip
-    figure.update_xaxes(type="log")
     return Outcome.judged(slacks, _summary(found, mean, largest), table, figure)
 
 

@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 #: Stands in for an environment that has only what `pip install thresher` brings.
-_ABSENT = {"torch", "transformers", "safetensors", "accelerate", "greenlet"}
+_ABSENT = {"torch", "transformers", "safetensors", "accelerate", "greenlet", "matplotlib"}
 _BASE_ONLY = """
 import sys
 class Absent:
@@ -43,6 +43,11 @@ def test_these_commands_need_no_torch(arguments, tmp_path):
     out = ("--out", str(tmp_path)) if "evidence" in arguments else ()
     done = run(_COMMAND, *arguments, *out)
     assert done.returncode == 0, done.stderr
+
+
+def test_figures_say_what_to_install():
+    code = "from thresher.core import drawing, figure; drawing.draw(figure.Figure(), 'a', '')"
+    assert "needs matplotlib, which is not installed" in run(code).stderr
 
 
 def test_linear_models_need_no_torch():

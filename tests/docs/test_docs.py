@@ -60,12 +60,14 @@ def test_evidence_is_shown_with_its_verdict(pages, reproduced, words):
 
 
 @needs_sphinx
-def test_a_recorded_figure_is_placed_and_cannot_end_its_script(pages):
-    figure = '{"data": [{"name": "</script><b>"}], "layout": {}}'
-    section = pages.figure_section('Half the weights suffice, they "say".', figure)
-    assert section.count("</script>") == 1
+def test_a_recorded_figure_is_a_picture_and_no_markup(pages):
+    series = '{"name": "</svg><b>", "x": [1, 2], "y": [3, null]}'
+    figure = f'{{"data": [{series}, {series}], "layout": {{}}}}'
+    section = pages.figure_section("wanda", 'Half the weights suffice, they "say".', figure)
+    assert section.count("</svg>") == 1
+    assert "<b>" not in section
     assert "&quot;say&quot;" in section
-    assert '"dark"' in section
+    assert "&lt;/svg&gt;&lt;b&gt;: 1, 3" in section
 
 
 @needs_sphinx

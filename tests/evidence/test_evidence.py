@@ -107,7 +107,7 @@ def test_names_are_those_of_methods():
 @pytest.fixture
 def stub(monkeypatch):
     """Stand in for an experiment with one that counts its seeds."""
-    from plotly.graph_objects import Figure
+    from thresher.core.figure import Figure
 
     def run(scale, seeds):
         table = [{"seed": seed, "value": math.inf, "share": 1 / 3} for seed in seeds]
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_named(stub, tmp_path):
 
 
 def judged(slacks):
-    from plotly.graph_objects import Figure
+    from thresher.core.figure import Figure
 
     return Outcome.judged(slacks, "It ran.", [{"seed": 0}], Figure())
 

@@ -32,6 +32,9 @@ def test_distance_is_what_the_definitions_say() -> None:
     assert found.js == pytest.approx(float(sum(halves)) / 2, rel=1e-5)
     assert found.top1_agreement == float((p.argmax(-1) == q.argmax(-1)).double().mean())
     assert perplexity(dense, WINDOWS) == found.dense_perplexity
+    losses = [-each.gather(-1, targets).mean((1, 2)) for each in (p, q)]
+    assert found.dense_losses == pytest.approx(losses[0].tolist())
+    assert found.pruned_losses == pytest.approx(losses[1].tolist())
 
 
 def test_the_jensen_shannon_divergence_is_bounded_and_symmetric() -> None:

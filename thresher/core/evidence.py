@@ -23,13 +23,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .card import area_of, find
+from .drawing import page_with
 from .errors import OptionError
 from .files import write_text
 from .machine import commit_of, processor
 from .machine import load as load_of_machine
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from .figure import Figure
 
 _ROOT = "thresher.evidence"
 _VERSIONED = ("thresher", "torch", "transformers", "numpy", "scikit-learn")
@@ -54,7 +55,7 @@ class Outcome:
         the reason known or suspected.
     table : list of dict
         Rows of one table, all with the same keys.
-    figure : plotly.graph_objects.Figure
+    figure : Figure
         The finding as a picture.
     slacks : dict of str to float, optional
         What each part of the rule asks, in a few words, and by how much it held: positive
@@ -226,8 +227,9 @@ def execute(
     seeds : sequence of int, optional
         Default: the experiment's own.
     folder : str or Path, optional
-        Where to write ``NAME.json``, ``NAME.figure.json`` (for plotly) and ``NAME.html``
-        (works offline), each whole or not at all. Default: nothing is written.
+        Where to write ``NAME.json``, ``NAME.figure.json`` (as plotly writes figures) and
+        ``NAME.html`` (works offline; where matplotlib is installed), each whole or not at all.
+        Default: nothing is written.
 
     Returns
     -------
@@ -296,9 +298,10 @@ def _write(record: dict[str, Any], figure: Figure, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = record["method"]
     picture = figure.to_json()
-    page = figure.to_html(include_plotlyjs=True)
     write_text(folder / f"{name}.figure.json", picture + "\n")
-    write_text(folder / f"{name}.html", page)
+    # Not an error: the experiment has been run, and what it found is in the other files.
+    if _exists("matplotlib"):
+        write_text(folder / f"{name}.html", page_with(figure, name, record["claim"]))
     # Last, so that a record on disk means that its picture is there too.
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["commit_of", "load", "memory", "processor", "return_freed_memory"]
+__all__ = ["available_memory", "commit_of", "load", "memory", "processor", "return_freed_memory"]
 
 import ctypes
 import os
@@ -35,6 +35,13 @@ def memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that a process may still take without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def commit_of(folder: str | Path) -> str | None:

@@ -26,11 +26,14 @@ class Manner:
         Also where errors come from.
     json : bool, default False
         Results as JSON on the standard output, and nothing else there.
+    typed : str, default ""
+        The command as it can be typed again.
     """
 
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    typed: str = ""
 
 
 _current = Manner()

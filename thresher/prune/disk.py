@@ -170,7 +170,7 @@ class DiskRun:
         self.precision = self._precision(device)
         self.source = Folder(self.skeleton, self.precision, device)
         self.fingerprint = self._fingerprint(windows)
-        self.record = new_record(str(source), recipe)
+        self.record = new_record(str(source), recipe, device)
         self.record.fingerprint = self.fingerprint
         if needs:
             self.record.calibration = calibration

@@ -48,7 +48,7 @@ from ..stream.walk import call_on_copy
 from .layerwise import UnitPruner
 from .losses import default_loss
 from .recipe import Recipe
-from .record import PruneRecord, versions
+from .record import PruneRecord, circumstances, versions
 from .unit_recipe import UnitRecipe
 from .units import prune_units
 
@@ -185,12 +185,11 @@ def prune(
             layer.check_finite()
         with placed(model, device):
             whole, described = _samples(model, recipe, data, tokenizer, windows, length)
-            record = new_record(
-                str(getattr(model, "name_or_path", "") or type(model).__name__), recipe
-            )
+            name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+            weight = coverage.layers[0].weight
+            record = new_record(name, recipe, weight.device)
             record.calibration = described
             stored = {layer.name: layer.weight.dtype for layer in coverage.layers}
-            weight = coverage.layers[0].weight
             used = Precision.natural(weight.dtype, weight.device, asked)
             if whole and asked is None:
                 used = runnable(used, model, as_input(model, whole[0]))
@@ -302,8 +301,8 @@ def needed_moments(recipe: Recipe) -> frozenset[type[Moment]]:
     return recipe.needs | surveyed
 
 
-def new_record(model: str, recipe: Recipe) -> PruneRecord:
-    """Return the record of a run that is about to begin."""
+def new_record(model: str, recipe: Recipe, device: torch.device) -> PruneRecord:
+    """Return the record of a run that is about to begin on a device."""
     return PruneRecord(
         model=model,
         method=method_name(recipe),
@@ -312,6 +311,7 @@ def new_record(model: str, recipe: Recipe) -> PruneRecord:
         density_asked=recipe.target,
         calibration={"source": "none"},
         versions=versions(),
+        made=circumstances(device),
     )
 
 

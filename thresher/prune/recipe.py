@@ -14,6 +14,7 @@ from typing import Self
 import torch
 
 from ..core.errors import OptionError
+from ..core.notebook import html_of_parts
 from ..core.options import share_hint
 from ..parts.budgets import Budget, Uniform
 from ..parts.moments import Moment
@@ -83,6 +84,10 @@ class Recipe:
                 f"pattern {self.pattern.spec} keeps {implied:g} of the weights, which contradicts "
                 f"density {self.density:g}; drop one of the two"
             )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return html_of_parts(self)
 
     @property
     def target(self) -> float:

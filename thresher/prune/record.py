@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["LayerRecord", "PruneRecord", "versions"]
+__all__ = ["LayerRecord", "PruneRecord", "circumstances", "versions"]
 
 import dataclasses
+import functools
 import json
 import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from ..core.machine import commit_of, processor
+from ..core.notebook import html_table
 from ..core.records import restored
 
 #: From this share of the kept weights on it is said that they are zero.
@@ -108,12 +113,21 @@ class PruneRecord:
         Peak resident memory of the process while pruning.
     versions : dict of str to str
         Of Thresher, torch and others.
+    made : dict of str to str
+        How, when and where: ``command``, ``date`` (UTC), ``device``, ``processor`` and, from a
+        checkout, ``commit``; see :func:`circumstances`.
     structure : dict
         Where units were removed: by coupled group the ``removed`` ones, the ``weights`` of the
         layers ``before`` and ``after``, numbers of modules that say sizes as ``settings``, and
         why what is left ``whole`` was; empty otherwise.
     evaluation : dict
         Perplexities and the like, filled by an evaluation.
+    tasks : dict
+        What was measured of tasks, by task and measure: of the ``pruned`` model and of the
+        ``dense`` one.
+    speed : dict
+        What ``thresher bench --save`` measured, see
+        :class:`~thresher.run.measure.bench.BenchResult`, and where.
     healing : dict
         How the pruned model was trained afterwards, see
         :class:`~thresher.prune.heal.record.HealRecord`; empty if it was not. Errors and
@@ -133,8 +147,11 @@ class PruneRecord:
     timings: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
     structure: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, Any] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
     healing: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -191,6 +208,20 @@ class PruneRecord:
         ]
         return dataclasses.replace(self, layers=layers)
 
+    def take_evaluation(self, found: Mapping[str, Any]) -> None:
+        """Take the figures of an evaluation in place of those of another text.
+
+        Parameters
+        ----------
+        found : mapping of str to object
+            With the ``digest`` of the windows. What was measured on others is left out: figures
+            of two texts do not compare. Bytes are no text's.
+        """
+        if found["digest"] != self.evaluation.get("digest"):
+            held = self.evaluation.items()
+            self.evaluation = {key: value for key, value in held if key.endswith("_bytes")}
+        self.evaluation |= found
+
     def to_json(self) -> str:
         """Return the record as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -208,6 +239,27 @@ class PruneRecord:
         """
         return restored(cls, json.loads(text))
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        held = self.evaluation
+        figures = {
+            "pattern": self.pattern,
+            "density": f"{self.density:.4f} of {self.density_asked:g} asked",
+            "layers": len(self.layers),
+            "perplexity, dense": held.get("dense_perplexity"),
+            "perplexity, pruned": held.get("pruned_perplexity"),
+            "bytes on disk, dense": held.get("dense_bytes"),
+            "bytes on disk, sparse": held.get("sparse_bytes"),
+            "times faster": self.speed.get("speedup"),
+            "seconds": round(self.seconds, 1),
+        }
+        rows = [
+            (name, f"{value:,.4g}" if isinstance(value, float) else value)
+            for name, value in figures.items()
+            if value is not None
+        ]
+        return html_table(f"{self.model}, pruned by {self.method}", rows)
+
     def __repr__(self) -> str:
         zeros = self.notable_zeros
         idle = f", {zeros:.1%} of the kept are zero" if zeros else ""
@@ -222,3 +274,25 @@ def versions() -> dict[str, str]:
     names = ("thresher", "torch", "transformers", "numpy", "safetensors")
     found = {name: version(name) for name in names}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def circumstances(device: object) -> dict[str, str]:
+    """Return when, on what and from which commit something is made.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where it is computed.
+    """
+    found = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": str(device),
+        "processor": processor(),
+    }
+    commit = _commit()
+    return {**found, "commit": commit} if commit else found
+
+
+@functools.cache
+def _commit() -> str | None:
+    return commit_of(Path(__file__).parents[1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..core.errors import OptionError
+from ..core.notebook import html_of_parts
 from ..parts.moments import Moment, Norm
 from ..parts.rankings import Ranking
 from ..parts.spreads import Spread
@@ -59,6 +60,10 @@ class UnitRecipe:
                 f"density {self.density} is out of range; it is the share of weights to keep, "
                 "above 0 and below 1"
             )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return html_of_parts(self)
 
     @property
     def target(self) -> float:

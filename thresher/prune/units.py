@@ -34,7 +34,7 @@ from ..stream.samples import as_samples
 from ..stream.source import InMemory
 from ..stream.stream import Stream
 from ..stream.units import find_units
-from .record import LayerRecord, PruneRecord, versions
+from .record import LayerRecord, PruneRecord, circumstances, versions
 from .stock import fit_configuration, stock_groups
 from .unit_recipe import UnitRecipe
 from .unit_refit import columns_that_stay, refit
@@ -116,6 +116,7 @@ class _Run:
             density_asked=recipe.target,
             calibration={"source": "none"},
             versions=versions(),
+            made=circumstances(self.coverage.layers[0].weight.device),
         )
 
     def execute(

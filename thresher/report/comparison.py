@@ -225,7 +225,8 @@ def _notes(comparison: Comparison) -> list[str]:
     """Return what is to be known about the figures, and why some are not there."""
     notes = [
         "Perplexity, KL divergence from the dense model and agreement on the likeliest next token "
-        f"are of {comparison.text.get('held_out')} held-out windows of the calibration text."
+        f"are of {comparison.text.get('held_out')} held-out windows of "
+        f"{comparison.text.get('evaluated', 'the calibration text')}."
     ]
     if comparison.parallel > 1:
         notes.append(f"Times are of {comparison.parallel} models being made at a time.")

@@ -5,15 +5,24 @@ from __future__ import annotations
 __all__ = ["render", "render_page", "write_report"]
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from . import charts, units
-from .coverage import coverage_rows, healing_rows
+from ..core.drawing import PALETTE, palette
+from . import units
+from .advice import Step, again, next_steps
+from .answers import answers, size_rows, speed_rows
+from .charts import histograms
+from .coverage import coverage_rows
+from .damage import charts_of_layers, exclusions, flat_sentences, kind_rows, massive
+from .decision import charts_of_decision
+from .facts import facts, missing
+from .quality import quality_rows, task_rows
 from .structure import structure_rows
-from .verdict import NO_CURVE, NOT_EVALUATED, judge
+from .verdict import NO_CURVE, judge
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord
@@ -21,21 +30,23 @@ if TYPE_CHECKING:
 _LARGEST_LOSSES = 10
 
 
-def render(record: PruneRecord) -> str:
+def render(record: PruneRecord, folder: str | Path = "FOLDER") -> str:
     """Return the report on a pruning run as one HTML page.
 
     Parameters
     ----------
     record : PruneRecord
-        The run. Whatever its ``evaluation`` lacks is replaced by a sentence on how to get it.
+        The run. Whatever it lacks is replaced by a sentence on how to get it.
+    folder : str or Path, default "FOLDER"
+        Where the model lies, for the commands that the page proposes.
 
     Returns
     -------
     str
-        A page of about 5 MB, most of it plotly.js. It makes no request, follows the reader's
+        A page of some 0.2 MB that runs no script and makes no request. It follows the reader's
         preference for light or dark, and holds the numbers of every chart as a table.
     """
-    return render_page("template.html", **_content(record))
+    return render_page("template.html", **_content(record, folder))
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -49,7 +60,6 @@ def render_page(template: str, **content: Any) -> str:
         What it shows.
     """
     import jinja2
-    from plotly.offline import get_plotlyjs
     from rich.filesize import decimal
 
     environment = jinja2.Environment(
@@ -66,12 +76,11 @@ def render_page(template: str, **content: Any) -> str:
         "number": units.number,
         "percent": units.percent,
     }
-    return environment.get_template(template).render(
-        plotly_js=get_plotlyjs(), templates=charts.templates(), **content
-    )
+    palettes = {scheme: palette(scheme) for scheme in PALETTE}
+    return environment.get_template(template).render(palettes=palettes, **content)
 
 
-def write_report(record: PruneRecord, path: str | Path) -> None:
+def write_report(record: PruneRecord, path: str | Path, folder: str | Path = "FOLDER") -> None:
     """Write the report on a pruning run, whole or not at all.
 
     Parameters
@@ -80,6 +89,8 @@ def write_report(record: PruneRecord, path: str | Path) -> None:
         The run.
     path : str or Path
         The HTML file; one that is there is replaced.
+    folder : str or Path, default "FOLDER"
+        See :func:`render`.
 
     Raises
     ------
@@ -88,26 +99,52 @@ def write_report(record: PruneRecord, path: str | Path) -> None:
     """
     from ..core.files import write_text
 
-    write_text(Path(path), render(record))
+    write_text(Path(path), render(record, folder))
 
 
-def _content(record: PruneRecord) -> dict[str, Any]:
+def _content(record: PruneRecord, folder: str | Path) -> dict[str, Any]:
     """Return what the template shows."""
-    has_layers = bool(record.layers)
     losses = sorted(record.layers, key=lambda layer: -layer.error)[:_LARGEST_LOSSES]
     return {
         "record": record,
         "verdict": judge(record),
-        "curve": charts.chart_of_curve(record),
-        "by_depth": charts.charts_by_depth(record) if has_layers else [],
-        "by_kind": charts.charts_by_kind(record) if has_layers else [],
-        "histograms": charts.histograms(record),
+        "answers": answers(record),
+        "quality": quality_rows(record),
+        "tasks": task_rows(record),
+        "samples": record.evaluation.get("samples") or [],
+        "sizes": size_rows(record),
+        "speed": speed_rows(record),
+        "layouts": _layouts(record),
+        "steps": next_steps(record, folder),
+        "missing": missing(record, folder),
+        "decision": charts_of_decision(record),
+        "by_layer": charts_of_layers(record),
+        "flat": flat_sentences(record),
+        "massive": massive(record),
+        "kinds": kind_rows(record),
+        "excluding": _excluding(record, folder),
+        "histograms": histograms(record),
         "losses": losses,
         "coverage": structure_rows(record) | coverage_rows(record),
-        "healing": healing_rows(record),
         "phases": _phases(record),
-        "no_curve": NO_CURVE if "pruned_perplexity" in record.evaluation else NOT_EVALUATED,
+        "no_curve": NO_CURVE,
+        "facts": facts(record),
     }
+
+
+def _excluding(record: PruneRecord, folder: str | Path) -> Step | None:
+    """Return how to leave dense what changed most."""
+    options, share = exclusions(record)
+    if not options:
+        return None
+    command = again(record, f"{folder}-again", options) or " ".join(map(shlex.quote, options))
+    return Step(command, f"leaves them dense, {units.percent(share)} of the pruned weights")
+
+
+def _layouts(record: PruneRecord) -> str:
+    """Return in what the layers were packed that were timed."""
+    held = record.speed.get("layouts", {})
+    return ", ".join(f"{count} {name}" for name, count in held.items())
 
 
 def _phases(record: PruneRecord) -> dict[str, float]:

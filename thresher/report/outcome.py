@@ -4,15 +4,14 @@ from __future__ import annotations
 
 __all__ = ["outcome"]
 
-import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal as bytes_text
 from rich.text import Text
 
+from .advice import next_steps
+from .answers import is_costly
 from .units import number, percent, removed, times
 from .verdict import HIGH_COST, smaller_cuts
 
@@ -36,20 +35,10 @@ def outcome(record: PruneRecord, folder: Path) -> Text:
         Two lines, yellow where the perplexity rose to more than
         :data:`~thresher.report.verdict.HIGH_COST` times the dense one, or is not finite.
     """
-    costly = _is_costly(record)
+    costly = is_costly(record)
     sentence = f"Gained: {_gained(record)}. Lost: {_lost(record)}."
     style = "yellow" if costly else "green" if costly is False else ""
-    return Text.assemble((sentence, style), "\n", f"Next: {_next(record, folder, costly)}")
-
-
-def _is_costly(record: PruneRecord) -> bool | None:
-    """Return whether a cut costs more than is called cheap; None where that was not measured."""
-    dense = record.evaluation.get("dense_perplexity")
-    pruned = record.evaluation.get("pruned_perplexity")
-    if dense is None or pruned is None:
-        return None
-    # Not so written that a NaN would be cheap.
-    return not pruned <= HIGH_COST * dense
+    return Text.assemble((sentence, style), "\n", f"Next: {_next(record, folder)}")
 
 
 def _gained(record: PruneRecord) -> str:
@@ -70,24 +59,11 @@ def _lost(record: PruneRecord) -> str:
         return "not measured"
     text = f"perplexity went from {number(dense)} to {number(pruned)} ({times(pruned, dense)})"
     cheap = [cut for cut in smaller_cuts(record) if cut["perplexity"] <= HIGH_COST * dense]
-    if _is_costly(record) and cheap:
+    if is_costly(record) and cheap:
         text += f"; {percent(1 - cheap[-1]['density'])} removed stays within {HIGH_COST}x"
     return text
 
 
-def _next(record: PruneRecord, folder: Path, costly: bool | None) -> str:
-    program, out = _program(), shlex.quote(str(folder))
-    dense = shlex.quote(record.model)
-    if costly is None:
-        return f"{program} eval {out} --text FILE --dense {dense}   (what it cost)"
-    if costly:
-        return f"{program} heal {out} --minutes 30   (recovers part of it; zeros stay)"
-    return f"{program} bench {out} --dense {dense}   (is it faster here?)"
-
-
-def _program() -> str:
-    """Return how this command is called: it need not be on the path, as in `make demo`."""
-    if shutil.which("thresher"):
-        return "thresher"
-    called = Path(sys.argv[0])
-    return str(called) if called.name == "thresher" else "python -m thresher"
+def _next(record: PruneRecord, folder: Path) -> str:
+    step = next_steps(record, folder)[0]
+    return f"{step.command}   ({step.purpose})"

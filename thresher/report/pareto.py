@@ -4,14 +4,12 @@ from __future__ import annotations
 
 __all__ = ["PRICES", "Price", "chart_of_bargains", "frontier"]
 
-import html
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import plotly.graph_objects as go
-
+from ..core.figure import Axis, Figure, Series
 from .charts import Chart
 from .units import number, percent
 
@@ -98,30 +96,23 @@ def chart_of_bargains(price: Price, rows: Sequence[ComparedModel]) -> Chart | No
     series: dict[str, list[tuple[float, float, ComparedModel]]] = defaultdict(list)
     for point in points:
         series[point[2].method].append(point)
-    figure = go.Figure()
-    for method, held in series.items():
-        figure.add_scatter(
-            name=html.escape(method),
-            x=[x for x, _, _ in held],
-            y=[y for _, y, _ in held],
-            text=[html.escape(_described(row)) for _, _, row in held],
-            mode="markers",
-            marker={"size": 11, "symbol": "diamond" if method == "dense" else "circle"},
-            cliponaxis=False,
-        )
-    line = frontier([(x, y) for x, y, _ in points], price.more)
-    figure.add_scatter(
-        name="not beaten in both",
-        x=[x for x, _ in line],
-        y=[y for _, y in line],
-        mode="lines",
-        line={"dash": "dot", "width": 1.5},
-        hoverinfo="skip",
+    figure = Figure(
+        [
+            Series(
+                method,
+                [x for x, _, _ in held],
+                [y for _, y, _ in held],
+                "points",
+                labels=[f"{_described(row)}: {number(y)} at {number(x)}" for x, y, row in held],
+            )
+            for method, held in series.items()
+        ],
+        Axis(f"{price.label}, {price.unit}"),
+        Axis("perplexity", log=max(y for _, y, _ in points) > 10 * min(y for _, y, _ in points)),
     )
-    drawn = [y for _, y, _ in points]
-    kind = "log" if max(drawn) > 10 * min(drawn) else "linear"
-    figure.update_yaxes(title="perplexity", type=kind)
-    figure.update_xaxes(title=f"{price.label}, {price.unit}")
+    line = frontier([(x, y) for x, y, _ in points], price.more)
+    unbeaten = [x for x, _ in line], [y for _, y in line]
+    figure.series.append(Series("not beaten in both", *unbeaten, "line", dotted=True))
     best, better = set(line), "more" if price.more else "fewer"
     cells = [
         [_described(row), f"{number(x)} {price.unit}", number(y), "yes" if (x, y) in best else "no"]

@@ -22,7 +22,7 @@ HIGH_COST = 1.2
 NOT_EVALUATED = (
     "What it cost was not measured. For language models, `thresher prune` measures perplexity "
     "against the dense model unless given --no-evaluate, and `thresher eval FOLDER --text FILE "
-    "--dense MODEL` does so later."
+    "--dense MODEL --save` does so later."
 )
 NO_CURVE = (
     "What a smaller cut costs was not measured: `thresher prune --curve` measures perplexity at "

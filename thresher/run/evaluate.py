@@ -54,6 +54,8 @@ class Evaluation(Catalogued):
         change when both are exchanged, and no token counts without bound.
     top1_agreement : float
         Share of positions where both models rank the same token first.
+    dense_losses, pruned_losses : list of float
+        Mean next-token loss of every window, in nats: what standard errors are taken from.
 
     References
     ----------
@@ -78,6 +80,8 @@ class Evaluation(Catalogued):
     kl: float
     js: float
     top1_agreement: float
+    dense_losses: list[float]
+    pruned_losses: list[float]
 
 
 @torch.no_grad()
@@ -132,19 +136,21 @@ def compare(
     """
     _check(windows)
     logits = [_every_logits(model, windows) for model in (dense, pruned)]
-    totals = torch.zeros(5, dtype=torch.float64)
-    for window in windows:
-        totals += _distance(_next(logits[0]), _next(logits[1]), window)
+    found = [_distance(_next(logits[0]), _next(logits[1]), window) for window in windows]
     for each in logits:
         _end(each)
-    loss, pruned_loss, kl, js, agreement = totals.tolist()
+    of_windows = torch.stack(found)
+    loss, pruned_loss, kl, js, agreement = of_windows.sum(0).tolist()
     positions = windows.shape[0] * (windows.shape[1] - 1)
+    dense_losses, pruned_losses = (of_windows[:, :2] / (windows.shape[1] - 1)).T.tolist()
     return Evaluation(
         dense_perplexity=_exponential(loss, windows),
         pruned_perplexity=_exponential(pruned_loss, windows),
         kl=kl / positions,
         js=js / positions,
         top1_agreement=agreement / positions,
+        dense_losses=dense_losses,
+        pruned_losses=pruned_losses,
     )
 
 

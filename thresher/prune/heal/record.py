@@ -78,7 +78,7 @@ class HealRecord:
         """
         sizes = {k: v for k, v in record.evaluation.items() if k.endswith("_bytes")}
         healing = dataclasses.asdict(self)
-        return dataclasses.replace(record, evaluation=sizes, healing=healing)
+        return dataclasses.replace(record, evaluation=sizes, tasks={}, speed={}, healing=healing)
 
     def __repr__(self) -> str:
         return (

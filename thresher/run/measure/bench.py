@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from ...core.errors import OptionError
+from ...core.notebook import html_of
 from ..packed.linear import PackedLinear
 from .candidates import kind_of
 from .modes import evaluating
@@ -69,6 +70,10 @@ class BenchResult:
         pairs = zip(self.seconds["dense"], self.seconds["packed"], strict=True)
         ratios = [dense / packed for dense, packed in pairs]
         return min(ratios), max(ratios)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return html_of(self.table())
 
     def table(self) -> Table:
         """Return the table that ``thresher bench`` prints."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...core.columns import Fitted
 from ...core.compiled import uncompiled
 from ...core.errors import OptionError
+from ...core.notebook import html_of
 from ..files.stored import record_layouts
 from ..layouts.base import Layout
 from ..packed.swap import swap
@@ -148,6 +149,10 @@ class Choices:
         )
         table.caption = " ".join([self.idle, busy * self.noisy]).strip() or None
         return table
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return html_of(self.table())
 
     def show(self, every_layer: bool = False) -> None:
         """Print the table, in parts where the terminal is narrow."""
