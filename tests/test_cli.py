@@ -60,6 +60,20 @@ def test_the_record_says_how_it_was_made_and_what_both_models_write(small, book)
     assert all({"prompt", "text", "dense", "pruned"} == set(each) for each in held["samples"])
 
 
+def test_sample_text_does_not_take_more_memory_than_pruning(
+    llama_folder, book, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("thresher.workflow._SHARE_OF_PEAK", 0.0)
+    run(
+        "prune", llama_folder, "--out", tmp_path / "out", "--density", 0.5, "--windows", 4,
+        "--length", 64, "--calibration", book,
+    )  # fmt: skip
+    held = json.loads((tmp_path / "out" / "thresher.json").read_text())["evaluation"]
+    assert "samples" not in held
+    assert "thresher eval --save" in held["no_samples"]
+    assert "block by block" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_figures_are_kept_where_that_is_asked_for(small, llama_folder, book, tmp_path):
     folder = shutil.copytree(small, tmp_path / "copy")
     before = json.loads((folder / "thresher.json").read_text())

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -68,6 +69,8 @@ from .stream.outputs import folder_logits
 from .stream.precision import Precision
 from .stream.ranks import is_first, joined, speaks, written_by_first
 
+#: Of the memory that pruning took, what a whole model may take beside Python and its libraries.
+_SHARE_OF_PEAK = 0.6
 _NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
 #: Most windows that perplexity is measured on.
@@ -221,7 +224,9 @@ class PruneJob:
         if not {"samples", "no_samples"} & set(record.evaluation):
             precision = dtype_named(self.options["precision"])
             options = (self.tokenizer, self.dtype, precision, self.options["device"])
-            self._note(record, samples_of(self.source, self.out, self.held_out, *options))
+            # What was pruned block by block may not fit into memory whole.
+            most = _SHARE_OF_PEAK * record.peak_bytes
+            self._note(record, samples_of(self.source, self.out, self.held_out, *options, most))
 
     def _logits(
         self, folder: Path, advance: Callable[[str], None], overlay: Path | None = None
@@ -293,8 +298,12 @@ def samples_of(
     dtype: torch.dtype | None,
     precision: torch.dtype | None,
     device: str,
+    most: float = math.inf,
 ) -> dict[str, Any]:
-    """Return texts that two folders' models write, for a record; or why there are none."""
+    """Return texts that two folders' models write, for a record; or why there are none.
+
+    None are written where a whole model takes more than `most` bytes, or than are free.
+    """
     place = device_named(device)
 
     def make(folder: Path) -> Any:
@@ -307,6 +316,11 @@ def samples_of(
     free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else available_memory()
     if needed > free:
         return {"no_samples": "the models do not fit into memory whole"}
+    if needed > most:
+        return {
+            "no_samples": "a whole model would have taken more memory than pruning block by block; "
+            "`thresher eval --save --dense MODEL` writes some"
+        }
     return written(
         {"dense": partial(make, dense), "pruned": partial(make, pruned)}, tokenizer, windows
     )
