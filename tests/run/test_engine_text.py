@@ -43,6 +43,22 @@ def test_tokens_come_as_often_as_they_are_likely(options, expected):
     assert np.all(np.abs(frequencies(**options) - expected) <= noise + 1e-9)
 
 
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
+@pytest.mark.parametrize("top_p", [0.1, 0.7, 0.999, 1.0])
+def test_few_of_many_tokens_are_sorted_and_none_is_lost(spread, top_p):
+    draw = np.random.default_rng(0)
+    for seed in range(40):
+        logits = (draw.standard_normal(3000) * spread).astype(np.float32)
+        order = np.argsort(-logits, kind="stable")
+        likely = np.exp(logits[order].astype(np.float64) - logits.max())
+        likely /= likely.sum()
+        kept = int(np.searchsorted(likely.cumsum(), top_p)) + 1
+        sums = likely[:kept].cumsum() / likely[:kept].sum()
+        expected = order[np.searchsorted(sums, np.random.default_rng(seed).random())]
+        sampler = Sampler(temperature=1.0, top_p=top_p, seed=seed)
+        assert sampler.choose(logits, sampler.generator(), order[:0]) == expected
+
+
 def streamed(text, stop=(), prompt=""):
     tokenizer = byte_tokenizer()
     encoded = tokenizer(text)["input_ids"]

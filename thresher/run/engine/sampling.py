@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from ...core.errors import NumericalError, OptionError
 from .token import largest
 
+#: Tokens that are mostly likely enough together.
+_FEW = 256
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -96,10 +99,11 @@ class Sampler:
             best = int(logits.argmax())
         if self.temperature == 0:
             return best
-        order = self._candidates(logits)
-        scaled = (logits[order].astype(np.float64) - logits[best]) / self.temperature
-        probabilities = np.exp(scaled)
-        probabilities /= probabilities.sum()
+        shares = np.exp((logits.astype(np.float64) - logits[best]) / self.temperature)
+        order = self._candidates(logits, shares)
+        probabilities = shares[order]
+        # What is likely enough is counted among all tokens, or among the top_k.
+        probabilities /= shares.sum() if self.top_k is None else probabilities.sum()
         if self.top_p is not None:
             kept = int(np.searchsorted(probabilities.cumsum(), self.top_p)) + 1
             order, probabilities = order[:kept], probabilities[:kept]
@@ -119,8 +123,17 @@ class Sampler:
         logits[known] = np.where(held > 0, held / penalty, held * penalty)
         return logits
 
-    def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _candidates(
+        self, logits: NDArray[np.float32], shares: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
         """Return the tokens that may be drawn, the likeliest first where that matters."""
-        if self.top_k is None and self.top_p is None:
+        if self.top_k is not None:
+            return largest(logits, self.top_k)
+        if self.top_p is None:
             return np.arange(len(logits))
-        return largest(logits, self.top_k or len(logits))
+        needed, count = self.top_p * shares.sum(), _FEW
+        while True:  # to sort a whole vocabulary takes longer than all else of the choice
+            order = largest(logits, count)
+            if count >= len(logits) or shares[order].sum() >= needed:
+                return order
+            count *= 8
