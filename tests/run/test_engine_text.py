@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from model_folders import byte_tokenizer
 
-from thresher.run.engine.sampling import Sampler
+from thresher.run.engine.sampling import Sampler, _drawn
 from thresher.run.engine.text import TextStream
 from thresher.run.engine.token import Token, likeliest
 
@@ -41,6 +41,41 @@ def test_tokens_come_as_often_as_they_are_likely(options, expected):
     expected = np.array(expected) / np.sum(expected)
     noise = 4 * np.sqrt(expected * (1 - expected) / 4000)
     assert np.all(np.abs(frequencies(**options) - expected) <= noise + 1e-9)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
+@pytest.mark.parametrize("top_p", [0.1, 0.7, 0.999, 1.0])
+def test_few_of_many_tokens_are_sorted_and_none_is_lost(spread, top_p):
+    draw = np.random.default_rng(0)
+    for seed in range(40):
+        logits = (draw.standard_normal(3000) * spread).astype(np.float32)
+        order = np.argsort(-logits, kind="stable")
+        likely = np.exp(logits[order] - logits.max()).astype(np.float64)
+        likely /= likely.sum()
+        kept = int(np.searchsorted(likely.cumsum(), top_p)) + 1
+        sums = likely[:kept].cumsum() / likely[:kept].sum()
+        expected = order[np.searchsorted(sums, np.random.default_rng(seed).random())]
+        sampler = Sampler(temperature=1.0, top_p=top_p, seed=seed)
+        assert sampler.choose(logits, sampler.generator(), order[:0]) == expected
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 3000])
+def test_a_draw_over_blocks_is_that_over_all(size):
+    shares = np.random.default_rng(size).random(size).astype(np.float32)
+    shares[::3] = 0
+    shares[-1] = size == 1
+    sums = shares.cumsum(dtype=np.float64)
+    for uniform in [0.0, *np.random.default_rng(1).random(200), np.nextafter(1.0, 0.0)]:
+        found = _drawn(shares, uniform)
+        assert shares[found] > 0
+        before = sums[found - 1] if found else 0.0
+        assert before - 1e-9 <= uniform * sums[-1] <= sums[found] + 1e-9
+
+
+def test_the_coldest_temperature_takes_the_likeliest():
+    for temperature in (1e-320, 1e-40, 1e-6):
+        sampler = Sampler(temperature=temperature, seed=0)
+        assert sampler.choose(LOGITS, sampler.generator(), np.array([0])) == 1
 
 
 def streamed(text, stop=(), prompt=""):

@@ -5,12 +5,18 @@ from __future__ import annotations
 __all__ = ["Sampler"]
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import NumericalError, OptionError
 from .token import largest
+
+#: Tokens that are mostly likely enough together; those that are summed at a time.
+_FEW, _BLOCK = 256, 256
+#: Differences of logits are divided by it in float32. All but the likeliest then have a share of 0.
+_COLDEST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -96,20 +102,24 @@ class Sampler:
             best = int(logits.argmax())
         if self.temperature == 0:
             return best
-        order = self._candidates(logits)
-        scaled = (logits[order].astype(np.float64) - logits[best]) / self.temperature
-        probabilities = np.exp(scaled)
-        probabilities /= probabilities.sum()
+        # In float32, and summed in float64: this passes over the whole vocabulary.
+        shares = np.exp((logits - logits[best]) / np.float32(max(self.temperature, _COLDEST)))
+        order = self._candidates(logits, shares)
+        if order is not None:
+            shares = self._likely(shares[order], float(shares.sum(dtype=np.float64)))
+        drawn = _drawn(shares, generator.random())
+        return drawn if order is None else int(order[drawn])
+
+    def _likely(self, shares: NDArray[Any], total: float) -> NDArray[Any]:
+        """Return the shares of candidates that are likely enough, and 0 for others."""
+        held = shares.astype(np.float64)
+        # What is likely enough is counted among all tokens, or among the top_k.
+        held /= total if self.top_k is None else held.sum()
         if self.top_p is not None:
-            kept = int(np.searchsorted(probabilities.cumsum(), self.top_p)) + 1
-            order, probabilities = order[:kept], probabilities[:kept]
-            probabilities /= probabilities.sum()
+            held[int(np.searchsorted(held.cumsum(), self.top_p)) + 1 :] = 0
         if self.min_p is not None:
-            likely = probabilities >= self.min_p * probabilities.max()
-            order, probabilities = order[likely], probabilities[likely]
-            probabilities /= probabilities.sum()
-        drawn = np.searchsorted(probabilities.cumsum(), generator.random(), side="right")
-        return int(order[min(int(drawn), len(probabilities) - 1)])
+            held[held < self.min_p * held.max()] = 0
+        return held
 
     def _penalised(
         self, logits: NDArray[np.float32], before: NDArray[np.int64]
@@ -119,8 +129,30 @@ class Sampler:
         logits[known] = np.where(held > 0, held / penalty, held * penalty)
         return logits
 
-    def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the tokens that may be drawn, the likeliest first where that matters."""
-        if self.top_k is None and self.top_p is None:
-            return np.arange(len(logits))
-        return largest(logits, self.top_k or len(logits))
+    def _candidates(
+        self, logits: NDArray[np.float32], shares: NDArray[np.float32]
+    ) -> NDArray[np.int64] | None:
+        """Return the tokens that may be drawn, the likeliest first; None for all in their order."""
+        if self.top_k is not None:
+            return largest(logits, self.top_k)
+        if self.top_p is None:
+            return None if self.min_p is None else np.arange(len(logits))
+        needed, count = self.top_p * shares.sum(dtype=np.float64), _FEW
+        while True:  # to sort a whole vocabulary takes longer than all else of the choice
+            order = largest(logits, count)
+            if count >= len(logits) or shares[order].sum(dtype=np.float64) >= needed:
+                return order
+            count *= 8
+
+
+def _drawn(shares: NDArray[Any], uniform: float) -> int:
+    """Return a place, as likely as its share; `uniform` is drawn from [0, 1)."""
+    # Sums of blocks first, since running sums of all would be most of the time.
+    sums = np.add.reduceat(shares, np.arange(0, len(shares), _BLOCK), dtype=np.float64).cumsum()
+    aim = uniform * sums[-1]
+    block = int(np.searchsorted(sums, aim, side="right"))
+    start = block * _BLOCK
+    within = shares[start : start + _BLOCK].cumsum(dtype=np.float64)
+    # Rounding may put it past the block's end, where there would be a share of 0.
+    aim = min(aim - (sums[block - 1] if block else 0.0), np.nextafter(within[-1], 0.0))
+    return start + int(np.searchsorted(within, aim, side="right"))

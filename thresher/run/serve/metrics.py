@@ -33,26 +33,33 @@ class Metrics:
     """
 
     def __init__(self, scheduler: Scheduler, paths: set[str]) -> None:
-        self._registry, self._paths = CollectorRegistry(), paths
-        made = {"registry": self._registry}
+        registry = self._registry = CollectorRegistry()
+        self._paths = paths
         self._requests = Counter(
-            "thresher_requests", "Requests by path and status", ["path", "status"], **made
+            "thresher_requests",
+            "Requests by path and status",
+            ["path", "status"],
+            registry=registry,
         )
-        self._prompt = Counter("thresher_prompt_tokens", "Tokens of prompts", **made)
+        self._prompt = Counter("thresher_prompt_tokens", "Tokens of prompts", registry=registry)
         self._cached = Counter(
-            "thresher_cached_tokens", "Tokens of prompts that were not computed again", **made
+            "thresher_cached_tokens",
+            "Tokens of prompts that were not computed again",
+            registry=registry,
         )
-        self._new = Counter("thresher_new_tokens", "Tokens of answers", **made)
+        self._new = Counter("thresher_new_tokens", "Tokens of answers", registry=registry)
         self._seconds = Histogram(
             "thresher_request_seconds",
             "From a request to the end of its response",
             ["path"],
             buckets=_SECONDS,
-            **made,
+            registry=registry,
         )
-        active = Gauge("thresher_texts_active", "Texts under way", **made)
+        active = Gauge("thresher_texts_active", "Texts under way", registry=registry)
         active.set_function(lambda: scheduler.active)
-        waiting = Gauge("thresher_texts_waiting", "Texts that wait for their turn", **made)
+        waiting = Gauge(
+            "thresher_texts_waiting", "Texts that wait for their turn", registry=registry
+        )
         waiting.set_function(lambda: scheduler.waiting)
 
     def count_tokens(self, end: End) -> None:
