@@ -198,7 +198,7 @@ class _Rounding(Recipe):
     def together(
         self, visit: Visit, statistics: Mapping[str, Statistics], counts: Mapping[str, int]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Round layers; those that the engine joins have one unit. See :class:`Recipe`."""
+        """Round layers; those that the engine joins have one unit."""
         layers = [layer for layer in visit.unit.layers if layer.name in statistics]
         for layer in layers:
             layer.check_finite()

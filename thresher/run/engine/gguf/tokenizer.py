@@ -64,7 +64,7 @@ class Vocabulary:
     template: str | None = None
 
     def tell(self, writer: Any) -> None:
-        """Write it to a :class:`gguf.GGUFWriter`."""
+        """Write it to a ``GGUFWriter`` of the package ``gguf``."""
         writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.parting)
         writer.add_token_list(self.tokens)
