@@ -125,10 +125,9 @@ def _content(record: PruneRecord, folder: str | Path) -> dict[str, Any]:
         "excluding": _excluding(record, folder),
         "histograms": histograms(record),
         "losses": losses,
-        "coverage": structure_rows(record) | coverage_rows(record),
         "phases": _phases(record),
         "no_curve": NO_CURVE,
-        "facts": facts(record),
+        "facts": facts(record) | structure_rows(record) | coverage_rows(record),
     }
 
 
@@ -138,7 +137,8 @@ def _excluding(record: PruneRecord, folder: str | Path) -> Step | None:
     if not options:
         return None
     command = again(record, f"{folder}-again", options) or " ".join(map(shlex.quote, options))
-    return Step(command, f"leaves them dense, {units.percent(share)} of the pruned weights")
+    first = f"the first {len(options) // 2}" if len(options) > 2 else "the first"
+    return Step(command, f"leaves {first} dense, {units.percent(share)} of the pruned weights")
 
 
 def _layouts(record: PruneRecord) -> str:
