@@ -40,6 +40,11 @@ def least_ratio(ratios: np.ndarray, best_of: int = 1) -> np.ndarray:
     return np.exp(lower(np.log(ratios), best_of))
 
 
+def powers(sizes: Sequence[float], values: np.ndarray) -> np.ndarray:
+    """Return the power of the sizes with which values of shape (sizes, draws) go, by draw."""
+    return np.asarray(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
 def paired_margin(differences: Sequence[float]) -> float:
     """Return the mean of paired differences less its standard error.
 

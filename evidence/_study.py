@@ -6,18 +6,20 @@ import dataclasses
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
+from sklearn.exceptions import ConvergenceWarning
 
-from thresher.core.evidence import Outcome
+from thresher.core.evidence import Earlier, Outcome
 from thresher.core.figure import Figure
 
 from ._plots import lines
-from ._statistics import lower
+from ._statistics import least_ratio, lower
 
 #: What a rule asks, part by part, and by how much each held.
 Slacks = Mapping[str, float]
@@ -149,10 +151,13 @@ class Study:
 
     def answer(self, method: Callable[[Any], Any], problem: Any) -> Any:
         """Return a method's answer, or the one that its declared failure stands for."""
-        try:
-            return method(problem)
-        except tuple(self.failed) as error:
-            return next(a for kind, a in self.failed.items() if isinstance(error, kind))
+        with warnings.catch_warnings():
+            # What did not converge shows in its measures.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            try:
+                return method(problem)
+            except tuple(self.failed) as error:
+                return next(a for kind, a in self.failed.items() if isinstance(error, kind))
 
 
 @dataclass(frozen=True)
@@ -357,7 +362,11 @@ class Judged:
         return dataclasses.replace(outcome, summary=" ".join(sentences))
 
 
-def ahead(measure: str, ours: str, *rivals: str) -> Callable[[Found], dict[str, float]]:
+#: From what was found to the slack of every part.
+Rule = Callable[[Found], Slacks]
+
+
+def ahead(measure: str, ours: str, *rivals: str) -> Rule:
     """Make the rule that ours is lower in every setting, by more than two standard errors."""
 
     def rule(found: Found) -> dict[str, float]:
@@ -372,7 +381,48 @@ def ahead(measure: str, ours: str, *rivals: str) -> Callable[[Found], dict[str, 
     return rule
 
 
-def ahead_each(measure: str, pairs: Mapping[str, str]) -> Callable[[Found], dict[str, float]]:
+def ahead_overall(measure: str, ours: str, *rivals: str) -> Rule:
+    """Make the rule that ours is lower on average over the settings, by more than the noise."""
+
+    def rule(found: Found) -> dict[str, float]:
+        leads = {rival: found.lead(measure, ours, rival).mean(axis=0) for rival in rivals}
+        return {f"{measure} below {rival}, overall": float(lower(v)) for rival, v in leads.items()}
+
+    return rule
+
+
+def times_ahead(measure: str, ours: str, *rivals: str, factor: float = 1.0) -> Rule:
+    """Make the rule that a rival's is over `factor` times ours in every setting, by ratios."""
+
+    def rule(found: Found) -> dict[str, float]:
+        least = {rival: least_ratio(found.times(measure, ours, rival)) for rival in rivals}
+        return {
+            f"{_label(key)}: {rival}'s {measure} over {factor:g} times, less one": float(
+                ratio / factor - 1
+            )
+            for rival, ratios in least.items()
+            for key, ratio in zip(found.study.keys, ratios, strict=True)
+        }
+
+    return rule
+
+
+def every(*rules: Rule) -> Rule:
+    """Make the rule that all of these hold, whose parts must have names of their own."""
+
+    def rule(found: Found) -> Slacks:
+        slacks: dict[str, float] = {}
+        for each in rules:
+            parts = each(found)
+            if shared := slacks.keys() & parts.keys():
+                raise ValueError(f"two rules give their parts one name: {sorted(shared)}")
+            slacks |= parts
+        return slacks
+
+    return rule
+
+
+def ahead_each(measure: str, pairs: Mapping[str, str]) -> Rule:
     """Make the rule that each method is ahead of the rival that it is paired with."""
 
     def rule(found: Found) -> dict[str, float]:
@@ -383,6 +433,23 @@ def ahead_each(measure: str, pairs: Mapping[str, str]) -> Callable[[Found], dict
         }
 
     return rule
+
+
+def reported(*names: str) -> dict[str, Callable[[Any, Any], float]]:
+    """Return the measures that methods' answers, which are mappings, report; NaN where missing."""
+    return {name: lambda answer, _, name=name: answer.get(name, math.nan) for name in names}
+
+
+def in_means(reproduced: bool, margin: float) -> Earlier:
+    """Return the record of the same rule judged by means, whatever the noise between draws."""
+    why = "the noise between draws is counted, as two standard errors"
+    return Earlier("the same by means alone", reproduced, margin, why)
+
+
+def by_one_error(reproduced: bool, margin: float) -> Earlier:
+    """Return the record of the same rule judged by one standard error between seeds."""
+    why = "noise passes one standard error in a fifth of all runs; two are asked for"
+    return Earlier("the same by one standard error", reproduced, margin, why)
 
 
 def grid(*parts: Sequence[Any]) -> dict[tuple[Any, ...], tuple[Any, ...]]:

@@ -1,12 +1,26 @@
 """Studies: what they draw, what they tolerate, and how what they find is read."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
 from thresher.evidence._statistics import least_ratio, lower
-from thresher.evidence._study import Found, Judged, Study, ahead, grid, means, times
+from thresher.evidence._study import (
+    Found,
+    Judged,
+    Study,
+    ahead,
+    ahead_overall,
+    every,
+    grid,
+    means,
+    reported,
+    times,
+    times_ahead,
+)
 from thresher.evidence._timing import Timed
 
 
@@ -63,6 +77,41 @@ def test_only_declared_failures_are_tolerated():
         study(methods=broken, failed={KeyError: 9.0}).run(1.0, [0])
     found = study(methods=broken, failed={ArithmeticError: 9.0}).run(1.0, [0])
     assert (found.of("error", "ours") > 8).all()
+
+
+def test_what_did_not_converge_is_measured_without_a_warning(recwarn):
+    def ends_early(problem):
+        warnings.warn("raise max_iter", ConvergenceWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+        return 1.0
+
+    study(methods={"ours": ends_early}).run(1.0, [0])
+    assert {str(warning.message) for warning in recwarn} == {"something else"}
+
+
+def test_methods_may_report_their_own_measures():
+    methods = {"ours": lambda p: {"error": 1.0, "steps": 3}, "rival": lambda p: {"error": 2.0}}
+    found = study(methods=methods, measures=reported("error", "steps")).run(1.0, [0])
+    assert found.of("error", "rival").tolist() == [[2.0], [2.0]]
+    assert found.of("steps", "ours").tolist() == [[3.0], [3.0]]
+    assert np.isnan(found.of("steps", "rival")).all()
+
+
+def test_rules_overall_and_by_ratios():
+    ours, rival = [[1.0, 1.2], [5.0, 5.1]], [[4.0, 4.1], [4.0, 4.2]]
+    found = Found(study(), {"error": np.array([[ours[0], rival[0]], [ours[1], rival[1]]])})
+    overall = ahead_overall("error", "ours", "rival")(found)
+    leads = [(3 - 1) / 2, (2.9 - 0.9) / 2]
+    assert list(overall.values()) == pytest.approx([lower(leads)])
+    ratios = times_ahead("error", "ours", "rival", factor=2)(found)
+    assert list(ratios.values()) == pytest.approx(
+        [least_ratio([4, 4.1 / 1.2]) / 2 - 1, least_ratio([4 / 5, 4.2 / 5.1]) / 2 - 1]
+    )
+    both = every(ahead_overall("error", "ours", "rival"), times_ahead("error", "ours", "rival"))
+    assert len(both(found)) == 3
+    twice = every(ahead("error", "ours", "rival"), ahead("error", "ours", "rival"))
+    with pytest.raises(ValueError, match="one name"):
+        twice(found)
 
 
 def test_a_method_that_does_not_apply_has_no_row():
