@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Experiment
 from thresher.linear import Lasso, Representers, SparseLogistic, datafits
 
-from .._plots import lines
-from .._statistics import paired_margin
+from .._study import Draw, Found, Judged, Slacks, Study, ahead, by_one_error, every, means
 
-_SAMPLES, _FEATURES, _RELEVANT = 150, 400, 8
+_SAMPLES, _FEATURES, _RELEVANT, _QUERIES = 150, 400, 8, 10
 _REMOVED = (1, 2, 5, 10, 20)
 _STRENGTH = {"squares": 0.15, "logistic": 0.05}
 _EXACT = 1e-6  # of the predictions' scale
-_METHODS = ("representers", "L2 representers", "influence functions", "random")
+_OURS, _RIVALS = "representers", ("L2 representers", "influence functions", "random")
 
 
-def _problem(rng: np.random.Generator, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return far more features than samples, of which few matter, and a target or a class."""
-    X = rng.standard_normal((_SAMPLES, _FEATURES))
-    truth = np.zeros(_FEATURES)
+@dataclass(frozen=True)
+class _Problem:
+    """A sparse model of far more features than samples, and what to explain."""
+
+    loss: str
+    X: np.ndarray
+    y: np.ndarray
+    new: np.ndarray
+    model: Any
+
+    @property
+    def before(self) -> np.ndarray:
+        return _linear(self.model, self.new)
+
+
+def _draw(loss: str, drawn: Draw) -> _Problem:
+    rng = drawn.rng
+    X, truth = rng.standard_normal((_SAMPLES, _FEATURES)), np.zeros(_FEATURES)
     truth[:_RELEVANT] = rng.choice([-1.0, 1.0], _RELEVANT)
     y = X @ truth + 0.5 * rng.standard_normal(_SAMPLES)
-    return X, y if loss == "squares" else np.where(y > 0, 1.0, -1.0)
+    y = y if loss == "squares" else np.where(y > 0, 1.0, -1.0)
+    new = rng.standard_normal((drawn.amount(_QUERIES, 2), _FEATURES))
+    return _Problem(loss, X, y, new, _fit(loss, X, y, 1e-12))
 
 
 def _fit(loss: str, X: np.ndarray, y: np.ndarray, tol: float) -> Any:
@@ -36,126 +52,87 @@ def _fit(loss: str, X: np.ndarray, y: np.ndarray, tol: float) -> Any:
 
 
 def _linear(model: Any, X: np.ndarray) -> np.ndarray:
-    """Return the linear prediction, of either loss."""
     return X @ np.ravel(model.coef_) + float(np.ravel(model.intercept_)[0])
 
 
-def _derivatives(loss: str, model: Any, X: np.ndarray, y: np.ndarray) -> tuple:
+def _derivatives(p: _Problem, model: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the first and second derivatives of the mean loss, per sample."""
-    datafit = datafits.Squares() if loss == "squares" else datafits.Logistic()
-    arguments = y, _linear(model, X), np.full(len(y), 1 / len(y))
+    datafit = datafits.Squares() if p.loss == "squares" else datafits.Logistic()
+    arguments = p.y, _linear(model, p.X), np.full(len(p.y), 1 / len(p.y))
     return datafit.gradient(*arguments), datafit.curvature(*arguments)
 
 
-def _dense_shares(loss: str, X: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _dense(p: _Problem) -> np.ndarray:
     """Return the representers of the dense rival: a loss derivative over the strength, times x."""
-    strength = 1.0
-    model: Any
-    if loss == "squares":
-        model = Ridge(alpha=strength * len(y)).fit(X, y)
-    else:
-        model = LogisticRegression(C=1 / (strength * len(y))).fit(X, y)
-    return (new @ X.T) * -_derivatives(loss, model, X, y)[0] / strength
+    squares = p.loss == "squares"
+    kind = Ridge(alpha=len(p.y)) if squares else LogisticRegression(C=1 / len(p.y))
+    return (p.new @ p.X.T) * -_derivatives(p, kind.fit(p.X, p.y))[0]
 
 
-def _influence(loss: str, model: Any, X: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _influence(p: _Problem) -> np.ndarray:
     """Return how much a prediction falls, to first order, when a sample's weight falls to zero.
 
     The selected features stay, as is usual for models that are not smooth.
     """
-    slope, curvature = _derivatives(loss, model, X, y)
-    used = np.flatnonzero(np.ravel(model.coef_))
-    inside, query = (np.column_stack([np.ones(len(Z)), Z[:, used]]) for Z in (X, new))
+    slope, curvature = _derivatives(p, p.model)
+    used = np.flatnonzero(np.ravel(p.model.coef_))
+    inside, query = (np.column_stack([np.ones(len(Z)), Z[:, used]]) for Z in (p.X, p.new))
     hessian = (inside * curvature[:, None]).T @ inside
     return query @ np.linalg.solve(hessian, inside.T) * -slope
 
 
-def _falls(loss: str, seed: int, queries: int) -> tuple[np.ndarray, float]:
-    """Return falls of predictions by method and number removed, and the decomposition's error."""
-    rng = np.random.default_rng(seed)
-    X, y = _problem(rng, loss)
-    new = rng.standard_normal((queries, _FEATURES))
-    model = _fit(loss, X, y, 1e-12)
-    shares = Representers(model, X, y).explain(new)
-    linear = new @ np.ravel(model.coef_)
-    worst = float(np.max(np.abs(shares.sum(axis=1) - linear)) / np.abs(linear).max())
-    random = rng.standard_normal(shares.shape)
-    scores = shares, _dense_shares(loss, X, y, new), _influence(loss, model, X, y, new), random
-    before = _linear(model, new)
-    falls = np.zeros((len(_METHODS), len(_REMOVED)))
-    for m, score in enumerate(scores):
-        for q, order in enumerate(np.argsort(-score, axis=1)):
-            for i, count in enumerate(_REMOVED):
-                kept = np.sort(order[count:])
-                refit = _fit(loss, X[kept], y[kept], 1e-8)
-                falls[m, i] += (before[q] - _linear(refit, new[q])) / queries
-    return falls, worst
+def _random(p: _Problem) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((len(p.new), _SAMPLES))
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    queries = max(2, round(20 * scale))
-    falls, worst = {}, 0.0
-    for loss in _STRENGTH:
-        found = [_falls(loss, seed, queries) for seed in seeds]
-        falls[loss] = np.stack([each for each, _ in found])  # seeds, methods, numbers removed
-        worst = max(worst, *(error for _, error in found))
-    return _verdict(falls, worst)
+def _risen(scores: np.ndarray, p: _Problem) -> float:
+    """Return how much predictions rise, on average, without the samples of the highest scores."""
+    rises = []
+    for q, order in enumerate(np.argsort(-scores, axis=1)):
+        for count in _REMOVED:
+            kept = np.sort(order[count:])
+            refit = _fit(p.loss, p.X[kept], p.y[kept], 1e-8)
+            rises.append(_linear(refit, p.new[[q]])[0] - p.before[q])
+    return float(np.mean(rises))
 
 
-def _verdict(falls: dict[str, np.ndarray], worst: float) -> Outcome:
-    slacks = {f"decomposition exact to {_EXACT:g} of the predictions' scale": 1 - worst / _EXACT}
-    for loss, found in falls.items():
-        by_seed = found.mean(axis=2)
-        best = by_seed[:, 1:].max(axis=1)
-        part = f"fall with {loss} beyond the best rival's, as a share of it, less a standard error"
-        slacks[part] = paired_margin(by_seed[:, 0] - best) / float(best.mean())
-    table: list[dict[str, Any]] = [
-        {"loss": loss, "chosen by": name, "removed": count, "fall": found.mean(axis=0)[m, i]}
-        for loss, found in falls.items()
-        for m, name in enumerate(_METHODS)
-        for i, count in enumerate(_REMOVED)
-    ]
-    figure = lines(
-        list(_REMOVED),
-        {
-            f"{name}, {loss}": found.mean(axis=0)[m].tolist()
-            for loss, found in falls.items()
-            for m, name in enumerate(_METHODS)
-        },
-        title="Fall of a prediction after removing samples that support it",
-        x_title="samples removed", y_title="fall",
-    )  # fmt: skip
-    return Outcome.judged(slacks, _summary(falls, worst), table, figure)
+def _inexact(scores: np.ndarray, p: _Problem) -> float:
+    linear = p.new @ np.ravel(p.model.coef_)
+    return float(np.max(np.abs(scores.sum(axis=1) - linear)) / np.abs(linear).max())
 
 
-def _summary(falls: dict[str, np.ndarray], worst: float) -> str:
-    mean = {loss: found.mean(axis=(0, 2)) for loss, found in falls.items()}
-    text = (
-        f"Shares sum to the prediction within {worst:.1e} of its scale. Removing the samples that "
-        "each names and refitting lowers the L1 model's linear prediction on average by, with "
-        + "; with ".join(
-            f"{loss}, "
-            + ", ".join(f"{fall:.3f} ({m})" for m, fall in zip(_METHODS, each, strict=True))
-            for loss, each in mean.items()
-        )
-        + ". The margin is in shares of the best rival's fall, or of the tolerance."
-    )
-    if any(each[0] <= each[2] for each in mean.values()):
-        text += (
-            " Suspected reason for what influence functions gain: to first order they are this "
-            "very removal, with the curvature of the loss, which a decomposition does not need."
-        )
-    return text + (
-        " The paper's data sets and its low-rank models (nuclear norm, collaborative filtering) "
-        "are not rerun."
-    )
+def _exact(found: Found) -> Slacks:
+    worst = float(found.of("inexact", _OURS).max())
+    return {f"decomposition exact to {_EXACT:g} of the predictions' scale": 1 - worst / _EXACT}
 
+
+_METHODS: dict[str, Callable[[_Problem], np.ndarray]] = {
+    _OURS: lambda p: Representers(p.model, p.X, p.y).explain(p.new),
+    **dict(zip(_RIVALS, (_dense, _influence, _random), strict=True)),
+}
 
 experiment = Experiment(
-    method="representers",
+    method=Representers.card.name,
     claim="Representers decompose an L1 model's prediction exactly over its training samples, and "
     "name the samples behind it better than L2 representers, influence functions and chance.",
     baseline="the representers of ridge and L2 logistic regression, influence functions on the "
     "selected features, and random samples",
-    run=_run,
+    run=Judged(
+        study=Study(
+            over=("loss",),
+            settings={loss: loss for loss in _STRENGTH},
+            draw=_draw,
+            methods=_METHODS,
+            measures={"rise": _risen, "inexact": _inexact},
+            draws=2,
+        ),
+        rule=every(ahead("rise", _OURS, *_RIVALS), _exact),
+        view=means("rise", "Rise of a prediction without the samples named", "rise"),
+        against={_OURS: _RIVALS},
+        note=f"Rises are of the linear prediction, over {_REMOVED} samples removed. The paper's "
+        "data sets and its low-rank models are not rerun.",
+        reason="To first order influence functions are this very removal, with the curvature of "
+        "the loss, which a decomposition does not need (suspected).",
+    ),
+    earlier=(by_one_error(False, -0.145097),),
 )

@@ -8,7 +8,6 @@ from thresher.evidence.linear import (
     list_decodable_regression,
     random_supports,
     sketched_regression,
-    task_selection,
 )
 from thresher.evidence.solve import accelerated_concave
 
@@ -45,13 +44,6 @@ def test_a_list_must_be_better_than_both_rivals_and_short():
     ]
     outcome = list_decodable_regression._verdict(table)
     assert list(outcome.slacks.values()) == pytest.approx([0.9, 0.5, 0.5])  # of 45 and one
-
-
-def test_the_lasso_must_lead_at_every_budget():
-    errors = np.array([[0.5, 0.5, 0.5], [1.0, 0.4, 1.0], [2.0, 2.0, 0.5]])[:, :, None]
-    outcome = task_selection._verdict(errors, np.ones_like(errors))
-    assert list(outcome.slacks.values()) == pytest.approx([0.5, -0.25, 0.0])
-    assert not outcome.reproduced
 
 
 def steps_and_supports(leads):
