@@ -5,7 +5,6 @@ import pytest
 from thresher.evidence.linear import (
     alternating_completion,
     l_infinity_synthetic_control,
-    list_decodable_regression,
     random_supports,
     sketched_regression,
 )
@@ -33,17 +32,6 @@ def test_the_synthetic_control_must_lead_the_best_other_over_both_kinds():
     errors[0] = [[0.5, 0.5], [0.9, 0.7]]  # the maximum norm, by kind and seed
     outcome = l_infinity_synthetic_control._verdict(("dense", "sparse"), errors)
     assert list(outcome.slacks.values()) == pytest.approx([0.35 - 0.05])
-
-
-def test_a_list_must_be_better_than_both_rivals_and_short():
-    errors = {"multi-filter": 0.1, "pooled": 1.0, "clustered": 0.2}
-    table = [
-        {"adversary": name, "method": method, "median_error": error, "longest_list": 23}
-        for name in list_decodable_regression._ADVERSARIES
-        for method, error in errors.items()
-    ]
-    outcome = list_decodable_regression._verdict(table)
-    assert list(outcome.slacks.values()) == pytest.approx([0.9, 0.5, 0.5])  # of 45 and one
 
 
 def steps_and_supports(leads):
