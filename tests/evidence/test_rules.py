@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from thresher.evidence.linear import (
     alternating_completion,
-    l_infinity_synthetic_control,
     random_supports,
     sketched_regression,
 )
@@ -25,13 +24,6 @@ def test_approximate_updates_must_be_as_good_and_relatively_faster(errors, secon
     outcome = alternating_completion._verdict((4, 16), np.array(errors), np.array(seconds))
     assert outcome.margin == pytest.approx(margin)
     assert len(outcome.slacks) == 2
-
-
-def test_the_synthetic_control_must_lead_the_best_other_over_both_kinds():
-    errors = np.ones((4, 2, 2))
-    errors[0] = [[0.5, 0.5], [0.9, 0.7]]  # the maximum norm, by kind and seed
-    outcome = l_infinity_synthetic_control._verdict(("dense", "sparse"), errors)
-    assert list(outcome.slacks.values()) == pytest.approx([0.35 - 0.05])
 
 
 def steps_and_supports(leads):
