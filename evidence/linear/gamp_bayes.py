@@ -1,132 +1,112 @@
-"""Message passing in sparse Bayesian learning: error and time against exact inversion."""
+"""Message passing in sparse Bayesian learning against exact inversion and damped GAMP."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
+from scipy.special import expit
 
 from thresher.core.errors import NumericalError
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Earlier, Experiment
 from thresher.linear import GAMPBayes
 from thresher.linear.bayes.em import exact_expectation, maximise_evidence
 
-from .._plots import lines
-from . import _recovery as recovery
+from .. import _planted as planted
+from .._statistics import lower
+from .._study import Draw, Found, Judged, Slacks, Study, ahead, every, means, times_ahead
 
 _ROWS, _COLUMNS, _SUPPORT, _SNR = 250, 500, 38, 40
-_TOLERANCE = 1.0  # decibels that count as a difference
-
-
-def _independent(rng: np.random.Generator) -> np.ndarray:
-    return rng.standard_normal((_ROWS, _COLUMNS))
-
-
-def _correlated(rng: np.random.Generator) -> np.ndarray:
-    A = _independent(rng)
-    for j in range(1, _COLUMNS):
-        A[:, j] = 0.8 * A[:, j - 1] + 0.6 * A[:, j]
-    return A
-
-
-def _ill_conditioned(rng: np.random.Generator) -> np.ndarray:
-    left, _, right = np.linalg.svd(_independent(rng), full_matrices=False)
-    return (left * np.geomspace(1, 1e-2, _ROWS)) @ right
-
-
-_DESIGNS = {
-    "independent": _independent,
-    "correlated 0.8": _correlated,
-    "condition 100": _ill_conditioned,
+_DAMPING, _PASSES = 0.3, 1000
+_NEAR = 1.0  # decibels behind that count as alike
+_DESIGNS: dict[str, planted.Design] = {
+    "independent": planted.gaussian,
+    "correlated 0.8": planted.correlated(0.8),
+    "condition 100": planted.ill_conditioned(100),
 }
+_HARD = tuple(_DESIGNS)[1:]
 
 
-def _exact(A: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return maximise_evidence(A, y, exact_expectation(A, y), tol=1e-4).mean
+def _draw(design: planted.Design, drawn: Draw) -> planted.Planted:
+    rng = drawn.rng
+    A = planted.unit_columns(design(rng, _ROWS, _COLUMNS))
+    return planted.plant(rng, A, planted.sparse_vector(rng, _COLUMNS, _SUPPORT), _SNR)
 
 
-def _messages(damping: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    def recover(A: np.ndarray, y: np.ndarray) -> np.ndarray:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the error says whether it converged
-                return GAMPBayes(damping=damping, fit_intercept=False).fit(A, y).coef_
-        except NumericalError:
-            return np.full(A.shape[1], np.inf)
-
-    return recover
+def _messages(p: planted.Planted) -> np.ndarray:
+    return GAMPBayes(damping=_DAMPING, fit_intercept=False).fit(p.A, p.y).coef_
 
 
-_METHODS = {"exact": _exact, "damped": _messages(0.3), "undamped": _messages(1.0)}
+def _exact(p: planted.Planted) -> np.ndarray:
+    return maximise_evidence(p.A, p.y, exact_expectation(p.A, p.y), tol=1e-4).mean
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    trials = max(1, round(2 * scale))
-    table: list[dict[str, Any]] = []
-    for design, draw in _DESIGNS.items():
-        errors: dict[str, list[float]] = {name: [] for name in _METHODS}
-        seconds = dict.fromkeys(_METHODS, 0.0)
-        for seed in seeds[: max(1, round(len(seeds) * scale))]:
-            rng = np.random.default_rng(seed)
-            for _ in range(trials):
-                A = draw(rng)
-                A /= np.linalg.norm(A, axis=0)
-                x = recovery.sparse_vector(rng, _COLUMNS, _SUPPORT)
-                y = recovery.with_noise(rng, A @ x, _SNR)
-                for name, method in _METHODS.items():
-                    start = time.process_time()
-                    found = method(A, y)
-                    seconds[name] += time.process_time() - start
-                    errors[name].append(recovery.decibels(found, x))
-        table += [
-            {"design": design, "E-step": m, "error_dB": np.mean(errors[m]), "cpu_s": seconds[m]}
-            for m in _METHODS
-        ]
-    return _verdict(table)
+def _gamp(p: planted.Planted) -> np.ndarray:
+    """Pass damped messages under a Bernoulli-Gaussian prior that is told all its parameters."""
+    density, squares = _SUPPORT / _COLUMNS, p.A**2
+    noise = float(np.mean((p.y - p.A @ p.x) ** 2))
+    mean, variance, dual = np.zeros(_COLUMNS), np.full(_COLUMNS, density), np.zeros(_ROWS)
+    with np.errstate(all="ignore"):
+        for _ in range(_PASSES):
+            spread = squares @ variance
+            target = (p.y - p.A @ mean + spread * dual) / (spread + noise)
+            dual = dual + _DAMPING * (target - dual)
+            width = 1 / (squares.T @ (1 / (spread + noise)))
+            guess, shrink = mean + width * (p.A.T @ dual), 1 / (1 + width)
+            odds = np.log(density / (1 - density)) + np.log(width * shrink) / 2
+            inside = expit(odds + guess**2 * shrink / width / 2)
+            estimate = inside * shrink * guess
+            second = inside * (shrink * width + (shrink * guess) ** 2)
+            before = mean
+            mean = mean + _DAMPING * (estimate - mean)
+            variance = variance + _DAMPING * (second - estimate**2 - variance)
+            if not np.linalg.norm(mean - before) > 1e-6 * np.linalg.norm(mean):
+                break
+    return mean
 
 
-def _verdict(table: list[dict[str, Any]]) -> Outcome:
-    cells = {(row["design"], row["E-step"]): row for row in table}
+def _as_accurate(found: Found) -> Slacks:
+    leads = found.lead("error_dB", "GGAMP-SBL", "exact SBL") + _NEAR
+    pairs = zip(_DESIGNS, lower(leads), strict=True)
+    return {f"{design}: less than {_NEAR:g} dB behind exact": float(s) for design, s in pairs}
 
-    def ahead(rival: str, design: str) -> float:
-        return float(cells[design, rival]["error_dB"] - cells[design, "damped"]["error_dB"])
 
-    ratios = [cells[d, "exact"]["cpu_s"] / cells[d, "damped"]["cpu_s"] for d in _DESIGNS]
-    slacks = {
-        f"within {_TOLERANCE:g} dB of exact inversion on every design": min(
-            _TOLERANCE + ahead("exact", d) for d in _DESIGNS
-        ),
-        f"over {_TOLERANCE:g} dB ahead of undamped messages on the two hard designs": min(
-            ahead("undamped", d) - _TOLERANCE for d in list(_DESIGNS)[1:]
-        ),
-        "faster than exact inversion on every design, ratio of times less one": min(ratios) - 1,
-    }
-    summary = (
-        "Error in dB (0 is the zero vector; 40 stands for divergence), exact, damped, undamped: "
-        + "; ".join(
-            f"{d} " + ", ".join(f"{cells[d, m]['error_dB']:.1f}" for m in _METHODS)
-            for d in _DESIGNS
-        )
-        + ". Processor time of exact inversion over damped messages: "
-        + ", ".join(f"{ratio:.1f}" for ratio in ratios)
-        + ". The margin is in dB, or the least ratio less one. The paper's comparison with GAMP "
-        "under other priors, and its version for several measurement vectors, are not rerun."
-    )
-    figure = lines(
-        list(_DESIGNS), {m: [cells[d, m]["error_dB"] for d in _DESIGNS] for m in _METHODS},
-        title=f"Recovery of {_SUPPORT} of {_COLUMNS} from {_ROWS} measurements",
-        x_title="design", y_title="error (dB)",
-    )  # fmt: skip
-    return Outcome.judged(slacks, summary, table, figure)
+def _robust(found: Found) -> Slacks:
+    rule = ahead("error_dB", "GGAMP-SBL", "damped GAMP")
+    return {k: v for design in _HARD for k, v in rule(found.where(design=design)).items()}
 
 
 experiment = Experiment(
-    method="gamp-bayes",
-    claim="Damped message passing replaces the inversion in sparse Bayesian learning at much "
-    "lower cost, and is robust to the measurement matrix where undamped messages are not.",
-    baseline="expectation-maximisation with exact inversion, and undamped messages",
-    run=_run,
+    method=GAMPBayes.card.name,
+    claim="Sparse Bayesian learning by damped message passing is much more robust to the "
+    "measurement matrix than damped GAMP, at much lower cost than with exact inversion.",
+    baseline="damped GAMP under the right prior, and expectation-maximisation with exact inversion",
+    run=Judged(
+        study=Study(
+            over=("design",),
+            settings=_DESIGNS,
+            draw=_draw,
+            methods={
+                "GGAMP-SBL": _messages,
+                "exact SBL": _exact,
+                "damped GAMP": _gamp,
+            },
+            measures={"error_dB": planted.error_db},
+            failed={NumericalError: np.full(_COLUMNS, np.inf)},
+        ),
+        rule=every(_robust, _as_accurate, times_ahead("cpu_seconds", "GGAMP-SBL", "exact SBL")),
+        view=means("error_dB", f"Error of {_SUPPORT} of {_COLUMNS} from {_ROWS}", "error (dB)"),
+        against={"GGAMP-SBL": ("exact SBL", "damped GAMP")},
+        note=f"0 dB is the zero vector, 40 stands for divergence. Both damp by {_DAMPING:g}; GAMP "
+        "is told its density and the variances of prior and noise. Robustness is judged on the "
+        "two hard designs. The version for several measurement vectors is not rerun.",
+        reason="So damped, GAMP settles on correlated columns too, and knows more of the truth "
+        "than a prior that is learned; it fails where the condition is bad, in some draws.",
+    ),
+    earlier=(
+        Earlier(
+            rule="over 1 dB ahead of undamped messages on the hard designs, without GAMP",
+            reproduced=True,
+            margin=1.2549,
+            why="the paper's rival is damped; undamped messages diverge whatever the prior",
+        ),
+    ),
 )
