@@ -2,131 +2,90 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Earlier, Experiment
 from thresher.linear import ClusteredBayes, SparseBayes
 from thresher.linear.bayes.em import exact_expectation, maximise_evidence
 
-from .._plots import lines
-from . import _recovery as recovery
+from .. import _planted as planted
+from .._study import Draw, Judged, Study, ahead_overall, means
 
 _COLUMNS, _RUNS, _LENGTH, _SNR = 200, 3, 8, 30.0
-_DENSITY = _RUNS * _LENGTH / _COLUMNS
 _MEASUREMENTS = (40, 55, 70, 90)
+_DENSITY = 0.1  # the class's default, told to both variational methods; the truth is 0.12
+_RIVALS = ("independent VBI", "SBL, greedy", "SBL, EM")
 
 Answer = tuple[np.ndarray, np.ndarray]  # coefficients and support
 
 
-def _variational(run_length: float) -> Callable[[np.ndarray, np.ndarray], Answer]:
-    def recover(A: np.ndarray, y: np.ndarray) -> Answer:
-        model = ClusteredBayes(_DENSITY, run_length=run_length, fit_intercept=False).fit(A, y)
+def _draw(count: int, drawn: Draw) -> planted.Planted:
+    """Plant Gaussian entries in runs that do not touch."""
+    rng, coef = drawn.rng, np.zeros(_COLUMNS)
+    for block in rng.choice(_COLUMNS // (2 * _LENGTH), _RUNS, replace=False):
+        start = 2 * _LENGTH * block + rng.integers(_LENGTH)
+        coef[start : start + _LENGTH] = rng.standard_normal(_LENGTH)
+    return planted.plant(rng, planted.gaussian(rng, count, _COLUMNS), coef, _SNR)
+
+
+def _variational(**options: float) -> Callable[[planted.Planted], Answer]:
+    def recover(p: planted.Planted) -> Answer:
+        model = ClusteredBayes(_DENSITY, fit_intercept=False, **options).fit(p.A, p.y)
         return model.coef_, model.probabilities_ > 0.5
 
     return recover
 
 
-def _sparse_bayes(A: np.ndarray, y: np.ndarray) -> Answer:
-    model = SparseBayes(fit_intercept=False).fit(A, y)
+def _greedy(p: planted.Planted) -> Answer:
+    model = SparseBayes(fit_intercept=False).fit(p.A, p.y)
     return model.coef_, model.variances_ > 0
 
 
-def _expectation_maximisation(A: np.ndarray, y: np.ndarray) -> Answer:
-    """Sparse Bayesian learning that prunes nothing: in the support is what the data determine."""
-    found = maximise_evidence(A, y, exact_expectation(A, y))
+def _em(p: planted.Planted) -> Answer:
+    """Learn without pruning: in the support is what the data determine."""
+    found = maximise_evidence(p.A, p.y, exact_expectation(p.A, p.y))
     return found.mean, found.variance < 0.5 * found.prior
 
 
-_METHODS: dict[str, Callable[[np.ndarray, np.ndarray], Answer]] = {
-    "Turbo-VBI": _variational(float(_LENGTH)),
-    "independent VBI": _variational(1 / (1 - _DENSITY)),
-    "SBL, greedy": _sparse_bayes,
-    "SBL, EM": _expectation_maximisation,
-}
-
-
-def _clustered(rng: np.random.Generator) -> np.ndarray:
-    """Return Gaussian entries in runs that do not touch."""
-    coef = np.zeros(_COLUMNS)
-    blocks = rng.choice(_COLUMNS // (2 * _LENGTH), _RUNS, replace=False)
-    for block in blocks:
-        start = 2 * _LENGTH * block + rng.integers(_LENGTH)
-        coef[start : start + _LENGTH] = rng.standard_normal(_LENGTH)
-    return coef
-
-
-def _f1(found: np.ndarray, truth: np.ndarray) -> float:
-    return 2 * float(np.sum(found & truth)) / max(float(found.sum() + truth.sum()), 1.0)
-
-
-def _scores(count: int, trials: int, seeds: Sequence[int]) -> dict[str, list[tuple[float, float]]]:
-    """Return F1 of the support and error in dB of every method on every problem."""
-    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in _METHODS}
-    for seed in seeds:
-        rng = np.random.default_rng((seed, count))
-        for _ in range(trials):
-            A = rng.standard_normal((count, _COLUMNS))
-            coef = _clustered(rng)
-            y = recovery.with_noise(rng, A @ coef, _SNR)
-            for name, method in _METHODS.items():
-                found, support = method(A, y)
-                scores[name].append((_f1(support, coef != 0), recovery.decibels(found, coef)))
-    return scores
-
-
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    trials = max(1, round(8 * scale))
-    table: list[dict[str, Any]] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit that ended early shows in its scores
-        for count in _MEASUREMENTS:
-            for name, values in _scores(count, trials, seeds).items():
-                f1, error = np.mean(values, axis=0)
-                table.append({"measurements": count, "method": name, "f1": f1, "error_dB": error})
-    return _verdict(table)
-
-
-def _verdict(table: list[dict[str, Any]]) -> Outcome:
-    cells = {(row["method"], row["measurements"]): row for row in table}
-    slacks = {
-        f"mean gain in F1 over {rival}": float(
-            np.mean([cells["Turbo-VBI", n]["f1"] - cells[rival, n]["f1"] for n in _MEASUREMENTS])
-        )
-        for rival in _METHODS
-        if rival != "Turbo-VBI"
-    }
-    summary = (
-        f"{_RUNS} runs of {_LENGTH} among {_COLUMNS} columns at {_SNR:g} dB; F1 of the support and "
-        f"error in dB with {', '.join(map(str, _MEASUREMENTS))} measurements: "
-        + "; ".join(
-            f"{name} "
-            + ", ".join(
-                f"{cells[name, n]['f1']:.2f} ({cells[name, n]['error_dB']:.1f})"
-                for n in _MEASUREMENTS
-            )
-            for name in _METHODS
-        )
-        + ". The margin is the mean gain in F1 over the best rival. Density and run length are "
-        "told to the variational methods. Only the regression behind the paper's prior is rerun, "
-        "not the compression of networks."
-    )
-    figure = lines(
-        list(_MEASUREMENTS),
-        {name: [cells[name, n]["f1"] for n in _MEASUREMENTS] for name in _METHODS},
-        title="Support of clustered coefficients", x_title="measurements", y_title="F1",
-    )  # fmt: skip
-    return Outcome.judged(slacks, summary, table, figure)
-
-
 experiment = Experiment(
-    method="turbo-vbi",
+    method=ClusteredBayes.card.name,
     claim="A prior with a Markov chain over the support finds clustered supports better than "
-    "priors that treat columns as independent.",
+    "priors that treat columns as independent. (Judged: the regression behind the paper's prior. "
+    "Its claim, on the compression of networks, is not.)",
     baseline="the same variational inference with independent supports; sparse Bayesian learning, "
     "greedy and by expectation-maximisation",
-    run=_run,
+    run=Judged(
+        study=Study(
+            over=("measurements",),
+            settings={count: count for count in _MEASUREMENTS},
+            draw=_draw,
+            methods={
+                "Turbo-VBI": _variational(),
+                "independent VBI": _variational(run_length=1 / (1 - _DENSITY)),
+                "SBL, greedy": _greedy,
+                "SBL, EM": _em,
+            },
+            measures={
+                "missed": lambda answer, p: planted.unmatched(answer[1], p.x != 0),
+                "error_dB": lambda answer, p: planted.error_db(answer[0], p),
+            },
+            draws=3,
+        ),
+        rule=ahead_overall("missed", "Turbo-VBI", *_RIVALS),
+        view=means("missed", "One less the F1 of the support", "1 - F1"),
+        against={"Turbo-VBI": _RIVALS},
+        note=f"{_RUNS} runs of {_LENGTH} among {_COLUMNS} columns at {_SNR:g} dB. Density and run "
+        "length are the class's defaults, 0.1 and 5, and not the true ones. Slacks are means over "
+        "the numbers of measurements.",
+    ),
+    earlier=(
+        Earlier(
+            rule="a larger mean F1 than every rival's, with true density and run length told",
+            reproduced=True,
+            margin=0.147868,
+            why="the truth was told to the variational methods alone, and no noise was counted",
+        ),
+    ),
 )
