@@ -1,129 +1,144 @@
-"""Three models of a sample's loss over a sweep of steps: how many steps reach the minimum."""
+"""Three models of a sample's loss: how the gradient of the Moreau envelope falls with the steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Earlier, Experiment
 from thresher.linear import datafits, penalties
 from thresher.solve.solvers import Problem, StochasticModels
 
-from .._plots import lines
+from .._statistics import lower, powers
+from .._study import Draw, Found, Judged, Slacks, Study, means
 
-_STEPS = np.geomspace(1e-2, 1e4, 13)
-_CORRUPTED = 0.2
+_ROWS, _COLUMNS, _CORRUPTED = 200, 50, 0.2
+_EPOCHS = (4, 16, 64)
+_SEEN, _ROUNDS = 16, 200  # iterates that the mean is taken of; rounds of a proximal point
 _MODELS = ("subgradient", "prox-linear", "prox-point")
+_BOUND = -0.25
+_FIXED = "subgradient, fixed step"
 
 
-def _phase_retrieval(rng: np.random.Generator, corrupted: float) -> tuple[Problem, np.ndarray]:
-    """Return the problem, and a start half the planted vector's norm away from it."""
-    X, truth = rng.standard_normal((200, 50)), rng.standard_normal(50)
+@dataclass(frozen=True)
+class _Problem:
+    """Robust phase retrieval, its start, the step that balances the bound, and epochs."""
+
+    problem: Problem
+    start: np.ndarray
+    step: float
+    epochs: int
+
+
+def _draw(epochs: int, drawn: Draw) -> _Problem:
+    rng = drawn.rng
+    X, truth = rng.standard_normal((_ROWS, _COLUMNS)), rng.standard_normal(_COLUMNS)
     y = (X @ truth) ** 2
-    wrong = rng.random(200) < corrupted
+    wrong = rng.random(_ROWS) < _CORRUPTED
     y[wrong] = rng.random(wrong.sum()) * 10 * y.mean()
-    away = rng.standard_normal(50)
+    away = rng.standard_normal(_COLUMNS)
     start = truth + 0.5 * np.linalg.norm(truth) * away / np.linalg.norm(away)
-    penalty = penalties.L1(0.0)
-    return Problem.build(X, y, datafits.IntensityError(), penalty, intercept=False), start
+    slopes = 4 * (X @ truth) ** 2 * np.sum(X**2, axis=1)
+    step = float(np.linalg.norm(start - truth) / np.sqrt(slopes.mean()))
+    loss, none = datafits.IntensityError(), penalties.L1(0.0)
+    problem = Problem.build(X, y, loss, none, intercept=False)
+    return _Problem(problem, start, step, drawn.amount(epochs, 2))
 
 
-def _regression(rng: np.random.Generator) -> tuple[Problem, np.ndarray]:
-    """Return a robust sparse regression, and zero as the start."""
-    X, truth = rng.standard_normal((200, 50)), np.zeros(50)
-    truth[:5] = rng.choice([-2.0, 2.0], 5)
-    y = X @ truth + 0.1 * rng.standard_normal(200)
-    wrong = rng.random(200) < _CORRUPTED
-    y[wrong] += 20 * rng.standard_normal(wrong.sum())
-    penalty = penalties.MCP(0.1, gamma=10.0)
-    problem = Problem.build(X, y, datafits.AbsoluteError(), penalty, intercept=False)
-    return problem, np.zeros(50)
+def _iterates(model: str, fixed: bool = False) -> Callable[[_Problem], np.ndarray]:
+    def run(p: _Problem) -> np.ndarray:
+        """Return points at the ends of some epochs, evenly spread."""
+        step = p.step / np.sqrt(_EPOCHS[0] if fixed else p.epochs)
+        seen = np.unique(np.linspace(0, p.epochs, min(_SEEN, p.epochs + 1)).astype(int))
+        points = [p.start]
+        for epoch in range(p.epochs):
+            solver = StochasticModels(0.0, 1, model, step, seed=epoch)
+            points.append(solver.solve(p.problem, points[-1]).coef)
+        return np.array(points)[seen]
+
+    return run
 
 
-_PROBLEMS: dict[str, Callable[[np.random.Generator], tuple[Problem, np.ndarray]]] = {
-    "phase retrieval": lambda rng: _phase_retrieval(rng, 0.0),
-    "phase retrieval with gross errors": lambda rng: _phase_retrieval(rng, _CORRUPTED),
-    "regression with MCP and gross errors": _regression,
-}
+def _nearest(target: np.ndarray, at: np.ndarray, length: float) -> np.ndarray:
+    """Return the minimisers of ``|z^2 - target| + (z - at)^2 / (2 length)``, for short lengths."""
+    size, root = np.abs(at), np.sqrt(target)
+    outer, inner = size / (1 + 2 * length), size / (1 - 2 * length)
+    return np.where(at >= 0, 1.0, -1.0) * np.where(outer >= root, outer, np.minimum(inner, root))
 
 
-def _distances(problem: Problem, start: np.ndarray, epochs: int, seed: int) -> np.ndarray:
-    """Return how far above the best the objective ends, by model and step; 1 at the start."""
-    zero = np.zeros(())
-    found = np.zeros((len(_MODELS), len(_STEPS)))
-    for i, model in enumerate(_MODELS):
-        for j, step in enumerate(_STEPS):
-            solver = StochasticModels(0.0, epochs, model, float(step), seed)
-            coef = solver.solve(problem, start).coef
-            found[i, j] = problem.objective(coef, problem.predict(coef, zero))
-    first = problem.objective(start, problem.predict(start, zero))
-    return (found - found.min()) / (first - found.min())
+def _envelope(points: np.ndarray, p: _Problem) -> float:
+    """Return the root mean square of the gradient of the Moreau envelope at the points.
+
+    Its parameter is half the inverse of the weak convexity; proximal points are found by ADMM.
+    """
+    X, y = p.problem.design.matrix, p.problem.y
+    gram = X.T @ X
+    weight = 4 * float(np.linalg.eigvalsh(gram)[-1]) / _ROWS
+    length = 0.1
+    pull = 1 / (length * _ROWS)
+    factor = cho_factor(weight * np.eye(_COLUMNS) + pull * gram)
+    found, dual = points, np.zeros((len(points), _ROWS))
+    for _ in range(_ROUNDS):
+        reached = found @ X.T
+        split = _nearest(y, reached + dual, length)
+        dual = dual + reached - split
+        target = weight * points + pull * (split - dual) @ X
+        found = cho_solve(factor, target.T).T
+    gradients = weight * (points - found)
+    return float(np.sqrt(np.mean(np.sum(gradients**2, axis=1))))
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    left = np.zeros((len(_PROBLEMS), len(_MODELS), len(_STEPS), len(seeds)))
-    for k, draw in enumerate(_PROBLEMS.values()):
-        # A step with a penalty takes a root; it is some twenty times slower.
-        epochs = max(1, round((15 if draw is _regression else 40) * scale))
-        for s, seed in enumerate(seeds):
-            problem, start = draw(np.random.default_rng(seed))
-            left[k, :, :, s] = _distances(problem, start, epochs, seed)
-    return _verdict(left)
-
-
-def _verdict(left: np.ndarray) -> Outcome:
-    reached = left <= 0.05
-    table = [
-        {"problem": name, "model": model, "step": step, "left": left[k, i, j].mean(),
-         "reached": int(reached[k, i, j].sum())}
-        for k, name in enumerate(_PROBLEMS)
-        for i, model in enumerate(_MODELS)
-        for j, step in enumerate(_STEPS)
-    ]  # fmt: skip
-    counts = reached.sum(axis=(2, 3))
-    slacks = {
-        f"{name}, {model}: successes over 1.5 times the subgradient's, less one": (
-            float(counts[k, i] / max(counts[k, 0], 1) / 1.5 - 1)
-        )
-        for k, name in enumerate(_PROBLEMS)
-        for i, model in enumerate(_MODELS)
-        if i > 0
+def _rule(found: Found) -> Slacks:
+    sizes = [epochs for (epochs,) in found.study.keys]
+    by_model = {model: powers(sizes, found.of("gradient", model)) for model in _MODELS}
+    return {
+        f"{m}: {_BOUND:g} less the power of steps": float(lower(_BOUND - p))
+        for m, p in by_model.items()
     }
-    summary = (
-        f"Runs, of {reached[0, 0].size} over steps from {_STEPS[0]:g} to {_STEPS[-1]:g} and seeds, "
-        "that leave at most 5 % of the start's distance to the best objective found: "
-        + "; ".join(
-            f"{name}: " + ", ".join(f"{m} {counts[k, i]}" for i, m in enumerate(_MODELS))
-            for k, name in enumerate(_PROBLEMS)
-        )
-        + f". Gross errors are {_CORRUPTED:.0%} of the targets. Required: in every problem both "
-        "better models succeed more than 1.5 times as often as the subgradient; the margin is the "
-        "least ratio over 1.5, less one. In the regression prox-linear and prox-point are the "
-        "same."
-    )
-    if min(slacks.values()) <= 0:
-        summary += (
-            " Suspected: a better model bounds the step by what its own sample asks. Without "
-            "errors all samples agree on the planted vector, so that long steps do no harm; a "
-            "sample in error asks for another point, and a long step goes there whatever the model."
-        )
-    series = {
-        f"{name}, {model}": np.clip(left[k, i].mean(axis=1), 1e-4, 10).tolist()
-        for k, name in enumerate(_PROBLEMS)
-        for i, model in enumerate(_MODELS)
-    }
-    figure = lines(
-        [f"{step:.2g}" for step in _STEPS], series, title="Distance left to the best objective",
-        x_title="step", y_title="share of the start's", log_y=True,
-    )  # fmt: skip
-    return Outcome.judged(slacks, summary, table, figure)
 
 
 experiment = Experiment(
-    method="stochastic-model-based",
-    claim="Prox-linear and proximal point steps converge for a far wider range of steps than "
-    "subgradient steps.",
-    baseline="the stochastic subgradient model, at the same steps and samples",
-    run=_run,
+    method=StochasticModels.card.name,
+    claim="With any of the three models, steps that shrink with the root of their number drive "
+    "the gradient of the Moreau envelope of a weakly convex function to zero as their number to "
+    "the power -1/4.",
+    baseline="the bound; steps of the subgradient model that do not shrink",
+    run=Judged(
+        study=Study(
+            over=("epochs",),
+            settings={epochs: epochs for epochs in _EPOCHS},
+            draw=_draw,
+            methods={model: _iterates(model) for model in _MODELS}
+            | {_FIXED: _iterates("subgradient", fixed=True)},
+            measures={"gradient": _envelope},
+            draws=2,
+        ),
+        rule=_rule,
+        view=means("gradient", "Gradient of the Moreau envelope", "norm"),
+        against=dict.fromkeys(_MODELS, (_FIXED,)),
+        note=f"Robust phase retrieval of {_COLUMNS} entries from {_ROWS} squares, of which "
+        f"{_CORRUPTED:.0%} are wrong; started half a norm away. The norm is the root of the mean "
+        f"square over up to {_SEEN} iterates spread over a run, for that of a random one. The step "
+        "is the distance over the root mean square slope; a bound says nothing of fewer steps "
+        "than it needs to come into force.",
+        reason="What noise leaves goes as the root of the step only once steps are short: the "
+        "power falls a little short of the bound's in so few epochs (suspected).",
+    ),
+    earlier=(
+        Earlier(
+            rule="the better models succeed over more steps than the subgradient's",
+            reproduced=True,
+            margin=1.12121,
+            why="it was judged in another measure; a stricter rule followed",
+        ),
+        Earlier(
+            rule="they succeed more than 1.5 times as often over a sweep of steps",
+            reproduced=False,
+            margin=-0.2,
+            why="robustness to the step is another paper's claim",
+        ),
+    ),
 )
