@@ -312,3 +312,15 @@ def test_an_encoder_and_padding():
     data = [{"input_ids": rows, "attention_mask": mask}]
     th.activate(model, "teal", data, sparsity=0.5, progress=False)
     assert len(attached(model)) == 19
+
+
+def test_a_model_that_was_compiled_before_drops_too():
+    model = mlp()
+    compiled = torch.compile(model, backend="eager")
+    data = vectors(8, seed=5)
+    with torch.no_grad():
+        before = compiled(data)
+        th.activate(compiled, "teal", vectors(), sparsity=0.5, progress=False)
+        after = compiled(data)
+        torch.testing.assert_close(after, model(data))
+    assert not torch.equal(before, after)

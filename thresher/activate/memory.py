@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["activate", "as_activation_recipe", "record_of"]
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,6 +131,7 @@ def activate(
         except BaseException:
             _remove(inner)
             raise
+        _forget_compiled_code()
         record.model = str(getattr(inner, "name_or_path", "") or type(inner).__name__)
         record.calibration = described
         remember(inner, record, "activations")
@@ -180,6 +182,12 @@ def _samples(
     if data is not None and asked:
         warn_of_fewer(len(samples), asked, described["length"], "the data")
     return samples, described
+
+
+def _forget_compiled_code() -> None:
+    """Have compiled models compiled anew: their code does not look for hooks that came later."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def _remove(model: nn.Module) -> None:

@@ -64,7 +64,9 @@ class Selection(nn.Module, Named):
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> Self:
         """Return the selection that has these tensors and settings."""
-        return cls(*(tensors[name] for name in cls.held), **settings)
+        make: Any = cls
+        made: Self = make(*(tensors[name] for name in cls.held), **settings)
+        return made
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what is calibrated, by :attr:`held`."""
@@ -74,7 +76,7 @@ class Selection(nn.Module, Named):
         """Return `x` with the entries that do not matter set to zero."""
         dropped = self.dropped(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            kept: torch.Tensor = _StraightThrough.apply(x, dropped)
+            kept: torch.Tensor = _StraightThrough.apply(x, dropped)  # type: ignore[no-untyped-call]
             return kept
         return x.masked_fill(dropped, 0)
 
@@ -149,7 +151,7 @@ class Threshold(Selection):
     """
 
     name = "threshold"
-    held = ("threshold",)
+    held: ClassVar[tuple[str, ...]] = ("threshold",)
     threshold: torch.Tensor
 
     def __init__(
@@ -177,7 +179,7 @@ class TopK(Selection):
     """
 
     name = "top-k"
-    held = ("scale",)
+    held: ClassVar[tuple[str, ...]] = ("scale",)
     scale: torch.Tensor
 
     def __init__(
@@ -223,7 +225,7 @@ class RankSplit(Threshold):
     """
 
     name = "rank-split"
-    held = ("threshold", "left", "right")
+    held: ClassVar[tuple[str, ...]] = ("threshold", "left", "right")
     left: torch.Tensor
     right: torch.Tensor
 

@@ -128,7 +128,7 @@ def load_activations(model: nn.Module, file: Path) -> None:
             f"{str(file)!r} is damaged ({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
     # All are checked before any is attached.
-    made = [(_own_name(model, name), *rest) for name, *rest in made]
+    made = [(_own_name(model, name), side, count, s) for name, side, count, s in made]
     for name, side, channels, _ in made:
         _check_fits(model, name, side, channels, file)
     for name, side, _, selection in made:
