@@ -324,3 +324,21 @@ def test_a_model_that_was_compiled_before_drops_too():
         after = compiled(data)
         torch.testing.assert_close(after, model(data))
     assert not torch.equal(before, after)
+
+
+def test_torchs_fused_encoder_does_not_pass_selections_by():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    data = torch.randn(8, 12, 16)
+    with torch.no_grad():
+        dense = model(data)
+        th.activate(model, "teal", [data], sparsity=0.5, progress=False)
+        with counting() as tallies:
+            sparse = model(data)
+    kinds = {name.rpartition(".")[2] for name, _ in attached(model)}
+    assert kinds == {"linear1", "linear2"}
+    assert len(tallies) == 4
+    assert not torch.equal(dense, sparse)
+    record = th.activation_record(model)
+    assert record.coverage["kept"]["multiplied without a call of its own"] > 0

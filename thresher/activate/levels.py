@@ -67,8 +67,8 @@ class Greedy(Levels):
 
     Parameters
     ----------
-    step : float, default 0.025
-        Share of the block's weights that a step saves.
+    step : float, default 0.05
+        Share of the block's weights that a step saves; half of it takes twice the time.
     samples : int, default 1
         How many samples of calibration go through the block for each trial.
 
@@ -77,14 +77,15 @@ class Greedy(Levels):
     A step of the paper saves the same number of weights wherever it is taken, so that steps compare
     by error alone; here a site takes a quarter of its own weights at most, and errors are divided
     by what was saved. A trial is repeated only when a step has made it out of date and it would
-    still come first, since squared errors grow with every step.
+    still come first, since squared errors grow with every step. A block that is seen in passes of
+    the whole model alone has the same level everywhere.
 
     References
     ----------
     Liu et al., Training-Free Activation Sparsity in Large Language Models (2024), algorithm 1.
     """
 
-    step: float = 0.025
+    step: float = 0.05
     samples: int = 1
     name = "greedy"
 

@@ -119,7 +119,10 @@ def check_none(model: nn.Module, remedy: str) -> None:
 
 @dataclass
 class Tally:
-    """How many entries came to a selection, and how many of them were or became zero."""
+    """How many entries came to a selection, and how many of them were or became zero.
+
+    Tokens that only fill up a batch count as others do.
+    """
 
     zeros: int = 0
     entries: int = 0
