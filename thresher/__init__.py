@@ -18,15 +18,19 @@ from .core.extras import naming_the_extra
 from .core.versions import watch
 
 if TYPE_CHECKING:
+    from .activate.memory import activate as activate
     from .prune.memory import prune as prune
 
 #: The public face, and the one list that is written by hand: what users may rely on, and where
 #: each name lives, a module or a name in a module.
 _NAMES = {
     "Engine": "thresher.run.engine.engine:Engine",
+    "ActivationRecipe": "thresher.activate.recipe:ActivationRecipe",
     "ThresherError": "thresher.core.errors:ThresherError",
     "HoldZeros": "thresher.prune.heal.trainer:HoldZeros",
     "Recipe": "thresher.prune.recipe:Recipe",
+    "activate": "thresher.activate.memory:activate",
+    "activation_record": "thresher.activate.memory:record_of",
     "budgets": "thresher.parts.budgets",
     "catalogue": "thresher.core.card:catalogue",
     "compare": "thresher.run.evaluate:compare",
@@ -63,17 +67,25 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps the verb `prune` where an import of the room of that name would take its place."""
+    """Keeps the verbs where imports of the rooms of their names would take their place."""
 
-    @property
-    def prune(self) -> Any:
-        return vars(self).get("prune") or __getattr__("prune")
 
-    @prune.setter
-    def prune(self, value: Any) -> None:
+def _verb(name: str) -> property:
+    """Return the attribute of the package that is a verb, and the name of the verb's room."""
+
+    def get(package: ModuleType) -> Any:
+        return vars(package).get(name) or __getattr__(name)
+
+    def set_(package: ModuleType, value: Any) -> None:
         # Python sets the room when it is imported; whoever sets something else means it.
         if not isinstance(value, ModuleType):
-            vars(self)["prune"] = value
+            vars(package)[name] = value
+
+    return property(get, set_)
+
+
+for _name in ("activate", "prune"):
+    setattr(_Package, _name, _verb(_name))
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import cli_catalogue, cli_engine, cli_measuring
+from . import cli_activate, cli_catalogue, cli_engine, cli_measuring
 from .cli_group import Commands
 from .cli_options import (
     COUNT,
@@ -239,5 +239,10 @@ def export(model: str, out: Path, kind: str | None) -> None:
     say(f"wrote {out}")
 
 
-for _command in (*cli_measuring.COMMANDS, *cli_engine.COMMANDS, *cli_catalogue.COMMANDS):
+for _command in (
+    *cli_activate.COMMANDS,
+    *cli_measuring.COMMANDS,
+    *cli_engine.COMMANDS,
+    *cli_catalogue.COMMANDS,
+):
     main.add_command(_command)

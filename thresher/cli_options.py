@@ -161,7 +161,17 @@ class NameOption(click.Option):
 
     Its help lists the names, and a wrong one is refused before torch is imported. Both are read
     off the index, which tells of what this package brings.
+
+    Attributes
+    ----------
+    bases : frozenset of str
+        Of which classes a method is that the command takes.
+    does, area : str
+        What such methods do, and the room they are in.
     """
+
+    bases: frozenset[str] = frozenset({"Recipe", "UnitRecipe"})
+    does, area = "prune a trained model", "prune"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of help, with the names in it."""
@@ -182,10 +192,10 @@ class NameOption(click.Option):
             raise unknown(str(self.name), text, known)
         if name in index()["methods"]:
             raise OptionError(
-                f"method {text!r} does not prune a trained model; `thresher methods {name}` says "
-                f"what it does, and `thresher methods --area prune` lists those that do"
+                f"method {text!r} does not {self.does}; `thresher methods {name}` says "
+                f"what it does, and `thresher methods --area {self.area}` lists those that do"
             )
-        raise unknown("method", text, known, "`thresher methods --area prune` lists them")
+        raise unknown("method", text, known, f"`thresher methods --area {self.area}` lists them")
 
     def _may_be_elsewhere(self, ctx: click.Context, text: str) -> bool:
         """Return whether only the parts themselves can tell if `text` names one."""
@@ -198,7 +208,7 @@ class NameOption(click.Option):
     def _spellings(self) -> list[str]:
         if self.name == "method":
             found = index()["methods"].items()
-            return [name for name, each in found if {"Recipe", "UnitRecipe"} & {*each["bases"]}]
+            return [name for name, each in found if self.bases & {*each["bases"]}]
         return [text for texts in index()["parts"][self.name].values() for text in texts]
 
 

@@ -27,12 +27,11 @@ from .comparing_processes import check_parallel, plugin_files, run_processes
 from .comparing_texts import read_texts
 from .core.errors import CheckpointError, OptionError, ThresherError
 from .core.files import write_text
-from .core.machine import processor
+from .core.machine import processor, versions
 from .core.options import check_number, check_whole
 from .core.output import Output, check_apart, writing
 from .core.records import restored_from
 from .prune.comparison import DENSE, ComparedModel, Comparison, cells_of, check_healable
-from .prune.record import versions
 from .report.comparison import write_comparison
 from .run.files.checkpoint import resolve
 from .run.tasks import check_tasks

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .core.files import replace, write_text
+from .core.machine import versions
 from .core.records import restored_from
 from .prune.comparison import Cell, ComparedModel
-from .prune.record import versions
 from .run.files.digests import folder_digest
 from .run.tasks import listed_tasks
 

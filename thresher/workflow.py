@@ -39,6 +39,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from .activate.record import ActivationRecord
 from .core.columns import Fitted
 from .core.device import device_named
 from .core.dtypes import dtype_named
@@ -49,19 +50,21 @@ from .core.output import Output, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
 from .core.terminal import manner, say, show
+from .parts.activations.attached import counting
 from .parts.calibration import EMBEDDED, file_windows, split_windows, warn_of_fewer
 from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
 from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord, circumstances
+from .report.activations import activation_kinds, activation_layers, activation_summary
 from .report.html import write_report
 from .report.outcome import outcome
 from .report.tables import kind_table, layer_table, recipe_table, record_data, summary_table
 from .run.continuations import sample_texts
 from .run.evaluate import compare, perplexity
 from .run.files.checkpoint import Checkpoint, read_config, resolve
-from .run.files.companions import RECORD_FILE
+from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
 from .run.files.recount import describe, kept_in_folder
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
@@ -83,6 +86,8 @@ _MEASURES = {
     "js": ("Jensen-Shannon divergence (nats)", ".4f"),
     "top1_agreement": ("top-1 agreement", ".2%"),
 }
+#: What is counted of activations, see :class:`~thresher.parts.activations.attached.Tally`.
+_COUNTS = ("zeros", "entries")
 _CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
@@ -418,11 +423,17 @@ def _evaluate_text(
     table.add_column("value", justify="right")
     pruned = _language_model(folder, cut, precision, device)
     found = described(str(text), cut)
-    if dense is None:
-        found["pruned_perplexity"] = perplexity(pruned, cut)
-    else:
-        rival = resolve(dense)
-        found |= asdict(compare(_language_model(rival, cut, precision, device), pruned, cut))
+    with counting() as tallies:
+        if dense is None:
+            found["pruned_perplexity"] = perplexity(pruned, cut)
+        else:
+            rival = resolve(dense)
+            found |= asdict(compare(_language_model(rival, cut, precision, device), pruned, cut))
+    if tallies:
+        found["activation_sparsity"] = {place: t.sparsity for place, t in tallies.items()}
+        zeros, entries = (sum(getattr(t, n) for t in tallies.values()) for n in _COUNTS)
+        table.add_row("activations dropped", f"{zeros / entries:.2%}")
+    if dense is not None:
         del pruned
         if texts:
             chosen = (None, dtype_named(precision), device)
@@ -470,18 +481,35 @@ def show_info(model: str, layers: bool) -> None:
     """``thresher info``: print the record and what the files say, or that alone."""
     folder = resolve(model)
     checkpoint = Checkpoint(folder)
-    if not _has_record(folder):
+    activations = activation_record(folder)
+    data: dict[str, Any] = {}
+    tables: list[RenderableType] = []
+    if activations is not None:
+        shown = activation_layers(activations) if layers else activation_kinds(activations)
+        data["activations"] = asdict(activations)
+        tables += [activation_summary(activations), Fitted(shown)]
+    if _has_record(folder):
+        record = read_record(folder)
+        stored = {
+            layer.name: checkpoint.stored_bytes(f"{layer.name}.weight")
+            for layer in record.layers
+            if f"{layer.name}.weight" in checkpoint
+        }
+        figures = layer_table(record, stored) if layers else kind_table(record)
+        data |= record_data(record, stored)
+        tables += [recipe_table(record), Fitted(figures)]
+    elif activations is None:
         words = f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}"
-        show({"folder": folder, "said": words}, Text(words))
-        return
-    record = read_record(folder)
-    stored = {
-        layer.name: checkpoint.stored_bytes(f"{layer.name}.weight")
-        for layer in record.layers
-        if f"{layer.name}.weight" in checkpoint
-    }
-    figures = layer_table(record, stored) if layers else kind_table(record)
-    show(record_data(record, stored), recipe_table(record), Fitted(figures))
+        data, tables = {"folder": folder, "said": words}, [Text(words)]
+    show(data, *tables)
+
+
+def activation_record(folder: Path) -> ActivationRecord | None:
+    """Return the record of a folder's activations, None where there is none."""
+    file = folder / ACTIVATIONS_RECORD
+    if not file.is_file():
+        return None
+    return restored_from(file, ActivationRecord, "a record of activations", _REMEDY)
 
 
 def read_record(folder: Path) -> PruneRecord:

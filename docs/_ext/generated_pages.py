@@ -123,8 +123,8 @@ def parts_page() -> str:
     import_modules("thresher.parts")
     page = [
         _title("Parts by name"),
-        "What the command line and the arguments of ``thresher.prune`` call parts; numbers in "
-        "them are examples. Parts with settings are made in Python.\n",
+        "What the command line and the arguments of ``thresher.prune`` and ``thresher.activate`` "
+        "call parts; numbers in them are examples. Parts with settings are made in Python.\n",
     ]
     for base in Spelled.__subclasses__():
         rows = [

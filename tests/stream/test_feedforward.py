@@ -46,7 +46,7 @@ def opt():
         (llama, ["gate_proj", "up_proj", "down_proj"], "silu"),
         (lambda: llama(hidden_act="gelu"), ["gate_proj", "up_proj", "down_proj"], "gelu"),
         (lambda: llama().bfloat16(), ["gate_proj", "up_proj", "down_proj"], "silu"),
-        (gpt2, ["c_fc", "c_proj"], "_gelu_by_tanh"),
+        (gpt2, ["c_fc", "c_proj"], "gelu_by_tanh"),
         (opt, ["fc1", "fc2"], "relu"),
     ],
     ids=["llama", "llama with gelu", "bfloat16", "gpt2", "opt"],

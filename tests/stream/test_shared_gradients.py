@@ -11,8 +11,9 @@ from torch import nn
 import thresher as th
 from thresher.parts.coverage import cover
 from thresher.parts.moments import Gradient
-from thresher.prune.memory import find_uses, gradients_of
+from thresher.prune.memory import gradients_of
 from thresher.stream.source import InMemory
+from thresher.stream.uses import find_uses
 
 SCALE = torch.linspace(4, 0.1, 16)
 RECIPE = th.Recipe(score=th.scores.GradientMagnitude(), density=0.5)

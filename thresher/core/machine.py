@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["available_memory", "commit_of", "load", "memory", "processor", "return_freed_memory"]
+__all__ = [
+    "available_memory",
+    "commit_of",
+    "load",
+    "memory",
+    "processor",
+    "return_freed_memory",
+    "versions",
+]
 
 import ctypes
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 #: Of mallopt, and what it is set to, in bytes.
@@ -74,3 +83,10 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
     except (OSError, AttributeError, TypeError):
         return
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, and the processor."""
+    names = ("thresher", "torch", "transformers", "numpy", "safetensors")
+    found = {name: version(name) for name in names}
+    return {**found, "python": platform.python_version(), "machine": platform.machine()}

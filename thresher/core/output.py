@@ -165,8 +165,11 @@ def is_ours(folder: Path) -> bool:
     quantization = config.get("quantization_config") if isinstance(config, dict) else None
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     record = _read(folder / _RECORD)
-    return method == "thresher" or (
-        isinstance(record, dict) and {"recipe", "layers"} <= set(record)
+    activations = isinstance(config, dict) and "thresher_activations" in config
+    return (
+        method == "thresher"
+        or activations
+        or (isinstance(record, dict) and {"recipe", "layers"} <= set(record))
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "bias_of"]
 
 from dataclasses import dataclass, field
 
@@ -134,6 +134,12 @@ class Layer:
         """
         return self.form.inputs(x)
 
+    def products(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what its module makes of rows of input, (..., rows), in float32, bias included."""
+        made = rows @ self.matrix().mT
+        bias = bias_of(self)
+        return made if bias is None else made + bias
+
     def check_finite(self) -> None:
         """Raise if the weight holds NaN or infinite values.
 
@@ -149,3 +155,9 @@ class Layer:
                 f"layer {self.name!r} has {bad} NaN or infinite weights of {weight.numel()}; "
                 "repair or exclude the layer"
             )
+
+
+def bias_of(layer: Layer) -> torch.Tensor | None:
+    """Return the bias that a layer's module adds to its products, in float32."""
+    bias = getattr(layer.module, "bias", None)
+    return bias.detach().float() if isinstance(bias, torch.Tensor) else None

@@ -17,12 +17,15 @@ import torch
 
 from ..core.device import device_named
 from ..core.errors import CheckpointError, DataError, OptionError, ThresherError
+from ..core.machine import versions
 from ..core.options import check_choice
 from ..core.output import Output, check_apart
 from ..core.progress import progress_bar
+from ..parts.activations.attached import PRUNE_FIRST
 from ..parts.coverage import cover
 from ..parts.limits import check_windows
 from ..parts.moments import Cross, forward
+from ..run.files.activations import check_dense_folder
 from ..run.files.companions import RECORD_FILE
 from ..run.files.digests import file_digest, folder_digest
 from ..run.files.writer import CheckpointWriter, shard_file
@@ -42,11 +45,12 @@ from ..stream.source import Folder
 from ..stream.state import RunState
 from ..stream.stream import Stream, Visit
 from ..stream.units import find_units
+from ..stream.uses import find_uses
 from .cuts import Cut, merge_masks
 from .layerwise import UnitPruner
-from .memory import find_uses, gradients_of, method_name, needed_moments, new_record
+from .memory import gradients_of, method_name, needed_moments, new_record
 from .recipe import Recipe
-from .record import LayerRecord, PruneRecord, versions
+from .record import LayerRecord, PruneRecord
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,7 @@ class DiskRun:
             raise DataError(f"{method_name(recipe)} needs calibration text")
         self.recipe, self.options, self.curve = recipe, options, tuple(curve)
         self.folder = source
+        check_dense_folder(source, PRUNE_FIRST)
         self.skeleton = Skeleton(source, options.dtype)
         self.coverage = cover(self.skeleton.model, include=options.include, exclude=options.exclude)
         self.samples = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["prune"]
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -13,15 +13,15 @@ from torch import nn
 
 from ..core.card import find
 from ..core.compiled import uncompiled
-from ..core.device import device_named
 from ..core.dtypes import dtype_named
 from ..core.errors import DataError, LayerError, OptionError
-from ..core.machine import memory
+from ..core.machine import memory, versions
 from ..core.options import check_choice, density_of
 from ..core.progress import progress_bar
 from ..core.remembered import remember
+from ..parts.activations.attached import PRUNE_FIRST, check_none
 from ..parts.calibration import warn_of_fewer
-from ..parts.coverage import Coverage, cover
+from ..parts.coverage import cover
 from ..parts.fisher import GradientSamples
 from ..parts.given import check_is_model
 from ..parts.layers import Layer
@@ -30,7 +30,7 @@ from ..parts.statistics import Statistics
 from ..run.packed.layer import PackedLayer
 from ..stream.gradients import collect_gradients
 from ..stream.inputs import as_input
-from ..stream.passes import calibrating
+from ..stream.passes import calibrating, placed
 from ..stream.precision import (
     Precision,
     runnable,
@@ -43,12 +43,11 @@ from ..stream.slopes import collect_slopes
 from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
-from ..stream.uses import as_used, is_multiplied
-from ..stream.walk import call_on_copy
+from ..stream.uses import find_uses
 from .layerwise import UnitPruner
 from .losses import default_loss
 from .recipe import Recipe
-from .record import PruneRecord, circumstances, versions
+from .record import PruneRecord, circumstances
 from .unit_recipe import UnitRecipe
 from .units import prune_units
 
@@ -179,6 +178,7 @@ def prune(
     # What is made in inference mode could not be changed outside it.
     with torch.inference_mode(False), uncompiled(model) as model:
         _check_not_packed(model)
+        check_none(model, PRUNE_FIRST)
         coverage = cover(model, include=include, exclude=exclude, strict=False)
         for layer in coverage.layers:
             _check_present(layer)
@@ -231,22 +231,6 @@ def prune(
         # For `thresher.save`, which writes it beside the weights.
         remember(model, record)
     return record
-
-
-@contextmanager
-def placed(model: nn.Module, device: str | torch.device | None) -> Iterator[None]:
-    """Have a model on a device while the context lasts, and where it was afterwards."""
-    if device is None:
-        yield
-        return
-    tensors = [*model.parameters(), *model.buffers()]
-    before = [tensor.device for tensor in tensors]
-    model.to(device_named(device))
-    try:
-        yield
-    finally:
-        for tensor, where in zip(tensors, before, strict=True):
-            tensor.data = tensor.data.to(where)
 
 
 def as_unit_recipe(method: str | Recipe | UnitRecipe) -> UnitRecipe | None:
@@ -313,24 +297,6 @@ def new_record(model: str, recipe: Recipe, device: torch.device) -> PruneRecord:
         versions=versions(),
         made=circumstances(device),
     )
-
-
-def find_uses(source: Source, coverage: Coverage, samples: Sequence[Any]) -> None:
-    """Have the layers of a coverage as the first sample's pass multiplies them.
-
-    Raises
-    ------
-    LayerError
-        If no layer multiplies by its own weight.
-    """
-    model, layers = source.model, coverage.layers
-    if samples:
-        units = find_units(model, layers)
-        with calibrating(model), source.opened(units), source.on_demand(units):
-            found = as_used(model, layers, lambda: call_on_copy(model, samples[0]))
-    else:
-        found = [layer for layer in layers if not layer.by_products or is_multiplied(layer)]
-    coverage.keep(found)
 
 
 def _check_not_packed(model: nn.Module) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["LayerRecord", "PruneRecord", "circumstances", "versions"]
+__all__ = ["LayerRecord", "PruneRecord", "circumstances"]
 
 import dataclasses
 import functools
 import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -267,13 +265,6 @@ class PruneRecord:
             f"PruneRecord({self.method}, {len(self.layers)} layers, density {self.density:.4f} of "
             f"{self.density_asked:g} asked{idle}, {self.seconds:.1f} s)"
         )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, and the processor."""
-    names = ("thresher", "torch", "transformers", "numpy", "safetensors")
-    found = {name: version(name) for name in names}
-    return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def circumstances(device: object) -> dict[str, str]:

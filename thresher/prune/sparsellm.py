@@ -17,9 +17,10 @@ from ..core.options import check_whole
 from ..parts import scores, updates
 from ..parts.chooser import MaskChooser
 from ..parts.input_rows import InputRows
+from ..parts.layers import bias_of
 from ..parts.moments import Gram, Moment, backward
 from ..parts.statistics import Statistics
-from ..stream.feedforward import Activation, FeedForward, bias_of, find_feed_forward
+from ..stream.feedforward import Activation, FeedForward, find_feed_forward
 from ..stream.ranks import gathered
 from ..stream.stream import Visit
 from .recipe import Recipe

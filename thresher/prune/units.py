@@ -17,8 +17,10 @@ from torch import nn
 
 from ..core.compiled import uncompiled
 from ..core.errors import DataError, LayerError
+from ..core.machine import versions
 from ..core.progress import progress_bar
 from ..core.remembered import remember
+from ..parts.activations.attached import PRUNE_FIRST, check_none
 from ..parts.coverage import cover
 from ..parts.forms import TransposedKernel
 from ..parts.given import check_is_model
@@ -34,7 +36,7 @@ from ..stream.samples import as_samples
 from ..stream.source import InMemory
 from ..stream.stream import Stream
 from ..stream.units import find_units
-from .record import LayerRecord, PruneRecord, circumstances, versions
+from .record import LayerRecord, PruneRecord, circumstances
 from .stock import fit_configuration, stock_groups
 from .unit_recipe import UnitRecipe
 from .unit_refit import columns_that_stay, refit
@@ -103,6 +105,7 @@ class _Run:
         recipe.target  # noqa: B018 - raises now if nothing says how much to keep
         self.recipe, self.exclude = recipe, exclude
         with uncompiled(model) as self.dense:
+            check_none(self.dense, PRUNE_FIRST)
             self.model = copy.deepcopy(self.dense)
         self.coverage = cover(self.model, include=include, exclude=exclude)
         for layer in self.coverage.layers:

@@ -70,6 +70,8 @@ def usage(entry: Entry) -> str:
     """Return the line of Python that uses a method."""
     if "Recipe" in entry.bases:
         return f'thresher.prune(model, "{entry.card.name}", density=0.5)'
+    if "ActivationRecipe" in entry.bases:
+        return f'thresher.activate(model, "{entry.card.name}", sparsity=0.5)'
     return f"from {entry.module} import {entry.qualname}"
 
 

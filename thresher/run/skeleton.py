@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
+from .files.activations import ACTIVATIONS_FILE, has_activations, load_activations
 from .files.checkpoint import Checkpoint, Shards
 from .files.names import Names, StoredGroup
 
@@ -33,7 +34,8 @@ class Skeleton:
     Attributes
     ----------
     model : nn.Module
-        In evaluation mode; parameters without data until loaded.
+        In evaluation mode; parameters without data until loaded. It drops the activations that
+        the folder's does.
     checkpoint : Checkpoint
         Where the weights are.
 
@@ -57,6 +59,8 @@ class Skeleton:
         self.checkpoint.confirm(held.keys() - set(self.names.surplus))
         self._twins = _tied(self.model)
         self._check_nothing_missing()
+        if has_activations(folder):
+            load_activations(self.model, folder / ACTIVATIONS_FILE)
 
     @contextmanager
     def loaded(self, module: nn.Module, prefix: str) -> Iterator[None]:

@@ -6,47 +6,21 @@ __all__ = ["Activation", "FeedForward", "find_feed_forward"]
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from ..parts.elementwise import ACTIVATIONS, Activation
 from ..parts.forms import Columns, Rows
 from ..parts.layers import Layer
 from .calls import input_of, watching_calls
 from .ranks import check_agreement
 from .stream import Visit
 
-Activation = Callable[[torch.Tensor], torch.Tensor]
-
 #: Rows on which a network is recognised, and the relative difference that rounding explains.
 _ROWS, _TOLERANCE = 64, 0.02
-
-
-def _gelu_by_tanh(x: torch.Tensor) -> torch.Tensor:
-    return functional.gelu(x, approximate="tanh")
-
-
-def _gelu_by_sigmoid(x: torch.Tensor) -> torch.Tensor:
-    return x * torch.sigmoid(1.702 * x)
-
-
-def _squared_relu(x: torch.Tensor) -> torch.Tensor:
-    return functional.relu(x).square()
-
-
-_ACTIVATIONS: tuple[Activation, ...] = (
-    functional.relu,
-    functional.silu,
-    functional.gelu,
-    _gelu_by_tanh,
-    _gelu_by_sigmoid,
-    _squared_relu,
-    torch.sigmoid,
-    torch.tanh,
-)
 
 
 @dataclass(frozen=True)
@@ -123,15 +97,7 @@ class _Call:
     rows: torch.Tensor
 
     def product(self) -> torch.Tensor:
-        made = self.rows @ self.layer.matrix().mT
-        bias = bias_of(self.layer)
-        return made if bias is None else made + bias
-
-
-def bias_of(layer: Layer) -> torch.Tensor | None:
-    """Return the bias that a layer's module adds to its products, in float32."""
-    bias = getattr(layer.module, "bias", None)
-    return bias.detach().float() if isinstance(bias, torch.Tensor) else None
+        return self.layer.products(self.rows)
 
 
 def _is_plain(layer: Layer) -> bool:
@@ -156,7 +122,7 @@ def _recognised(before: Sequence[_Call], down: _Call) -> FeedForward | None:
     fitting = [(call, call.product()) for call in before]
     fitting = [(call, made) for call, made in fitting if made.shape == shape]
     guesses: list[tuple[torch.Tensor, _Call, _Call | None, Activation]] = []
-    for activation in _ACTIVATIONS:
+    for activation in ACTIVATIONS.values():
         for call, made in fitting:
             guesses.append((activation(made), call, None, activation))
         for (first, opening), (second, made) in itertools.permutations(fitting, 2):

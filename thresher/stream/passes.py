@@ -9,6 +9,7 @@ __all__ = [
     "call",
     "ending_before_the_head",
     "first_output",
+    "placed",
     "settled",
 ]
 
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.device import device_named
 from ..core.errors import DataError
 from ..parts.reasons import output_head
 
@@ -137,3 +139,19 @@ def ending_before_the_head(
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def placed(model: nn.Module, device: str | torch.device | None) -> Iterator[None]:
+    """Have a model on a device while the context lasts, and where it was afterwards."""
+    if device is None:
+        yield
+        return
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [tensor.device for tensor in tensors]
+    model.to(device_named(device))
+    try:
+        yield
+    finally:
+        for tensor, where in zip(tensors, before, strict=True):
+            tensor.data = tensor.data.to(where)

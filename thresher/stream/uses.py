@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["as_used", "is_multiplied"]
+__all__ = ["as_used", "find_uses", "is_multiplied"]
 
 import copy
 from collections import defaultdict
@@ -18,12 +18,16 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from ..parts.coverage import Coverage
 from ..parts.forms import Columns, Rows
 from ..parts.layers import Layer
 from .hooks import Registered
-from .passes import HeadReachedError, ending_before_the_head
+from .passes import HeadReachedError, calibrating, ending_before_the_head
 from .products import watching_products
+from .source import Source
 from .surroundings import keeping
+from .units import find_units
+from .walk import call_on_copy
 
 
 def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) -> list[Layer]:
@@ -66,6 +70,24 @@ def as_used(model: nn.Module, layers: Sequence[Layer], run: Callable[[], None]) 
         registered = Registered()
         run()
     return [uses.apply(layer) for layer in layers if uses.are_understood(layer)]
+
+
+def find_uses(source: Source, coverage: Coverage, samples: Sequence[Any]) -> None:
+    """Have the layers of a coverage as the first sample's pass multiplies them.
+
+    Raises
+    ------
+    LayerError
+        If no layer multiplies by its own weight.
+    """
+    model, layers = source.model, coverage.layers
+    if samples:
+        units = find_units(model, layers)
+        with calibrating(model), source.opened(units), source.on_demand(units):
+            found = as_used(model, layers, lambda: call_on_copy(model, samples[0]))
+    else:
+        found = [layer for layer in layers if not layer.by_products or is_multiplied(layer)]
+    coverage.keep(found)
 
 
 def is_multiplied(layer: Layer) -> bool:

@@ -14,6 +14,7 @@ import torch
 from ...core.device import device_named
 from ...core.errors import CheckpointError, OptionError
 from ...core.files import write_text
+from ...core.machine import versions
 from ...core.output import Output, check_apart
 from ...core.records import restored
 from ...parts.coverage import cover
@@ -26,7 +27,7 @@ from ...run.files.writer import CheckpointWriter
 from ...run.skeleton import Skeleton
 from ...stream.ranks import by_first, is_first, written_by_first
 from ...stream.units import find_units
-from ..record import PruneRecord, versions
+from ..record import PruneRecord
 from .record import HealRecord
 from .session import HealOptions, Session, check_teacher
 from .state import HealState

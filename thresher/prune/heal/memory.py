@@ -14,8 +14,8 @@ from torch import nn
 from ...core.compiled import uncompiled
 from ...core.remembered import remember, remembered
 from ...parts.calibration import EMBEDDED
+from ...stream.passes import placed
 from ...stream.samples import as_samples
-from ..memory import placed
 from ..record import PruneRecord
 from .record import HealRecord
 from .session import HealOptions, Session, check_teacher

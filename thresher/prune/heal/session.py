@@ -19,6 +19,7 @@ from torch import nn
 from ...core.errors import DataError, LayerError
 from ...core.options import check_number, check_whole
 from ...core.progress import progress_bar
+from ...parts.activations.attached import PRUNE_FIRST, check_none
 from ...parts.coverage import cover
 from ...run.files.export import tokenizer_of
 from ...run.measure.modes import evaluating
@@ -108,7 +109,7 @@ def split(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_teacher(student: nn.Module, teacher: nn.Module) -> None:
-    """Raise unless two models speak of the same tokens, and warn of a teacher that is pruned.
+    """Raise unless two models speak of the same tokens, and the student's activations are dense.
 
     Parameters
     ----------
@@ -119,7 +120,10 @@ def check_teacher(student: nn.Module, teacher: nn.Module) -> None:
     ------
     DataError
         Naming what differs.
+    LayerError
+        If the student drops activations.
     """
+    check_none(student, PRUNE_FIRST)
     sizes = [Tap(model, Precision()).vocabulary for model in (student, teacher)]
     words = [None if (t := tokenizer_of(m)) is None else t.get_vocab() for m in (student, teacher)]
     if sizes[0] != sizes[1]:

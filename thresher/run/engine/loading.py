@@ -15,6 +15,7 @@ from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
+from ...parts.activations.attached import check_none
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
@@ -62,6 +63,9 @@ def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:
 
 
 def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Loaded:
+    check_none(
+        model, "the engine would multiply by all of them; use the model's own generate(), in torch"
+    )
     data = convert(model, None)
     _prove(model, data)
     if bits is not None:  # after the proof, which coarse rounding would drown

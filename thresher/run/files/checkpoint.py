@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CONFIG_KEY",
     "INDEX_FILE",
     "SHARDS",
     "Checkpoint",
@@ -37,6 +38,8 @@ from .tensors import TensorFile
 #: Names of a sparse folder's shards, which transformers does not look for unless it is told to.
 SHARDS = "thresher-*.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+#: What config.json says under this key is the version of the file of activation thresholds.
+CONFIG_KEY = "thresher_activations"
 _QUANTIZATION = ("quantization_config", "compression_config")
 #: A weight may take this many times the bytes of all files when it is unpacked, or so many bytes.
 _EXPANSION, _HARMLESS = 1024, 64 << 20
@@ -357,11 +360,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def plain_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration of a folder without anything on how its weights are stored."""
+    """Return the configuration of a folder without anything that Thresher has written there."""
     config = read_config(folder)
     parts = [config, *(value for value in config.values() if isinstance(value, dict))]
     for part in parts:
-        for key in (*_QUANTIZATION, "transformers_weights"):
+        for key in (*_QUANTIZATION, "transformers_weights", CONFIG_KEY):
             part.pop(key, None)
     return config
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["RECORD_FILE", "WEIGHT_FILES", "companions", "copy_companions", "leads_inside"]
+__all__ = [
+    "ACTIVATIONS_RECORD",
+    "RECORD_FILE",
+    "WEIGHT_FILES",
+    "companions",
+    "copy_companions",
+    "leads_inside",
+]
 
 import fnmatch
 import os
@@ -12,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RECORD_FILE = "thresher.json"
+ACTIVATIONS_RECORD = "thresher-activations.json"
 _REPORT_FILE = "report.html"
 #: Pickles can run code when they are opened; they are neither opened nor handed on.
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.npy", "*.npz")
@@ -64,6 +72,7 @@ def copy_companions(source: Path, target: Path) -> None:
 def _belongs_to_the_model(file: Path, recorded: bool) -> bool:
     """Return whether a file of the folder itself is weights, or the record of how it was made."""
     record = recorded and file.name in (RECORD_FILE, _REPORT_FILE)
+    record |= file.name == ACTIVATIONS_RECORD
     return record or file.suffix == ".safetensors" or file.name.endswith(".tmp")
 
 

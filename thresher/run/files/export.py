@@ -20,6 +20,7 @@ from ...core.errors import CheckpointError
 from ...core.files import write_text
 from ...core.output import writing
 from ...core.remembered import remembered
+from ...parts.activations.attached import attached
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
 from .recount import kept_in_model
@@ -178,7 +179,7 @@ def save(model: nn.Module, out: str | Path, record: Any = None, tokenizer: Any =
             output.restart()
             # What is smaller has no zeros to pack, and loads anywhere.
             smaller = bool(getattr(record, "structure", None))
-            as_it_is = smaller or bool(describe_layouts(model))
+            as_it_is = smaller or bool(describe_layouts(model)) or bool(attached(model))
             folder = output.made if as_it_is else output.work / "dense"
             model.save_pretrained(folder)  # type: ignore[operator]
             if tokenizer is not None:

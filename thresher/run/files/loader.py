@@ -30,7 +30,8 @@ from ..packed.layer import PackedLayer
 from ..packed.linear import PackedLinear
 from ..packed.replaceable import computes_as, used_elsewhere
 from ..packed.swap import swap
-from .checkpoint import Shards, check_version
+from .activations import ACTIVATIONS_FILE, load_activations, save_activations
+from .checkpoint import CONFIG_KEY, Shards, check_version
 from .index import INDEX_FILE, check_inside, weight_map
 from .names import Names, check_fit
 from .saver import save_packed
@@ -340,12 +341,34 @@ def _load(load: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str
     arguments = dict(inspect.signature(load).bind(*args, **kwargs).arguments)
     quantizer = getattr(arguments.get("load_config"), "hf_quantizer", None)
     if isinstance(quantizer, ThresherQuantizer):
-        return quantizer.load(load, arguments)
-    return load(*args, **kwargs)
+        found = quantizer.load(load, arguments)
+    else:
+        found = load(*args, **kwargs)
+    model = arguments["model"]
+    if hasattr(model.config, CONFIG_KEY):
+        load_activations(model, _activations_file(model, arguments))
+    return found
+
+
+def _activations_file(model: Any, arguments: Mapping[str, Any]) -> Path:
+    """Return the file of thresholds beside the weights, from the hub if need be."""
+    beside = [Path(file).parent for file in arguments.get("checkpoint_files") or ()]
+    for folder in beside:
+        if (folder / ACTIVATIONS_FILE).is_file():
+            return folder / ACTIVATIONS_FILE
+    name = model.config.name_or_path
+    if Path(name).is_dir():
+        return Path(name) / ACTIVATIONS_FILE  # which says that it is missing
+    from transformers.utils.hub import cached_file
+
+    revision = getattr(model.config, "_commit_hash", None)
+    found = cached_file(name, ACTIVATIONS_FILE, revision=revision)
+    return Path(str(found))
 
 
 # This module is imported as soon as that of transformers' models is. A version without this method
 # says so when a sparse folder is loaded.
 wrapt.wrap_function_wrapper(PreTrainedModel, "save_pretrained", save_packed)
+wrapt.wrap_function_wrapper(PreTrainedModel, "save_pretrained", save_activations)
 if hasattr(PreTrainedModel, "_load_pretrained_model"):
     wrapt.wrap_function_wrapper(PreTrainedModel, "_load_pretrained_model", _load)

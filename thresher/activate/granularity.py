@@ -1,0 +1,99 @@
+"""Granularities: what of a unit's layers is dropped, inputs of projections or whole neurons."""
+
+from __future__ import annotations
+
+__all__ = ["Granularity", "Inputs", "Neurons", "NeuronsAndAttention"]
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ..core.named import Spelled
+from ..parts.activations.attached import OUTPUTS
+from ..parts.activations.sites import Site
+from ..parts.elementwise import name_of
+from ..parts.layers import Layer
+from ..stream.feedforward import FeedForward, find_feed_forward
+from ..stream.stream import Visit
+
+
+class Granularity(Spelled, ABC):
+    """Base class of granularities."""
+
+    kind = "granularity"
+
+    @abstractmethod
+    def __call__(self, visit: Visit, layers: Sequence[Layer]) -> list[Site]:
+        """Return the sites of a unit.
+
+        Parameters
+        ----------
+        visit : Visit
+            Of the unit, dense.
+        layers : sequence of Layer
+            Those of the unit that selections can be attached to.
+        """
+
+
+@dataclass(frozen=True)
+class Inputs(Granularity):
+    """The inputs of every projection, each chosen by itself."""
+
+    name = "inputs"
+
+    def __call__(self, visit: Visit, layers: Sequence[Layer]) -> list[Site]:
+        """Return a site for every layer."""
+        return [Site.of_inputs(layer) for layer in layers]
+
+
+@dataclass(frozen=True)
+class Neurons(Granularity):
+    """The neurons of feed-forward networks, chosen by their gate.
+
+    Where a gate is dropped, neither the weights that would have made what it scales nor those that
+    multiply the neuron are read. Without a gate it is the neuron itself that is chosen.
+    """
+
+    name = "neurons"
+
+    def __call__(self, visit: Visit, layers: Sequence[Layer]) -> list[Site]:
+        """Return a site for every network whose activation is zero at zero."""
+        names = {layer.name for layer in layers}
+        return [
+            _neurons(network)
+            for network in find_feed_forward(visit)
+            if name_of(network.activation) != "sigmoid"
+            and names.issuperset(layer.name for layer in network.layers)
+        ]
+
+
+@dataclass(frozen=True)
+class NeuronsAndAttention(Granularity):
+    """Neurons, and the inputs of some projections of attention.
+
+    Parameters
+    ----------
+    attention : tuple of str
+        Shell patterns of their names, by default those of queries and outputs: errors of keys and
+        values would stay in the cache.
+    """
+
+    attention: tuple[str, ...] = ("*.q_proj", "*.o_proj", "*.query", "*.out_proj")
+    name = "neurons+attention"
+
+    def __call__(self, visit: Visit, layers: Sequence[Layer]) -> list[Site]:
+        """Return the sites of networks, and of the layers outside them whose names match."""
+        sites = Neurons()(visit, layers)
+        inside = {layer.name for site in sites for layer in (site.layer, *site.skipped)}
+        others = [layer for layer in layers if layer.name not in inside]
+        chosen = [la for la in others if any(fnmatchcase(la.name, p) for p in self.attention)]
+        return [*map(Site.of_inputs, chosen), *sites]
+
+
+def _neurons(network: FeedForward) -> Site:
+    activation = name_of(network.activation)
+    if network.gate is None:
+        return Site(network.up, OUTPUTS, (network.down,), activation)
+    skipped = (network.up, network.down)
+    return Site(network.gate, OUTPUTS, skipped, activation, partner=network.up)
