@@ -120,12 +120,11 @@ def main() -> None:
 
 def show(known: dict[str, dict[str, float]], density: float) -> None:
     """Print perplexities and their ratios to bfloat16."""
-    for case in CASES:
-        value, dense = (
-            known.get(f"{density:.0%} kept, {each}", {}).get("perplexity", float("nan"))
-            for each in (case, "bf16")
-        )
-        print(f"{density:.0%} kept, {case:14} {value:9.3f} {value / dense:7.3f}", flush=True)
+    found = {case: known.get(f"{density:.0%} kept, {case}") for case in CASES}
+    for case, row in found.items():
+        if row is not None:
+            ratio = row["perplexity"] / found["bf16"]["perplexity"] if found["bf16"] else 0
+            print(f"{density:.0%} kept, {case:14} {row['perplexity']:9.3f} {ratio:7.3f}")
 
 
 if __name__ == "__main__":
