@@ -1,7 +1,10 @@
 """Measure ``--method best`` and what each of its parts brings, beside plain SparseGPT.
 
     python -m benchmarks.quality.best                           # all that is not measured yet
-    python -m benchmarks.quality.best --pattern 2:4 --sets 2    # some of it
+    python -m benchmarks.quality.best --pattern 2:4 --windows 0:16 --timing    # one, timed
+
+Seconds are recorded with ``--timing``, for a quiet machine; perplexities do not need one, so that
+several of these commands may run at a time.
 
 SmolLM2, calibrated on windows of the State of the Union addresses 1950-1990, evaluated on later
 addresses and on *Emma*, another genre. At a hard cut perplexity moves by several percent with
@@ -103,7 +106,7 @@ def results() -> dict[str, dict[str, object]]:
 def table(known: dict[str, dict[str, object]]) -> None:
     """Print every recipe's mean ratios to SparseGPT on the same windows.
 
-    Times are compared where both ran on as many threads.
+    Times are compared where both were timed, on as many threads.
     """
     print(f"{'pattern':8}{'recipe':34}{'sets':>5}{'in':>8}{'Emma':>8}{'time':>8}{'memory':>8}")
     for pattern in PATTERNS:
@@ -115,7 +118,11 @@ def table(known: dict[str, dict[str, object]]) -> None:
                 and (base := known.get(f"{pattern} sparsegpt {windows}"))
             ]
             if pairs:
-                timed = [each for each in pairs if each[0]["threads"] == each[1]["threads"]]
+                timed = [
+                    (a, b)
+                    for a, b in pairs
+                    if "seconds" in a and "seconds" in b and a["threads"] == b["threads"]
+                ]
                 numbers = "".join(
                     f"{_mean_ratio(some, key):>8}"
                     for some, key in (
@@ -137,6 +144,7 @@ def main() -> None:
     parser.add_argument("--method", action="append", help="Repeatable; all without it.")
     parser.add_argument("--pattern", choices=PATTERNS, action="append")
     parser.add_argument("--windows", choices=SETS, action="append")
+    parser.add_argument("--timing", action="store_true", help="record seconds: a quiet machine")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     chosen = [options.method or list(recipes()), options.pattern or list(PATTERNS)]
@@ -153,6 +161,8 @@ def main() -> None:
                 name = f"{pattern} {method} {windows}"
                 if name not in results():
                     found = run(method, pattern, windows)
+                    if not options.timing:
+                        del found["seconds"], found["load_before"]
                     # Read again: cases may be measured by several processes.
                     write_text(RESULTS, json.dumps(results() | {name: found}, indent=2) + "\n")
                 found = results()[name]
