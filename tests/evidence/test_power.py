@@ -171,10 +171,17 @@ def frank_wolfe(found):
     found.values["share"] *= 0.5
 
 
+def js_divergence(found):
+    """Divergence goes with wrong words, and perplexity against them."""
+    wrong = found.values["wrong"]
+    found.values["js"], found.values["log_perplexity"] = 2 * wrong, 1 / wrong
+
+
 ADJUST = {
     "alternating-completion": alternating_completion,
     "compound-gaussian-network": compound_gaussian_network,
     "frank-wolfe": frank_wolfe,
+    "js-divergence": js_divergence,
     "kronecker-bayes": kronecker_bayes,
     "lasso-mixture-of-experts": falls("kl"),
     "locally-private-regression": falls("error", power=-0.5),
