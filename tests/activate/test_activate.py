@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import thresher as th
-from thresher.activate.levels import Greedy, Uniform
+from thresher.activate.levels import Greedy, UniformLevels
 from thresher.core.errors import DataError, LayerError, OptionError
 from thresher.parts.activations.attached import attach, attached, counting, set_aside
 from thresher.parts.activations.rules import quantile
@@ -168,7 +168,7 @@ def test_greedy_levels_average_to_what_is_asked_and_are_no_worse():
         with torch.no_grad():
             return float((model.model(input_ids=data).last_hidden_state - dense).norm()), record
 
-    uniform, _ = block_error(Uniform())
+    uniform, _ = block_error(UniformLevels())
     greedy, record = block_error(Greedy(samples=8))
     assert len({site.level for site in record.sites}) > 1
     assert greedy < uniform

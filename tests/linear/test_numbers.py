@@ -21,7 +21,7 @@ PARTS = {
 BAD = (1.5, 0, -1, np.nan, np.inf, "a")
 # Which of them are right after all, by name or by class and name; for all others none is.
 TAKES = {
-    **dict.fromkeys(("tol", "alpha", "threshold", "l1", "L1L2.ridge"), (0, 1.5)),
+    **dict.fromkeys(("tol", "alpha", "node_alpha", "threshold", "l1", "L1L2.ridge"), (0, 1.5)),
     **dict.fromkeys(("l1_ratio", "min_sensitivity", "max_false_positive_rate"), (0,)),
     **dict.fromkeys(("max_exchanges", "max_moves", "max_offset", "updates"), (0,)),
     **dict.fromkeys(("seed", "random_state", "ProjectedLasso.rank"), (0,)),

@@ -60,6 +60,7 @@ def contents(folder: Path) -> dict[str, object]:
             record = json.loads(file.read_text())
             for key in ("timings", "peak_bytes"):
                 record.pop(key)
+            record["made"].pop("command")  # which names the folder
             for layer in record["layers"]:
                 layer.pop("seconds")
             found[file.name] = record

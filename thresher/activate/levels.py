@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Greedy", "Levels", "Uniform"]
+__all__ = ["Greedy", "Levels", "UniformLevels"]
 
 import heapq
 from abc import ABC, abstractmethod
@@ -49,7 +49,7 @@ class Levels(Spelled, ABC):
 
 
 @dataclass(frozen=True)
-class Uniform(Levels):
+class UniformLevels(Levels):
     """The same for all."""
 
     name = "uniform"

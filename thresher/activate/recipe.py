@@ -13,14 +13,14 @@ import torch
 
 from ..core.errors import OptionError
 from ..core.options import check_number, share_hint
-from ..parts.activations.importance import Importance, Magnitude
+from ..parts.activations.importance import Importance, OwnSize
 from ..parts.activations.rules import Quantile, Rule
 from ..parts.activations.selection import Selection
 from ..parts.activations.sites import Site
 from ..parts.budgets import summarise
 from ..parts.statistics import Statistics
 from .granularity import Granularity, Inputs
-from .levels import Levels, Uniform
+from .levels import Levels, UniformLevels
 
 #: So many sizes tell a quantile to a thousandth; sorting more would take longer than the passes.
 _MOST_SIZES = 1 << 18
@@ -32,11 +32,11 @@ class ActivationRecipe:
 
     Parameters
     ----------
-    importance : Importance, default Magnitude()
+    importance : Importance, default OwnSize()
         What an entry is worth besides its magnitude.
     rule : Rule, default Quantile()
         How a share of the entries is dropped: below a threshold, or all but the largest.
-    levels : Levels, default Uniform()
+    levels : Levels, default UniformLevels()
         How much each site of a block drops.
     granularity : Granularity, default Inputs()
         What the sites are.
@@ -54,9 +54,9 @@ class ActivationRecipe:
     0.5
     """
 
-    importance: Importance = Magnitude()
+    importance: Importance = OwnSize()
     rule: Rule = Quantile()
-    levels: Levels = Uniform()
+    levels: Levels = UniformLevels()
     granularity: Granularity = Inputs()
     sparsity: float | None = None
 

@@ -181,7 +181,7 @@ def _bars(errors: Sequence[float]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it: no number that is not finite."""
-    if isinstance(value, str):
+    if value is None or isinstance(value, str):
         return value
     number = value.item() if hasattr(value, "item") else value
     return number if math.isfinite(number) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ColumnNorm", "Importance", "Magnitude", "PartnerMean"]
+__all__ = ["ColumnNorm", "Importance", "OwnSize", "PartnerMean"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Importance(Spelled, ABC):
 
 
 @dataclass(frozen=True)
-class Magnitude(Importance):
+class OwnSize(Importance):
     """The magnitude alone.
 
     References
