@@ -43,14 +43,3 @@ def least_ratio(ratios: np.ndarray, best_of: int = 1) -> np.ndarray:
 def powers(sizes: Sequence[float], values: np.ndarray) -> np.ndarray:
     """Return the power of the sizes with which values of shape (sizes, draws) go, by draw."""
     return np.asarray(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-
-
-def paired_margin(differences: Sequence[float]) -> float:
-    """Return the mean of paired differences less its standard error.
-
-    Positive means an advantage that exceeds the noise between seeds. One seed alone shows
-    no noise, so its difference counts as it is.
-    """
-    values = np.asarray(differences, dtype=float)
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return float(values.mean() - error)

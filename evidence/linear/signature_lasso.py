@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,119 +14,101 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Experiment
 from thresher.linear import LassoCV, SignatureLasso
 
-from .._plots import lines
+from .._statistics import least_ratio
+from .._study import Draw, Found, Judged, Slacks, Study, in_means, means
 
 _STEPS, _TEST, _TARGETS, _NOISE, _DEPTH = 200, 50, 5, 0.05, 4
 _GRID = np.linspace(0.1, 1.0, 25)  # where the recovered series is compared
 _ALPHAS = np.geomspace(1e-4, 1e4, 25)
+_OURS = "signature Lasso"
+_RIVALS = ("signature ridge", "Lasso on values", "GRU")
 
-Series = list[np.ndarray]
-Predict = Callable[[Series, Sequence[np.ndarray]], np.ndarray]
+Series = Sequence[np.ndarray]
+Predict = Callable[[Series, Series], np.ndarray]
 
 
-@dataclass
-class _Data:
-    """Sparse paths, when and what was observed of the target, and all of it."""
+@dataclass(frozen=True)
+class _Problem:
+    """Sparse paths, when and what was observed of the target, and all of it; the last are tests."""
 
     paths: Series
     times: Series
     observed: Series
     complete: np.ndarray
+    epochs: int
 
-    def part(self, rows: slice) -> _Data:
-        """Return some of the individuals."""
-        return _Data(self.paths[rows], self.times[rows], self.observed[rows], self.complete[rows])
+    @property
+    def train(self) -> tuple[Series, Series, Series]:
+        return self.paths[:-_TEST], self.times[:-_TEST], self.observed[:-_TEST]
 
-
-def _features(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Return random cubic splines on the fine grid, of shape (count, steps + 1, 2)."""
-    knots = CubicSpline(np.linspace(0, 1, 5), rng.standard_normal((5, count, 2)))
-    return np.moveaxis(knots(np.linspace(0, 1, _STEPS + 1)), 0, 1)
-
-
-def _integrated(x: np.ndarray, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Any:
-    """Return the first state of ``z' = change(z, x)``, from zero, on the fine grid."""
-    state = np.zeros((len(x), 3))
-    y = np.zeros(x.shape[:2])
-    for t in range(_STEPS):
-        state = state + change(state, x[:, t]) / _STEPS
-        y[:, t + 1] = state[:, 0]
-    return y
+    @property
+    def folds(self) -> list[Any]:
+        individual = np.repeat(np.arange(len(self.paths) - _TEST), _TARGETS)
+        return list(GroupKFold(5).split(individual, groups=individual))
 
 
-def _ornstein_uhlenbeck(x: np.ndarray) -> np.ndarray:
-    """Return the target that is pulled to a combination of the features."""
-    return _integrated(x, lambda z, now: 5.0 * ((now @ [1.0, -0.5])[:, None] - z))
+def _ornstein_uhlenbeck(z: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Pull the target to a combination of the features."""
+    return 5.0 * ((x @ [1.0, -0.5])[:, None] - z)
 
 
-def _nonlinear(x: np.ndarray) -> np.ndarray:
-    """Return one entry of a system of three whose features and states multiply."""
-    rng = np.random.default_rng(7)  # one system, the same for all draws
+def _nonlinear(z: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Move a system of three whose features and states multiply; the same for all draws."""
+    rng = np.random.default_rng(7)
     inward, across, bend = (rng.standard_normal(shape) for shape in ((2, 3), (3, 3), (2, 3, 3)))
-
-    def change(z: np.ndarray, now: np.ndarray) -> np.ndarray:
-        return 2 * np.tanh(now @ inward + z @ across + np.einsum("nc,nj,cji->ni", now, z, bend))
-
-    return _integrated(x, change)
+    return 2 * np.tanh(x @ inward + z @ across + np.einsum("nc,nj,cji->ni", x, z, bend))
 
 
 _SYSTEMS = {"Ornstein-Uhlenbeck": _ornstein_uhlenbeck, "nonlinear": _nonlinear}
 
 
-def _draw(
-    system: Callable[[np.ndarray], np.ndarray], individuals: int, seed: int, dense: bool
-) -> _Data:
-    rng = np.random.default_rng(seed)
-    x = _features(rng, individuals)
-    y = system(x)
+def _draw(system: str, drawn: Draw) -> _Problem:
+    """Drive the first state of a system by random cubic splines, from zero."""
+    rng, count = drawn.rng, drawn.amount(100, 20) + _TEST
+    knots = CubicSpline(np.linspace(0, 1, 5), rng.standard_normal((5, count, 2)))
+    x = np.moveaxis(knots(np.linspace(0, 1, _STEPS + 1)), 0, 1)
+    state, y = np.zeros((count, 3)), np.zeros(x.shape[:2])
+    for t in range(_STEPS):
+        state = state + _SYSTEMS[system](state, x[:, t]) / _STEPS
+        y[:, t + 1] = state[:, 0]
     paths, times, observed = [], [], []
-    for i in range(individuals):
-        count = 39 if dense else rng.integers(4, 10)
-        seen = rng.choice(np.arange(1, _STEPS + 1), count, replace=False)
+    for path, target in zip(x, y, strict=True):
+        seen = rng.choice(np.arange(1, _STEPS + 1), rng.integers(4, 10), replace=False)
         rows = np.append(0, np.sort(seen))
-        paths.append(np.column_stack([rows / _STEPS, x[i, rows]]))
+        paths.append(np.column_stack([rows / _STEPS, path[rows]]))
         asked = np.sort(rng.choice(np.arange(1, _STEPS + 1), _TARGETS, replace=False))
         times.append(asked / _STEPS)
-        observed.append(y[i, asked] + _NOISE * np.std(y) * rng.standard_normal(_TARGETS))
-    return _Data(paths, times, observed, y[:, np.round(_GRID * _STEPS).astype(int)])
+        observed.append(target[asked] + _NOISE * np.std(y) * rng.standard_normal(_TARGETS))
+    complete = y[-_TEST:, np.round(_GRID * _STEPS).astype(int)]
+    return _Problem(paths, times, observed, complete, drawn.amount(400, 20))
 
 
-def _folds(data: _Data) -> list[Any]:
-    individual = np.repeat(np.arange(len(data.paths)), _TARGETS)
-    return list(GroupKFold(5).split(individual, groups=individual))
-
-
-def _signature_lasso(data: _Data) -> Predict:
-    model = SignatureLasso(_DEPTH).fit(data.paths, data.times, data.observed)
+def _signature_lasso(p: _Problem) -> Predict:
+    model = SignatureLasso(_DEPTH).fit(*p.train)
     return lambda paths, times: np.concatenate(model.predict(paths, times))
 
 
-def _signature_ridge(data: _Data) -> Predict:
-    signatures = SignatureLasso(_DEPTH).transform
-    model = make_pipeline(StandardScaler(), RidgeCV(_ALPHAS, cv=_folds(data)))
-    model.fit(signatures(data.paths, data.times), np.concatenate(data.observed))
-    return lambda paths, times: model.predict(signatures(paths, times))
+def _regression(
+    p: _Problem, features: Callable[[Series, Series], np.ndarray], estimator: Any
+) -> Predict:
+    paths, times, observed = p.train
+    model = make_pipeline(StandardScaler(), estimator)
+    model.fit(features(paths, times), np.concatenate(observed))
+    return lambda paths, times: model.predict(features(paths, times))
 
 
-def _interpolated(paths: Series, times: Sequence[np.ndarray]) -> np.ndarray:
+def _interpolated(paths: Series, times: Series) -> np.ndarray:
     """Return the time, and the past values joined by lines at ten fractions of it."""
     rows = []
     for path, at in zip(paths, times, strict=True):
         for end in at:
-            past = path[path[:, 0] <= end]
-            asked = end * np.linspace(0, 1, 10)
+            past, asked = path[path[:, 0] <= end], end * np.linspace(0, 1, 10)
             values = [np.interp(asked, past[:, 0], column) for column in past.T[1:]]
             rows.append(np.concatenate([[end], *values]))
     return np.array(rows)
-
-
-def _value_lasso(data: _Data) -> Predict:
-    model = make_pipeline(StandardScaler(), LassoCV(cv=_folds(data), eps=1e-3, tol=1e-4))
-    model.fit(_interpolated(data.paths, data.times), np.concatenate(data.observed))
-    return lambda paths, times: model.predict(_interpolated(paths, times))
 
 
 class _Recurrent(torch.nn.Module):
@@ -143,7 +124,7 @@ class _Recurrent(torch.nn.Module):
         return self.out(torch.cat([states, end[:, None]], dim=1))[:, 0]
 
 
-def _sequences(paths: Series, times: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:
+def _sequences(paths: Series, times: Series) -> tuple[torch.Tensor, ...]:
     pairs = [(p[p[:, 0] <= t], t) for p, at in zip(paths, times, strict=True) for t in at]
     padded = np.zeros((len(pairs), max(len(past) for past, _ in pairs), 3))
     for row, (past, _) in zip(padded, pairs, strict=True):
@@ -153,18 +134,18 @@ def _sequences(paths: Series, times: Sequence[np.ndarray]) -> tuple[torch.Tensor
     return torch.tensor(padded, dtype=torch.float32), last, ends
 
 
-def _recurrent(data: _Data, epochs: int) -> Predict:
+def _recurrent(p: _Problem) -> Predict:
     """Train on four fifths of the individuals; keep the epoch that is best on the others."""
     torch.manual_seed(0)
-    target = np.concatenate(data.observed)
+    paths, times, observed = p.train
+    target = np.concatenate(observed)
     mean, unit = target.mean(), target.std()
     y = torch.tensor((target - mean) / unit, dtype=torch.float32)
-    inputs = _sequences(data.paths, data.times)
-    split = len(y) * 4 // 5 // _TARGETS * _TARGETS
+    inputs, split = _sequences(paths, times), len(y) * 4 // 5 // _TARGETS * _TARGETS
     model = _Recurrent()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     best, kept = np.inf, model.state_dict()
-    for _ in range(epochs):
+    for _ in range(p.epochs):
         optimizer.zero_grad()
         ((model(*(part[:split] for part in inputs)) - y[:split]) ** 2).mean().backward()
         optimizer.step()
@@ -173,86 +154,56 @@ def _recurrent(data: _Data, epochs: int) -> Predict:
         if loss < best:
             best, kept = loss, {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict(kept)
-
-    def predict(paths: Series, times: Sequence[np.ndarray]) -> np.ndarray:
-        with torch.no_grad():
-            return model(*_sequences(paths, times)).numpy() * unit + mean
-
-    return predict
+    return lambda paths, times: model(*_sequences(paths, times)).detach().numpy() * unit + mean
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    individuals = max(20, round(100 * scale))
-    methods: dict[str, Callable[[_Data], Predict]] = {
-        "signature Lasso": _signature_lasso,
-        "signature ridge": _signature_ridge,
-        "Lasso on values": _value_lasso,
-        "GRU": lambda data: _recurrent(data, max(20, round(400 * scale))),
+def _error(predict: Predict, p: _Problem) -> float:
+    """Return the root mean square error of the whole series relative to its deviation."""
+    guess = predict(p.paths[-_TEST:], [_GRID] * _TEST).reshape(p.complete.shape)
+    return float(np.sqrt(np.mean((guess - p.complete) ** 2)) / np.std(p.complete))
+
+
+def _rule(found: Found) -> Slacks:
+    ratios = {
+        rival: np.exp(np.log(found.times("error", _OURS, rival)).mean(axis=0)) for rival in _RIVALS
     }
-    # Whether features are observed densely, method, system, seed.
-    errors = np.zeros((2, len(methods), len(_SYSTEMS), len(seeds)))
-    seconds = np.zeros(len(methods))
-    for dense, j, s in np.ndindex(2, len(_SYSTEMS), len(seeds)):
-        system = list(_SYSTEMS.values())[j]
-        data = _draw(system, individuals + _TEST, seeds[s], bool(dense))
-        train, test = data.part(slice(individuals)), data.part(slice(individuals, None))
-        for i, fit in enumerate(methods.values()):
-            start = time.perf_counter()
-            predict = fit(train)
-            seconds[i] += (time.perf_counter() - start) / (errors.size / len(methods))
-            guess = predict(test.paths, [_GRID] * _TEST).reshape(test.complete.shape)
-            error = np.sqrt(np.mean((guess - test.complete) ** 2))
-            errors[dense, i, j, s] = error / np.std(test.complete)
-    return _verdict(list(methods), errors, seconds)
+    return {
+        f"error of {rival} over ours over both systems, less one": float(least_ratio(r) - 1)
+        for rival, r in ratios.items()
+    }
 
 
-def _verdict(methods: list[str], errors: np.ndarray, seconds: np.ndarray) -> Outcome:
-    mean = errors.mean(axis=3)
-    table = [
-        {"system": system, "observations": seen, "method": name,
-         "error": mean[dense, i, j], "deviation": errors[dense, i, j].std()}
-        for j, system in enumerate(_SYSTEMS)
-        for dense, seen in enumerate(("5 to 10", "40"))
-        for i, name in enumerate(methods)
-    ]  # fmt: skip
-    sparse = mean[0]
-    # The geometric mean over the systems of how much worse the best rival is.
-    margins = np.exp(np.log(mean[:, 1:].min(axis=1) / mean[:, 0]).mean(axis=1)) - 1
-    slacks = {"how much larger the error of the best rival is": float(margins[0])}
-    summary = (
-        "Error of the recovered series relative to its deviation, from 5 to 10 (in brackets, from "
-        "40) observations of the features, "
-        + "; ".join(
-            f"{system}: "
-            + ", ".join(
-                f"{m} {sparse[i, j]:.3f} ({mean[1, i, j]:.3f})" for i, m in enumerate(methods)
-            )
-            for j, system in enumerate(_SYSTEMS)
-        )
-        + ". Seconds of a fit: "
-        + ", ".join(f"{m} {seconds[i]:.2f}" for i, m in enumerate(methods))
-        + f". {_TARGETS} noisy targets an individual, depth {_DEPTH}. Required: from few "
-        "observations the error is below that of all three rivals on (geometric) average over the "
-        "systems; the margin is how much larger that of the best rival is."
-    )
-    if margins[0] <= 0:
-        summary += (
-            f" From 40 observations the margin is {margins[1]:.2f}. Suspected: few observations, "
-            "joined by lines, miss what the features do meanwhile and since the last one, and "
-            "iterated integrals compound that error, which values at single times do not."
-        )
-    figure = lines(
-        list(_SYSTEMS), {m: sparse[i].tolist() for i, m in enumerate(methods)},
-        errors={m: errors[0, i].std(axis=1).tolist() for i, m in enumerate(methods)},
-        title="Recovery of the whole target series", x_title="system", y_title="relative error",
-    )  # fmt: skip
-    return Outcome.judged(slacks, summary, table, figure)
-
+_METHODS: dict[str, Callable[[_Problem], Predict]] = {
+    _OURS: _signature_lasso,
+    "signature ridge": lambda p: _regression(
+        p, SignatureLasso(_DEPTH).transform, RidgeCV(_ALPHAS, cv=p.folds)
+    ),
+    "Lasso on values": lambda p: _regression(
+        p, _interpolated, LassoCV(cv=p.folds, eps=1e-3, tol=1e-4)
+    ),
+    "GRU": _recurrent,
+}
 
 experiment = Experiment(
-    method="signature-lasso",
+    method=SignatureLasso.card.name,
     claim="The Lasso on signatures recovers a driven series from few observations better than "
     "other regressions, at little cost.",
     baseline="ridge on the same signatures, the Lasso on interpolated values, and a GRU",
-    run=_run,
+    run=Judged(
+        study=Study(
+            over=("system",),
+            settings={system: system for system in _SYSTEMS},
+            draw=_draw,
+            methods=_METHODS,
+            measures={"error": _error},
+        ),
+        rule=_rule,
+        view=means("error", "Error of the recovered series, relative to its deviation", "error"),
+        against={_OURS: _RIVALS},
+        note=f"{_TARGETS} noisy targets an individual, depth {_DEPTH}. Judged are geometric means "
+        "over both systems, from 5 to 10 observations of the features.",
+        reason="Few observations, joined by lines, miss what the features do meanwhile and since "
+        "the last one, and iterated integrals compound that error (suspected).",
+    ),
+    earlier=(in_means(False, -0.0962187),),
 )

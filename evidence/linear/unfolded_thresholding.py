@@ -2,122 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from thresher.core import prox
-from thresher.core.evidence import Experiment, Outcome
+from thresher.core.evidence import Experiment
 from thresher.linear.recovery.unrolled import UnfoldedThresholding
 
-from .._plots import lines
+from .._statistics import least_ratio
+from .._study import Draw, Found, Judged, Slacks, Study, in_means, means
 
 _ROWS, _COLUMNS, _DENSITY, _NOISE, _ALPHA, _LAYERS = 75, 150, 0.08, 0.05, 0.1, 10
-_CONVERGED = 3000
-_TRAINED = ("supervised", "unsupervised")
+_CONVERGED, _TESTS = 3000, 300
+_TRUTH, _OBJECTIVE, _PLAIN, _LIMIT = "supervised", "unsupervised", "plain", "plain, converged"
+_NEAR = 2.0  # times the error, or the distance to the minimum
 
 
-def _draw(rng: np.random.Generator, A: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sparse vectors with Gaussian entries, and their noisy measurements."""
-    shape = (count, A.shape[1])
-    X = rng.standard_normal(shape) * (rng.random(shape) < _DENSITY)
-    return X, X @ A.T + _NOISE * rng.standard_normal((count, len(A)))
+@dataclass(frozen=True)
+class _Problem:
+    """Vectors to train on, and measured ones to recover."""
+
+    penalty: str
+    drawn: Draw
+    A: np.ndarray
+    train: np.ndarray
+    X: np.ndarray
+    B: np.ndarray
 
 
-def _plain(A: np.ndarray, B: np.ndarray, penalty: str) -> list[np.ndarray]:
-    """Return iterates of ISTA or IHT: one a layer, and the one it converges to."""
-    step, x, iterates = 1 / np.linalg.norm(A, 2) ** 2, np.zeros((len(B), A.shape[1])), []
-    for count in range(_CONVERGED):
-        moved = x + step * (B - x @ A.T) @ A
-        if penalty == "l1":
-            x = prox.soft(moved, _ALPHA * step)
-        else:
-            x = prox.hard(moved, np.sqrt(2 * _ALPHA * step))
-        if count < _LAYERS or count == _CONVERGED - 1:
-            iterates.append(x)
-    return iterates
+def _vectors(rng: np.random.Generator, count: int) -> np.ndarray:
+    shape = (count, _COLUMNS)
+    return rng.standard_normal(shape) * (rng.random(shape) < _DENSITY)
 
 
-def _run(scale: float, seeds: Sequence[int]) -> Outcome:
-    updates, tests = max(5, round(100 * scale)), max(50, round(300 * scale))
-    # Penalty, method, seed, layer; the last layer of the plain iteration is the converged one.
-    shape = (2, 3, len(seeds), _LAYERS + 1)
-    errors, objectives = np.full(shape, np.nan), np.full(shape, np.nan)
-    for s, seed in enumerate(seeds):
-        rng = np.random.default_rng(seed)
-        A = rng.standard_normal((_ROWS, _COLUMNS)) / np.sqrt(_ROWS)
-        X, B = _draw(rng, A, 5000)
-        test, measured = _draw(rng, A, tests)
-        for p, penalty in enumerate(("l1", "l0")):
-            outputs = [_plain(A, measured, penalty)]
-            for loss in _TRAINED:
-                network = UnfoldedThresholding(
-                    _LAYERS, penalty=penalty, loss=loss, alpha=_ALPHA, updates=updates,
-                    random_state=seed,
-                ).fit(A, B, X)  # fmt: skip
-                outputs.append(network.layers(measured))
-            for m, layers in enumerate(outputs):
-                for k, found in enumerate(layers):
-                    errors[p, m, s, k] = np.sum((found - test) ** 2) / np.sum(test**2)
-                    objectives[p, m, s, k] = network.objective(measured, found).mean()
-    return _verdict(errors.mean(axis=2), objectives.mean(axis=2))
+def _measured(rng: np.random.Generator, A: np.ndarray, X: np.ndarray) -> np.ndarray:
+    return X @ A.T + _NOISE * rng.standard_normal((len(X), len(A)))
 
 
-def _verdict(errors: np.ndarray, objectives: np.ndarray) -> Outcome:
-    last, converged = _LAYERS - 1, _LAYERS
-    names = [("ISTA", "IHT"), *((f"{loss}-ISTA", f"{loss}-IHT") for loss in _TRAINED)]
-    table: list[dict[str, Any]] = [
-        {"method": names[m][p], "layer": "converged" if k == converged else str(k + 1),
-         "error": errors[p, m, k], "objective": objectives[p, m, k]}
-        for p in (0, 1)
-        for m in (0, 1, 2)
-        for k in ([last, converged] if m == 0 else [last])
-    ]  # fmt: skip
-    above = objectives[0, :, last] - objectives[0, 0, converged]
-    decades = {
-        "supervised-ISTA recovers better": np.log10(errors[0, 2, last] / errors[0, 1, last]),
-        "unsupervised-ISTA is nearer to the minimum than ISTA, by a factor 2": np.log10(
-            above[0] / max(above[2], 1e-12) / 2
-        ),
-        "supervised-ISTA is further from it than unsupervised-ISTA": np.log10(
-            max(above[1], 1e-12) / max(above[2], 1e-12)
-        ),
-        "both trained IHT end in lower objectives than converged IHT": np.log10(
-            objectives[1, 0, converged] / objectives[1, 1:, last].max()
-        ),
-        "their errors are within a factor 2": np.log10(2)
-        - abs(np.log10(errors[1, 1, last] / errors[1, 2, last])),
+def _draw(penalty: str, drawn: Draw) -> _Problem:
+    rng = drawn.rng
+    A = rng.standard_normal((_ROWS, _COLUMNS)) / np.sqrt(_ROWS)
+    train, X = _vectors(rng, 5000), _vectors(rng, drawn.amount(_TESTS, 50))
+    return _Problem(penalty, drawn, A, train, X, _measured(rng, A, X))
+
+
+def _plain(p: _Problem, steps: int) -> np.ndarray:
+    """Return an iterate of ISTA or IHT."""
+    step, x = 1 / np.linalg.norm(p.A, 2) ** 2, np.zeros_like(p.X)
+    for _ in range(steps):
+        moved = x + step * (p.B - x @ p.A.T) @ p.A
+        l1 = p.penalty == "l1"
+        x = prox.soft(moved, _ALPHA * step) if l1 else prox.hard(moved, np.sqrt(2 * _ALPHA * step))
+    return x
+
+
+def _trained(loss: str) -> Callable[[_Problem], np.ndarray]:
+    def run(p: _Problem) -> np.ndarray:
+        network = UnfoldedThresholding(
+            _LAYERS, penalty=p.penalty, loss=loss, alpha=_ALPHA, random_state=p.drawn.seed,
+            updates=p.drawn.amount(100, 5),
+        )  # fmt: skip
+        measured = _measured(np.random.default_rng(p.drawn.seed), p.A, p.train)
+        return network.fit(p.A, measured, p.train).predict(p.B)
+
+    return run
+
+
+def _error(x: np.ndarray, p: _Problem) -> float:
+    return float(np.sum((x - p.X) ** 2) / np.sum(p.X**2))
+
+
+def _objective(x: np.ndarray, p: _Problem) -> float:
+    size = np.abs(x).sum(axis=1) if p.penalty == "l1" else np.count_nonzero(x, axis=1)
+    return float(np.mean(np.sum((p.B - x @ p.A.T) ** 2, axis=1) / 2 + _ALPHA * size))
+
+
+def _above(found: Found, method: str) -> np.ndarray:
+    """Return how far objectives under L1 are above that of the converged iteration."""
+    gap = found.of("objective", method) - found.of("objective", _LIMIT)
+    return np.maximum(gap[0], 1e-12)
+
+
+def _rule(found: Found) -> Slacks:
+    l1, l0 = found.where(penalty="l1"), found.where(penalty="l0")
+    alike = np.abs(np.log(l0.times("error", _TRUTH, _OBJECTIVE)))
+    ratios = {
+        "L1: supervised recovers better": l1.times("error", _TRUTH, _OBJECTIVE),
+        f"L1: unsupervised is {_NEAR:g} times nearer to the minimum than plain": _above(l1, _PLAIN)
+        / _above(l1, _OBJECTIVE)
+        / _NEAR,
+        "L1: supervised is further from it": _above(l1, _TRUTH) / _above(l1, _OBJECTIVE),
+        "L0: supervised below converged": l0.times("objective", _TRUTH, _LIMIT),
+        "L0: unsupervised below converged": l0.times("objective", _OBJECTIVE, _LIMIT),
+        f"L0: errors within {_NEAR:g} times": _NEAR * np.exp(-alike),
     }
-    summary = (
-        f"Relative error and objective after {_LAYERS} layers: "
-        + "; ".join(
-            f"{names[m][p]} {errors[p, m, last]:.4f}, {objectives[p, m, last]:.4f}"
-            + (
-                f" (converged {errors[p, 0, converged]:.4f}, {objectives[p, 0, converged]:.4f})"
-                if m == 0
-                else ""
-            )
-            for p in (0, 1)
-            for m in (0, 1, 2)
-        )
-        + ". Required, with the margin of each in decades: "
-        + "; ".join(f"{what} ({value:+.2f})" for what, value in decades.items())
-        + ". The margin is the least of them."
-    )
-    series = {names[m][p]: errors[p, m, :_LAYERS].tolist() for p in (0, 1) for m in (0, 1, 2)}
-    figure = lines(
-        list(range(1, _LAYERS + 1)), series, title="Recovery by layer", x_title="layer",
-        y_title="relative squared error", log_y=True,
-    )  # fmt: skip
-    return Outcome.judged(decades, summary, table, figure)
+    return {
+        f"{part}, ratio less one": float(np.ravel(least_ratio(ratio))[0] - 1)
+        for part, ratio in ratios.items()
+    }
 
 
 experiment = Experiment(
-    method="unfolded-thresholding",
+    method=UnfoldedThresholding.card.name,
     claim="For L1 supervised training recovers better but does not minimise the objective, and "
     "unsupervised training reaches ISTA's solution sooner; for L0 both reach better minima than "
     "IHT and perform alike.",
     baseline="ISTA and IHT with a constant step, at as many steps and converged",
-    run=_run,
+    run=Judged(
+        study=Study(
+            over=("penalty",),
+            settings={penalty: penalty for penalty in ("l1", "l0")},
+            draw=_draw,
+            methods={
+                _TRUTH: _trained(_TRUTH),
+                _OBJECTIVE: _trained(_OBJECTIVE),
+                _PLAIN: functools.partial(_plain, steps=_LAYERS),
+                _LIMIT: functools.partial(_plain, steps=_CONVERGED),
+            },
+            measures={"error": _error, "objective": _objective},
+        ),
+        rule=_rule,
+        view=means("error", f"Squared error after {_LAYERS} layers", "relative error"),
+        against={_TRUTH: (_OBJECTIVE, _LIMIT), _OBJECTIVE: (_TRUTH, _PLAIN, _LIMIT)},
+        note=f"{_ROWS} x {_COLUMNS} Gaussian, {_DENSITY:.0%} non-zeros. The converged iteration "
+        f"has {_CONVERGED} steps. Slacks are geometric means of ratios, less one.",
+    ),
+    earlier=(in_means(True, 0.187489),),
 )

@@ -21,6 +21,10 @@ PAIRS = [
 ]
 
 
+def test_every_experiment_is_a_study():
+    assert list(available()) == STUDIES
+
+
 def draws(name):
     experiment = load(name)
     return len(experiment.seeds) * experiment.run.study.draws
