@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thresher.evidence._study import Judged
 from thresher.evidence._timing import Timed
 
 from thresher.core import evidence
@@ -58,19 +57,27 @@ def check_rivals(judged, found):
             assert not np.min(list(slacks.values())) > 0
 
 
-@EACH
+def kind(name):
+    """Return what an experiment shares with others: the study's class, and who draws problems."""
+    study = load(name).run.study
+    package, _, module = study.draw.__module__.rpartition(".")
+    return type(study), study.draw.__module__ if module.startswith("_") else package
+
+
+@pytest.mark.parametrize(
+    "name", {kind(name): name for name in reversed(list(available()))}.values()
+)
 def test_experiments_run_at_the_fast_scale(name, tmp_path, monkeypatch):
-    judged, seeds = load(name).run, [0]
-    if isinstance(judged, Judged):
-        seeds = [0, 1]
-        # In this process alone, as others are busy with tests.
-        study = replace(judged.study, workers=1)
-        if isinstance(study, Timed):  # emptying the caches would take most of the time
-            study = replace(study, cold=False)
-        found = study.run(0.02, seeds)
-        check_rivals(judged, found)
-        experiment = replace(load(name), run=lambda scale, seeds: judged.judge(found))
-        monkeypatch.setattr(evidence, "load", lambda name: experiment)
+    """The first of each kind; CI runs all of them by their own command."""
+    judged, seeds = load(name).run, [0, 1]
+    # In this process alone, as others are busy with tests.
+    study = replace(judged.study, workers=1)
+    if isinstance(study, Timed):  # emptying the caches would take most of the time
+        study = replace(study, cold=False)
+    found = study.run(0.02, seeds)
+    check_rivals(judged, found)
+    experiment = replace(load(name), run=lambda scale, seeds: judged.judge(found))
+    monkeypatch.setattr(evidence, "load", lambda name: experiment)
     record = execute(name, scale=0.02, seeds=seeds, folder=tmp_path)
     check(record)
     assert set(record) >= SINCE_STUDIES
@@ -91,10 +98,9 @@ def test_committed_results_are_of_the_default_scale(name):
     assert record["seeds"] == list(experiment.seeds)
     assert record["claim"] == experiment.claim
     assert record["baseline"] == experiment.baseline
-    if isinstance(experiment.run, Judged):
-        assert set(record) >= SINCE_STUDIES
-        assert record["earlier"] == [asdict(each) for each in experiment.earlier]
-        assert experiment.run.note in record["summary"]
+    assert set(record) >= SINCE_STUDIES
+    assert record["earlier"] == [asdict(each) for each in experiment.earlier]
+    assert experiment.run.note in record["summary"]
 
 
 def test_names_are_those_of_methods():
