@@ -93,7 +93,7 @@ def activate(
     -------
     nn.Module
         The model itself. :func:`~thresher.activate.memory.record_of` returns what was measured,
-        which :func:`thresher.save` writes beside it.
+        which :func:`thresher.save <thresher.run.files.export.save>` writes beside it.
 
     Raises
     ------

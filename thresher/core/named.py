@@ -14,7 +14,7 @@ from .errors import OptionError, unknown
 class Named:
     """Mixin of a base class whose subclasses users call by name.
 
-    The base class says of which :attr:`kind` they are; a subclass that defines :attr:`name` in
+    The base class says of which ``kind`` they are; a subclass that defines ``name`` in
     its own body can be called by it, in this package or in a user's own file.
 
     Attributes

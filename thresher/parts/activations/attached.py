@@ -140,7 +140,7 @@ def counting() -> Iterator[dict[str, Tally]]:
     Yields
     ------
     dict of str to Tally
-        By :attr:`~thresher.parts.activations.selection.Selection.place`, of those that ran.
+        By the ``place`` of those that ran.
     """
     tallies: dict[str, Tally] = {}
 

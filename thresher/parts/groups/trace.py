@@ -132,7 +132,7 @@ class Trace:
     module : nn.Module
     rule_of : callable
         Returns what gives the values of a call's results, None where nothing does; see
-        :mod:`.rules`.
+        :mod:`thresher.parts.groups.rules`.
 
     Attributes
     ----------
