@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.records import restored
+from ..core.records import kind_of, restored
 from ..parts.activations.attached import Tally
 
 
@@ -53,7 +53,7 @@ class SiteRecord:
     @property
     def kind(self) -> str:
         """The last part of the name, such as ``"q_proj"``."""
-        return self.name.rpartition(".")[2].partition("[")[0]
+        return kind_of(self.name)
 
 
 @dataclass

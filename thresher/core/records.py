@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["restored", "restored_from"]
+__all__ = ["kind_of", "restored", "restored_from"]
 
 import dataclasses
 import types
@@ -14,6 +14,17 @@ from .errors import CheckpointError
 from .files import read_json
 
 _Record = TypeVar("_Record")
+
+
+def kind_of(name: str) -> str:
+    """Return what a layer is among those of its block: the last part of its name.
+
+    Parameters
+    ----------
+    name : str
+        A path such as ``"model.layers.0.self_attn.q_proj"``; experts have a number in brackets.
+    """
+    return name.rpartition(".")[2].partition("[")[0]
 
 
 def restored(kind: type[_Record], data: Any) -> _Record:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..core.errors import LayerError, OptionError, nearest
+from ..core.records import kind_of
 from .forms import Columns, Rows, form_of, multiplies_its_own_way
 from .layers import Layer
 from .reasons import Reasons, identify, why_kept
@@ -226,7 +227,7 @@ class _Patterns:
         for pattern in (*self._include, *self._exclude):
             if pattern in self._idle:
                 option = "include" if pattern in self._include else "exclude"
-                kinds = {name.rpartition(".")[2].partition("[")[0] for name in self._seen}
+                kinds = {kind_of(name) for name in self._seen}
                 hint = nearest(pattern.rpartition(".")[2].strip("*"), kinds)
                 message = (
                     f"{option}={pattern!r} matches no layer of {type(model).__name__}; {hint}; "

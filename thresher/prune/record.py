@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.machine import commit_of, processor
 from ..core.notebook import html_table
-from ..core.records import restored
+from ..core.records import kind_of, restored
 
 #: From this share of the kept weights on it is said that they are zero.
 _NOTABLE = 0.01
@@ -75,7 +75,7 @@ class LayerRecord:
     @property
     def kind(self) -> str:
         """The last part of the name, such as ``"q_proj"``."""
-        return self.name.rpartition(".")[2].partition("[")[0]
+        return kind_of(self.name)
 
 
 @dataclass

@@ -83,7 +83,7 @@ class DebiasedLasso(RegressorMixin, BaseEstimator):
     >>> y = 2 * X[:, 3] + rng.standard_normal(100)
     >>> model = DebiasedLasso().fit(X, y)
     >>> model.interval()[3].round(1)
-    array([1.7, 2.2])
+    array([1.8, 2.2])
     """
 
     def __init__(

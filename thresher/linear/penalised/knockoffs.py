@@ -87,7 +87,9 @@ class KnockoffSelection(SelectorMixin, BaseEstimator):
     >>> X = rng.standard_normal((300, 30))
     >>> y = X[:, :12].sum(axis=1) + rng.standard_normal(300)
     >>> KnockoffSelection(random_state=0).fit(X, y).get_support(indices=True)
-    array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11])
+    array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 15, 24, 27])
+
+    The rate is one of many draws; of this one three of fifteen are false.
     """
 
     def __init__(

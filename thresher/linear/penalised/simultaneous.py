@@ -100,7 +100,7 @@ class SimultaneousGLM(Catalogued, BaseEstimator):
     >>> models = SimultaneousGLM(datafits.Logistic(), n_alphas=5).fit(X, Y)
     >>> right = np.mean(np.sign(models.decision_function(X)[-1]) == Y, axis=0)
     >>> int(np.sum(right >= right[0]))
-    1
+    6
     """
 
     card = Card(
