@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_models import llama
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 
 import thresher as th
 from thresher.parts.coverage import cover
@@ -164,3 +165,25 @@ class Stacked(nn.Module):
 def test_routers_are_found_without_a_configuration(model, kept):
     names = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert names - {layer.name for layer in cover(model, strict=False).layers} == set(kept)
+
+
+def test_a_matrix_laid_flat_is_not_taken_for_a_bias():
+    assert reason(module("Flat", "weight", (256,))) == "not understood"
+    assert reason(module("Scaled", "scale", (16,))) == "norms and biases"
+    assert reason(module("LayerNorm", "weight", (256,))) == "norms and biases"
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_what_tells_labels_apart_stays_dense(labels):
+    config = llama(num_hidden_layers=1).config
+    config.num_labels, config.pad_token_id = labels, 0
+    model = AutoModelForSequenceClassification.from_config(config)
+    found = cover(model)
+    assert found.kept["score.weight"] == "output head"
+    assert all(not layer.parameter.startswith("score") for layer in found.layers)
+    # As many outputs inside the base model are no labels.
+    config.intermediate_size = labels
+    narrow = AutoModelForSequenceClassification.from_config(config)
+    assert "model.layers.0.mlp.up_proj.weight" in {x.parameter for x in cover(narrow).layers}
+    included = cover(model, include=["score"])
+    assert "score.weight" in {layer.parameter for layer in included.layers}

@@ -314,19 +314,22 @@ def _sort_the_rest(model: nn.Module, found: Coverage) -> None:
         identify(getattr(layer.module, layer.attribute)): layer.parameter for layer in found.layers
     }
     seen: set[Hashable] = set()
+    lazy_kinds = nn.parameter.UninitializedParameter
+    shapes = [p.shape for p in model.parameters() if not isinstance(p, lazy_kinds)]
+    longest = max((max(shape) for shape in shapes if len(shape) > 1), default=0)
     for full, parameter in model.named_parameters():
         # Counted once, under the name that it is pruned by or else its first one.
         identity = identify(parameter)
         if identity in seen:
             continue
         seen.add(identity)
-        lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
+        lazy = isinstance(parameter, lazy_kinds)
         found.sizes[pruned.get(identity, full)] = 0 if lazy else parameter.numel()
         if identity in pruned or full in found.kept:
             continue
         path, _, name = full.rpartition(".")
         module = model.get_submodule(path)
-        reason = why_kept(module, name, parameter)
+        reason = why_kept(module, name, parameter, longest)
         if reason is None:
             found.unknown[full] = type(module).__name__
         else:

@@ -72,13 +72,25 @@ class Reasons:
 
 
 def _heads(model: nn.Module) -> set[int]:
-    """Identify output heads, also of language models inside other modules."""
+    """Identify output heads, also of models inside other modules."""
     heads = set()
     for module in model.modules():
         head = output_head(module)
         if head is not None:
             heads |= {id(part) for part in head.modules()}
+        heads |= _classifiers(module)
     return heads
+
+
+def _classifiers(model: nn.Module) -> set[int]:
+    """Identify layers outside a model's base that have an output for each of its labels."""
+    labels = getattr(getattr(model, "config", None), "num_labels", None)
+    base = getattr(model, "base_model", None)
+    if type(labels) is not int or not isinstance(base, nn.Module):
+        return set()
+    inside = {id(part) for part in base.modules()}
+    outside = [part for part in model.modules() if id(part) not in inside]
+    return {id(part) for part in outside if getattr(part, "out_features", None) == labels}
 
 
 def output_head(model: nn.Module) -> nn.Module | None:
@@ -137,7 +149,7 @@ def _beside(model: nn.Module, around: Sequence[str]) -> set[int]:
     return counts - {1}
 
 
-def why_kept(module: nn.Module, name: str, parameter: torch.Tensor) -> str | None:
+def why_kept(module: nn.Module, name: str, parameter: torch.Tensor, longest: int) -> str | None:
     """Return why a parameter that is no layer stays dense; None where it is not understood.
 
     Parameters
@@ -148,10 +160,15 @@ def why_kept(module: nn.Module, name: str, parameter: torch.Tensor) -> str | Non
         Its name there.
     parameter : Tensor
         The parameter.
+    longest : int
+        The most rows or columns of a matrix in the model.
     """
     kind = _words_of_class(type(module).__name__)
     words = name.lower().split("_")
-    if parameter.dim() < 2 or isinstance(module, _NORMS) or kind[-1:] == ["norm"]:
+    if isinstance(module, _NORMS) or kind[-1:] == ["norm"]:
+        return "norms and biases"
+    # One that is longer than anything it could be added to is a matrix laid flat.
+    if parameter.dim() < 2 and parameter.numel() <= longest:
         return "norms and biases"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) or words[-1] in _EMBEDDINGS:
         return "embedding"
