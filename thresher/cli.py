@@ -61,6 +61,11 @@ def main(plugin: tuple[Path, ...]) -> None:
     show_default=True,
     help="See `thresher methods`.",
 )
+@click.option(
+    "--recipe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file with a recipe, in place of --method; `thresher info --yaml` writes such.",
+)
 @click.option("--sparsity", type=SPARSITY, help="Share of weights to remove, such as 0.5.")
 @click.option("--density", type=DENSITY, help="Share of weights to keep, instead.")
 @click.option("--pattern", cls=NameOption)
@@ -108,16 +113,27 @@ def prune(model: str, density: float | None, sparsity: float | None, **options: 
     from .core.options import density_of
 
     options["density"] = density_of(density, sparsity)
-    _check_before_torch(model, **options)
+    recipe = options.pop("recipe")
+    _check_before_torch(model, recipe=recipe, **options)
     from .shrinking import job_for
 
+    if recipe is not None:
+        from .prune.written import Written
+
+        options["method"] = Written.from_yaml(recipe.read_text(encoding="utf-8"))
     job_for(model, **options).run()
 
 
-def _check_before_torch(model: str, method: str, out: Path, **options: Any) -> None:
+def _check_before_torch(
+    model: str, method: str, out: Path, recipe: Path | None, **options: Any
+) -> None:
     """Raise for what can be told at once; a method of the user's own may have its own density."""
     given = options["density"], options["pattern"]
-    if given == (None, None) and method in index()["methods"]:
+    if recipe is not None:
+        source = click.get_current_context().get_parameter_source("method")
+        if source is not click.core.ParameterSource.DEFAULT:
+            raise OptionError(f"--recipe {recipe} and --method {method}: give one of the two")
+    elif given == (None, None) and method in index()["methods"]:
         raise OptionError(
             "say how much to remove: --sparsity 0.5, or a pattern such as --pattern 2:4"
         )

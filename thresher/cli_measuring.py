@@ -70,12 +70,18 @@ def evaluate(
 @click.command()
 @click.argument("model", type=MODEL)
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+@click.option(
+    "--yaml", is_flag=True, help="The recipe alone, for `thresher prune --recipe` to read."
+)
 @with_json
-def info(model: str, layers: bool) -> None:
+def info(model: str, layers: bool, yaml: bool) -> None:
     """Show density per layer, pattern, bytes, and the recipe that made MODEL."""
-    from .workflow import show_info
+    from .workflow import show_info, show_recipe
 
-    show_info(model, layers)
+    if yaml:
+        show_recipe(model)
+    else:
+        show_info(model, layers)
 
 
 @click.command()

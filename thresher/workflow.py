@@ -17,6 +17,7 @@ __all__ = [
     "samples_of",
     "save_record",
     "show_info",
+    "show_recipe",
     "tell",
     "weight_sizes",
     "window_length",
@@ -33,7 +34,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
+import yaml
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -503,6 +506,18 @@ def show_info(model: str, layers: bool) -> None:
         words = f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}"
         data, tables = {"folder": folder, "said": words}, [Text(words)]
     show(data, *tables)
+
+
+def show_recipe(model: str) -> None:
+    """``thresher info --yaml``: print the recipe that made a model, as `--recipe` reads it."""
+    folder = resolve(model)
+    parts = read_record(folder).parts
+    if not parts:
+        raise CheckpointError(
+            f"the record of {str(folder)!r} has no recipe that YAML could hold: an earlier version "
+            "made it, or a part of a user's own; `thresher info` shows it as an expression"
+        )
+    click.echo(yaml.safe_dump(parts, sort_keys=False), nl=False)
 
 
 def activation_record(folder: Path) -> ActivationRecord | None:

@@ -291,6 +291,7 @@ def new_record(model: str, recipe: Recipe, device: torch.device) -> PruneRecord:
         model=model,
         method=method_name(recipe),
         recipe=repr(recipe),
+        parts=recipe.recorded(),
         pattern=recipe.pattern.spec,
         density_asked=recipe.target,
         calibration={"source": "none"},

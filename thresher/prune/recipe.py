@@ -24,10 +24,11 @@ from ..parts.statistics import Statistics
 from ..parts.tokens import EqualTokens, TokenWeights
 from ..parts.updates import Keep, Update
 from ..stream.stream import Visit
+from .written import Written
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Written):
     """Parts that together prune a trained model in one shot.
 
     Parameters
@@ -59,6 +60,8 @@ class Recipe:
     --------
     >>> from thresher.parts import scores, patterns
     >>> Recipe(scores.Magnitude(), patterns.NM(2, 4)).target
+    0.5
+    >>> Recipe.from_yaml("{score: Magnitude, pattern: 2:4}").target
     0.5
     """
 

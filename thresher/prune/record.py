@@ -130,6 +130,9 @@ class PruneRecord:
         How the pruned model was trained afterwards, see
         :class:`~thresher.prune.heal.record.HealRecord`; empty if it was not. Errors and
         histograms of layers are then still those of pruning.
+    parts : dict
+        The recipe as data, see :meth:`~thresher.prune.written.Written.to_data`; empty where a part
+        of a user's own cannot be written so.
     """
 
     model: str
@@ -151,6 +154,7 @@ class PruneRecord:
     tasks: dict[str, Any] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
     healing: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def density(self) -> float:

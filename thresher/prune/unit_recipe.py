@@ -14,10 +14,11 @@ from ..parts.moments import Moment, Norm
 from ..parts.rankings import Ranking
 from ..parts.spreads import Spread
 from ..parts.updates import Keep, Update
+from .written import Written
 
 
 @dataclass(frozen=True)
-class UnitRecipe:
+class UnitRecipe(Written):
     """Parts that together make a trained model smaller.
 
     Parameters

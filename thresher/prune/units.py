@@ -115,6 +115,7 @@ class _Run:
             model=str(getattr(model, "name_or_path", "") or type(model).__name__),
             method=card.name if card else "recipe",
             recipe=repr(recipe),
+            parts=recipe.recorded(),
             pattern="units",
             density_asked=recipe.target,
             calibration={"source": "none"},
