@@ -140,10 +140,14 @@ def folder_logits(
     probe = windows[0, :_PROBE]
     samples = [{"input_ids": each.unsqueeze(0).to(place)} for each in (probe, *windows)]
     head = output_head(skeleton.model)
-    with ExitStack() as stack:
+    with ExitStack() as holding, ExitStack() as stack:
         given = [] if head is None else stack.enter_context(shortened(head))
-        found = outputs(Folder(skeleton, used, place), units, samples, used, advance)
+        source = Folder(skeleton, used, place)
+        found = outputs(source, units, samples, used, advance)
         for expected, (index, output) in enumerate(found):
+            if index == 0:
+                # The last unit runs now; every slice of logits would load the head anew.
+                holding.enter_context(source.head_loaded())
             if index != expected:
                 raise CheckpointError(
                     f"{str(folder)!r} runs other blocks for other texts, so that it is not "

@@ -125,13 +125,24 @@ class Folder:
     def on_demand(self, units: Sequence[Unit]) -> Iterator[None]:
         """Load a unit when it is called, and drop it afterwards."""
         places = {unit.name: unit.module for unit in units}
-        if (head := output_head(self.model)) is not None:
-            places |= {name: m for name, m in self.model.named_modules() if m is head}
+        places |= self._head()
         with ExitStack() as stack:
             for name, module in places.items():
                 wrap = functools.partial(self._loading_forward, module, name)
                 stack.enter_context(forward_within(module, wrap))
             yield
+
+    @contextmanager
+    def head_loaded(self) -> Iterator[None]:
+        """Load the output head, where there is one, and drop it afterwards."""
+        with ExitStack() as stack:
+            for name, module in self._head().items():
+                stack.enter_context(self._having(module, name))
+            yield
+
+    def _head(self) -> dict[str, nn.Module]:
+        head = output_head(self.model)
+        return {name: m for name, m in self.model.named_modules() if head is not None and m is head}
 
     def _loading_forward(self, module: nn.Module, name: str, forward: Forward) -> Forward:
         def load(*args: Any, **keywords: Any) -> Any:
