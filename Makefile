@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# With what the demonstration needs, and with everything.
+READY := $(VENV)/ready
 INSTALLED := $(VENV)/installed
-# Exact versions: the lock has hashes, torch.txt the one library that is taken by version alone.
+# Exact versions: the locks have hashes, torch.txt the one library that is taken by version alone.
 # torch comes second, so that what it needs is there already; a CUDA build adds its own libraries.
+DEMO := requirements/demo.txt
 LOCK := requirements/lock.txt
 LOWEST := requirements/lowest.txt
 TORCH := requirements/torch.txt
@@ -12,12 +15,12 @@ locked = -m pip install --quiet --no-deps --require-hashes --requirement
 
 .PHONY: demo test tests test-latest test-lowest lint docs bench sanitize lock wheel clean
 
-# Prune SmolLM2-135M to 50 % on Python's documentation, and show what it cost.
+# Prune SmolLM2-135M on Python's documentation as far as costs little, and show what it cost.
 # On 16 windows: 64 take nearly four times as long, for a perplexity that is 1 to 2 % lower.
-demo: $(INSTALLED)
+demo: $(READY)
 	$(BIN)/python -m thresher.assets smollm2
-	$(BIN)/thresher prune "$$($(BIN)/python -m thresher.assets smollm2)" --density 0.5 \
-	  --windows 16 --dtype bfloat16 --out demo-out --overwrite --curve
+	$(BIN)/thresher prune "$$($(BIN)/python -m thresher.assets smollm2)" --sparsity auto \
+	  --windows 16 --dtype bfloat16 --out demo-out --overwrite
 
 # A process of tests for every core; files keep together until one has nothing left.
 PARALLEL := --numprocesses logical --dist worksteal
@@ -72,9 +75,9 @@ bench: $(INSTALLED)
 # The tests of compiled code with AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := build/sanitized
 sanitize: $(INSTALLED)
-	cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
+	$(BIN)/cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
 	  -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build $(SANITIZED) --target _run _solve
+	$(BIN)/cmake --build $(SANITIZED) --target _run _solve
 	$(BIN)/python tests/sanitized.py $(SANITIZED)
 
 docs: $(INSTALLED)
@@ -86,11 +89,17 @@ lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python requirements/renew.py
 
-$(INSTALLED): pyproject.toml $(LOCK) $(TORCH) CMakeLists.txt $(shell find cpp -type f)
+$(READY): pyproject.toml $(DEMO) $(TORCH) CMakeLists.txt $(shell find cpp -type f)
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(locked) $(DEMO)
+	$(BIN)/python -m pip install --quiet --constraint $(TORCH) torch
+	PATH="$(abspath $(BIN)):$$PATH" \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(INSTALLED): $(READY) $(LOCK)
 	$(BIN)/python $(locked) $(LOCK)
 	$(BIN)/python -m pip install --quiet --requirement $(TORCH)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:

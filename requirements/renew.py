@@ -1,4 +1,4 @@
-"""Write today's versions to the lock, and the lowest declared ones beside it (`make lock`)."""
+"""Write today's versions, what the demonstration needs of them, and the lowest (`make lock`)."""
 
 import json
 import re
@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 HERE = Path(__file__).parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
 TORCH = HERE / "torch.txt"
+#: What scikit-build-core would bring into a build of its own.
+TOOLS = ["cmake>=3.18", "ninja>=1.11"]
 TESTED = HERE.parent / "thresher/core/tested.py"
 
 
@@ -21,11 +23,16 @@ def main() -> None:
     """Renew the files from the registry; torch is described by the build that is installed."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        build = _written(scratch / "build.in", PROJECT["build-system"]["requires"])
+        build = _written(scratch / "build.in", PROJECT["build-system"]["requires"] + TOOLS)
         extras = [extra for extra in PROJECT["project"]["optional-dependencies"] if extra != "ray"]
         # Without Ray's 80 MB, whose tests are skipped where it is not installed.
         _resolve("lock.txt", scratch, build, *(f"--extra={extra}" for extra in extras))
-        lowest = _written(scratch / "lowest.in", _floors(("torch", "report", "assets", "test")))
+        # The rest takes as much room again, and twice as long to install.
+        shown = [f"--extra={extra}" for extra in ("torch", "assets")]
+        _resolve("demo.txt", scratch, build, *shown, f"--constraint={HERE / 'lock.txt'}")
+        lowest = _written(
+            scratch / "lowest.in", _floors(("torch", "report", "assets", "gguf", "test"))
+        )
         extras = [f"--extra={extra}" for extra in ("torch", "assets", "test")]
         _resolve("lowest.txt", scratch, *extras, f"--constraint={lowest}")
     _write_tested()

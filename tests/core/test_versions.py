@@ -52,7 +52,15 @@ def test_the_lowest_versions_are_the_declared_ones():
             assert lowest[requirement.name] == Version(floor.version), "run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["lock.txt", "lowest.txt"])
+def test_the_demonstration_has_the_same_versions_and_what_it_needs():
+    shown, locked = pins("demo.txt"), pins("lock.txt")
+    assert {name: locked.get(name) for name in shown} == shown, "run `make lock`"
+    for requirement in declared("torch", "report", "assets", "gguf"):
+        assert requirement.name in shown, "run `make lock`"
+    assert len(shown) < 0.6 * len(locked)
+
+
+@pytest.mark.parametrize("name", ["lock.txt", "demo.txt", "lowest.txt"])
 def test_every_version_has_its_hashes_and_no_address(name):
     text = (FOLDER / name).read_text()
     entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
