@@ -12,6 +12,8 @@ import click
 from . import cli_activate, cli_catalogue, cli_engine, cli_measuring
 from .cli_group import Commands
 from .cli_options import (
+    AUTO,
+    CHOSEN_SPARSITY,
     COUNT,
     DENSITIES,
     DENSITY,
@@ -20,7 +22,6 @@ from .cli_options import (
     LANGUAGE_MODEL,
     MODEL_FOLDER,
     SPARSITIES,
-    SPARSITY,
     TEXT,
     TEXT_HELP,
     NameOption,
@@ -66,7 +67,12 @@ def main(plugin: tuple[Path, ...]) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with a recipe, in place of --method; `thresher info --yaml` writes such.",
 )
-@click.option("--sparsity", type=SPARSITY, help="Share of weights to remove, such as 0.5.")
+@click.option(
+    "--sparsity",
+    type=CHOSEN_SPARSITY,
+    help="Share of weights to remove, such as 0.5; auto: the most that leaves perplexity within "
+    "1.2 times the dense one, of 20 to 60 %.",
+)
 @click.option("--density", type=DENSITY, help="Share of weights to keep, instead.")
 @click.option("--pattern", cls=NameOption)
 @click.option("--budget", cls=NameOption)
@@ -101,9 +107,9 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=TEXT, help="Evaluate on this data.  [default: held-out text]")
 @click.option("--evaluate/--no-evaluate", default=True, show_default=True)
-@click.option("--curve", is_flag=True, help="Also measure perplexity at 10-60 % removed.")
+@click.option("--curve", is_flag=True, help="Also measure perplexity at 20-60 % removed.")
 @with_json
-def prune(model: str, density: float | None, sparsity: float | None, **options: Any) -> None:
+def prune(model: str, density: float | None, sparsity: float | str | None, **options: Any) -> None:
     """Prune MODEL, a Hugging Face folder or hub name, into a folder with a report.
 
     A run that was stopped goes on from its last finished block when the same command is
@@ -112,7 +118,10 @@ def prune(model: str, density: float | None, sparsity: float | None, **options: 
     """
     from .core.options import density_of
 
-    options["density"] = density_of(density, sparsity)
+    chosen = sparsity == AUTO
+    if chosen and density is not None:
+        raise OptionError(f"--sparsity {AUTO} finds the density; leave --density {density} away")
+    options["density"] = AUTO if chosen else density_of(density, sparsity)
     recipe = options.pop("recipe")
     _check_before_torch(model, recipe=recipe, **options)
     from .shrinking import job_for

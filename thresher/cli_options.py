@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
+    "AUTO",
+    "CHOSEN_SPARSITY",
     "COUNT",
     "DENSITIES",
     "DENSITY",
@@ -36,6 +38,8 @@ from .core.terminal import manner
 FOLDER = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
+#: Stands for a sparsity that measuring is to find.
+AUTO = "auto"
 #: What is read as text.
 TEXT_HELP = (
     "UTF-8 text file, JSON lines with 'text' or with chats as 'messages', or a data set's folder "
@@ -64,6 +68,16 @@ class _Share(click.ParamType):
         hint = share_hint(value) or ", such as 0.5"
         span = "removed, at least 0 and below 1" if self._removed else "kept, above 0 and at most 1"
         return self.fail(f"{value} is no share of the weights {span}{hint}", param, ctx)
+
+
+class _ChosenShare(_Share):
+    """A share that is removed, or the word for one that is to be found."""
+
+    name = "share|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the word."""
+        return value if value == AUTO else super().convert(value, param, ctx)
 
 
 class _Shares(_Share):
@@ -131,6 +145,7 @@ class _Device(click.ParamType):
 
 
 DENSITY, SPARSITY, TEXT = _Share(), _Share(removed=True), _Text()
+CHOSEN_SPARSITY = _ChosenShare(removed=True)
 DENSITIES, SPARSITIES = _Shares(), _Shares(removed=True)
 #: Any model, one that transformers builds, a folder of any model, and what the engine runs.
 MODEL, LANGUAGE_MODEL, MODEL_FOLDER = _Model(), _Model(configured=True), _Model(hub=False)

@@ -23,8 +23,10 @@ from .parts.calibration import (
 )
 from .parts.limits import fitting_length
 from .run.skeleton import build_model
-from .workflow import EVALUATION_WINDOWS, load_tokenizer
+from .workflow import load_tokenizer
 
+#: Most windows that perplexity is measured on.
+_EVALUATION_WINDOWS = 16
 #: Most tokens to heal on, beside those that are calibrated on.
 _HEALING_TOKENS = 1 << 19
 _NO_OTHER = "no second text is at hand; --other-text FILE names one"
@@ -78,10 +80,10 @@ def read_texts(
     """
     tokenizer = load_tokenizer(source)
     length = fitting_length(build_model(source), length)
-    most = windows + EVALUATION_WINDOWS + (-(-_HEALING_TOKENS // length) if heal else 0)
+    most = windows + _EVALUATION_WINDOWS + (-(-_HEALING_TOKENS // length) if heal else 0)
     every = file_windows(calibration, tokenizer, length=length, count=most)
     name = str(calibration or EMBEDDED)
-    first, held_out = split_windows(every, windows, EVALUATION_WINDOWS)
+    first, held_out = split_windows(every, windows, _EVALUATION_WINDOWS)
     if not len(held_out):
         raise DataError(
             f"{name} gives one window of {length} tokens, and none is left to evaluate on; pass "

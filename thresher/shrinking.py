@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+from .choosing import ChoosingJob
+from .cli_options import AUTO
 from .core.device import device_named
 from .core.errors import OptionError
 from .core.files import write_text
@@ -57,8 +59,9 @@ _OTHERS = {
 
 def job_for(model: str, **options: Any) -> PruneJob:
     """Return what ``thresher prune`` is to do, for any method."""
-    kind = PruneJob if as_unit_recipe(options["method"]) is None else ShrinkJob
-    return kind(model, **options)
+    if as_unit_recipe(options["method"]) is not None:
+        return ShrinkJob(model, **options)
+    return (ChoosingJob if options["density"] == AUTO else PruneJob)(model, **options)
 
 
 class ShrinkJob(PruneJob):
@@ -97,6 +100,11 @@ class ShrinkJob(PruneJob):
 
     def _read_recipe(self) -> Any:
         recipe = as_unit_recipe(self.options["method"])
+        if self.options["density"] == AUTO:
+            raise OptionError(
+                f"--sparsity {AUTO} cuts one stream of weights at several densities, and "
+                f"{self.options['method']} removes units; say how much, such as --sparsity 0.2"
+            )
         for name, default in _OTHERS.items():
             if self.options[name] != default:
                 raise OptionError(

@@ -80,8 +80,9 @@ from .stream.ranks import is_first, joined, speaks, written_by_first
 _SHARE_OF_PEAK = 0.2
 _NO_RECORD = "no record was kept of how the model was pruned"
 _REMEDY = "delete it to go on without a record, or fetch the model again"
-#: Most windows that perplexity is measured on.
-EVALUATION_WINDOWS = 16
+#: Most windows that perplexity is measured on. Of SmolLM2's, eight give the logarithm of pruned
+#: over dense perplexity to a standard error of 0.02 at 50 %, and less at smaller cuts.
+EVALUATION_WINDOWS = 8
 #: What `thresher eval` shows of a comparison, in order: the words, and how numbers are written.
 _MEASURES = {
     "pruned_perplexity": ("perplexity", ".3f"),
@@ -92,7 +93,7 @@ _MEASURES = {
 }
 #: What is counted of activations, see :class:`~thresher.parts.activations.attached.Tally`.
 _COUNTS = ("zeros", "entries")
-_CURVE_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+_CURVE_DENSITIES = (0.8, 0.7, 0.6, 0.5, 0.4)
 
 
 class PruneJob:
