@@ -75,9 +75,9 @@ bench: $(INSTALLED)
 # The tests of compiled code with AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := build/sanitized
 sanitize: $(INSTALLED)
-	$(BIN)/cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
+	cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
 	  -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	$(BIN)/cmake --build $(SANITIZED) --target _run _solve
+	cmake --build $(SANITIZED) --target _run _solve
 	$(BIN)/python tests/sanitized.py $(SANITIZED)
 
 docs: $(INSTALLED)
@@ -93,8 +93,7 @@ $(READY): pyproject.toml $(DEMO) $(TORCH) CMakeLists.txt $(shell find cpp -type 
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(locked) $(DEMO)
 	$(BIN)/python -m pip install --quiet --constraint $(TORCH) torch
-	PATH="$(abspath $(BIN)):$$PATH" \
-	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(INSTALLED): $(READY) $(LOCK)

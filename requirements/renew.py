@@ -14,8 +14,6 @@ from packaging.requirements import Requirement
 HERE = Path(__file__).parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
 TORCH = HERE / "torch.txt"
-#: What scikit-build-core would bring into a build of its own.
-TOOLS = ["cmake>=3.18", "ninja>=1.11"]
 TESTED = HERE.parent / "thresher/core/tested.py"
 
 
@@ -23,7 +21,7 @@ def main() -> None:
     """Renew the files from the registry; torch is described by the build that is installed."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        build = _written(scratch / "build.in", PROJECT["build-system"]["requires"] + TOOLS)
+        build = _written(scratch / "build.in", PROJECT["build-system"]["requires"])
         extras = [extra for extra in PROJECT["project"]["optional-dependencies"] if extra != "ray"]
         # Without Ray's 80 MB, whose tests are skipped where it is not installed.
         _resolve("lock.txt", scratch, build, *(f"--extra={extra}" for extra in extras))

@@ -71,7 +71,7 @@ def main(plugin: tuple[Path, ...]) -> None:
     "--sparsity",
     type=CHOSEN_SPARSITY,
     help="Share of weights to remove, such as 0.5; auto: the most that leaves perplexity within "
-    "1.2 times the dense one, of 20 to 60 %.",
+    "1.2 times the dense one, of 20 to 50 %.",
 )
 @click.option("--density", type=DENSITY, help="Share of weights to keep, instead.")
 @click.option("--pattern", cls=NameOption)
@@ -107,7 +107,7 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=TEXT, help="Evaluate on this data.  [default: held-out text]")
 @click.option("--evaluate/--no-evaluate", default=True, show_default=True)
-@click.option("--curve", is_flag=True, help="Also measure perplexity at 20-60 % removed.")
+@click.option("--curve", is_flag=True, help="Also measure perplexity at 20-50 % removed.")
 @with_json
 def prune(model: str, density: float | None, sparsity: float | str | None, **options: Any) -> None:
     """Prune MODEL, a Hugging Face folder or hub name, into a folder with a report.

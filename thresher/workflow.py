@@ -93,7 +93,7 @@ _MEASURES = {
 }
 #: What is counted of activations, see :class:`~thresher.parts.activations.attached.Tally`.
 _COUNTS = ("zeros", "entries")
-_CURVE_DENSITIES = (0.8, 0.7, 0.6, 0.5, 0.4)
+_CURVE_DENSITIES = (0.8, 0.7, 0.6, 0.5)
 
 
 class PruneJob:

@@ -36,7 +36,7 @@ def record(folder):
 def asked(llama_folder, common, tmp_path_factory):
     """The same model cut to what is chosen of it: its weights are random, and bear every cut."""
     out = tmp_path_factory.mktemp("asked") / "out"
-    run(llama_folder, "--density", 0.4, *common, "--no-evaluate", "--out", out)
+    run(llama_folder, "--density", 0.5, *common, "--no-evaluate", "--out", out)
     return out
 
 
@@ -53,22 +53,22 @@ def executed(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(("first", "runs"), [(0.6, [0.6, 0.4]), (0.4, [0.4, 0.4])])
+@pytest.mark.parametrize(("first", "runs"), [(0.6, [0.6, 0.5]), (0.5, [0.5, 0.5])])
 def test_the_largest_cut_within_reach_is_what_its_density_gives(
     llama_folder, common, asked, tmp_path, monkeypatch, executed, first, runs
 ):
     monkeypatch.setattr(choosing, "_FIRST", first)
     out = tmp_path / "out"
     printed = run(llama_folder, "--sparsity", "auto", *common, "--out", out)
-    assert "chosen: 60 %, the largest cut measured within 1.2 times" in printed
+    assert "chosen: 50 %, the largest cut measured within 1.2 times" in printed
     # The second time a run of the same density finds that it has ended.
     assert executed == runs
     assert weights(out) == weights(asked)
     found = record(out)
-    assert found["density_asked"] == 0.4
+    assert found["density_asked"] == 0.5
     assert found["fingerprint"] == record(asked)["fingerprint"]
     held = found["evaluation"]
-    assert sorted(p["density"] for p in held["curve"]) == [0.5, 0.6, 0.7, 0.8]
+    assert sorted(p["density"] for p in held["curve"]) == [0.6, 0.7, 0.8]
     assert held["pruned_perplexity"] <= 1.2 * held["dense_perplexity"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     # The same command again finds all done.
@@ -94,7 +94,7 @@ def test_a_command_that_was_stopped_keeps_its_choice(
     out, real = tmp_path / "out", DiskRun._write
 
     def stopped(self, visit, masks, writer):
-        if self.recipe.target == 0.4 and visit.index == 2:
+        if self.recipe.target == 0.5 and visit.index == 2:
             raise KeyboardInterrupt
         return real(self, visit, masks, writer)
 
@@ -102,14 +102,14 @@ def test_a_command_that_was_stopped_keeps_its_choice(
     arguments = (llama_folder, "--sparsity", "auto", *common, "--out", out)
     run(*arguments, code=130)
     monkeypatch.setattr(DiskRun, "_write", real)
-    assert executed == [0.6, 0.4]
+    assert executed == [0.6, 0.5]
     # With other options it is another run.
     other = (llama_folder, "--sparsity", "auto", *common, "--update", "keep", "--out", out)
     assert "unfinished run with other options" in run(*other, code=1)
     assert "chosen" not in run(*arguments)
-    assert executed == [0.6, 0.4, 0.4]
+    assert executed == [0.6, 0.5, 0.5]
     assert weights(out) == weights(asked)
-    assert len(record(out)["evaluation"]["curve"]) == 4
+    assert len(record(out)["evaluation"]["curve"]) == 3
 
 
 @pytest.mark.parametrize(

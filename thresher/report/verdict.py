@@ -26,7 +26,7 @@ NOT_EVALUATED = (
 )
 NO_CURVE = (
     "What a smaller cut costs was not measured: `thresher prune --curve` measures perplexity at "
-    "20 to 60 % removed, with patterns whose density is free (N:M has only one)."
+    "20 to 50 % removed, with patterns whose density is free (N:M has only one)."
 )
 
 
