@@ -85,9 +85,8 @@ def distances(dense: object, model: object, texts: dict[str, torch.Tensor]) -> d
 def table(known: dict[str, dict[str, object]]) -> None:
     """Print perplexities, and their ratios to plain SparseGPT's on the same windows."""
     rivals = json.loads(BEST.read_text())
-    print(
-        f"{'case':24}{'in':>8}{'Emma':>8}{'of SparseGPT':>16}{'of dense':>16}{'KL':>8}{'KL Emma':>9}"
-    )
+    titles = ("of SparseGPT", "of dense")
+    print(f"{'case':24}{'in':>8}{'Emma':>8}", *(f"{x:>15}" for x in titles), "     KL  KL Emma")
     for name, case in known.items():
         pattern = name.rpartition(" ")[0].rpartition(" ")[0]
         rival = rivals[f"{pattern} sparsegpt {WINDOWS}"]
