@@ -208,7 +208,7 @@ def test_the_curve_is_measured(llama_folder, book, tmp_path):
     assert [p["density"] for p in curve] == [0.8, 0.7, 0.6]
     sizes = [p["bytes"] for p in curve]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-2] > record["evaluation"]["sparse_bytes"] > sizes[-1]
+    assert sizes[-1] > record["evaluation"]["sparse_bytes"]
     assert not list(tmp_path.glob("*.curve*"))
 
 

@@ -107,6 +107,8 @@ def main(plugin: tuple[Path, ...]) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
 @click.option("--text", type=TEXT, help="Evaluate on this data.  [default: held-out text]")
 @click.option("--evaluate/--no-evaluate", default=True, show_default=True)
+@click.option("--revision", help="Branch, tag or commit of a MODEL on the hub.")
+@click.option("--push-to-hub", metavar="OWNER/NAME", help="Send OUT there, with its card.")
 @click.option("--curve", is_flag=True, help="Also measure perplexity at 20-50 % removed.")
 @with_json
 def prune(model: str, density: float | None, sparsity: float | str | None, **options: Any) -> None:
@@ -118,10 +120,12 @@ def prune(model: str, density: float | None, sparsity: float | str | None, **opt
     """
     from .core.options import density_of
 
-    chosen = sparsity == AUTO
-    if chosen and density is not None:
+    if not isinstance(sparsity, str):
+        options["density"] = density_of(density, sparsity)
+    elif density is None:
+        options["density"] = sparsity
+    else:
         raise OptionError(f"--sparsity {AUTO} finds the density; leave --density {density} away")
-    options["density"] = AUTO if chosen else density_of(density, sparsity)
     recipe = options.pop("recipe")
     _check_before_torch(model, recipe=recipe, **options)
     from .shrinking import job_for

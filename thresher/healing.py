@@ -13,7 +13,7 @@ from .core.files import read_json
 from .parts.calibration import EMBEDDED, file_windows
 from .prune.heal.folder import heal_folder
 from .prune.heal.session import HealOptions
-from .report.html import write_report
+from .report.pages import write_pages
 from .run.files.checkpoint import resolve
 from .run.files.companions import RECORD_FILE
 from .stream.ranks import is_first, joined
@@ -53,7 +53,7 @@ def heal_command(
         dense = resolve(teacher or _dense(source))
         record = heal_folder(source, dense, out, read, named, options, device, overwrite)
         if is_first() and (out / RECORD_FILE).is_file():
-            write_report(read_record(out), out / "report.html", out)
+            write_pages(read_record(out), out)
     tell(
         f"divergence from the dense model {record.loss_before:.4f} -> {record.loss_after:.4f} nats "
         f"on {record.held_out} held-out windows, after {record.steps} steps"

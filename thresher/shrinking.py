@@ -27,7 +27,7 @@ from .prune.memory import as_unit_recipe
 from .prune.record import PruneRecord
 from .prune.unit_recipe import UnitRecipe
 from .prune.units import prune_units
-from .report.html import write_report
+from .report.pages import write_pages
 from .report.structure import structure_rows
 from .report.tables import record_data
 from .run.evaluate import compare
@@ -96,7 +96,7 @@ class ShrinkJob(PruneJob):
             _write(small, self.tokenizer, record, output.made, self.out)
             output.publish(self.options["overwrite"])
         show(record_data(record) | {"out": self.out}, _table(record))
-        tell(f"wrote {self.out} and {self.out / 'report.html'}")
+        self._tell_and_send()
 
     def _read_recipe(self) -> Any:
         recipe = as_unit_recipe(self.options["method"])
@@ -172,7 +172,7 @@ def _write(small: Any, tokenizer: Any, record: PruneRecord, folder: Path, out: P
     record.evaluation |= dict(zip(("dense_bytes", "sparse_bytes"), sizes, strict=True))
     tokenizer.save_pretrained(folder)
     write_text(folder / RECORD_FILE, record.to_json())
-    write_report(record, folder / "report.html", out)
+    write_pages(record, folder, out)
 
 
 def _table(record: PruneRecord) -> Table:

@@ -61,13 +61,14 @@ from .prune.memory import as_recipe
 from .prune.recipe import Recipe
 from .prune.record import PruneRecord, circumstances
 from .report.activations import activation_kinds, activation_layers, activation_summary
-from .report.html import write_report
 from .report.outcome import outcome
+from .report.pages import write_pages
 from .report.tables import kind_table, layer_table, recipe_table, record_data, summary_table
 from .run.continuations import sample_texts
 from .run.evaluate import compare, perplexity
 from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
+from .run.files.hub import check_login, push
 from .run.files.recount import describe, kept_in_folder
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
@@ -110,7 +111,9 @@ class PruneJob:
     def __init__(self, model: str, **options: Any) -> None:
         self.options = options
         self.recipe = self._read_recipe()
-        self.source = resolve(model)
+        if repository := options.get("push_to_hub"):
+            check_login(repository)
+        self.source = resolve(model, options.get("revision"))
         self.out = Path(options["out"])
         Checkpoint(self.source)  # raises now if there are no weights that can be read
         self.dtype = dtype_named(options["dtype"])
@@ -150,11 +153,18 @@ class PruneJob:
             self._evaluate(record)
         if self.densities:
             self._curve(record, output)
-        write_report(record, self.out / "report.html", self.out)
+        write_pages(record, self.out)
         told = outcome(record, self.out)
         data = record_data(record) | {"out": self.out, "outcome": told.plain}
         show(data, summary_table(record), told)
+        self._tell_and_send()
+
+    def _tell_and_send(self) -> None:
+        """Say where the model lies, and send it on where that is wanted."""
         tell(f"wrote {self.out} and {self.out / 'report.html'}")
+        if repository := self.options["push_to_hub"]:
+            tell(f"sending {self.out} to {repository} ...")
+            tell(f"sent to {push(self.out, repository)}")
 
     def _disk_run(self) -> DiskRun:
         described = {"windows": len(self.calibration), "length": self.length}
@@ -405,7 +415,7 @@ def evaluate_folder(
 def save_record(record: PruneRecord, folder: Path) -> None:
     """Write a folder's record and its report again."""
     write_text(folder / RECORD_FILE, record.to_json())
-    write_report(record, folder / "report.html", folder)
+    write_pages(record, folder)
     tell(f"wrote {folder / RECORD_FILE} and {folder / 'report.html'}")
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-__all__ = ["check_model_folder", "check_text", "local_model", "missing"]
+__all__ = [
+    "check_model_folder",
+    "check_text",
+    "hub_name",
+    "is_hub_name",
+    "local_model",
+    "missing",
+    "model_name",
+]
 
 import difflib
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .errors import CheckpointError, DataError, ThresherError
 
 #: As the hub spells the name of a model.
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+#: Where the hub's cache keeps one.
+_CACHED = re.compile(r"/models--(?:([\w.-]+?)--)?([\w.-]+)/snapshots/[^/]+/?$", re.ASCII)
 _EXAMPLE = "HuggingFaceTB/SmolLM2-135M"
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -46,6 +56,22 @@ def local_model(model: str | Path) -> Path | None:
         return None
     otherwise = f"models on the hub are named OWNER/NAME, such as {_EXAMPLE}"
     raise missing("model folder", folder, CheckpointError, otherwise)
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether the hub could have a repository of a name, ``"OWNER/NAME"``."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def hub_name(folder: str | Path) -> str | None:
+    """Return the name on the hub of a model that lies in the hub's cache, otherwise None."""
+    found = _CACHED.search(PurePath(folder).as_posix())
+    return "/".join(part for part in found.groups() if part) if found else None
+
+
+def model_name(folder: str | Path) -> str:
+    """Return what to call a model in a sentence: the last part of its name or of its folder's."""
+    return PurePath(hub_name(folder) or folder).name or str(folder)
 
 
 def _is_cached(name: str) -> bool:

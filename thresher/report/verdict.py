@@ -6,11 +6,11 @@ __all__ = ["HIGH_COST", "Verdict", "judge", "smaller_cuts"]
 
 import math
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal as bytes_text
 
+from ..core.paths import model_name
 from .units import number, percent, removed, times
 
 if TYPE_CHECKING:
@@ -63,9 +63,11 @@ def judge(record: PruneRecord) -> Verdict:
         With a warning when the pruned perplexity is more than :data:`HIGH_COST` times the
         dense one, or not finite.
     """
-    model = PurePath(record.model).name or record.model
     return Verdict(
-        headline=f"{model}: {percent(record.density)} of the weights kept by {record.method}",
+        headline=(
+            f"{model_name(record.model)}: {percent(record.density)} of the weights kept by "
+            f"{record.method}"
+        ),
         sentences=[_reached(record), _cost(record.evaluation), *_sizes(record.evaluation)],
         warning=_warning(record),
     )

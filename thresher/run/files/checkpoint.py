@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import torch
 
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, OptionError
 from ...core.files import read_json
 from ...core.paths import local_model
 from ..layouts import formats
@@ -45,13 +45,15 @@ _QUANTIZATION = ("quantization_config", "compression_config")
 _EXPANSION, _HARMLESS = 1024, 64 << 20
 
 
-def resolve(model: str | Path) -> Path:
+def resolve(model: str | Path, revision: str | None = None) -> Path:
     """Return the local folder of a model, downloading a hub name's files if needed.
 
     Parameters
     ----------
     model : str or Path
         A folder, or a name such as ``"HuggingFaceTB/SmolLM2-135M"``.
+    revision : str, optional
+        Branch, tag or commit on the hub.  [default: the main branch]
 
     Returns
     -------
@@ -59,17 +61,24 @@ def resolve(model: str | Path) -> Path:
 
     Raises
     ------
+    OptionError
+        If a folder is given with a revision.
     CheckpointError
         If it is neither; see :func:`~thresher.core.paths.local_model`.
     """
     folder = local_model(model)
     if folder is not None:
+        if revision is not None:
+            raise OptionError(
+                f"{str(model)!r} is a folder, which has no revision {revision!r}; name a model on "
+                "the hub, or leave the revision away"
+            )
         return folder
     from huggingface_hub import snapshot_download
 
     others = [p for p in WEIGHT_FILES if not p.endswith("safetensors.index.json")]
     try:
-        return Path(snapshot_download(str(model), ignore_patterns=others))
+        return Path(snapshot_download(str(model), revision=revision, ignore_patterns=others))
     except Exception as error:
         raise CheckpointError(
             f"{str(model)!r} is no folder here, and {_why_not_from_hub(error)}"
@@ -87,6 +96,8 @@ def _why_not_from_hub(error: Exception) -> str:
             "the hub has no such model, or none that you may see; check the spelling, or log in "
             "with `hf auth login`"
         )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the hub has the model, but no such revision of it; check the spelling"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return (
             "the hub cannot be reached, nor was the model fetched before; fetch it where there is "
