@@ -1,24 +1,29 @@
 """Writes, before every build, the pages that are read off the package.
 
 ``api/`` gets a page a module, from its docstrings; ``methods/`` a page a method of the
-catalogue, from its card and its recorded evidence. Nothing keeps either list by hand.
+catalogue, from its card and its recorded evidence, and the table of measured perplexities; ``cli``
+is what the commands say of themselves. Nothing keeps any of these by hand.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shutil
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
+import click
 from sphinx.util.rst import escape
 
 import thresher
+from thresher.cli import main
 from thresher.core.card import Catalogued, catalogue
 from thresher.core.discovery import import_modules
 from thresher.core.drawing import draw, palette
@@ -81,8 +86,50 @@ def write_pages(source: Path) -> None:
     for folder in ("api", "methods"):
         shutil.rmtree(source / folder, ignore_errors=True)
         (source / folder).mkdir()
+    pages["cli"] = command_page()
     for name, page in pages.items():
         (source / f"{name}.rst").write_text(page, encoding="utf-8")
+    (source / "methods/measured.txt").write_text(measured_table(), encoding="utf-8")
+
+
+def command_page() -> str:
+    """Return every command with what ``--help`` says of it."""
+    parts = [_title("Commands")]
+    top = click.Context(main, info_name="thresher", max_content_width=90)
+    for name in main.list_commands(top):
+        command = main.get_command(top, name)
+        if not command.hidden:
+            inner = click.Context(command, parent=top, info_name=name, max_content_width=90)
+            told = command.get_help(inner).splitlines()
+            parts += [
+                _title(f"thresher {name}", "-"),
+                _directive("code-block", "text", lines=told),
+            ]
+    return "\n".join(parts)
+
+
+def measured_table() -> str:
+    """Return the perplexity of methods on the real model, by how much they leave."""
+    folder = Path(__file__).parents[2] / "benchmarks/results"
+    plain = json.loads((folder / "quality-thresher.json").read_text())["cases"]
+    best = json.loads((folder / "quality-best.json").read_text())
+    cuts = {"50": "50 %", "70": "70 %", "2:4": "2:4"}
+    rows = []
+    for method in ("magnitude", "wanda", "sparsegpt"):
+        found = [plain.get(f"{method}-{cut}") for cut in cuts]
+        rows.append(
+            [f":doc:`/methods/{method}`", *(_cell(f["perplexity"]) if f else "-" for f in found)]
+        )
+    ratios = []
+    for cut in cuts.values():
+        pairs = [
+            (value["perplexity"], best[key.replace(" best ", " sparsegpt ")]["perplexity"])
+            for key, value in best.items()
+            if key.startswith(f"{cut} best ") and key.replace(" best ", " sparsegpt ") in best
+        ]
+        ratios.append(f"{geometric_mean(a / b for a, b in pairs):.2f} of sparsegpt's")
+    rows.append([":doc:`/methods/best`", *ratios])
+    return _table(["method", "50 % removed", "70 % removed", "2:4"], rows)
 
 
 def api_pages() -> dict[str, str]:

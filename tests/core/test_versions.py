@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -104,3 +105,10 @@ def test_a_newer_library_is_named_once_whoever_is_imported_first(tmp_path, first
     before, _, after = ran.stderr.partition("then")
     assert before == ""
     assert after.count("transformers 99.0 is newer than") == 1
+
+
+def test_the_citation_names_this_version():
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = PYPROJECT["project"]
+    assert (said["version"], said["license"]) == (project["version"], project["license"])
+    assert said["authors"] == project["authors"]

@@ -1,6 +1,7 @@
 """The documentation builds without a warning, and says what is true."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -75,6 +76,22 @@ def test_every_part_that_is_called_by_name_is_listed(pages):
     page = pages.parts_page()
     for words in ("Budget\n", "``unstructured``, ``per-row``", "updates.obs.OBS`", "``cubic``"):
         assert words in page
+
+
+@needs_sphinx
+def test_every_command_and_option_is_on_one_page(pages):
+    page = pages.command_page()
+    for words in ("thresher prune\n", "thresher serve\n", "--push-to-hub OWNER/NAME", "--minutes"):
+        assert words in page
+    assert "compare-cell" not in page  # hidden
+
+
+@needs_sphinx
+def test_the_measured_table_is_that_of_the_results(pages):
+    found = json.loads((ROOT / "benchmarks/results/quality-thresher.json").read_text())["cases"]
+    row = pages.measured_table().partition("wanda`")[2].split()
+    for cut in ("50", "70", "2:4"):
+        assert f"{found[f'wanda-{cut}']['perplexity']:.4g}" in row[:6]
 
 
 @needs_sphinx
