@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import bert, cnn, images, llama, mlp, tokens, vectors
+from small_models import bert, cnn, gpt2, images, llama, mlp, tokens, vectors
 from torch import nn
 from torch.nn import functional
 
@@ -121,6 +121,13 @@ def test_chess_thresholds_are_one_over_the_partner():
     product = selection.threshold * mean.detach()
     # Calibrated before attention became sparse.
     assert float(product.std() / product.mean()) < 0.15
+
+
+def test_chess_knows_attention_by_what_it_does():
+    model = gpt2()
+    th.activate(model, "chess", tokens(), sparsity=0.5, progress=False)
+    ends = {(".".join(name.split(".")[3:]), side) for name, side in attached(model)}
+    assert ends == {("attn.c_proj", "inputs"), ("mlp.c_fc", "outputs")}
 
 
 def test_r_sparse_reads_what_teal_reads():
@@ -245,8 +252,6 @@ def test_experts_that_are_called_are_covered():
 
 
 def test_a_fused_projection_has_one_threshold():
-    from small_models import gpt2
-
     model = gpt2()
     th.activate(model, "teal", tokens(), sparsity=0.5, progress=False, levels="uniform")
     assert ("transformer.h.0.attn.c_attn", "inputs") in attached(model)

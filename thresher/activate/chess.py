@@ -25,9 +25,9 @@ class CHESS(ActivationRecipe, Catalogued):
 
     Notes
     -----
-    Which projections of attention are queries' and outputs' only their names tell:
-    ``granularity=NeuronsAndAttention((...))`` takes other patterns, and ``Neurons()`` leaves
-    attention dense.
+    Projections of queries and outputs are recognised by what they act on, see
+    :func:`~thresher.stream.reach.find_near_attention`. Where queries are fused with keys and
+    values, the three stay dense. ``granularity=Neurons()`` leaves attention dense.
 
     References
     ----------

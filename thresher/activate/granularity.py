@@ -7,7 +7,6 @@ __all__ = ["Granularity", "Inputs", "Neurons", "NeuronsAndAttention"]
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from ..core.named import Spelled
 from ..parts.activations.attached import OUTPUTS
@@ -15,6 +14,7 @@ from ..parts.activations.sites import Site
 from ..parts.elementwise import name_of
 from ..parts.layers import Layer
 from ..stream.feedforward import FeedForward, find_feed_forward
+from ..stream.reach import find_near_attention
 from ..stream.stream import Visit
 
 
@@ -70,25 +70,20 @@ class Neurons(Granularity):
 
 @dataclass(frozen=True)
 class NeuronsAndAttention(Granularity):
-    """Neurons, and the inputs of some projections of attention.
+    """Neurons, and the inputs of those projections of attention that act on one token alone.
 
-    Parameters
-    ----------
-    attention : tuple of str
-        Shell patterns of their names, by default those of queries and outputs: errors of keys and
-        values would stay in the cache.
+    Those are queries and outputs, whatever they are called: errors of keys and values would stay in
+    the cache. Projections that are fused with these stay dense.
     """
 
-    attention: tuple[str, ...] = ("*.q_proj", "*.o_proj", "*.query", "*.out_proj")
     name = "neurons+attention"
 
     def __call__(self, visit: Visit, layers: Sequence[Layer]) -> list[Site]:
-        """Return the sites of networks, and of the layers outside them whose names match."""
+        """Return the sites of networks and of attention."""
         sites = Neurons()(visit, layers)
         inside = {layer.name for site in sites for layer in (site.layer, *site.skipped)}
         others = [layer for layer in layers if layer.name not in inside]
-        chosen = [la for la in others if any(fnmatchcase(la.name, p) for p in self.attention)]
-        return [*map(Site.of_inputs, chosen), *sites]
+        return [*map(Site.of_inputs, find_near_attention(visit, others)), *sites]
 
 
 def _neurons(network: FeedForward) -> Site:

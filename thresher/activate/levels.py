@@ -6,10 +6,8 @@ __all__ = ["Greedy", "Levels", "UniformLevels"]
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -18,7 +16,6 @@ from ..core.named import Spelled
 from ..core.options import check_number, check_whole
 from ..parts.activations.selection import Selection
 from ..parts.activations.sites import Site
-from ..stream.passes import first_output
 from ..stream.stream import Visit
 
 Choose = Callable[[Site, float], Selection]
@@ -173,28 +170,10 @@ class _Search:
         return sum(float((a.float() - b.float()).square().sum()) for a, b in pairs)
 
     def _outputs(self) -> list[torch.Tensor]:
-        with _outputs_of(self.visit) as outputs:
-            self.visit.run(most=self.greedy.samples)
+        outputs = self.visit.outputs(most=self.greedy.samples)
         if not outputs:
             raise DataError(
                 f"block {self.visit.unit.name!r} is not reached by the first sample, so that its "
                 "levels cannot be searched for; use levels='uniform'"
             )
         return outputs
-
-
-@contextmanager
-def _outputs_of(visit: Visit) -> Iterator[list[torch.Tensor]]:
-    """Note the first output of a unit whenever it runs in the context."""
-    outputs: list[torch.Tensor] = []
-
-    def note(module: Any, args: Any, output: Any) -> None:
-        found = first_output(output)
-        if isinstance(found, torch.Tensor):
-            outputs.append(found.detach().clone())
-
-    handle = visit.unit.module.register_forward_hook(note)
-    try:
-        yield outputs
-    finally:
-        handle.remove()

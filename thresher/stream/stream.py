@@ -27,7 +27,7 @@ from .attention import WatchingAttention
 from .current import running
 from .dense import DenseNotes
 from .hooks import Hooks, Registered
-from .passes import HeadReachedError, calibrating, ending_before_the_head
+from .passes import HeadReachedError, calibrating, ending_before_the_head, first_output
 from .precision import Precision
 from .proof import Order, prove
 from .ranks import check_agreement
@@ -80,6 +80,28 @@ class Visit:
             How many samples to send, the first ones; by default all.
         """
         self._stream.rehearse(self.unit, most)
+
+    def outputs(self, most: int | None = None) -> list[torch.Tensor]:
+        """Send samples through the unit as it is, and return its first output each time it ran.
+
+        Parameters
+        ----------
+        most : int, optional
+            How many samples to send, the first ones; by default all.
+        """
+        found: list[torch.Tensor] = []
+
+        def note(module: Any, args: Any, output: Any) -> None:
+            first = first_output(output)
+            if isinstance(first, torch.Tensor):
+                found.append(first.detach().clone())
+
+        handle = self.unit.module.register_forward_hook(note)
+        try:
+            self.run(most)
+        finally:
+            handle.remove()
+        return found
 
 
 class Stream:
