@@ -11,6 +11,7 @@ import click
 from .cli_options import (
     COUNT,
     DTYPES,
+    ENGINE_MODEL,
     FOLDER,
     LANGUAGE_MODEL,
     MODEL,
@@ -118,7 +119,7 @@ def _short(folders: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command()
-@click.argument("model", type=LANGUAGE_MODEL)
+@click.argument("model", type=ENGINE_MODEL)
 @click.option(
     "--dense",
     type=LANGUAGE_MODEL,
@@ -157,7 +158,10 @@ def bench(
     device: str,
     save: bool,
 ) -> None:
-    """Pack sparse MODEL for this machine, and time it beside the dense original."""
+    """Pack sparse MODEL for this machine, and time it beside the dense original.
+
+    A folder of `thresher pack` decodes in the engine, beside the dense model in as many bits.
+    """
     from .workflow import bench_folder
 
     bench_folder(model, dense, batch, tokens, repeats, layers, device, save)

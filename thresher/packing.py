@@ -34,6 +34,7 @@ from .run.engine.loading import check_near, ends_of, probe
 from .run.engine.model import LayerData, ModelData
 from .run.engine.quantize import FourBits, unit_of
 from .run.engine.store import STORE_FILE, write_store
+from .run.files.activations import check_dense_folder
 from .run.files.checkpoint import resolve
 from .run.files.export import is_pruned
 from .run.files.writer import CheckpointWriter
@@ -84,6 +85,7 @@ def pack_model(
             "leave --text out, or name the folder that it was made from"
         )
     folder = resolve(model)
+    check_dense_folder(folder, "leave --text out, which rounds to nearest")
     check_apart(folder, out)
     tokenizer, fitting = load_tokenizer(folder), window_length(folder, length)
     cut = file_windows(text, tokenizer, length=fitting, count=windows)

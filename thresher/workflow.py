@@ -618,13 +618,18 @@ def bench_folder(
 ) -> None:
     """``thresher bench``: choose layouts by measurement, then generate with both models.
 
-    A folder that was saved packed keeps the layouts that it has.
+    A folder that was saved packed keeps the layouts that it has. One of the engine's decodes beside
+    the dense model in the engine, of as many bits.
     """
+    from .run.engine.store import STORE_FILE
     from .run.files.stored import describe_layouts
     from .run.instructions import check_instruction_set
     from .run.measure.bench import bench, fastest
     from .run.pack import choose_layouts
 
+    if Path(model).is_file() or (Path(model) / STORE_FILE).is_file():
+        _bench_engine(model, dense, tokens, repeats, save)
+        return
     place = device_named(device)
     record = read_record(resolve(model)) if save else None
     check_instruction_set()
@@ -658,6 +663,22 @@ def bench_folder(
             **circumstances(place),
         }
         save_record(record, resolve(model))
+
+
+def _bench_engine(model: str, dense: str, tokens: int, repeats: int, save: bool) -> None:
+    from .run.engine import Engine
+    from .run.measure.engines import bench_engines, rival_bits
+
+    if save:
+        raise OptionError(
+            f"{model!r} is packed for the engine and has no record to keep figures in; leave "
+            "--save out"
+        )
+    packed = Engine(model)
+    rival = Engine(dense, rival_bits(packed))
+    result = bench_engines(rival, packed, tokens, repeats)
+    data = {"model": model, "dense": dense, "speedup": result.speedup, **asdict(result)}
+    show(data, Fitted(result.table()))
 
 
 def tell(text: str) -> None:

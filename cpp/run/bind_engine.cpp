@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <deque>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -25,18 +26,21 @@ Format format_named(const std::string& name) {
   if (name == "float32") return Format::float32;
   if (name == "int8") return Format::int8;
   if (name == "int4") return Format::int4;
-  throw std::invalid_argument("format '" + name + "' is unknown; use bf16, float16, float32, int8 or int4");
+  if (name == "channels") return Format::channels;
+  throw std::invalid_argument("format '" + name +
+                              "' is unknown; use bf16, float16, float32, int8, int4 or channels");
 }
 
 class Panels {
  public:
   Panels(const std::string& format, Bytes codes, std::optional<Shorts> scales,
          std::optional<Shorts> minimums, float unit, std::optional<Floats32> bias,
-         std::int64_t rows, std::int64_t columns)
+         std::int64_t rows, std::int64_t columns, std::optional<Floats32> thresholds)
       : codes_(std::move(codes)),
         scales_(std::move(scales)),
         minimums_(std::move(minimums)),
-        bias_(std::move(bias)) {
+        bias_(std::move(bias)),
+        thresholds_(std::move(thresholds)) {
     check_matrix(rows, columns);
     view_.format = format_named(format);
     view_.rows = rows;
@@ -47,13 +51,19 @@ class Panels {
     check(scales_.has_value() == view_.has_codes(), "scales", "do not fit the format");
     check(scales_.has_value() || !minimums_, "minimums", "do not fit the format");
     check(std::isfinite(unit) && unit > 0, "unit", "is not positive");
-    if (scales_) check_size(scales_->size(), groups * EngineMatrix::panel_rows, "scales");
-    if (minimums_) check_size(minimums_->size(), groups * EngineMatrix::panel_rows, "minimums");
-    if (bias_) check_size(bias_->size(), view_.panels() * EngineMatrix::panel_rows, "bias");
+    if (scales_) check_size(scales_->size(), groups * view_.height(), "scales");
+    if (minimums_) check_size(minimums_->size(), groups * view_.height(), "minimums");
+    if (bias_) check_size(bias_->size(), view_.panels() * view_.height(), "bias");
+    // Places of lines within a panel are held in 32 bits.
+    check(view_.format != Format::channels || columns <= most_unheld, "shape",
+          "has too many columns for channels");
+    check(!thresholds_ || view_.has_codes(), "thresholds", "do not fit the format");
+    if (thresholds_) check_size(thresholds_->size(), columns, "thresholds");
     view_.codes = codes_.data();
     view_.scales = scales_ ? scales_->data() : nullptr;
     view_.minimums = minimums_ ? minimums_->data() : nullptr;
     view_.bias = bias_ ? bias_->data() : nullptr;
+    view_.thresholds = thresholds_ ? thresholds_->data() : nullptr;
   }
 
   const EngineMatrix& view() const { return view_; }
@@ -81,7 +91,7 @@ class Panels {
  private:
   Bytes codes_;
   std::optional<Shorts> scales_, minimums_;
-  std::optional<Floats32> bias_;
+  std::optional<Floats32> bias_, thresholds_;
   EngineMatrix view_;
 };
 
@@ -108,7 +118,10 @@ void check_shape(const Panels& panels, std::int64_t rows, std::int64_t columns,
 }
 
 struct Layer {
-  Panels qkv, out, gate_up, down;
+  std::vector<Panels> qkv;
+  Panels out;
+  std::vector<Panels> gate_up;
+  Panels down;
   Floats32 attention_norm, mlp_norm;
   std::optional<Floats32> query_norm, key_norm;
   bool rotary;
@@ -149,19 +162,33 @@ class Model {
   const EngineModel& view() const { return view_; }
 
  private:
+  // Of a matrix whole, or in parts of these rows.
+  std::vector<EngineMatrix> views(const std::vector<Panels>& parts, std::vector<std::int64_t> rows,
+                                  const std::string& name) const {
+    if (parts.size() == 1) rows = {std::accumulate(rows.begin(), rows.end(), std::int64_t{0})};
+    check_size(parts.size(), static_cast<std::int64_t>(rows.size()), name);
+    std::vector<EngineMatrix> found;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      check_shape(parts[i], rows[i], view_.hidden, name);
+      found.push_back(parts[i].view());
+    }
+    return found;
+  }
+
   void add(const Layer& layer) {
     const std::int64_t width = view_.head_dim, wide = view_.heads * width;
-    check_shape(layer.qkv, wide + 2 * view_.kv_heads * width, view_.hidden, "qkv");
+    const std::int64_t keys = view_.kv_heads * width;
+    const auto qkv = views(layer.qkv, {wide, keys, keys}, "qkv");
     check_shape(layer.out, view_.hidden, wide, "out");
-    check_shape(layer.gate_up, 2 * view_.intermediate, view_.hidden, "gate_up");
+    const auto gate_up = views(layer.gate_up, {view_.intermediate, view_.intermediate}, "gate_up");
     check_shape(layer.down, view_.hidden, view_.intermediate, "down");
     check_size(layer.attention_norm.size(), view_.hidden, "attention_norm");
     check_size(layer.mlp_norm.size(), view_.hidden, "mlp_norm");
     if (layer.query_norm) check_size(layer.query_norm->size(), width, "query_norm");
     if (layer.key_norm) check_size(layer.key_norm->size(), width, "key_norm");
     check(layer.window >= 0, "window", "is negative");
-    view_.layers.push_back({layer.qkv.view(), layer.out.view(), layer.gate_up.view(),
-                            layer.down.view(), layer.attention_norm.data(),
+    view_.layers.push_back({qkv, layer.out.view(), gate_up, layer.down.view(),
+                            layer.attention_norm.data(),
                             layer.mlp_norm.data(),
                             layer.query_norm ? layer.query_norm->data() : nullptr,
                             layer.key_norm ? layer.key_norm->data() : nullptr, layer.rotary,
@@ -270,9 +297,10 @@ void bind_engine(nb::module_& module) {
   using namespace nb::literals;
   nb::class_<Panels>(module, "Panels")
       .def(nb::init<const std::string&, Bytes, std::optional<Shorts>, std::optional<Shorts>,
-                    float, std::optional<Floats32>, std::int64_t, std::int64_t>(),
+                    float, std::optional<Floats32>, std::int64_t, std::int64_t,
+                    std::optional<Floats32>>(),
            "form"_a, "codes"_a, "scales"_a.none(), "minimums"_a.none(), "unit"_a,
-           "bias"_a.none(), "rows"_a, "columns"_a)
+           "bias"_a.none(), "rows"_a, "columns"_a, "thresholds"_a.none() = nb::none())
       .def_prop_ro("nbytes", &Panels::nbytes)
       .def("multiply", &Panels::multiply, "x"_a, "y"_a)
       .def("dequantize", &Panels::dequantize, "values"_a);
@@ -280,11 +308,11 @@ void bind_engine(nb::module_& module) {
              "minimums"_a.none());
   nb::class_<Layer>(module, "EngineLayer")
       .def("__init__",
-           [](Layer* self, Panels qkv, Panels out, Panels gate_up, Panels down,
-              Floats32 attention_norm, Floats32 mlp_norm, std::optional<Floats32> query_norm,
+           [](Layer* self, std::vector<Panels> qkv, Panels out, std::vector<Panels> gate_up,
+              Panels down, Floats32 attention_norm, Floats32 mlp_norm, std::optional<Floats32> query_norm,
               std::optional<Floats32> key_norm, bool rotary, std::int64_t window) {
-             new (self) Layer{qkv, out, gate_up, down, attention_norm, mlp_norm, query_norm,
-                              key_norm, rotary, window};
+             new (self) Layer{std::move(qkv), out, std::move(gate_up), down, attention_norm,
+                              mlp_norm, query_norm, key_norm, rotary, window};
            },
            "qkv"_a, "out"_a, "gate_up"_a, "down"_a, "attention_norm"_a, "mlp_norm"_a,
            "query_norm"_a.none(), "key_norm"_a.none(), "rotary"_a, "window"_a);

@@ -149,7 +149,7 @@ def test_missing_and_damaged_thresholds_are_refused(dense, tmp_path):
 def test_what_knows_nothing_of_thresholds_refuses_them(dense, tmp_path):
     folder = sparse_folder(dense, tmp_path)
     model = loaded(folder)
-    with pytest.raises(LayerError, match=r"engine would multiply by all of them.*in torch"):
+    with pytest.raises(OptionError, match=r"in 4 bits alone.*in torch"):
         th.Engine(folder)
     with pytest.raises(LayerError, match="make its activations sparse last"):
         th.prune(model, "magnitude", density=0.5)

@@ -150,3 +150,20 @@ def test_a_text_shorter_than_a_window_is_named(llama_folder, tmp_path):
 def test_methods_show_how_they_are_used():
     assert 'thresher.activate(model, "teal", sparsity=0.5)' in run("methods", "teal")
     assert "Training-Free Activation Sparsity" in run("methods", "teal")
+
+
+def test_packed_it_generates_and_is_timed(sparse, llama_folder, book, tmp_path):
+    refused = run("pack", sparse, "--out", tmp_path / "no", code=1)
+    assert "in 4 bits alone" in " ".join(refused.split())
+    refused = run("pack", sparse, "--out", tmp_path / "no", "--bits", 4, "--text", book, code=1)
+    assert "leave --text out" in " ".join(refused.split())
+    assert not (tmp_path / "no").exists()
+    run("pack", sparse, "--out", tmp_path / "fast", "--bits", 4)
+    assert json.loads((tmp_path / "fast" / "engine.json").read_text())["version"] == 2
+    assert run("generate", tmp_path / "fast", "sparse", "--tokens", 4)
+    options = ("--dense", llama_folder, "--tokens", 2, "--repeats", 1)
+    assert "tokens/s" in run("bench", tmp_path / "fast", *options)
+    found = json.loads(run("bench", tmp_path / "fast", *options, "--json"))
+    assert found["tokens_per_second"].keys() == {"dense", "packed"}
+    refused = run("bench", tmp_path / "fast", *options, "--save", code=1)
+    assert "leave --save out" in " ".join(refused.split())

@@ -78,8 +78,8 @@ def test_packed_folders_are_not_rounded_again(tmp_path):
 def test_other_versions_are_refused(tmp_path):
     th.Engine(made("llama"), 8).save(tmp_path / "fast")
     path = tmp_path / "fast" / STORE_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    with pytest.raises(CheckpointError, match="version 2; this Thresher reads"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
+    with pytest.raises(CheckpointError, match="version 3; this Thresher reads"):
         th.Engine(tmp_path / "fast")
 
 

@@ -49,11 +49,21 @@ class Pass {
 
   void run_layer(std::int64_t layer) {
     const EngineLayer& weights = model_.layers[static_cast<std::size_t>(layer)];
-    multiply(weights.qkv, normed(weights.attention_norm, weights.qkv),
-             work_.qkv.get(), work_.qkv_width);
+    std::int64_t first = 0;
+    for (const EngineMatrix& part : weights.qkv) {
+      multiply(part, normed(weights.attention_norm, part),
+               [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
+                 copy(work_.qkv.get() + t * work_.qkv_width + first + row, tile, rows);
+               });
+      first += part.rows;
+    }
     attend_all(layer);
     add(weights.out, rounded(weights.out, work_.attended.get(), work_.attended_width));
-    activate(weights.gate_up, normed(weights.mlp_norm, weights.gate_up));
+    if (weights.gate_up.size() == 1) {
+      activate(weights.gate_up[0], normed(weights.mlp_norm, weights.gate_up[0]));
+    } else {
+      activate_apart(weights.mlp_norm, weights.gate_up[0], weights.gate_up[1]);
+    }
     add(weights.down, rounded(weights.down, work_.activated.get(), work_.mlp_width));
   }
 
@@ -68,20 +78,32 @@ class Pass {
                         work_.input_sums.get(), work_.input_totals.get(), width};
     const auto make = [&](std::int64_t t) {
       const std::int64_t slot = base + t;
-      const float* values = fill(t, work_.inputs.get() + slot * width);
+      float* room = work_.inputs.get() + slot * width;
+      const float* values = fill(t, room);
       if (!matrix.has_codes()) return;
+      if (matrix.thresholds != nullptr) {
+        drop_small(values, matrix.thresholds, matrix.columns, room);
+        clear(room + matrix.columns, width - matrix.columns);
+        values = room;
+      }
       round_groups(values, groups, work_.input_codes.get() + slot * width,
                    work_.input_scales.get() + slot * groups,
                    work_.input_sums.get() + slot * groups,
                    work_.input_totals.get() + slot * groups);
     };
-    if (count == 1) {
-      make(0);
-    } else {
+    if (count > 1) {
       member_.share(count, make);
       member_.barrier.wait();
+      return first;
     }
-    return first.from(base);
+    make(0);
+    Operand x = first.from(base);
+    if (matrix.format == Format::channels) {
+      Kept& kept = work_.kept[static_cast<std::size_t>(member_.rank)];
+      keep(x.codes, x.scales, groups, kept);
+      x.kept = &kept;
+    }
+    return x;
   }
 
   Operand normed(const float* norm, const EngineMatrix& matrix) {
@@ -106,27 +128,40 @@ class Pass {
                     [&](std::int64_t t, float*) { return values + t * width; });
   }
 
-  void multiply(const EngineMatrix& matrix, const Operand& x, float* y, std::int64_t width) {
-    member_.share(matrix.panels(), [&](std::int64_t panel) {
-      multiply_panel(matrix, panel, x, count_, [&](std::int64_t t, const float* tile) {
-        const std::int64_t row = panel * EngineMatrix::panel_rows;
-        copy(y + t * width + row, tile, EngineMatrix::panel_rows);
-      });
-    });
+  // Calls sink(token, row, rows, results) for the rows of every panel, from `row` on.
+  template <class Sink>
+  void multiply(const EngineMatrix& matrix, const Operand& x, Sink&& sink) {
+    const auto [first, last] = member_.range(matrix.panels());
+    multiply_panels(matrix, first, last, x, count_,
+                    [&](std::int64_t panel, std::int64_t t, const float* tile) {
+                      const std::int64_t row = panel * matrix.height();
+                      sink(t, row, smaller(matrix.height(), matrix.rows - row), tile);
+                    });
     member_.barrier.wait();
   }
 
   // Adds a product to the residual stream.
   void add(const EngineMatrix& matrix, const Operand& x) {
-    member_.share(matrix.panels(), [&](std::int64_t panel) {
-      const std::int64_t row = panel * EngineMatrix::panel_rows;
-      const std::int64_t rows = smaller(EngineMatrix::panel_rows, matrix.rows - row);
-      multiply_panel(matrix, panel, x, count_, [&](std::int64_t t, const float* tile) {
-        float* residual = work_.residual.get() + t * work_.hidden_width + row;
-        for (std::int64_t r = 0; r < rows; ++r) residual[r] += tile[r];
-      });
-    });
-    member_.barrier.wait();
+    multiply(matrix, x,
+             [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
+               float* residual = work_.residual.get() + t * work_.hidden_width + row;
+               for (std::int64_t r = 0; r < rows; ++r) residual[r] += tile[r];
+             });
+  }
+
+  // Writes silu(gate) * up, whose rows are padded to whole vectors.
+  void activate_apart(const float* norm, const EngineMatrix& gate, const EngineMatrix& up) {
+    const auto place = [&](std::int64_t t) { return work_.activated.get() + t * work_.mlp_width; };
+    multiply(gate, normed(norm, gate),
+             [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
+               for (std::int64_t r = 0; r < rows; r += lanes) {
+                 store(place(t) + row + r, silu(load(tile + r)));
+               }
+             });
+    multiply(up, normed(norm, up),
+             [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
+               for (std::int64_t r = 0; r < rows; ++r) place(t)[row + r] *= tile[r];
+             });
   }
 
   // Writes silu(gate) * up: panels of both alternate.
@@ -193,17 +228,23 @@ inline void multiply_rows(const EngineMatrix& matrix, const float* x, std::int64
   Aligned<std::int8_t> codes(batch * width);
   Aligned<std::int32_t> sums(batch * groups);
   for (std::int64_t b = 0; b < batch; ++b) {
-    copy(values.get() + b * width, x + b * matrix.columns, matrix.columns);
+    float* to = values.get() + b * width;
+    copy(to, x + b * matrix.columns, matrix.columns);
+    if (matrix.thresholds != nullptr) drop_small(to, matrix.thresholds, matrix.columns, to);
   }
   round_groups(values.get(), batch * groups, codes.get(), scales.get(), sums.get(), totals.get());
-  const Operand operand{values.get(), codes.get(),  scales.get(),
-                        sums.get(),   totals.get(), width};
-  for (std::int64_t panel = 0; panel < matrix.panels(); ++panel) {
-    multiply_panel(matrix, panel, operand, batch, [&](std::int64_t b, const float* tile) {
-      const std::int64_t row = panel * EngineMatrix::panel_rows;
-      copy(y + b * matrix.rows + row, tile, smaller(EngineMatrix::panel_rows, matrix.rows - row));
-    });
+  Operand operand{values.get(), codes.get(), scales.get(), sums.get(), totals.get(), width};
+  Kept kept(width);
+  if (batch == 1 && matrix.format == Format::channels) {
+    keep(codes.get(), scales.get(), groups, kept);
+    operand.kept = &kept;
   }
+  multiply_panels(matrix, 0, matrix.panels(), operand, batch,
+                  [&](std::int64_t panel, std::int64_t b, const float* tile) {
+                    const std::int64_t row = panel * matrix.height();
+                    copy(y + b * matrix.rows + row, tile,
+                         smaller(matrix.height(), matrix.rows - row));
+                  });
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE

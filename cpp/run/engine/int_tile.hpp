@@ -16,12 +16,6 @@ constexpr std::int32_t code_zero = minimums ? 0 : format == Format::int8 ? 128 :
 template <Format format>
 constexpr int group_lines = format == Format::int8 ? 8 : 4;
 
-THRESHER_INLINE std::int32_t four_codes(const std::int8_t* codes) {
-  std::int32_t word;
-  std::memcpy(&word, codes, sizeof word);
-  return word;
-}
-
 #if defined(__AVX512VNNI__)
 
 template <Format format, bool minimums, int Batch>

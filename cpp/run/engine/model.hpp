@@ -6,17 +6,23 @@
 
 namespace thresher {
 
-enum class Format { bf16, float16, float32, int8, int4 };
+enum class Format { bf16, float16, float32, int8, int4, channels };
 
-// A matrix of panels of 16 rows. A panel is a run of groups of 32 columns, and a group is
+// A matrix of panels of 16 rows, or of 128 in channels. A panel is a run of groups of 32 columns,
+// and a group is
 //   bf16: 16 lines of 16 rows x 2 columns
 //   float16, float32: 32 lines of 16 rows x 1 column
 //   int8: 8 lines of 16 rows x 4 columns
 //   int4: 4 lines of 16 rows x 8 columns, the first four columns in low halves of bytes
+//   channels: 32 lines of 128 rows x 1 column in four bits, so that columns need not be read whose
+//     inputs are zero. Low halves of bytes are rows 0 to 63, high ones the others; byte
+//     16 l + 4 k + i is row 16 k + 4 l + i, so that interleaving lines puts rows in order. The lines
+//     of a column lie together for four panels, a strip, or for those that are left at the end.
 // A code counts from the middle of its range, 128 or 8, or where there are minimums from 0: an entry
 // is code * scale + minimum, times the unit. What is beyond the last row or column is zero.
 struct EngineMatrix {
-  static constexpr std::int64_t panel_rows = 16, group = 32;
+  static constexpr std::int64_t panel_rows = 16, group = 32, tall_rows = 128,
+                                strip_panels = 4;
 
   Format format = Format::bf16;
   const std::uint8_t* codes = nullptr;
@@ -24,9 +30,12 @@ struct EngineMatrix {
   const std::uint16_t* minimums = nullptr;  // likewise; null where codes count from the middle
   float unit = 1;                           // what scales and minimums are multiples of
   const float* bias = nullptr;              // by row, padded to whole panels; or null
+  const float* thresholds = nullptr;        // by column: smaller inputs are dropped; or null
   std::int64_t rows = 0, columns = 0;
 
-  std::int64_t panels() const { return (rows + panel_rows - 1) / panel_rows; }
+  // Rows of a panel.
+  std::int64_t height() const { return format == Format::channels ? tall_rows : panel_rows; }
+  std::int64_t panels() const { return (rows + height() - 1) / height(); }
   std::int64_t groups() const { return (columns + group - 1) / group; }
   std::int64_t group_bytes() const {
     switch (format) {
@@ -35,21 +44,26 @@ struct EngineMatrix {
       case Format::float32: return 2048;
       case Format::int8: return 512;
       case Format::int4: return 256;
+      case Format::channels: return 2048;
     }
     return 0;
   }
-  bool has_codes() const { return format == Format::int8 || format == Format::int4; }
+  bool has_codes() const {
+    return format == Format::int8 || format == Format::int4 || format == Format::channels;
+  }
   const std::uint8_t* panel(std::int64_t index) const {
     return codes + index * groups() * group_bytes();
   }
   // Where a panel's scales, and its minimums, begin.
-  std::int64_t scale_place(std::int64_t panel) const { return panel * groups() * panel_rows; }
+  std::int64_t scale_place(std::int64_t panel) const { return panel * groups() * height(); }
 };
 
 struct EngineLayer {
-  EngineMatrix qkv;      // rows of queries, then keys, then values
+  // Rows of queries, then keys, then values: one matrix, or three whose inputs differ.
+  std::vector<EngineMatrix> qkv;
   EngineMatrix out;
-  EngineMatrix gate_up;  // 16 rows of the gate, the same 16 of up, and so on
+  // One matrix of 16 rows of the gate, the same 16 of up, and so on; or the gate and up.
+  std::vector<EngineMatrix> gate_up;
   EngineMatrix down;
   const float* attention_norm = nullptr;
   const float* mlp_norm = nullptr;

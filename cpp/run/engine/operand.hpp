@@ -15,6 +15,7 @@ struct Operand {
   const std::int32_t* sums;
   const float* totals;
   std::int64_t width;
+  const Kept* kept = nullptr;  // of the one token that there is, where its zeros are left out
 
   Operand from(std::int64_t token) const {
     const std::int64_t group = token * width / EngineMatrix::group;
@@ -22,6 +23,12 @@ struct Operand {
             sums + group,           totals + group,         width};
   }
 };
+
+THRESHER_INLINE std::int32_t four_codes(const std::int8_t* codes) {
+  std::int32_t word;
+  std::memcpy(&word, codes, sizeof word);
+  return word;
+}
 
 // Results of one panel, by token.
 using Tile = float (*)[EngineMatrix::panel_rows];

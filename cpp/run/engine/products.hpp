@@ -1,6 +1,7 @@
 // Products of tokens with panels of any format, and single rows of a matrix.
 #pragma once
 
+#include "channels.hpp"
 #include "float_tile.hpp"
 #include "int_tile.hpp"
 
@@ -24,15 +25,21 @@ THRESHER_INLINE void multiply_tile(const EngineMatrix& matrix, std::int64_t pane
       return multiply_tile_float<Format::float32, Batch>(matrix, panel, x, tile);
     case Format::int8: return multiply_tile_int<Format::int8, Batch>(matrix, panel, x, tile);
     case Format::int4: return multiply_tile_int<Format::int4, Batch>(matrix, panel, x, tile);
+    case Format::channels: return;  // has tiles of its own
   }
+}
+
+inline void add_bias(const EngineMatrix& matrix, std::int64_t panel, float* tile) {
+  if (matrix.bias == nullptr) return;
+  const std::int64_t rows = matrix.height();
+  for (std::int64_t r = 0; r < rows; ++r) tile[r] += matrix.bias[panel * rows + r];
 }
 
 // Calls sink(token, row results) for each of `count` tokens.
 template <class Sink>
 void multiply_panel(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
                     std::int64_t count, Sink&& sink) {
-  constexpr std::int64_t rows = EngineMatrix::panel_rows;
-  alignas(64) float tile[tile_tokens][rows];
+  alignas(64) float tile[tile_tokens][EngineMatrix::panel_rows];
   for (std::int64_t first = 0; first < count;) {
     const std::int64_t left = count - first;
     const Operand here = x.from(first);
@@ -41,12 +48,30 @@ void multiply_panel(const EngineMatrix& matrix, std::int64_t panel, const Operan
     else if (left >= 2) multiply_tile<2>(matrix, panel, here, tile), many = 2;
     else multiply_tile<1>(matrix, panel, here, tile), many = 1;
     for (int b = 0; b < many; ++b) {
-      if (matrix.bias != nullptr) {
-        for (std::int64_t r = 0; r < rows; ++r) tile[b][r] += matrix.bias[panel * rows + r];
-      }
+      add_bias(matrix, panel, tile[b]);
       sink(first + b, tile[b]);
     }
     first += many;
+  }
+}
+
+// Calls sink(panel, token, row results) for each of `count` tokens and the panels from `first` to
+// `last`, which is not one of them.
+template <class Sink>
+void multiply_panels(const EngineMatrix& matrix, std::int64_t first, std::int64_t last,
+                     const Operand& x, std::int64_t count, Sink&& sink) {
+  if (matrix.format == Format::channels) {
+    multiply_channels(matrix, first, last, x, count,
+                      [&](std::int64_t panel, std::int64_t token, float* rows) {
+                        add_bias(matrix, panel, rows);
+                        sink(panel, token, rows);
+                      });
+    return;
+  }
+  for (std::int64_t panel = first; panel < last; ++panel) {
+    multiply_panel(matrix, panel, x, count, [&](std::int64_t token, const float* rows) {
+      sink(panel, token, rows);
+    });
   }
 }
 
@@ -68,9 +93,16 @@ inline float read_float(Format format, const std::uint8_t* group, std::int64_t c
   return widen(value);
 }
 
+inline std::int32_t read_code(Format format, const std::uint8_t* group, std::int64_t column,
+                              std::int64_t lane) {
+  if (format == Format::int8) return group[column / 4 * line_bytes + lane * 4 + column % 4];
+  const std::uint8_t byte = group[column / 8 * line_bytes + lane * 4 + column % 4];
+  return column % 8 < 4 ? byte & 15 : byte >> 4;
+}
+
 inline void read_row(const EngineMatrix& matrix, std::int64_t row, float* values) {
-  constexpr std::int64_t rows = EngineMatrix::panel_rows, group = EngineMatrix::group;
-  const std::int64_t panel = row / rows, lane = row % rows;
+  constexpr std::int64_t group = EngineMatrix::group;
+  const std::int64_t rows = matrix.height(), panel = row / rows, lane = row % rows;
   for (std::int64_t c = 0; c < matrix.columns; ++c) {
     const std::int64_t g = c / group, i = c % group;
     const std::uint8_t* codes = matrix.panel(panel) + g * matrix.group_bytes();
@@ -78,12 +110,9 @@ inline void read_row(const EngineMatrix& matrix, std::int64_t row, float* values
       values[c] = read_float(matrix.format, codes, i, lane);
       continue;
     }
-    const std::uint8_t byte = matrix.format == Format::int8
-                                  ? codes[i / 4 * line_bytes + lane * 4 + i % 4]
-                                  : codes[i / 8 * line_bytes + lane * 4 + i % 4];
-    const std::int32_t code = matrix.format == Format::int8 ? byte
-                              : i % 8 < 4                   ? byte & 15
-                                                            : byte >> 4;
+    const std::int32_t code = matrix.format == Format::channels
+                                  ? channel_code(matrix, row, c)
+                                  : read_code(matrix.format, codes, i, lane);
     const std::int64_t place = matrix.scale_place(panel) + g * rows + lane;
     const float scale = widen_half(matrix.scales[place]) * matrix.unit;
     if (matrix.minimums != nullptr) {

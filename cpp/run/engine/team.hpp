@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <thread>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -47,11 +48,16 @@ struct Member {
   int rank, size;
   Barrier& barrier;
 
-  // Runs body(i) for this thread's even share of `count`.
+  // This thread's even share of `count`: from the first to before the last.
+  std::pair<std::int64_t, std::int64_t> range(std::int64_t count) const {
+    return {count * rank / size, count * (rank + 1) / size};
+  }
+
+  // Runs body(i) for it.
   template <class Body>
   void share(std::int64_t count, Body&& body) const {
-    const std::int64_t last = count * (rank + 1) / size;
-    for (std::int64_t i = count * rank / size; i < last; ++i) body(i);
+    const auto [first, last] = range(count);
+    for (std::int64_t i = first; i < last; ++i) body(i);
   }
 };
 

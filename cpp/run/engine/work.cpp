@@ -31,6 +31,8 @@ void EngineWork::reserve(std::int64_t end, int threads) {
     input_sums = Aligned<std::int32_t>(slots * groups);
     input_totals = Aligned<float>(slots * groups);
     queries = Aligned<float>(threads * head_width);
+    kept.clear();
+    for (int rank = 0; rank < threads; ++rank) kept.emplace_back(operand_width);
   }
   if (threads > threads_ || end > capacity_) {
     const std::int64_t capacity =

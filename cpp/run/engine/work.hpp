@@ -15,6 +15,25 @@ struct Row {
   float* logits;  // after it, as many as the head has rows; null where they are not wanted
 };
 
+struct KeptGroup {
+  std::int64_t group, first, last;  // where in the lists its channels are
+};
+
+// Which channels a token needs, in fours of one group each: their columns and their codes.
+struct Kept {
+  explicit Kept(std::int64_t width)
+      : columns(width + EngineMatrix::group),
+        places(width + EngineMatrix::group),
+        words((width + EngineMatrix::group) / 4),
+        groups(width / EngineMatrix::group) {}
+
+  Aligned<std::int32_t> columns;
+  Aligned<std::uint32_t> places;  // of their lines, in the strip that is multiplied
+  Aligned<std::int32_t> words;
+  Aligned<KeptGroup> groups;
+  std::int64_t count = 0;
+};
+
 class EngineWork {
  public:
   // Tokens that go through the layers together.
@@ -39,6 +58,7 @@ class EngineWork {
   Aligned<std::int8_t> input_codes;
   Aligned<std::int32_t> input_sums;
   Aligned<float> queries;  // by thread
+  std::vector<Kept> kept;  // likewise
 
  private:
   std::int64_t capacity_ = 0;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Conversion", "convert"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from ...core.errors import LayerError
 from ..packed.layer import PackedLayer
 from .architectures import Architecture, architecture_of
 from .formats import Matrix, PanelData, encode, form_of, joined, lay_out
-from .model import LayerData, ModelData, Vector, interleaved, padded_columns
+from .model import LayerData, ModelData, Vector, interleaved, padded_columns, padded_rows
+from .thresholds import thresholds_of
 
 
 def convert(model: nn.Module, bits: int | None) -> ModelData:
@@ -61,6 +62,7 @@ class Conversion:
         self.read: set[nn.Module] = set()
         self.rounded: Mapping[str, Matrix] = {}
         self.blocks = list(self.model.model.layers)
+        self.thresholds = thresholds_of(model, bits)
         # Before any weights are loaded: one by one, modules that share one get a copy each.
         held = getattr(self.model.model.embed_tokens, "weight", None)
         self._tied = held is not None and held is getattr(self.model.lm_head, "weight", None)
@@ -105,13 +107,11 @@ class Conversion:
         self.rounded = rounded or {}
         attention, mlp = block.self_attn, block.mlp
         norms = self.architecture.head_norms
-        qkv = self.joined([attention.q_proj, attention.k_proj, attention.v_proj], self.bits)
-        down, down_bias = self.joined([mlp.down_proj], self.bits)
         return LayerData(
-            qkv=lay_out(*qkv),
-            out=lay_out(*self.joined([attention.o_proj], self.bits)),
-            gate_up=lay_out(*interleaved(*self.joined([mlp.gate_proj, mlp.up_proj], self.bits))),
-            down=lay_out(padded_columns(down), down_bias),
+            qkv=self._qkv([attention.q_proj, attention.k_proj, attention.v_proj]),
+            out=self._alone(attention.o_proj),
+            gate_up=self._gate_up([mlp.gate_proj, mlp.up_proj]),
+            down=self._alone(mlp.down_proj, padded_columns),
             attention_norm=self.norm(block.input_layernorm),
             mlp_norm=self.norm(block.post_attention_layernorm),
             query_norm=self.norm(attention.q_norm) if norms else None,
@@ -119,6 +119,31 @@ class Conversion:
             rotary=self.architecture.rotary(self.config, index),
             window=self.architecture.window(self.config, index),
         )
+
+    def _qkv(self, layers: list[nn.Module]) -> PanelData | list[PanelData]:
+        if any(self._threshold(layer) is not None for layer in layers):
+            return [self._alone(layer) for layer in layers]
+        return lay_out(*self.joined(layers, self.bits))
+
+    def _gate_up(self, layers: list[nn.Module]) -> PanelData | list[PanelData]:
+        if all(self._threshold(layer) is None for layer in layers):
+            return lay_out(*interleaved(*self.joined(layers, self.bits)))
+        return [
+            lay_out(*padded_rows(*self.joined([layer], self.bits)), self._threshold(layer))
+            for layer in layers
+        ]
+
+    def _alone(
+        self, layer: nn.Module, change: Callable[[Matrix], Matrix] = lambda matrix: matrix
+    ) -> PanelData:
+        matrix, bias = self.joined([layer], self.bits)
+        matrix, threshold = change(matrix), self._threshold(layer)
+        if threshold is not None:
+            threshold = nn.functional.pad(threshold, (0, matrix.columns - len(threshold)))
+        return lay_out(matrix, bias, threshold)
+
+    def _threshold(self, layer: nn.Module) -> Tensor | None:
+        return self.thresholds.get(self.names[layer])
 
     def vocabulary(self, embedding: Any, head: nn.Module) -> tuple[PanelData, PanelData | None]:
         """Return the embedding, and the head where it has a weight of its own.
@@ -131,11 +156,12 @@ class Conversion:
         if type(embedding) is not nn.Embedding:
             raise LayerError(f"{name} is a {_kind(embedding)}, not an embedding")
         head_matrix, bias = self.joined([head], bits)
+        threshold = self._threshold(head)
         if self._tied and bias is None:
-            return lay_out(head_matrix), None
+            return lay_out(head_matrix, None, threshold), None
         weight = embedding.weight.cpu()
         rows = encode(name, weight, form_of(bits, weight.dtype))
-        return lay_out(rows), lay_out(head_matrix, bias)
+        return lay_out(rows), lay_out(head_matrix, bias, threshold)
 
     def matrix(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return the weight and the bias of a linear layer."""

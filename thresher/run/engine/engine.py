@@ -76,7 +76,9 @@ class Engine:
         if bits not in (None, 8, 4):
             raise OptionError(f"bits is {bits}; use 8, 4 or None for 16-bit floats")
         self._loaded = load(model, bits)
-        self.compiled = self._loaded.data.build()
+        self.data = self._loaded.data
+        """What the compiled model is made of."""
+        self.compiled = self.data.build()
         self._given_tokenizer = tokenizer
         self.context = self._loaded.context
         """Tokens of a prompt and its continuation together, at most."""
@@ -242,7 +244,7 @@ class Engine:
             If it cannot be written.
         """
         loaded = self._loaded
-        write_store(loaded.data, loaded.context, loaded.ends, self.tokenizer, out)
+        write_store(self.data, loaded.context, loaded.ends, self.tokenizer, out)
 
     def _checked(self, ids: Sequence[int] | Tensor) -> _Tokens:
         found = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)

@@ -27,8 +27,10 @@ from ...parts.gptq import Codes
 from .. import _run
 from .quantize import GROUP, quantize
 
-#: Rows of a panel, as cpp/run/engine/model.hpp defines them.
-PANEL_ROWS = 16
+#: Rows of a panel, and of one of channels, as cpp/run/engine/model.hpp defines them.
+PANEL_ROWS, TALL_ROWS = 16, 128
+#: Panels of channels that lie together.
+_STRIP = 4
 
 #: Formats of floating-point numbers, by their dtype.
 FLOATS = {"bf16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -189,13 +191,16 @@ class PanelData:
     bias: NDArray[np.float32] | None
     rows: int
     columns: int
+    thresholds: NDArray[np.float32] | None = None
 
     def build(self) -> _run.Panels:
         """Return the compiled view of it, which keeps the arrays alive."""
         return _run.Panels(**vars(self))
 
 
-def lay_out(matrix: Matrix, bias: Tensor | None = None) -> PanelData:
+def lay_out(
+    matrix: Matrix, bias: Tensor | None = None, thresholds: Tensor | None = None
+) -> PanelData:
     """Return a matrix in panels.
 
     Parameters
@@ -203,29 +208,47 @@ def lay_out(matrix: Matrix, bias: Tensor | None = None) -> PanelData:
     matrix : Matrix
     bias : Tensor of shape (rows,), optional
         Kept in float32.
+    thresholds : Tensor of shape (columns,), float32, optional
+        Below which inputs are dropped. Four bits are then laid out by channels, so that those of
+        dropped inputs are not read.
     """
     rows = len(matrix.codes)
-    padding = -rows % PANEL_ROWS
+    channels = thresholds is not None and matrix.form == "int4"
+    height = TALL_ROWS if channels else PANEL_ROWS
+    padding = -rows % height
     padded = matrix.by_rows(lambda x: nn.functional.pad(x, (0, 0, 0, padding)))
     held = None if bias is None else nn.functional.pad(bias.detach().float(), (0, padding))
     return PanelData(
-        form=matrix.form,
-        codes=_lines(padded).numpy().reshape(-1),
-        scales=_by_group(padded.scales),
-        minimums=_by_group(padded.minimums),
+        form="channels" if channels else matrix.form,
+        codes=(_channels if channels else _lines)(padded).numpy().reshape(-1),
+        scales=_by_group(padded.scales, height),
+        minimums=_by_group(padded.minimums, height),
         unit=matrix.unit,
         bias=None if held is None else held.clone().numpy(),
         rows=rows,
         columns=matrix.columns,
+        thresholds=None if thresholds is None else thresholds.clone().numpy(),
     )
 
 
-def _by_group(numbers: Tensor | None) -> NDArray[np.uint16] | None:
+def _by_group(numbers: Tensor | None, height: int) -> NDArray[np.uint16] | None:
     if numbers is None:
         return None
-    panels = numbers.view(torch.uint16).unflatten(0, (-1, PANEL_ROWS))
+    panels = numbers.view(torch.uint16).unflatten(0, (-1, height))
     found: NDArray[np.uint16] = panels.transpose(1, 2).contiguous().numpy()
     return found.reshape(-1)
+
+
+def _channels(matrix: Matrix) -> Tensor:
+    """Return rows as panels of 128, four together column by column, as bytes.
+
+    A byte has a row and the one that is 64 on. Within a line a row's place is that from which
+    interleaving four lines puts rows in order.
+    """
+    halves = matrix.codes.unflatten(0, (-1, 2, TALL_ROWS // 2))
+    lines = (halves[:, 0] | halves[:, 1] << 4).transpose(1, 2)
+    placed = lines.unflatten(2, (4, 4, 4)).transpose(2, 3).flatten(2)
+    return torch.cat([strip.transpose(0, 1).flatten() for strip in placed.split(_STRIP)])
 
 
 def _lines(matrix: Matrix) -> Tensor:

@@ -15,12 +15,13 @@ from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
-from ...parts.activations.attached import check_none
+from ...parts.activations.attached import set_aside
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
 from .session import Session
 from .store import STORE_FILE, read_store
+from .thresholds import thresholds_of
 
 #: Tokens on which the engine is held against the model, and how far its logits in bfloat16 may lie
 #: from the model's own, relative to their spread, at the median token. Of SmolLM2 it is 0.06 where
@@ -63,12 +64,12 @@ def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:
 
 
 def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Loaded:
-    check_none(
-        model, "the engine would multiply by all of them; use the model's own generate(), in torch"
-    )
-    data = convert(model, None)
-    _prove(model, data)
-    if bits is not None:  # after the proof, which coarse rounding would drown
+    thresholds_of(model, bits)  # which refuses what the engine does not drop, before any work
+    # Without what rounding or dropped inputs would drown.
+    with set_aside(model):
+        data = convert(model, None)
+        _prove(model, data)
+    if bits is not None:
         data = convert(model, bits)
     settings = getattr(model, "generation_config", None) or model.config
     return Loaded(data, int(model.config.max_position_embeddings), _ends(settings), tokenizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LayerData", "ModelData", "interleaved", "padded_columns"]
+__all__ = ["LayerData", "ModelData", "interleaved", "padded_columns", "padded_rows"]
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,9 +24,12 @@ class LayerData:
 
     Parameters
     ----------
-    qkv, out, gate_up, down : PanelData
+    qkv, gate_up : PanelData or list of PanelData
         Queries, keys and values are one matrix, and so are the gate and up, see
-        :func:`interleaved`; down is padded, see :func:`padded_columns`.
+        :func:`interleaved`; or a list has each, where they drop other inputs. The rows of the gate
+        and up are then padded, see :func:`padded_rows`.
+    out, down : PanelData
+        Down is padded, see :func:`padded_columns`.
     attention_norm, mlp_norm : array of shape (hidden,)
     query_norm, key_norm : array of shape (head_dim,), optional
     rotary : bool
@@ -35,9 +38,9 @@ class LayerData:
         Tokens that one sees, its own included; 0 for all.
     """
 
-    qkv: PanelData
+    qkv: PanelData | list[PanelData]
     out: PanelData
-    gate_up: PanelData
+    gate_up: PanelData | list[PanelData]
     down: PanelData
     attention_norm: Vector
     mlp_norm: Vector
@@ -48,7 +51,11 @@ class LayerData:
 
     def build(self) -> _run.EngineLayer:
         """Return the compiled layer."""
-        return _run.EngineLayer(**_built(self))
+        parts = _built(self)
+        for name in ("qkv", "gate_up"):
+            held = getattr(self, name)
+            parts[name] = [part.build() for part in (held if isinstance(held, list) else [held])]
+        return _run.EngineLayer(**parts)
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,16 @@ def interleaved(matrix: Matrix, bias: Tensor | None) -> tuple[Matrix, Tensor | N
             for half in (first, second)
         ]
         return torch.stack(halves, 1).flatten(0, 2)
+
+    return matrix.by_rows(change), None if bias is None else change(bias)
+
+
+def padded_rows(matrix: Matrix, bias: Tensor | None) -> tuple[Matrix, Tensor | None]:
+    """Return a matrix with the rows of whole panels."""
+    padding = -len(matrix.codes) % PANEL_ROWS
+
+    def change(x: Tensor) -> Tensor:
+        return nn.functional.pad(x, (0, 0) * (x.dim() - 1) + (0, padding))
 
     return matrix.by_rows(change), None if bias is None else change(bias)
 

@@ -25,7 +25,9 @@ from .formats import PanelData
 from .model import LayerData, ModelData
 
 STORE_FILE, _ARRAYS = "engine.json", "engine.safetensors"
-_FORMAT = {"format": "thresher-engine", "version": 1}
+_FORMAT = "thresher-engine"
+#: Versions of folders without thresholds, and of those where some matrices have them.
+_WHOLE, _DROPPING = 1, 2
 _REMEDY = "write the folder again with `thresher pack`"
 
 _Arrays = dict[str, NDArray[Any]]
@@ -59,9 +61,9 @@ def write_store(
     """
     arrays: _Arrays = {}
     model = _told(data, "", arrays)
-    text = json.dumps(
-        _FORMAT | {"context": context, "ends": sorted(ends), "model": model}, indent=1
-    )
+    dropping = any(name.endswith(".thresholds") for name in arrays)
+    head = {"format": _FORMAT, "version": _DROPPING if dropping else _WHOLE}
+    text = json.dumps(head | {"context": context, "ends": sorted(ends), "model": model}, indent=1)
     with writing(Path(out), "engine") as output:
         output.check_free()
         output.restart()
@@ -112,11 +114,11 @@ def read_store(folder: Path, bits: int | None) -> tuple[ModelData, int, frozense
             "made from again, or leave bits out"
         )
     said = read_json(folder / STORE_FILE, _REMEDY)
-    if {key: said.get(key) for key in _FORMAT} != _FORMAT:
+    if said.get("format") != _FORMAT or said.get("version") not in (_WHOLE, _DROPPING):
         raise CheckpointError(
             f"{str(folder / STORE_FILE)!r} is of the format {said.get('format')!r}, version "
-            f"{said.get('version')!r}; this Thresher reads {_FORMAT['format']!r}, version "
-            f"{_FORMAT['version']}"
+            f"{said.get('version')!r}; this Thresher reads {_FORMAT!r}, versions {_WHOLE} and "
+            f"{_DROPPING}"
         )
     try:
         with safe_open(folder / _ARRAYS, framework="pt") as file:
@@ -143,9 +145,11 @@ def _model(said: dict[str, Any], arrays: _Arrays) -> ModelData:
 
 
 def _layer(said: dict[str, Any], place: str, arrays: _Arrays) -> LayerData:
-    matrices = ("qkv", "out", "gate_up", "down")
     return LayerData(
-        **{name: _panels(said[name], f"{place}{name}.", arrays) for name in matrices},
+        qkv=_parts(said["qkv"], f"{place}qkv.", arrays),
+        out=_panels(said["out"], f"{place}out.", arrays),
+        gate_up=_parts(said["gate_up"], f"{place}gate_up.", arrays),
+        down=_panels(said["down"], f"{place}down.", arrays),
         attention_norm=arrays[f"{place}attention_norm"],
         mlp_norm=arrays[f"{place}mlp_norm"],
         query_norm=arrays.get(f"{place}query_norm"),
@@ -155,11 +159,18 @@ def _layer(said: dict[str, Any], place: str, arrays: _Arrays) -> LayerData:
     )
 
 
+def _parts(said: Any, place: str, arrays: _Arrays) -> PanelData | list[PanelData]:
+    if isinstance(said, list):
+        return [_panels(part, f"{place}{i}.", arrays) for i, part in enumerate(said)]
+    return _panels(said, place, arrays)
+
+
 def _panels(said: dict[str, Any], place: str, arrays: _Arrays) -> PanelData:
     return PanelData(
         codes=arrays[f"{place}codes"],
         scales=arrays.get(f"{place}scales"),
         minimums=arrays.get(f"{place}minimums"),
         bias=arrays.get(f"{place}bias"),
+        thresholds=arrays.get(f"{place}thresholds"),
         **{name: said[name] for name in ("form", "unit", "rows", "columns")},
     )
