@@ -1,0 +1,1 @@
+"""What dropped inputs save in the engine: products, and whole models."""
