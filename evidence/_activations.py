@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from thresher.activate.calibrate import attachable
+from thresher.activate.cats import CATS
 from thresher.activate.granularity import Granularity
 from thresher.activate.recipe import ActivationRecipe
 from thresher.parts.activations.attached import counting
@@ -36,6 +37,10 @@ from ._study import Draw, Study
 
 #: Windows of a draw to calibrate on, and to be measured on.
 CALIBRATION, HELD_OUT = 4, 2
+
+#: Share of a block's weights that dropping all its neurons saves: two of the three matrices of the
+#: network, of which all of attention's weights are a third.
+_NEURONS = 0.5
 
 PROTOCOL = (
     f"SmolLM2-135M-Instruct, whose weights come rounded to 4 bits, 50 times smaller than the "
@@ -141,6 +146,11 @@ def activations(
 def sparse(recipe: ActivationRecipe) -> Callable[[float], ActivationRecipe]:
     """Return the method that gives `recipe` the sparsity that a setting is."""
     return lambda sparsity: recipe.with_options(sparsity)
+
+
+def cats_reading(sparsity: float) -> ActivationRecipe | None:
+    """Return CATS with such a share of a block's weights not read, None where it has too few."""
+    return CATS(sparsity=sparsity / _NEURONS) if sparsity < _NEURONS else None
 
 
 def _measured(seen: Seen, recipe: ActivationRecipe) -> Answer:
