@@ -1,5 +1,5 @@
-// Panels of four-bit channels times tokens: what zeros among a token's inputs would have multiplied
-// is not read.
+// Panels of four-bit channels times a token: what zeros among its inputs would have multiplied is not
+// read. For several tokens, which together need nearly all channels, panels are laid out by rows.
 //
 // Sums within a group are exact integers, and groups are added in float32 in their order, as in
 // int_tile.hpp, so that a product is that of the other layout bit for bit.
@@ -9,9 +9,7 @@
 
 namespace thresher::THRESHER_NAMESPACE {
 
-// Tokens that go through a strip together, where several do, and panels of a strip.
-constexpr int tall_tokens = 8, strip = EngineMatrix::strip_panels;
-constexpr std::int64_t channel_bytes = half_tall;
+constexpr int strip = EngineMatrix::strip_panels;
 
 // Results of the panels of a strip.
 using TallTile = float[strip][tall];
@@ -130,7 +128,7 @@ THRESHER_INLINE void fetch(const std::uint8_t* lines, const std::uint32_t* place
 
 // Of one token, by the channels that it needs.
 template <bool minimums>
-void multiply_kept(const Strip& from, const Operand& x, TallTile& tile) {
+void add_kept(const Strip& from, const Operand& x, TallTile& tile) {
   constexpr std::int64_t ahead = 2;  // groups
   const Kept& kept = *x.kept;
   const EngineMatrix& matrix = from.matrix;
@@ -163,56 +161,55 @@ void multiply_kept(const Strip& from, const Operand& x, TallTile& tile) {
   }
 }
 
-// Of some tokens, which together need nearly all channels.
-template <bool minimums>
-void multiply_all(const Strip& from, const Operand& x, std::int64_t count, TallTile* tile) {
-  constexpr int quads = EngineMatrix::group / 4;
-  for (std::int64_t g = 0; g < from.matrix.groups(); ++g) {
-    for (std::int64_t p = 0; p < from.many; ++p) {
-      Quad held[quads];
-      for (int q = 0; q < quads; ++q) {
-        const std::uint8_t* line = from.line(p, g * EngineMatrix::group + 4 * q);
-        held[q] = interleaved(line, line + from.stride, line + 2 * from.stride,
-                              line + 3 * from.stride);
-      }
-      for (std::int64_t b = 0; b < count; ++b) {
-        const Operand token = x.from(b);
-        TallSums sums(minimums ? 0 : -8 * token.sums[g]);
-        const std::int8_t* codes = token.codes + g * EngineMatrix::group;
-        for (int q = 0; q < quads; ++q) sums.add(held[q], four_codes(codes + 4 * q));
-        add_scaled<minimums>(from.matrix, from.scale_place(p, g), token, g, sums, tile[b][p]);
-      }
-    }
+inline void multiply_kept(const Strip& from, const Operand& x, TallTile& tile) {
+  clear(&tile[0][0], strip * tall);
+  if (from.matrix.minimums == nullptr) add_kept<false>(from, x, tile);
+  else add_kept<true>(from, x, tile);
+  for (std::int64_t p = 0; p < from.many; ++p) {
+    for (float& value : tile[p]) value *= from.matrix.unit;
   }
 }
 
-template <bool minimums, class Sink>
-void multiply_strip(const Strip& from, const Operand& x, std::int64_t count, Sink&& sink) {
-  alignas(64) TallTile tile[tall_tokens];
-  for (std::int64_t first = 0; first < count; first += tall_tokens) {
-    const std::int64_t many = smaller(tall_tokens, count - first);
-    clear(&tile[0][0][0], many * strip * tall);
-    if (x.kept != nullptr) multiply_kept<minimums>(from, x, tile[0]);
-    else multiply_all<minimums>(from, x.from(first), many, tile);
-    for (std::int64_t b = 0; b < many; ++b) {
-      for (std::int64_t p = 0; p < from.many; ++p) {
-        for (float& value : tile[b][p]) value *= from.matrix.unit;
-        sink(from.panel + p, first + b, tile[b][p]);
+// A panel of a strip as eight panels of rows.
+inline EngineMatrix by_rows(const Strip& from, std::int64_t p, RowRoom& room) {
+  constexpr std::int64_t group = EngineMatrix::group, rows = EngineMatrix::panel_rows;
+  constexpr std::int64_t panels = tall / rows, line = 64, lines = group / 8;
+  const std::int64_t groups = from.matrix.groups();
+  const auto place = [&](std::int64_t panel, std::int64_t g) { return panel * groups + g; };
+  const auto put = [&](Bytes codes, std::int64_t row, std::int64_t g, std::int64_t at) {
+    const std::int64_t start = (place(row / rows, g) * lines + at) * line + row % rows * 4;
+    std::memcpy(room.codes.get() + start, &codes, sizeof codes);
+  };
+  const auto quad = [&](std::int64_t column) {
+    return interleaved(from.line(p, column), from.line(p, column + 1), from.line(p, column + 2),
+                       from.line(p, column + 3));
+  };
+  const std::uint16_t* scales = from.matrix.scales;
+  const std::uint16_t* minimums = from.matrix.minimums;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    for (std::int64_t at = 0; at < lines; ++at) {
+      const Quad first = quad(g * group + 8 * at), second = quad(g * group + 8 * at + 4);
+      for (int i = 0; i < quad_vectors; ++i) {
+        const Bytes a = first.codes[i], b = second.codes[i];
+        put((a & 15) | (b & 15) << 4, lanes * i, g, at);
+        put(a >> 4 | (b & 240), half_tall + lanes * i, g, at);
       }
     }
+    const std::int64_t held = from.scale_place(p, g);
+    for (std::int64_t panel = 0; panel < panels; ++panel) {
+      const std::int64_t to = place(panel, g) * rows, start = held + panel * rows;
+      copy(room.scales.get() + to, scales + start, rows);
+      if (minimums != nullptr) copy(room.minimums.get() + to, minimums + start, rows);
+    }
   }
-}
-
-// Calls sink(panel, token, row results) for panels from `first` to `last`, which is not one of them.
-template <class Sink>
-void multiply_channels(const EngineMatrix& matrix, std::int64_t first, std::int64_t last,
-                       const Operand& x, std::int64_t count, Sink&& sink) {
-  while (first < last) {
-    const Strip from(matrix, first, last);
-    if (matrix.minimums == nullptr) multiply_strip<false>(from, x, count, sink);
-    else multiply_strip<true>(from, x, count, sink);
-    first += from.many;
-  }
+  EngineMatrix found = from.matrix;
+  found.format = Format::int4;
+  found.codes = room.codes.get();
+  found.scales = room.scales.get();
+  found.minimums = minimums == nullptr ? nullptr : room.minimums.get();
+  if (found.bias != nullptr) found.bias += (from.panel + p) * tall;
+  found.rows = tall;
+  return found;
 }
 
 // The code of a row in a column.

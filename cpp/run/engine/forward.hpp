@@ -91,17 +91,19 @@ class Pass {
                    work_.input_sums.get() + slot * groups,
                    work_.input_totals.get() + slot * groups);
     };
+    const auto rank = static_cast<std::size_t>(member_.rank);
+    const bool channels = matrix.format == Format::channels;
+    Operand x = first.from(base);
     if (count > 1) {
       member_.share(count, make);
       member_.barrier.wait();
-      return first;
+      if (channels) x.room = &work_.rooms[rank];
+      return x;
     }
     make(0);
-    Operand x = first.from(base);
-    if (matrix.format == Format::channels) {
-      Kept& kept = work_.kept[static_cast<std::size_t>(member_.rank)];
-      keep(x.codes, x.scales, groups, kept);
-      x.kept = &kept;
+    if (channels) {
+      keep(x.codes, x.scales, groups, work_.kept[rank]);
+      x.kept = &work_.kept[rank];
     }
     return x;
   }
@@ -133,9 +135,8 @@ class Pass {
   void multiply(const EngineMatrix& matrix, const Operand& x, Sink&& sink) {
     const auto [first, last] = member_.range(matrix.panels());
     multiply_panels(matrix, first, last, x, count_,
-                    [&](std::int64_t panel, std::int64_t t, const float* tile) {
-                      const std::int64_t row = panel * matrix.height();
-                      sink(t, row, smaller(matrix.height(), matrix.rows - row), tile);
+                    [&](std::int64_t row, std::int64_t rows, std::int64_t t, const float* tile) {
+                      sink(t, row, smaller(rows, matrix.rows - row), tile);
                     });
     member_.barrier.wait();
   }
@@ -234,16 +235,17 @@ inline void multiply_rows(const EngineMatrix& matrix, const float* x, std::int64
   }
   round_groups(values.get(), batch * groups, codes.get(), scales.get(), sums.get(), totals.get());
   Operand operand{values.get(), codes.get(), scales.get(), sums.get(), totals.get(), width};
-  Kept kept(width);
-  if (batch == 1 && matrix.format == Format::channels) {
+  const bool channels = matrix.format == Format::channels;
+  Kept kept(channels && batch == 1 ? width : 0);
+  RowRoom room(channels && batch != 1 ? width : 0);
+  operand.room = &room;
+  if (channels && batch == 1) {
     keep(codes.get(), scales.get(), groups, kept);
     operand.kept = &kept;
   }
   multiply_panels(matrix, 0, matrix.panels(), operand, batch,
-                  [&](std::int64_t panel, std::int64_t b, const float* tile) {
-                    const std::int64_t row = panel * matrix.height();
-                    copy(y + b * matrix.rows + row, tile,
-                         smaller(matrix.height(), matrix.rows - row));
+                  [&](std::int64_t row, std::int64_t rows, std::int64_t b, const float* tile) {
+                    copy(y + b * matrix.rows + row, tile, smaller(rows, matrix.rows - row));
                   });
 }
 

@@ -15,7 +15,8 @@ struct Operand {
   const std::int32_t* sums;
   const float* totals;
   std::int64_t width;
-  const Kept* kept = nullptr;  // of the one token that there is, where its zeros are left out
+  const Kept* kept = nullptr;  // of the one token that there is, for a matrix of channels
+  RowRoom* room = nullptr;     // for one of several tokens
 
   Operand from(std::int64_t token) const {
     const std::int64_t group = token * width / EngineMatrix::group;

@@ -55,23 +55,39 @@ void multiply_panel(const EngineMatrix& matrix, std::int64_t panel, const Operan
   }
 }
 
-// Calls sink(panel, token, row results) for each of `count` tokens and the panels from `first` to
-// `last`, which is not one of them.
+// Calls sink(row, rows, token, results) for each of `count` tokens and the rows of the panels from
+// `first` to `last`, which is not one of them, some rows from `row` on at a time.
 template <class Sink>
 void multiply_panels(const EngineMatrix& matrix, std::int64_t first, std::int64_t last,
                      const Operand& x, std::int64_t count, Sink&& sink) {
-  if (matrix.format == Format::channels) {
-    multiply_channels(matrix, first, last, x, count,
-                      [&](std::int64_t panel, std::int64_t token, float* rows) {
-                        add_bias(matrix, panel, rows);
-                        sink(panel, token, rows);
-                      });
+  constexpr std::int64_t rows = EngineMatrix::panel_rows;
+  const auto multiply_rows_of = [&](const EngineMatrix& held, std::int64_t panel,
+                                    std::int64_t start) {
+    multiply_panel(held, panel, x, count, [&](std::int64_t token, const float* results) {
+      sink(start, rows, token, results);
+    });
+  };
+  if (matrix.format != Format::channels) {
+    for (std::int64_t panel = first; panel < last; ++panel) {
+      multiply_rows_of(matrix, panel, panel * rows);
+    }
     return;
   }
-  for (std::int64_t panel = first; panel < last; ++panel) {
-    multiply_panel(matrix, panel, x, count, [&](std::int64_t token, const float* rows) {
-      sink(panel, token, rows);
-    });
+  for (std::int64_t panel = first; panel < last;) {
+    const Strip from(matrix, panel, last);
+    alignas(64) TallTile tile;
+    if (x.kept != nullptr) multiply_kept(from, x, tile);
+    for (std::int64_t p = 0; p < from.many; ++p) {
+      const std::int64_t start = (panel + p) * tall;
+      if (x.kept != nullptr) {
+        add_bias(matrix, panel + p, tile[p]);
+        sink(start, tall, 0, tile[p]);
+        continue;
+      }
+      const EngineMatrix held = by_rows(from, p, *x.room);
+      for (std::int64_t i = 0; i < tall / rows; ++i) multiply_rows_of(held, i, start + i * rows);
+    }
+    panel += from.many;
   }
 }
 

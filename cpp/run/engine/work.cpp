@@ -3,6 +3,20 @@
 #include <algorithm>
 
 namespace thresher {
+namespace {
+
+bool has_channels(const EngineModel& model) {
+  const auto some = [](const EngineMatrix& matrix) { return matrix.format == Format::channels; };
+  const auto any = [&](const std::vector<EngineMatrix>& matrices) {
+    return std::any_of(matrices.begin(), matrices.end(), some);
+  };
+  return some(model.head) ||
+         std::any_of(model.layers.begin(), model.layers.end(), [&](const EngineLayer& layer) {
+           return any(layer.qkv) || some(layer.out) || any(layer.gate_up) || some(layer.down);
+         });
+}
+
+}  // namespace
 
 EngineWork::EngineWork(const EngineModel& model)
     : head_width(model.head_width()),
@@ -17,7 +31,8 @@ EngineWork::EngineWork(const EngineModel& model)
       attended(chunk * attended_width),
       activated(chunk * mlp_width),
       cosines(chunk * head_width),
-      sines(chunk * head_width) {}
+      sines(chunk * head_width),
+      channels_(has_channels(model)) {}
 
 // What is replaced holds nothing between passes. Sizes are noted last: memory may be short.
 void EngineWork::reserve(std::int64_t end, int threads) {
@@ -32,7 +47,11 @@ void EngineWork::reserve(std::int64_t end, int threads) {
     input_totals = Aligned<float>(slots * groups);
     queries = Aligned<float>(threads * head_width);
     kept.clear();
-    for (int rank = 0; rank < threads; ++rank) kept.emplace_back(operand_width);
+    rooms.clear();
+    for (int rank = 0; channels_ && rank < threads; ++rank) {
+      kept.emplace_back(operand_width);
+      rooms.emplace_back(operand_width);
+    }
   }
   if (threads > threads_ || end > capacity_) {
     const std::int64_t capacity =

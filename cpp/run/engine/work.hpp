@@ -34,6 +34,17 @@ struct Kept {
   std::int64_t count = 0;
 };
 
+// Where a panel of channels is laid out by rows.
+struct RowRoom {
+  explicit RowRoom(std::int64_t width)
+      : codes(width * EngineMatrix::tall_rows / 2),
+        scales(width / EngineMatrix::group * EngineMatrix::tall_rows),
+        minimums(width / EngineMatrix::group * EngineMatrix::tall_rows) {}
+
+  Aligned<std::uint8_t> codes;
+  Aligned<std::uint16_t> scales, minimums;
+};
+
 class EngineWork {
  public:
   // Tokens that go through the layers together.
@@ -58,9 +69,12 @@ class EngineWork {
   Aligned<std::int8_t> input_codes;
   Aligned<std::int32_t> input_sums;
   Aligned<float> queries;  // by thread
-  std::vector<Kept> kept;  // likewise
+  // Likewise, of models that drop inputs.
+  std::vector<Kept> kept;
+  std::vector<RowRoom> rooms;
 
  private:
+  const bool channels_;
   std::int64_t capacity_ = 0;
   int threads_ = 0;
   Aligned<float> scores_;
