@@ -83,8 +83,12 @@ def _multiplying(held: PanelData, copies: int, x: np.ndarray, times: int) -> Any
 
 
 def _copied(held: PanelData) -> PanelData:
-    arrays = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in vars(held).items()}
-    return PanelData(**arrays)
+    """Return a copy in memory of small pages, as a file's are; NumPy asks for large ones."""
+    return PanelData(**{k: _in_bytes(v) for k, v in vars(held).items()})
+
+
+def _in_bytes(value: Any) -> Any:
+    return np.frombuffer(value.tobytes(), value.dtype) if isinstance(value, np.ndarray) else value
 
 
 def _empty_calls(times: int) -> Any:

@@ -13,7 +13,7 @@ from thresher.run.evaluate import perplexity
 
 SHARES = (0.25, 0.4, 0.5, 0.65)
 #: Methods and how their levels are set, in the order of the table.
-KINDS = (("teal", "uniform"), ("teal", "greedy"), ("wina", "uniform"), ("wina", "greedy"))
+KINDS = (("teal", "uniform"), ("teal", "greedy"), ("wina", "uniform"))
 LENGTH, CALIBRATION, HELD_OUT = 256, 8, 8
 YEARS = ((1990, 2013), (2014, 2024))
 
