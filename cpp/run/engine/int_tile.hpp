@@ -9,12 +9,20 @@
 namespace thresher::THRESHER_NAMESPACE {
 
 constexpr std::int64_t line_bytes = 64;
+// Weights are read once and in order, and a processor's own prefetching stops at every page.
+constexpr std::int64_t bytes_ahead = 8192;
 
 // What codes count from.
 template <Format format, bool minimums>
 constexpr std::int32_t code_zero = minimums ? 0 : format == Format::int8 ? 128 : 8;
 template <Format format>
 constexpr int group_lines = format == Format::int8 ? 8 : 4;
+
+template <Format format>
+THRESHER_INLINE void fetch_ahead(const std::uint8_t* group) {
+  for (int line = 0; line < group_lines<format>; ++line)
+    __builtin_prefetch(group + bytes_ahead + line * line_bytes, 0, 2);
+}
 
 #if defined(__AVX512VNNI__)
 
@@ -60,7 +68,9 @@ void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Ope
   Floats totals[Batch] = {};
   for (std::int64_t g = 0; g < groups; ++g) {
     __m512i sums[Batch];
-    add_group<format, minimums, Batch>(lines + g * group_lines<format> * line_bytes, x, g, sums);
+    const std::uint8_t* group = lines + g * group_lines<format> * line_bytes;
+    fetch_ahead<format>(group);
+    add_group<format, minimums, Batch>(group, x, g, sums);
     const std::int64_t rows = place + g * EngineMatrix::panel_rows;
     const Floats row_scales = load_halves(matrix.scales + rows);
     const Floats least = minimums ? load_halves(matrix.minimums + rows) : Floats{};
