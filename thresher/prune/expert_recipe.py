@@ -17,6 +17,7 @@ from ..core.notebook import html_of_parts
 from ..core.options import check_choice
 from ..parts.experts import Routing
 from .recipe import Recipe
+from .written import Written
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class ExpertRecipe(ABC):
+class ExpertRecipe(Written, ABC):
     """Parts that together make a mixture of experts smaller.
 
     Parameters

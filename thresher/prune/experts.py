@@ -255,6 +255,7 @@ def _record(
         model=str(getattr(model, "name_or_path", "") or type(model).__name__),
         method=card.name if card else "recipe",
         recipe=repr(recipe),
+        parts=recipe.recorded(),
         pattern="experts",
         density_asked=recipe.target,
         calibration={"source": "none"},
