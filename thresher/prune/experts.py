@@ -180,7 +180,9 @@ def _without(
     sample: Any,
 ) -> Any:
     """Return the model that transformers builds with fewer experts."""
-    small = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    # What is cut below need not be in memory twice; what stays must not be the model's own.
+    cut = [model.get_parameter(p) for m in mixtures for p in m.members if _is_stack(model, p)]
+    small = copy.deepcopy(model, {id(parameter): parameter for parameter in cut})
     for mixture in mixtures:
         for path in mixture.members:
             _cut(small, path, kept[mixture.name])
@@ -248,7 +250,7 @@ def _record(
             layers.append(LayerRecord(layer.name, 0, list(layer.shape), 0, 1.0, 0.0, {}))
     whole = sum(layer.weight.numel() for layer in coverage.layers)
     removed = {
-        mixture.name: sorted(set(range(mixture.count)) - set(kept[mixture.name]))
+        mixture.members[0]: sorted(set(range(mixture.count)) - set(kept[mixture.name]))
         for mixture in mixtures
     }
     return PruneRecord(
