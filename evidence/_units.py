@@ -19,7 +19,7 @@ from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
 from thresher.parts.groups.find import Coupled, Group, find_groups
 from thresher.parts.layers import Layer
-from thresher.parts.moments import Gradient, Gram, Norm
+from thresher.parts.moments import Gradient, Moment, Norm, forward
 from thresher.parts.patterns import Unstructured
 from thresher.parts.rankings import AllByScore, ByScore, Ranking
 from thresher.parts.scores import GradientMagnitude, InputNorm, Magnitude
@@ -96,6 +96,8 @@ def of_units(
     methods : mapping of str to UnitRecipe or callable
         A callable returns the log-perplexity of what it makes of a problem.
     """
+    recipes = [method for method in methods.values() if isinstance(method, UnitRecipe)]
+    needs = frozenset().union(*(recipe.needs for recipe in recipes))
     runs = {
         name: _without(method) if isinstance(method, UnitRecipe) else method
         for name, method in methods.items()
@@ -103,14 +105,10 @@ def of_units(
     return Study(
         over=("removed",),
         settings=settings,
-        draw=_draw,
+        draw=lambda removed, drawn: Problem(removed, _watched(drawn, needs)),
         methods=runs | {"dense": lambda problem: _measured(problem.watched)},
         measures={"log_perplexity": lambda answer, _: answer},
     )
-
-
-def _draw(removed: float, drawn: Draw) -> Problem:
-    return Problem(removed, _watched(drawn))
 
 
 def _without(recipe: UnitRecipe) -> Callable[[Problem], float]:
@@ -197,7 +195,7 @@ def masked(seen: Watched, recipe: UnitRecipe, removed: Removed) -> Iterator[None
 
 
 @functools.lru_cache(maxsize=1)
-def _watched(drawn: Draw) -> Watched:
+def _watched(drawn: Draw, needs: frozenset[type[Moment]]) -> Watched:
     """Return the model with what a draw saw of it; the last draw's is kept."""
     rng = drawn.rng
     first, last = windows()
@@ -215,13 +213,12 @@ def _watched(drawn: Draw) -> Watched:
     with torch.no_grad(), ExitStack() as stack:
         for block, change in changes.items():
             stack.enter_context(change.watching(model.get_decoder().layers[block]))
-        statistics = collect_inputs(model, every, {Gram, Norm}, run)
-    units = find_units(model, every)
-    slopes = collect_gradients(
-        InMemory(model), units, {Gradient}, samples[:GRADIENTS], default_loss
-    )
-    for name, found in slopes.items():
-        statistics[name].adopt_gradients(found)
+        statistics = collect_inputs(model, every, forward(needs), run)
+    if Gradient in needs:
+        units, some = find_units(model, every), samples[:GRADIENTS]
+        found = collect_gradients(InMemory(model), units, {Gradient}, some, default_loss)
+        for name, of_layer in found.items():
+            statistics[name].adopt_gradients(of_layer)
     groups = [
         group
         for group in coupled.groups

@@ -11,6 +11,7 @@ from torch import nn
 
 import thresher as th
 from thresher.core.evidence import Experiment
+from thresher.parts.coverage import find_layers
 from thresher.parts.experts import ExpertScore, Routing
 from thresher.prune.task_experts import TaskExperts
 
@@ -30,8 +31,6 @@ from ._mixture import (
 
 #: The share of the benefit that the paper finds to stay.
 _SHARE = 0.993
-#: Weights of the layers that stay with one expert left, and with two and four.
-_DENSITIES = (0.57, 0.37, 0.29)
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,15 @@ class _Drawn(ExpertScore):
         return torch.rand(routing.count, generator=torch.Generator().manual_seed(self.seed))
 
 
-def _fewer(model: nn.Module, known: Trained, recipe: TaskExperts, density: float) -> nn.Module:
+def _fewer(model: Any, known: Trained, recipe: TaskExperts, keep: int) -> nn.Module:
+    """Return a model with so many experts left in each block."""
     data = known.train[0][: known.drawn.amount(CALIBRATION, 2)]
-    made: nn.Module = th.prune(model, recipe.with_density(density), data, progress=False)
+    layers = find_layers(model)
+    experts = sum(layer.weight.numel() for layer in layers if layer.part is not None)
+    others = sum(layer.weight.numel() for layer in layers) - experts
+    share = keep / model.config.num_local_experts
+    how = recipe.with_density((others + share * experts) / (others + experts))
+    made: nn.Module = th.prune(model, how, data, progress=False)
     return made
 
 
@@ -55,7 +60,7 @@ def _eager(recipe_of: Callable[[int], TaskExperts]) -> Callable[[Trained], nn.Mo
 
     def method(known: Trained) -> nn.Module:
         recipe = recipe_of(known.drawn.seed)
-        return tuned(_fewer(known.model, known, recipe, _DENSITIES[-1]), known)
+        return tuned(_fewer(known.model, known, recipe, 1), known)
 
     return method
 
@@ -63,8 +68,8 @@ def _eager(recipe_of: Callable[[int], TaskExperts]) -> Callable[[Trained], nn.Mo
 def _in_windows(known: Trained) -> nn.Module:
     """Drop experts in windows of the first half of training, down to one."""
     model, steps = known.model, TUNING // 6
-    for density in _DENSITIES:
-        model = _fewer(tuned(model, known, steps), known, TaskExperts(), density)
+    for keep in (4, 2, 1):
+        model = _fewer(tuned(model, known, steps), known, TaskExperts(), keep)
     return tuned(model, known, TUNING - 3 * steps)
 
 

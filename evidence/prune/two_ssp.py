@@ -11,29 +11,30 @@ from .._study import Judged, ahead, means
 from .._units import PROTOCOL, of_units, short_gpt
 
 _RIVALS = ("ShortGPT", "random neurons")
+#: With so small an alpha no attention goes.
+_NONE = 1e-6
 
 experiment = Experiment(
     method=TwoSSP.card.name,
     claim="With 37.5 % or 50 % of the weights removed, perplexity is lower where the neurons that "
     "are active least go and then whole attentions by the loss, than where whole blocks go by how "
-    "little they change (ShortGPT), and than where neurons go at random.",
-    baseline="whole blocks by the change of the states (ShortGPT's rule), and 2SSP with neurons at "
-    "random",
+    "little they change (ShortGPT), and than where neurons alone go at random.",
+    baseline="whole blocks by the change of the states (ShortGPT's rule), and neurons at random",
     run=Judged(
         study=of_units(
             {"37.5 %": 0.375, "50 %": 0.5},
             {
-                "2SSP": TwoSSP(),
+                "2SSP": TwoSSP(most=1),
                 "ShortGPT": short_gpt,
-                "random neurons": TwoSSP(ranking=ByScore(Random())),
-                "width alone": TwoSSP(alpha=1e-6),
+                "random neurons": TwoSSP(ranking=ByScore(Random()), alpha=_NONE),
+                "width alone": TwoSSP(alpha=_NONE),
             },
         ),
         rule=ahead("log_perplexity", "2SSP", *_RIVALS),
         view=means("log_perplexity", "Perplexity of smaller models", "perplexity", True),
         against={"2SSP": _RIVALS},
         note=f"Slacks are differences of log-perplexity. {PROTOCOL} Of its eight blocks 2SSP takes "
-        "one and two attentions, by the loss of four windows; width alone takes none. SliceGPT, "
+        "one and two attentions, by the loss of one window; width alone takes none. SliceGPT, "
         "EvoPress and BlockPruner, and the time they take, are not rerun. Scales below 1 say "
         "nothing of the claim.",
     ),

@@ -261,9 +261,7 @@ def test_a_router_that_could_be_one_of_two_is_named():
     model = moe()
     block = next(m for m in model.model.layers[0].children() if hasattr(m, "experts"))
     block.other = nn.Linear(16, 6, bias=False)
-    with pytest.raises(
-        LayerError, match=r"not clear what chooses .*gate\.weight, .*other\.weight"
-    ):
+    with pytest.raises(LayerError, match=r"not clear what chooses .*gate\.weight, .*other\.weight"):
         find_mixtures(model, find_layers(model))
 
 

@@ -57,6 +57,14 @@ def test_attentions_that_go_give_nothing_and_neurons_keep_one_width():
     assert kept[gone[0]] == 0
 
 
+def test_training_leaves_what_went_as_it_is():
+    small = smaller(wide_llama())
+    small(input_ids=tokens(), labels=tokens()).loss.backward()
+    for layer in small.model.layers:
+        gone = f"model.layers.{layer.self_attn.layer_idx}.self_attn.o_proj" in silent(small)
+        assert all(bool(p.grad.any()) != gone for p in layer.self_attn.parameters())
+
+
 def test_the_attention_that_the_loss_misses_least_goes_first():
     model = wide_llama()
     with torch.no_grad():
