@@ -94,6 +94,11 @@ def test_models_become_smaller_and_say_so(method, kind, tmp_path):
     record = remembered(small)
     assert record.method == method
     assert record.density == pytest.approx(0.6, abs=0.08)
+    left = {name: int((p != 0).sum()) for name, p in small.named_parameters()}
+    layers = {layer.name.partition("[")[0] for layer in record.layers}
+    assert sum(la.kept for la in record.layers) == sum(
+        left.get(name, left.get(f"{name}.weight")) for name in layers
+    )
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
     again = type(record).from_json(record.to_json())
     assert again.structure == record.structure

@@ -7,6 +7,7 @@ __all__ = ["prune_experts"]
 import copy
 import dataclasses
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -239,16 +240,15 @@ def _record(
 ) -> PruneRecord:
     """Return the record of a run, without what it was calibrated on."""
     card = getattr(recipe, "card", None)
-    by_member = {path: mixture for mixture in mixtures for path in mixture.members}
-    layers, after = [], 0
-    for layer in coverage.layers:
-        mixture = by_member.get(layer.parameter)
-        size = layer.weight.numel()
-        stays = mixture is None or (layer.part or (0,))[0] in kept[mixture.name]
-        after += size * stays
-        if not stays:
-            layers.append(LayerRecord(layer.name, 0, list(layer.shape), 0, 1.0, 0.0, {}))
+    layers = []
+    for block, mixture in enumerate(mixtures):
+        for path in mixture.members:
+            if _is_stack(model, path):
+                shape = list(model.get_parameter(path).shape)
+                left = math.prod(shape[1:]) * len(kept[mixture.name])
+                layers.append(LayerRecord(path, block, shape, left, 0.0, 0.0, {}))
     whole = sum(layer.weight.numel() for layer in coverage.layers)
+    after = whole - sum(layer.size - layer.kept for layer in layers)
     removed = {
         mixture.members[0]: sorted(set(range(mixture.count)) - set(kept[mixture.name]))
         for mixture in mixtures

@@ -172,7 +172,7 @@ class PruneRecord:
         also : PruneRecord
             Of pruning the smaller model.
         """
-        self.layers += also.layers
+        self.layers = also.layers
         self.pattern = also.pattern
         self.unseen = also.unseen
         self.structure["weights"]["after"] = sum(layer.kept for layer in also.layers)
