@@ -91,7 +91,6 @@ experiment = Experiment(
                 "random": _smaller(SPA(ranking=ByScore(Random()))),
             },
             measures={"wrong": lambda model, _: 100 * (1 - models.accuracy(model))},
-            workers=2,
         ),
         rule=ahead("wrong", "OBSPA", "magnitude", "random"),
         view=means("wrong", "Test digits classified wrongly", "wrong (%)"),
