@@ -24,7 +24,7 @@ experiment = Experiment(
         study=of_units(
             {"37.5 %": 0.375, "50 %": 0.5},
             {
-                "2SSP": TwoSSP(most=1),
+                "2SSP": TwoSSP(),
                 "ShortGPT": short_gpt,
                 "random neurons": TwoSSP(ranking=ByScore(Random()), alpha=_NONE),
                 "width alone": TwoSSP(alpha=_NONE),

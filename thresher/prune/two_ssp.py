@@ -28,9 +28,9 @@ class TwoSSP(UnitRecipe, Catalogued):
         See :class:`~thresher.prune.unit_recipe.UnitRecipe`.
     alpha : float, default 1.5
         The larger, the more attentions go, and the fewer neurons.
-    most : int, default 4
-        Samples of the calibration data that the loss is taken on, the first ones: every attention
-        is tried once for each that goes.
+    most : int, default 1
+        Samples of the calibration data that the loss is taken on, the first ones. Every attention
+        that is left is tried for each that goes, which takes most of the time.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class TwoSSP(UnitRecipe, Catalogued):
     stock: bool = True
     heads: bool = False
     alpha: float = 1.5
-    most: int = 4
+    most: int = 1
     card = Card(
         name="two-ssp",
         title="2SSP: A Two-Stage Framework for Structured Pruning of LLMs",
