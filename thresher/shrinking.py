@@ -65,7 +65,7 @@ def job_for(model: str, **options: Any) -> PruneJob:
 
 
 class ShrinkJob(PruneJob):
-    """``thresher prune`` with a method that removes units; see :class:`PruneJob`."""
+    """``thresher prune`` with a method that makes a model smaller; see :class:`PruneJob`."""
 
     def run(self) -> None:
         """Prune, write the folder, evaluate, and print what was removed."""
@@ -103,7 +103,8 @@ class ShrinkJob(PruneJob):
         if self.options["density"] == AUTO:
             raise OptionError(
                 f"--sparsity {AUTO} cuts one stream of weights at several densities, and "
-                f"{self.options['method']} removes whole parts; say how much, such as --sparsity 0.2"
+                f"{self.options['method']} makes models smaller; say how much, such as --sparsity "
+                "0.2"
             )
         for name, default in _OTHERS.items():
             if self.options[name] != default:
