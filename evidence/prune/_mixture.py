@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,8 @@ from thresher.parts.calibration import embedded_text
 from .._models import WINDOW
 from .._study import Draw
 
-#: Steps of training on both kinds of text, and of fine-tuning on one; windows of a batch.
-_STEPS, TUNING, _BATCH = 300, 100, 16
+#: Steps of training on both kinds of text, and windows of a batch.
+_STEPS, _BATCH = 300, 16
 _HELD_OUT, CALIBRATION = 48, 32
 #: How many experts each block has; two of them see a token.
 EXPERTS = 8
@@ -49,13 +48,13 @@ def trained(drawn: Draw) -> Trained:
     train = tuple(each[: len(each) * 9 // 10] for each in kinds)
     held_out = tuple(each[len(each) * 9 // 10 :][: drawn.amount(_HELD_OUT, 4)] for each in kinds)
     torch.manual_seed(drawn.seed)
-    model = mixture(size)
-    fit(model, torch.cat(train), drawn.seed, drawn.amount(_STEPS, 5), 3e-3)
+    model = _mixture(size)
+    _fit(model, torch.cat(train), drawn.seed, drawn.amount(_STEPS, 5), 3e-3)
     return Trained(model, train, held_out, drawn)
 
 
-def mixture(vocabulary: int, experts: int = EXPERTS) -> nn.Module:
-    """Return an untrained mixture; one expert makes it a dense model."""
+def _mixture(vocabulary: int) -> nn.Module:
+    """Return an untrained mixture."""
     from transformers import MixtralConfig, MixtralForCausalLM
 
     return MixtralForCausalLM(
@@ -66,8 +65,8 @@ def mixture(vocabulary: int, experts: int = EXPERTS) -> nn.Module:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4,
-            num_local_experts=experts,
-            num_experts_per_tok=min(2, experts),
+            num_local_experts=EXPERTS,
+            num_experts_per_tok=2,
             max_position_embeddings=WINDOW,
             tie_word_embeddings=True,
             router_aux_loss_coef=0.01,
@@ -76,7 +75,7 @@ def mixture(vocabulary: int, experts: int = EXPERTS) -> nn.Module:
     ).eval()
 
 
-def fit(model: Any, windows: torch.Tensor, seed: int, steps: int, rate: float) -> None:
+def _fit(model: Any, windows: torch.Tensor, seed: int, steps: int, rate: float) -> None:
     """Train a model on random windows, in place."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -94,14 +93,6 @@ def fit(model: Any, windows: torch.Tensor, seed: int, steps: int, rate: float) -
         optimizer.step()
         schedule.step()
     model.eval()
-
-
-def tuned(model: nn.Module, known: Trained, steps: int = TUNING) -> nn.Module:
-    """Return a copy of a model, fine-tuned on the first kind of text."""
-    model = copy.deepcopy(model)
-    drawn = known.drawn
-    fit(model, known.train[0], drawn.seed + 1000, drawn.amount(steps, 2), 1e-3)
-    return model
 
 
 @torch.no_grad()

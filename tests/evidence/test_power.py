@@ -175,11 +175,6 @@ def frank_wolfe(found):
     found.values["share"] *= 0.5
 
 
-def task_experts(found):
-    """The mixture is far ahead of the dense model."""
-    found.values["log_perplexity"][:, column(found, "eight experts")] *= 1e-3
-
-
 def js_divergence(found):
     """Divergence goes with wrong words, and perplexity against them."""
     wrong = found.values["wrong"]
@@ -198,7 +193,6 @@ ADJUST = {
     "self-calibration": self_calibration,
     "sketched-regression": sketched_regression,
     "sparse-phase-retrieval": sparse_phase_retrieval,
-    "task-experts": task_experts,
     "stochastic-model-based": falls("gradient", "subgradient", "prox-linear", "prox-point"),
     "unfolded-thresholding": unfolded_thresholding,
     "zero-imputation": falls("bias"),
