@@ -37,8 +37,8 @@ experiment = Experiment(
         against={"CFSP": _RIVALS},
         note=f"Slacks are differences of log-perplexity. {PROTOCOL} LLM-Pruner is its rule "
         "alone. Figures after training are not rerun. Scales below 1 say nothing of the claim.",
-        reason="suspected: the first and last blocks, whose changes stand out, are left whole here, "
-        "so that there is little to share out; and three draws are noisy for Wanda and LLM-Pruner.",
+        reason="suspected: the first and last blocks, whose changes stand out, are left whole, so "
+        "that there is little to share out; and three draws are noisy for Wanda and LLM-Pruner.",
     ),
     seeds=(0, 1, 2),
 )
