@@ -41,10 +41,12 @@ def make_smaller(
         It stays as it is.
     recipe : UnitRecipe or ExpertRecipe
         With a density.
-    data, example, loss, progress, **options
+    data, example, loss, progress
         See :func:`thresher.prune`.
     prune_weights : callable
         ``thresher.prune``, for recipes that go on with the weights that are left.
+    **options
+        More of :func:`thresher.prune`.
 
     Raises
     ------

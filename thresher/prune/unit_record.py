@@ -21,8 +21,8 @@ from .unit_search import Attention
 
 def layer_records(
     model: nn.Module,
-    coverage: Coverage,
     small: nn.Module,
+    coverage: Coverage,
     gone: Sequence[Attention],
     refitted: Sequence[LayerRecord],
 ) -> list[LayerRecord]:

@@ -170,7 +170,7 @@ class _Run:
         if self._stock:
             made = fit_configuration(shrunk.module, coupled, removed, self._run)
             shrunk = Shrunk(made)
-        self.record.layers = layer_records(self.model, self.coverage, shrunk.module, gone, records)
+        self.record.layers = layer_records(self.model, shrunk.module, self.coverage, gone, records)
         self.record.coverage = self.coverage.summary()
         self.record.structure |= structure_of(coupled, self.layers, removed, gone, shrunk.settings)
         self.record.timings = {"total": time.perf_counter() - started}
