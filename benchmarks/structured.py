@@ -41,7 +41,7 @@ def variants():
     """Return the methods, and structured with one part exchanged for another."""
     from thresher.parts import updates
     from thresher.parts.spreads import Incremental, WholeModel
-    from thresher.prune.memory import as_unit_recipe
+    from thresher.prune.smaller import as_unit_recipe
 
     known = {name: as_unit_recipe(name) for name in METHODS}
     base = known["structured"]

@@ -174,19 +174,19 @@ def pruned(
     recipe: Recipe, seen: Calibrated, whole: bool = True, layer_errors: bool = False
 ) -> Iterator[float]:
     """Prune the model or its middle block alone, give the block's error, and undo it."""
-    blocks = sorted({_block(layer) for layer in seen.layers})
+    blocks = sorted({block_of(layer) for layer in seen.layers})
     middle = blocks[len(blocks) // 2]
     errors: list[tuple[float, float]] = []
     counts = _counts(recipe, seen)
     together = _together(recipe, seen, counts)
     try:
         for layer, weight, keep in zip(seen.layers, seen.dense, counts, strict=True):
-            if not whole and _block(layer) != middle:
+            if not whole and block_of(layer) != middle:
                 continue
             statistics, shape = seen.statistics[layer.name], tuple(weight.shape)
             chooser = MaskChooser(recipe.score, recipe.pattern, keep, statistics, shape)
             pruned, _ = together.get(layer.name) or recipe.update(weight, chooser, statistics)
-            if layer_errors and _block(layer) == middle:
+            if layer_errors and block_of(layer) == middle:
                 errors.append(_squares(weight, pruned, statistics))
             layer.overwrite(layer.store(pruned))
         changed, output = (sum(parts) for parts in zip(*errors, strict=True)) if errors else (0, 0)
@@ -222,7 +222,7 @@ def _summaries(seen: Calibrated, score: Score | None) -> list[LayerSummary]:
         summarise(
             layer.name,
             tuple(weight.shape),
-            _block(layer),
+            block_of(layer),
             None if score is None else score(weight, seen.statistics[layer.name]),
         )
         for layer, weight in zip(seen.layers, seen.dense, strict=True)
@@ -237,7 +237,8 @@ def _squares(
     return float(((change @ gram) * change).sum()), float(((weight @ gram) * weight).sum())
 
 
-def _block(layer: Layer) -> int:
+def block_of(layer: Layer) -> int:
+    """Return the index of the block that a layer is in."""
     return int(layer.name.split(".layers.")[1].split(".")[0])
 
 
@@ -269,7 +270,7 @@ def calibrate(
     every: int,
 ) -> Calibrated:
     """Return the model with what it makes of windows, and the layers of each so many-th block."""
-    layers = [layer for layer in find_layers(model) if _block(layer) % every == 0]
+    layers = [layer for layer in find_layers(model) if block_of(layer) % every == 0]
     statistics = _statistics(model, layers, needs, data)
     networks = _networks(model, layers, data[0]) if InputRows in needs else []
     weights = [layer.matrix().clone() for layer in layers]

@@ -23,10 +23,10 @@ from .core.output import writing
 from .core.remembered import remembered
 from .core.terminal import manner, show
 from .prune.disk import peak_memory
-from .prune.memory import as_unit_recipe
+from .prune.memory import prune
 from .prune.record import PruneRecord
+from .prune.smaller import as_smaller_recipe
 from .prune.unit_recipe import UnitRecipe
-from .prune.units import prune_units
 from .report.pages import write_pages
 from .report.structure import structure_rows
 from .report.tables import record_data
@@ -59,13 +59,13 @@ _OTHERS = {
 
 def job_for(model: str, **options: Any) -> PruneJob:
     """Return what ``thresher prune`` is to do, for any method."""
-    if as_unit_recipe(options["method"]) is not None:
+    if as_smaller_recipe(options["method"]) is not None:
         return ShrinkJob(model, **options)
     return (ChoosingJob if options["density"] == AUTO else PruneJob)(model, **options)
 
 
 class ShrinkJob(PruneJob):
-    """``thresher prune`` with a method that removes units; see :class:`PruneJob`."""
+    """``thresher prune`` with a method that makes a model smaller; see :class:`PruneJob`."""
 
     def run(self) -> None:
         """Prune, write the folder, evaluate, and print what was removed."""
@@ -77,7 +77,7 @@ class ShrinkJob(PruneJob):
             dense = load_model(self.source, self.dtype).to(place)
             check_savable(dense)
             tell(f"pruning {self.source} ...")
-            small = prune_units(
+            small = prune(
                 dense,
                 self.recipe,
                 self.calibration,
@@ -99,16 +99,17 @@ class ShrinkJob(PruneJob):
         self._tell_and_send()
 
     def _read_recipe(self) -> Any:
-        recipe = as_unit_recipe(self.options["method"])
+        recipe = as_smaller_recipe(self.options["method"])
         if self.options["density"] == AUTO:
             raise OptionError(
                 f"--sparsity {AUTO} cuts one stream of weights at several densities, and "
-                f"{self.options['method']} removes units; say how much, such as --sparsity 0.2"
+                f"{self.options['method']} makes models smaller; say how much, such as --sparsity "
+                "0.2"
             )
         for name, default in _OTHERS.items():
             if self.options[name] != default:
                 raise OptionError(
-                    f"{self.options['method']} removes whole units, and has no use for --{name}; "
+                    f"{self.options['method']} removes whole parts, and has no use for --{name}; "
                     "leave it away"
                 )
         assert recipe is not None
@@ -150,7 +151,7 @@ def shrink_folder(
         output.restart()
         dense = load_model(source).to(device_named("auto"))
         check_savable(dense)
-        small = prune_units(dense, recipe, windows)
+        small = prune(dense, recipe, windows)
         record = _completed(small, source, calibration)
         _write(small, load_tokenizer(source), record, output.made, out)
         output.publish()

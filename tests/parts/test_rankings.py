@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from part_examples import concrete_subclasses
 
 from thresher.core.errors import OptionError
 from thresher.parts.chooser import MaskChooser
@@ -12,7 +13,7 @@ from thresher.parts.moments import Gram
 from thresher.parts.patterns import Unstructured
 from thresher.parts.rankings import AllByScore, ByScore, GreedyOBS
 from thresher.parts.scores import InputVariance, Magnitude, Score
-from thresher.parts.spreads import Incremental, PerKind, Ranked, WholeModel
+from thresher.parts.spreads import ByChange, Incremental, PerKind, Ranked, Spread, WholeModel
 from thresher.parts.statistics import Statistics
 from thresher.parts.updates import LeastSquares
 
@@ -112,10 +113,10 @@ def spread_over(spread, target, *, step=1):
     """Spread over two kinds of two groups with 10 weights a unit; return how many units go."""
     rise = np.arange(1.0, 129)
     groups = [
-        Ranked("a0", rise, "a", step, 0.0),
-        Ranked("b0", 3 * rise, "b", step, 0.0),
-        Ranked("a1", rise, "a", step, 1.0),
-        Ranked("b1", 3 * rise, "b", step, 1.0),
+        Ranked("a0", rise, "a", step, 0.0, 0.3),
+        Ranked("b0", 3 * rise, "b", step, 0.0, 0.3),
+        Ranked("a1", rise, "a", step, 1.0, 0.1),
+        Ranked("b1", 3 * rise, "b", step, 1.0, 0.1),
     ]
 
     def weights(removed):
@@ -146,13 +147,47 @@ def test_later_blocks_lose_more():
     assert left == pytest.approx(0.7, abs=0.01)
 
 
-@pytest.mark.parametrize("spread", [PerKind(multiple=8), WholeModel(), Incremental()])
+def test_blocks_that_change_less_lose_more():
+    counts, left = spread_over(ByChange(steepness=math.log(2)), 0.7)
+    # Of two blocks the changes are one deviation above and below their mean.
+    assert counts["a1"] == counts["b1"] == pytest.approx(2 * counts["a0"], abs=1)
+    assert left == pytest.approx(0.7, abs=0.01)
+    flat, _ = spread_over(ByChange(steepness=0.0), 0.7)
+    assert len(set(flat.values())) == 1
+
+
+def test_blocks_of_unknown_change_lose_what_one_of_mean_change_does():
+    rise = np.arange(1.0, 129)
+    groups = [
+        Ranked(str(i), rise, None, 1, i / 3, change)
+        for i, change in enumerate([0.1, 0.2, 0.3, math.nan])
+    ]
+    shares = ByChange().shares(groups)
+    assert shares[1.0] == 0.5
+    assert shares[1 / 3] == pytest.approx(0.5)
+    assert shares[0.0] > 0.5 > shares[2 / 3]
+
+
+@pytest.mark.parametrize("bad", [lambda: Incremental(first=0), lambda: ByChange(steepness=-1)])
+def test_spreads_name_options_out_of_range(bad):
+    with pytest.raises(OptionError, match="out of range"):
+        bad()
+
+
+def test_every_spread_has_its_tests():
+    assert {type(spread) for spread in SPREADS} == set(concrete_subclasses(Spread))
+
+
+SPREADS = [PerKind(multiple=8), WholeModel(), Incremental(), ByChange()]
+
+
+@pytest.mark.parametrize("spread", SPREADS)
 def test_units_go_some_at_a_time(spread):
     counts, _ = spread_over(spread, 0.7, step=16)
     assert all(count % 16 == 0 for count in counts.values())
 
 
-@pytest.mark.parametrize("spread", [PerKind(), WholeModel(), Incremental()])
+@pytest.mark.parametrize("spread", [PerKind(), WholeModel(), Incremental(), ByChange()])
 def test_what_cannot_be_reached_says_the_nearest(spread):
     with pytest.raises(
         OptionError, match=r"density 0\.01 cannot .* nearest density is 0\.\d+"

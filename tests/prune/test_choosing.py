@@ -118,7 +118,7 @@ def test_a_command_that_was_stopped_keeps_its_choice(
         (("--pattern", "2:4"), "pattern 2:4 keeps 0.5"),
         (("--density", 0.5), "leave --density 0.5 away"),
         (("--no-evaluate",), "leave --no-evaluate away"),
-        (("--method", "structured"), "removes units"),
+        (("--method", "structured"), "makes models smaller"),
     ],
 )
 def test_what_leaves_nothing_to_choose_is_said_before_any_work(

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-__all__ = ["Incremental", "PerKind", "Ranked", "Removed", "Spread", "WholeModel"]
+__all__ = [
+    "ByChange",
+    "Incremental",
+    "PerBlock",
+    "PerKind",
+    "Ranked",
+    "Removed",
+    "Spread",
+    "WholeModel",
+]
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ..core.errors import OptionError
 
-#: Of the share that the last block loses: finer than one unit of any group.
+#: Of the share that blocks lose: finer than one unit of any group.
 _HALVINGS = 20
 Removed = dict[str, list[int]]
 #: Weights that stay of the layers, when units are removed.
@@ -35,6 +45,8 @@ class Ranked:
         How many units go at a time.
     place : float, default 0.0
         How deep in the model it is, in [0, 1].
+    change : float, default NaN
+        How far the block that it is in turns the states of tokens, in half turns.
     """
 
     name: str
@@ -42,6 +54,7 @@ class Ranked:
     kind: Hashable = None
     step: int = 1
     place: float = 0.0
+    change: float = math.nan
 
     @property
     def size(self) -> int:
@@ -55,7 +68,15 @@ class Ranked:
 
 
 class Spread(ABC):
-    """Base class of spreads."""
+    """Base class of spreads.
+
+    Attributes
+    ----------
+    by_change : bool
+        Whether the groups have to come with the change of their blocks.
+    """
+
+    by_change: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, groups: Sequence[Ranked], weights: Weights, target: float) -> Removed:
@@ -187,16 +208,60 @@ class WholeModel(Spread):
         return costs / (scale or 1.0)
 
 
+class PerBlock(Spread):
+    """Base class of spreads that take the same share of all groups of a block.
+
+    Attributes
+    ----------
+    most : float
+        Largest share of its units that a group loses.
+    """
+
+    most: float
+
+    @abstractmethod
+    def shares(self, groups: Sequence[Ranked]) -> dict[float, float]:
+        """Return what blocks lose beside one another, by place; all above zero."""
+
+    def __call__(self, groups: Sequence[Ranked], weights: Weights, target: float) -> Removed:
+        """Bisect what all blocks lose; see :class:`Spread`."""
+        shares = self.shares(groups)
+
+        def removed(scale: float) -> Removed:
+            found = {}
+            for group in groups:
+                share = min(self.most, scale * shares[group.place])
+                number = min(round(share * group.size), group.size - 1)
+                number = number // group.step * group.step
+                if number:
+                    found[group.name] = group.cheapest(number)
+            return found
+
+        low, high = 0.0, self.most / min(shares.values(), default=1.0)
+        if weights(removed(high)) > target:
+            raise _unreachable(weights(removed(high)), weights({}), target)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if weights(removed(middle)) > target else (low, middle)
+        few, many = removed(low), removed(high)
+        return few if weights(few) - target < target - weights(many) else many
+
+
 @dataclass(frozen=True)
-class Incremental(Spread):
+class Incremental(PerBlock):
     """The same share in all groups of a block, and more of it in later blocks.
 
     Parameters
     ----------
     first : float, default 0.5
-        What the first block loses, as a share of what the last one does.
+        What the first block loses, as a share of what the last one does; above 0.
     most : float, default 0.9
         Largest share of its units that a group loses.
+
+    Raises
+    ------
+    OptionError
+        If `first` is not above 0.
 
     References
     ----------
@@ -207,33 +272,63 @@ class Incremental(Spread):
     first: float = 0.5
     most: float = 0.9
 
-    def __call__(self, groups: Sequence[Ranked], weights: Weights, target: float) -> Removed:
-        """Bisect what the last block loses; see :class:`Spread`."""
+    def __post_init__(self) -> None:
+        if not self.first > 0:
+            raise OptionError(f"first {self.first} is out of range; it is above 0")
+
+    def shares(self, groups: Sequence[Ranked]) -> dict[float, float]:
+        """Return `first` at the first block and 1 at the last; see :class:`PerBlock`."""
         depths = sorted({group.place for group in groups})
-        growth = math.log(len(depths)) or 1.0
-        shares = {
+        growth = math.log(len(depths)) if len(depths) > 1 else 1.0
+        return {
             place: self.first + (1 - self.first) * math.log(index + 1) / growth
             for index, place in enumerate(depths)
         }
 
-        def removed(last: float) -> Removed:
-            found = {}
-            for group in groups:
-                share = min(self.most, last * shares[group.place])
-                number = min(round(share * group.size), group.size - 1)
-                number = number // group.step * group.step
-                if number:
-                    found[group.name] = group.cheapest(number)
-            return found
 
-        low, high = 0.0, self.most / self.first if self.first else 1.0
-        if weights(removed(high)) > target:
-            raise _unreachable(weights(removed(high)), weights({}), target)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if weights(removed(middle)) > target else (low, middle)
-        few, many = removed(low), removed(high)
-        return few if weights(few) - target < target - weights(many) else many
+@dataclass(frozen=True)
+class ByChange(PerBlock):
+    """The same share in all groups of a block, and less where it changes the states more.
+
+    A block of which no change is known loses what one of mean change does.
+
+    Parameters
+    ----------
+    steepness : float, default 1.0
+        How much the shares differ: of the logistic function of the changes, standardised.
+    most : float, default 0.9
+        Largest share of its units that a group loses.
+
+    Raises
+    ------
+    OptionError
+        If `steepness` is negative or no number.
+
+    References
+    ----------
+    Wang et al., CFSP (2024), section 3.2.
+    """
+
+    steepness: float = 1.0
+    most: float = 0.9
+    by_change = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steepness < math.inf:
+            raise OptionError(f"steepness {self.steepness} is out of range; it is 0 or above")
+
+    def shares(self, groups: Sequence[Ranked]) -> dict[float, float]:
+        """Return the logistic function of each block's change; see :class:`PerBlock`."""
+        changes = {group.place: group.change for group in groups}
+        known = [change for change in changes.values() if not math.isnan(change)]
+        mean, deviation = (np.mean(known), np.std(known)) if known else (0.0, 0.0)
+        standard = {
+            place: 0.0 if math.isnan(change) or not deviation else (change - mean) / deviation
+            for place, change in changes.items()
+        }
+        return {
+            place: 1 / (1 + math.exp(self.steepness * value)) for place, value in standard.items()
+        }
 
 
 def _unreachable(left: int, whole: int, target: float) -> OptionError:

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..core.errors import OptionError
 from ..parts.patterns import Pattern
-from .memory import as_recipe, as_unit_recipe, method_name
+from .memory import as_recipe, method_name
 from .recipe import Recipe
+from .smaller import as_unit_recipe
 from .unit_recipe import UnitRecipe
 
 #: Name of the row of the model as it was.

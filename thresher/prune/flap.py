@@ -20,7 +20,7 @@ class FLAP(UnitRecipe, Catalogued):
 
     Parameters
     ----------
-    ranking, spread, update, density, stages, stock, bias
+    ranking, spread, update, density, stages, stock, bias, heads
         See :class:`~thresher.prune.unit_recipe.UnitRecipe`.
 
     References

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["prune"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -44,17 +44,18 @@ from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
 from ..stream.uses import find_uses
+from .expert_recipe import ExpertRecipe
 from .layerwise import UnitPruner
 from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord, circumstances
+from .smaller import as_smaller_recipe, check_not_given, make_smaller
 from .unit_recipe import UnitRecipe
-from .units import prune_units
 
 
 def prune(
     model: nn.Module,
-    method: str | Recipe | UnitRecipe,
+    method: str | Recipe | UnitRecipe | ExpertRecipe,
     data: Any = None,
     *,
     density: float | None = None,
@@ -84,7 +85,7 @@ def prune(
         Any module with Linear, convolution, recurrent or attention layers, experts, or Hugging
         Face ``Conv1D`` layers. Its blocks, and the layers outside them, are pruned in the order
         in which they run, each calibrated on the outputs of its pruned predecessors.
-    method : str, Recipe or UnitRecipe
+    method : str, Recipe, UnitRecipe or ExpertRecipe
         A method of the catalogue such as ``"sparsegpt"`` or ``"structured"``, or a composed recipe.
     data : optional
         Calibration data. For language models: texts, a string or an iterable of them; rows with a
@@ -114,9 +115,10 @@ def prune(
     windows, length : int, default 64 and 1024
         How many windows of how many tokens texts are cut into, at most.
     loss : callable, optional
-        ``loss(model, sample)`` for methods that use gradients; by default the model's own, on
-        the labels that a sample has, or the next-token loss of a language model, without
-        tokens whose attention mask is 0. A sample comes to it whole, with its labels.
+        ``loss(model, sample)`` for methods that use gradients, or search by the loss; by default
+        the model's own, on the labels that a sample has, or the next-token loss of a language
+        model, without tokens whose attention mask is 0. A sample comes to it whole, with its
+        labels.
     include, exclude : sequence of str
         Shell patterns of layer names to prune although they would stay dense (the output
         head), and to leave dense; see :func:`~thresher.parts.coverage.find_layers`.
@@ -153,21 +155,24 @@ def prune(
     0.5
     """
     density = density_of(density, sparsity)
-    smaller = as_unit_recipe(method)
+    smaller = as_smaller_recipe(method)
     if smaller is not None:
         given = {"pattern": pattern, "budget": budget, "update": update, "tokens": tokens}
-        given |= {"stages": stages, "loss": loss, "precision": precision, "device": device}
-        _check_not_given(given, smaller)
-        return prune_units(
+        given |= {"stages": stages, "precision": precision, "device": device}
+        given |= {} if smaller.searches else {"loss": loss}
+        check_not_given(given, smaller)
+        return make_smaller(
             model,
             smaller.with_density(density),
             data,
+            prune_weights=prune,
             example=example,
             tokenizer=tokenizer,
             windows=windows,
             length=length,
             include=include,
             exclude=exclude,
+            loss=loss or default_loss,
             progress=progress,
         )
     recipe = as_recipe(method).with_options(density, pattern, budget, update, tokens, stages)
@@ -233,23 +238,7 @@ def prune(
     return record
 
 
-def as_unit_recipe(method: str | Recipe | UnitRecipe) -> UnitRecipe | None:
-    """Return the recipe that `method` is or names; None where it does not make models smaller."""
-    if isinstance(method, str) and issubclass(kind := find(method), UnitRecipe):
-        return kind()  # type: ignore[call-arg]
-    return method if isinstance(method, UnitRecipe) else None
-
-
-def _check_not_given(given: Mapping[str, Any], recipe: UnitRecipe) -> None:
-    """Raise if an option was given that removing units has no use for."""
-    for name, value in given.items():
-        if value is not None:
-            raise OptionError(
-                f"{type(recipe).__name__} removes whole units, and has no {name}; leave {name} away"
-            )
-
-
-def as_recipe(method: str | Recipe | UnitRecipe) -> Recipe:
+def as_recipe(method: str | Recipe | UnitRecipe | ExpertRecipe) -> Recipe:
     """Return the recipe that `method` names, or `method` itself.
 
     Raises
@@ -260,7 +249,7 @@ def as_recipe(method: str | Recipe | UnitRecipe) -> Recipe:
     if isinstance(method, Recipe):
         return method
     kind = find(method) if isinstance(method, str) else type(method)
-    if issubclass(kind, UnitRecipe):
+    if issubclass(kind, UnitRecipe | ExpertRecipe):
         raise OptionError(
             f"method {method!r} makes models smaller, of which there are no zeros to keep; prune "
             "with thresher.prune or `thresher prune`"
@@ -273,7 +262,7 @@ def as_recipe(method: str | Recipe | UnitRecipe) -> Recipe:
     return kind()  # type: ignore[call-arg]
 
 
-def method_name(recipe: Recipe | UnitRecipe) -> str:
+def method_name(recipe: Recipe | UnitRecipe | ExpertRecipe) -> str:
     """Return the card name of a recipe, or ``"recipe"``."""
     card = getattr(recipe, "card", None)
     return card.name if card else "recipe"

@@ -116,8 +116,9 @@ class PruneRecord:
         checkout, ``commit``; see :func:`circumstances`.
     structure : dict
         Where units were removed: by coupled group the ``removed`` ones, the ``weights`` of the
-        layers ``before`` and ``after``, numbers of modules that say sizes as ``settings``, and
-        why what is left ``whole`` was; empty otherwise.
+        layers ``before`` and ``after``, numbers of modules that say sizes as ``settings``,
+        attentions that are zero as a whole as ``silent``, by the layer that gives their output,
+        and why what is left ``whole`` was; empty otherwise.
     evaluation : dict
         Perplexities and the like, filled by an evaluation.
     tasks : dict
@@ -162,6 +163,20 @@ class PruneRecord:
         if weights := self.structure.get("weights"):
             return float(weights["after"] / weights["before"])
         return sum(r.kept for r in self.layers) / max(1, sum(r.size for r in self.layers))
+
+    def add_weights(self, also: PruneRecord) -> None:
+        """Add what became of the weights that removing parts of the model had left.
+
+        Parameters
+        ----------
+        also : PruneRecord
+            Of pruning the smaller model.
+        """
+        self.layers = also.layers
+        self.pattern = also.pattern
+        self.unseen = also.unseen
+        self.structure["weights"]["after"] = sum(layer.kept for layer in also.layers)
+        self.timings["weights"] = sum(also.timings.values())
 
     @property
     def notable_zeros(self) -> float:

@@ -19,7 +19,7 @@ class SPA(UnitRecipe, Catalogued):
 
     Parameters
     ----------
-    ranking, spread, update, density, stages, stock, bias
+    ranking, spread, update, density, stages, stock, bias, heads
         See :class:`~thresher.prune.unit_recipe.UnitRecipe`.
 
     References
@@ -45,7 +45,7 @@ class OBSPA(UnitRecipe, Catalogued):
 
     Parameters
     ----------
-    ranking, spread, update, density, stages, stock, bias
+    ranking, spread, update, density, stages, stock, bias, heads
         See :class:`~thresher.prune.unit_recipe.UnitRecipe`.
 
     References

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["fit_configuration", "stock_groups"]
+__all__ = ["fit_configuration", "of_configuration", "sizes_said", "stock_groups"]
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,17 +82,49 @@ def fit_configuration(
     LayerError
         If no configuration says what the model has become.
     """
-    wanted = _shapes(small)
     expected = tensors_of(run(small))
-    for changes in itertools.islice(_changes(small, coupled, removed), _TRIES):
-        built = _built(small, changes)
-        if built is None or _shapes(built) != wanted:
-            continue
-        made = _filled(_changed(small.config, changes), small)
-        if _agree(tensors_of(run(made)), expected):
-            return made
+    made = of_configuration(
+        small, _changes(small, coupled, removed), lambda it: _agree(tensors_of(run(it)), expected)
+    )
+    if made is not None:
+        return made
     first = ", ".join(f"{len(units)} less of {name}" for name, units in [*removed.items()][:3])
     raise LayerError(f"no configuration of {type(small).__name__} says what is left ({first})")
+
+
+def of_configuration(
+    small: Any, changes: Iterable[Mapping[str, int]], is_right: Callable[[Any], bool]
+) -> Any:
+    """Return the model of the first changed configuration that has a smaller model's shapes.
+
+    Parameters
+    ----------
+    small : transformers.PreTrainedModel
+        What is left of a model, with its old configuration.
+    changes : iterable of mapping of str to int
+        What to change of the configuration, more likely changes first.
+    is_right : callable
+        Says whether a model is what it should be, which has the smaller one's parameters.
+
+    Returns
+    -------
+    transformers.PreTrainedModel or None
+        None where no change makes such a model.
+    """
+    wanted = _shapes(small)
+    for each in itertools.islice(changes, _TRIES):
+        built = _built(small, each)
+        if built is None or _shapes(built) != wanted:
+            continue
+        made = _filled(_changed(small.config, each), small)
+        if is_right(made):
+            return made
+    return None
+
+
+def sizes_said(config: Any) -> dict[str, int]:
+    """Return the whole numbers of a configuration, by name."""
+    return {n: v for n, v in vars(config).items() if type(v) is int and not n.startswith("_")}
 
 
 def _filled(config: Any, small: Any) -> Any:
@@ -146,7 +178,7 @@ def _changes(
         for axis in {id(axis.same): axis for axis in axes}.values():
             if any(free in masks for free in axis.free()):
                 became.setdefault(axis.size, set()).add(int(axis.kept(masks).sum()))
-    said = {n: v for n, v in vars(dense).items() if type(v) is int and not n.startswith("_")}
+    said = sizes_said(dense)
     candidates = _shaping(small, {n: became.get(v, set()) - {v} for n, v in said.items()})
     yield from _combined(candidates, _head_width(dense))
     # What is not said is computed, such as a width as four times another.

@@ -22,7 +22,7 @@ class Structured(UnitRecipe, Catalogued):
 
     Parameters
     ----------
-    ranking, spread, update, density, stages, stock, bias
+    ranking, spread, update, density, stages, stock, bias, heads
         See :class:`~thresher.prune.unit_recipe.UnitRecipe`.
     """
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 __all__ = ["UnitRecipe"]
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from ..core.errors import OptionError
 from ..core.notebook import html_of_parts
 from ..parts.moments import Moment, Norm
 from ..parts.rankings import Ranking
-from ..parts.spreads import Spread
+from ..parts.spreads import Removed, Spread
 from ..parts.updates import Keep, Update
+from .unit_search import Attention, Candidates
 from .written import Written
 
 
@@ -40,6 +42,13 @@ class UnitRecipe(Written):
     bias : bool, default False
         Whether the mean of what was removed goes into the bias of the layers that took it; those
         without a bias get one.
+    heads : bool, default True
+        Whether units that are several columns of a layer, such as attention heads, may go.
+
+    Attributes
+    ----------
+    searches : bool
+        Whether :meth:`choose` takes the loss of the model.
 
     Raises
     ------
@@ -47,6 +56,7 @@ class UnitRecipe(Written):
         If `density` is out of range.
     """
 
+    searches: ClassVar[bool] = False
     ranking: Ranking
     spread: Spread
     update: Update = Keep()
@@ -54,6 +64,7 @@ class UnitRecipe(Written):
     stages: bool = False
     stock: bool = False
     bias: bool = False
+    heads: bool = True
 
     def __post_init__(self) -> None:
         if self.density is not None and not 0 < self.density < 1:
@@ -76,7 +87,32 @@ class UnitRecipe(Written):
     @property
     def needs(self) -> frozenset[type[Moment]]:
         """The moments that the parts need."""
-        return self.ranking.needs | self.update.needs | ({Norm} if self.bias else set())
+        more = {Norm} if self.bias or self.spread.by_change else set()
+        return self.ranking.needs | self.update.needs | more
+
+    def choose(self, candidates: Candidates, target: float) -> tuple[Removed, Sequence[Attention]]:
+        """Choose what goes.
+
+        Parameters
+        ----------
+        candidates : Candidates
+            What may go.
+        target : float
+            How many weights of the layers are to stay.
+
+        Returns
+        -------
+        removed : dict of str to list of int
+            Units to remove, by group.
+        attentions : sequence of Attention
+            What is to be zero as a whole; none by default.
+
+        Raises
+        ------
+        OptionError
+            If more would stay with as few as may be left of each group; it says how many.
+        """
+        return self.spread(candidates.groups, candidates.weights, target), ()
 
     def with_density(self, density: float | None) -> Self:
         """Return this recipe with another density; None keeps it."""

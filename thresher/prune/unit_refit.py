@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["refit"]
+__all__ = ["Staying", "columns_that_stay", "refit"]
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -23,7 +23,7 @@ from .unit_recipe import UnitRecipe
 from .unit_survey import labels_of
 
 
-class _Staying(Score):
+class Staying(Score):
     """One where a weight stays and zero where it goes, as was decided before.
 
     Parameters
@@ -83,7 +83,7 @@ def refit(
         See :class:`~thresher.prune.layerwise.UnitPruner`.
     """
     layers = [layer for unit in stream.units for layer in unit.layers]
-    how = Recipe(_Staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
+    how = Recipe(Staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
     # Without data a layer stays as it is; what is removed of it goes all the same.
     pruner = UnitPruner(stream, layers, how, unseen="dense", stored=stored, progress=progress)
     counts = {name: int(mask.sum()) for name, mask in masks.items()}

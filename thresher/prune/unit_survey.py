@@ -4,19 +4,24 @@ from __future__ import annotations
 
 __all__ = ["Survey", "labels_of"]
 
+import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..core.errors import NumericalError
 from ..parts.groups.find import Group, Member
+from ..parts.groups.shrink import kind_of
 from ..parts.layers import Layer
 from ..parts.moments import Gram, Moment
 from ..parts.rankings import Ranking
+from ..parts.spreads import Ranked
 from ..parts.statistics import Statistics
+from ..stream.change import AngularChange
 from ..stream.collect import collect_inputs
 from ..stream.stream import Stream
 
@@ -57,6 +62,8 @@ class Survey:
         What to collect besides.
     after : callable, optional
         ``after(layer, statistics)`` is called with each layer's statistics.
+    by_change : bool, default False
+        Whether to measure how far blocks turn the states of tokens.
 
     Attributes
     ----------
@@ -64,6 +71,8 @@ class Survey:
         By group.
     places : dict of str to float
         By group, how deep its first layer is, in [0, 1].
+    changes : dict of str to float
+        By group, the change of the block of its first layer.
     """
 
     ranking: Ranking
@@ -71,10 +80,12 @@ class Survey:
     groups: Sequence[Group]
     also: frozenset[type[Moment]] = frozenset()
     after: Callable[[Layer, Statistics], None] | None = None
+    by_change: bool = False
 
     def __post_init__(self) -> None:
         self.costs = {group.name: np.zeros(group.size) for group in self.groups}
         self.places: dict[str, float] = {}
+        self.changes: dict[str, float] = {}
         self._members: dict[str, list[tuple[Group, Member]]] = {}
         for group in self.groups:
             for member in group.members if self.ranking.of_all else group.consumers:
@@ -87,6 +98,21 @@ class Survey:
         every = (layer for layers in self.layers.values() for layer in layers)
         return [layer for layer in every if layer.name in self._members]
 
+    def ranked(self, model: nn.Module) -> list[Ranked]:
+        """Return the groups of which a layer was asked, as a spread sees them."""
+        return [
+            Ranked(
+                group.name,
+                self.costs[group.name],
+                kind_of(model, group),
+                group.step,
+                self.places[group.name],
+                self.changes[group.name],
+            )
+            for group in self.groups
+            if group.name in self.places
+        ]
+
     def take(self, stream: Stream) -> None:
         """Ask every layer, in the order in which the model runs them."""
         needs = self.ranking.needs | self.also
@@ -94,15 +120,38 @@ class Survey:
             for visit in visits:
                 layers = [la for la in visit.unit.layers if la.name in self._members]
                 found = {layer.name: Statistics(layer.name) for layer in layers}
+                change = AngularChange()
                 if needs and layers:
-                    model = stream.source.model
-                    found = collect_inputs(model, layers, needs, visit.run)
+                    model, block = stream.source.model, visit.unit.module
+                    with change.watching(block) if self.by_change else nullcontext():
+                        found = collect_inputs(model, layers, needs, visit.run)
+                place = visit.index / max(1, len(stream.units) - 1)
                 for layer in layers:
                     known = found.pop(layer.name)
                     if not needs or known.tokens:
-                        self._ask(layer, known, visit.index / max(1, len(stream.units) - 1))
+                        self.ask(layer, known, place, change.value)
 
-    def _ask(self, layer: Layer, statistics: Statistics, place: float) -> None:
+    def ask(
+        self, layer: Layer, statistics: Statistics, place: float, change: float = math.nan
+    ) -> None:
+        """Add what the units cost in a layer.
+
+        Parameters
+        ----------
+        layer : Layer
+            One of :attr:`watched`.
+        statistics : Statistics
+            With the moments that the ranking needs.
+        place : float
+            How deep in the model it is, in [0, 1].
+        change : float, default NaN
+            Of its block.
+
+        Raises
+        ------
+        NumericalError
+            If a cost is NaN or infinite.
+        """
         weight = layer.matrix()
         scale = _energy(weight, statistics) if Gram in self.ranking.needs else 1.0
         if self.after is not None:
@@ -117,6 +166,7 @@ class Survey:
                 )
             self.costs[group.name] += (costs / scale).cpu().numpy()
             self.places.setdefault(group.name, place)
+            self.changes.setdefault(group.name, change)
 
 
 def _energy(weight: torch.Tensor, statistics: Statistics) -> float:

@@ -22,28 +22,34 @@ from ..core.progress import progress_bar
 from ..core.remembered import remember
 from ..parts.activations.attached import PRUNE_FIRST, check_none
 from ..parts.coverage import cover
-from ..parts.forms import TransposedKernel
 from ..parts.given import check_is_model
 from ..parts.groups.find import Coupled, Group, find_groups
-from ..parts.groups.shrink import Shrunk, kind_of, prove, shrink
+from ..parts.groups.shrink import Shrunk, prove, shrink
 from ..parts.layers import Layer
 from ..parts.moments import Cross, Moment, Norm
 from ..parts.spreads import Ranked, Removed
 from ..parts.statistics import Statistics
+from ..stream.gradients import Loss
+from ..stream.inputs import as_input
 from ..stream.passes import calibrating, call
 from ..stream.precision import Precision
 from ..stream.samples import as_samples
 from ..stream.source import InMemory
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from .losses import default_loss
 from .record import LayerRecord, PruneRecord, circumstances
 from .stock import fit_configuration, stock_groups
+from .unit_bias import add_biases, put_into_bias
+from .unit_example import described, example_for
 from .unit_recipe import UnitRecipe
+from .unit_record import layer_records, structure_of
 from .unit_refit import columns_that_stay, refit
+from .unit_search import Candidates, find_attentions, is_heads
 from .unit_survey import Survey
 
-#: Tokens of an example for a language model.
-_TOKENS = 8
+#: Why a group stays of which a method does not remove units.
+_OF_HEADS = "the method removes no part of what is several columns wide"
 
 
 def prune_units(
@@ -57,6 +63,7 @@ def prune_units(
     length: int = 1024,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    loss: Loss = default_loss,
     progress: bool = True,
 ) -> nn.Module:
     """Return a smaller model.
@@ -77,6 +84,8 @@ def prune_units(
     include, exclude : sequence of str
         Shell patterns of layer names, see :func:`~thresher.parts.coverage.find_layers`. Groups
         that an excluded layer is part of stay whole.
+    loss : callable, optional
+        ``loss(model, sample)`` for methods that search by it, see :func:`thresher.prune`.
     progress
         See :func:`thresher.prune`.
 
@@ -93,17 +102,22 @@ def prune_units(
     check_is_model(model, "thresher.prune", "thresher prune")
     # What is made in inference mode could not be changed outside it.
     with torch.inference_mode(False):
-        return _Run(model, recipe, include, exclude).execute(
+        return _Run(model, recipe, include, exclude, loss).execute(
             data, example, tokenizer, windows, length, progress
         )
 
 
 class _Run:
     def __init__(
-        self, model: nn.Module, recipe: UnitRecipe, include: Sequence[str], exclude: Sequence[str]
+        self,
+        model: nn.Module,
+        recipe: UnitRecipe,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        loss: Loss,
     ) -> None:
         recipe.target  # noqa: B018 - raises now if nothing says how much to keep
-        self.recipe, self.exclude = recipe, exclude
+        self.recipe, self.exclude, self.loss = recipe, exclude, loss
         with uncompiled(model) as self.dense:
             check_none(self.dense, PRUNE_FIRST)
             self.model = copy.deepcopy(self.dense)
@@ -127,32 +141,38 @@ class _Run:
         self, data: Any, example: Any, tokenizer: Any, windows: int, length: int, progress: bool
     ) -> nn.Module:
         started = time.perf_counter()
-        samples = self._samples(data, tokenizer, windows, length)
+        whole, samples = self._samples(data, tokenizer, windows, length)
         if self.recipe.bias:
-            _add_biases(self.coverage.layers)
+            add_biases(self.coverage.layers)
         if example is None and data is not None:
             some = samples or as_samples(self.model, data, tokenizer=tokenizer, windows=1)[0]
             example = some[0]
-        self.example = self._example(example)
+        self.example = example_for(self.model, example)
         coupled = self._coupled()
         groups = self._removable(coupled)
-        self.layers = self._layers(coupled)
-        whole = self._weights(coupled, {})
+        total = self._weights(coupled, {})
         with torch.no_grad():
-            ranked = self._ranked(groups, samples)
-            removed = self.recipe.spread(
-                ranked, lambda removed: self._weights(coupled, removed), self.recipe.target * whole
+            candidates = Candidates(
+                self.model,
+                coupled,
+                self.layers,
+                self._ranked(groups, samples),
+                self.attentions,
+                # A loss of the user's own is given labels too.
+                samples if self.loss is default_loss else whole,
+                self.loss,
             )
+            removed, gone = self.recipe.choose(candidates, self.recipe.target * total)
             records = self._refit(groups, removed, samples, progress)
+            for attention in gone:
+                attention.silence()
         shrunk = shrink(self.model, coupled, removed, self._run)
         if self._stock:
             made = fit_configuration(shrunk.module, coupled, removed, self._run)
             shrunk = Shrunk(made)
-        self._note(coupled, removed, shrunk.module, records)
-        self.record.structure["settings"] = [
-            {"module": s.module, "name": s.name, "value": s.value, "of_config": s.of_config}
-            for s in shrunk.settings
-        ]
+        self.record.layers = layer_records(self.model, shrunk.module, self.coverage, gone, records)
+        self.record.coverage = self.coverage.summary()
+        self.record.structure |= structure_of(coupled, self.layers, removed, gone, shrunk.settings)
         self.record.timings = {"total": time.perf_counter() - started}
         remember(shrunk.module, self.record)
         return shrunk.module
@@ -171,34 +191,22 @@ class _Run:
         with calibrating(model):
             return call(model, self.example)
 
-    def _samples(self, data: Any, tokenizer: Any, windows: int, length: int) -> list[Any]:
+    def _samples(
+        self, data: Any, tokenizer: Any, windows: int, length: int
+    ) -> tuple[list[Any], list[Any]]:
+        """Return samples as they came, and as inputs of the model."""
         if not self.recipe.needs:
-            return []
+            return [], []
         if data is None and not hasattr(self.model, "get_input_embeddings"):
             raise DataError(
                 f"{type(self.model).__name__} needs calibration data for {self.record.method!r}: "
                 "pass data=, an iterable of model inputs"
             )
-        samples, self.record.calibration = as_samples(
-            self.model, data, tokenizer=tokenizer, windows=windows, length=length
+        whole, self.record.calibration = as_samples(
+            self.model, data, tokenizer=tokenizer, windows=windows, length=length, whole=True
         )
         self.record.calibration.pop("asked", None)
-        return samples
-
-    def _example(self, example: Any) -> Any:
-        if example is None:
-            if not hasattr(self.model, "get_input_embeddings"):
-                raise DataError(
-                    "say what the model is called with: example=, one input, shows which slices "
-                    "of its weights go together"
-                )
-            place = next(self.model.parameters()).device
-            example = {"input_ids": torch.arange(_TOKENS, device=place).unsqueeze(0)}
-        elif isinstance(example, torch.Tensor):
-            example = as_samples(self.model, example)[0][0]
-        if isinstance(example, dict) and list(example) == ["input_ids"]:
-            example = {"input_ids": example["input_ids"][:1, :_TOKENS]}
-        return example
+        return whole, [as_input(self.model, sample) for sample in whole]
 
     def _coupled(self) -> Coupled:
         try:
@@ -207,10 +215,13 @@ class _Run:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise DataError(
                 f"{type(self.model).__name__} does not run on the example, "
-                f"{_described(self.example)}: {error}"
+                f"{described(self.example)}: {error}"
             ) from error
         found = find_groups(self.model, self._run, self.example)
+        self.layers = self._layers(found)
         allowed, left = self._allowed(found)
+        heads = [g for g in found.groups if left.get(g.name, _OF_HEADS) == _OF_HEADS]
+        self.attentions = find_attentions(found, heads, self.layers)
         # Trying a kind takes passes of the model, which those that stay anyway are spared.
         proved = prove(self.model, dataclasses.replace(found, groups=tuple(allowed)), self._run)
         self.record.structure = {"whole": {**proved.pinned, **left}}
@@ -238,6 +249,8 @@ class _Run:
                 reason = "a frozen layer is part of it"
             elif not any(m.parameter in pruned for m in group.consumers):
                 reason = "no layer that may be pruned takes it"
+            elif not self.recipe.heads and is_heads(group):
+                reason = _OF_HEADS
             if reason is None:
                 allowed.append(group)
             else:
@@ -273,23 +286,16 @@ class _Run:
 
     def _ranked(self, groups: Sequence[Group], samples: Sequence[Any]) -> list[Ranked]:
         self._means: dict[str, torch.Tensor] = {}
-        also: frozenset[type[Moment]] = frozenset({Norm}) if self.recipe.bias else frozenset()
-        survey = Survey(self.recipe.ranking, self.layers, groups, also, self._note_means)
+        by_change = self.recipe.spread.by_change
+        # What no moment is needed of would not be run.
+        more = self.recipe.bias or by_change
+        also: frozenset[type[Moment]] = frozenset({Norm}) if more else frozenset()
+        survey = Survey(self.recipe.ranking, self.layers, groups, also, self._note_means, by_change)
         survey.take(self._stream(survey.watched, samples, dense=False))
         for group in groups:
             if group.name not in survey.places:
                 self.record.structure["whole"][group.name] = "the data never reaches its layers"
-        return [
-            Ranked(
-                group.name,
-                survey.costs[group.name],
-                kind_of(self.model, group),
-                group.step,
-                survey.places[group.name],
-            )
-            for group in groups
-            if group.name in survey.places
-        ]
+        return survey.ranked(self.model)
 
     def _note_means(self, layer: Layer, statistics: Statistics) -> None:
         if self.recipe.bias:
@@ -306,7 +312,7 @@ class _Run:
         every = [layer for some in self.layers.values() for layer in some if layer.name in masks]
         if self.recipe.bias:
             for layer in every:
-                _put_into_bias(layer, masks[layer.name], self._means.get(layer.name))
+                put_into_bias(layer, masks[layer.name], self._means.get(layer.name))
         if not self.recipe.update.needs:
             samples = []
         stream = self._stream(every, samples, dense=Cross in self.recipe.update.needs)
@@ -316,62 +322,4 @@ class _Run:
 
     def _weights(self, coupled: Coupled, removed: Removed) -> int:
         """Return how many weights the covered layers keep."""
-        masks = coupled.masks(removed)
-        total = 0
-        for name in self.layers:
-            count = 1
-            for axis in coupled.trace.axes[name]:
-                count *= int(axis.kept(masks).sum())
-            total += count
-        return total
-
-    def _note(
-        self, coupled: Coupled, removed: Removed, small: nn.Module, records: list[LayerRecord]
-    ) -> None:
-        known = {record.name: record for record in records}
-        units = enumerate(find_units(self.model, self.coverage.layers))
-        blocks = {layer.name: index for index, unit in units for layer in unit.layers}
-        self.record.layers = []
-        for layer in self.coverage.layers:
-            now = small.get_parameter(layer.parameter)
-            shape = list(getattr(layer.module, layer.attribute).shape)
-            if layer.part is not None or list(now.shape) == shape:
-                continue
-            made = known.get(layer.name) or LayerRecord(layer.name, 0, shape, 0, 0.0, 0.0, {})
-            made = dataclasses.replace(made, block=blocks[layer.name], shape=shape)
-            self.record.layers.append(dataclasses.replace(made, kept=now.numel()))
-        self.record.structure["removed"] = {
-            name: [int(unit) for unit in units] for name, units in removed.items()
-        }
-        whole, left = self._weights(coupled, {}), self._weights(coupled, removed)
-        self.record.structure["weights"] = {"before": whole, "after": left}
-        self.record.coverage = self.coverage.summary()
-
-
-def _add_biases(layers: Sequence[Layer]) -> None:
-    """Give layers without a bias one of zeros."""
-    for layer in layers:
-        module: Any = layer.module
-        if layer.attribute == "weight" and getattr(module, "bias", 0) is None:
-            turned = isinstance(layer.form, TransposedKernel)
-            outputs = module.out_channels if turned else module.weight.shape[0]
-            module.bias = nn.Parameter(module.weight.new_zeros(outputs))
-
-
-def _put_into_bias(layer: Layer, stay: torch.Tensor, means: torch.Tensor | None) -> None:
-    """Add what a layer gave of the means of the inputs that go."""
-    bias = getattr(layer.module, "bias", None)
-    if means is None or bias is None or stay.dim() > 2:
-        return
-    matrix = layer.matrix()
-    gone = matrix.masked_fill(stay.to(matrix.device), 0) @ means
-    if gone.shape == bias.shape:
-        bias += gone.to(bias.dtype)
-
-
-def _described(example: Any) -> str:
-    if isinstance(example, torch.Tensor):
-        return f"a tensor of shape {tuple(example.shape)}"
-    if isinstance(example, dict):
-        return ", ".join(f"{name}: {_described(value)}" for name, value in example.items())
-    return type(example).__name__
+        return coupled.weights(self.layers, removed)

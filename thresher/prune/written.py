@@ -91,7 +91,8 @@ class Written:
     @classmethod
     def _composed(cls, fields: Mapping[str, Any]) -> type:
         """Return the kind of recipe that has most of some fields."""
-        kinds = Written.__subclasses__() if cls is Written else [cls]
+        every = Written.__subclasses__() if cls is Written else [cls]
+        kinds = [kind for kind in every if not inspect.isabstract(kind)]
         return max(kinds, key=lambda kind: len(fields.keys() & _names(kind)))
 
     @classmethod

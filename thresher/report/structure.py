@@ -41,6 +41,9 @@ def structure_rows(record: PruneRecord) -> dict[str, str]:
         said = f"{_counted(units, 'unit')} in {_counted(groups, 'place')}"
         row = f"of {kind} and what goes with it"
         rows[row] = f"{rows[row]}, {said}" if row in rows else said
+    if found.get("silent"):
+        silent = found["silent"]
+        rows["attentions whose weights are all zero"] = f"{len(silent)}, such as {silent[0]}"
     if found["whole"]:
         rows["left whole"] = _reasons(found["whole"])
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Coupled", "Group", "Member", "find_groups"]
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,19 @@ class Coupled:
                 raise LayerError(f"all {group.size} units of group {name!r} would go; leave one")
             masks[group.axis] = keep
         return masks
+
+    def weights(self, parameters: Iterable[str], removed: Mapping[str, Sequence[int]]) -> int:
+        """Return how many weights of some parameters stay.
+
+        Parameters
+        ----------
+        parameters : iterable of str
+        removed : mapping of str to sequence of int
+            Units to remove, by group.
+        """
+        masks = self.masks(removed)
+        axes = (self.trace.axes[name] for name in parameters)
+        return sum(math.prod(int(axis.kept(masks).sum()) for axis in each) for each in axes)
 
     def kept(self, removed: Mapping[str, Sequence[int]]) -> dict[str, list[np.ndarray]]:
         """Return by parameter which indices of each axis stay, where not all of them do."""

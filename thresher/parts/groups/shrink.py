@@ -11,6 +11,7 @@ __all__ = [
     "prove",
     "shrink",
     "silence",
+    "silenced",
 ]
 
 import copy
@@ -109,7 +110,7 @@ def shrink(module: nn.Module, coupled: Coupled, removed: Removed, run: Run) -> S
     small = copy.deepcopy(module, {id(p): p for p in module.parameters()})
     if not kept:
         return Shrunk(small)
-    with _silenced(module, kept):
+    with silenced(module, kept):
         expected = tensors_of(run(module))
     _cut(small, coupled, kept)
     fit(small)
@@ -141,8 +142,15 @@ def silence(module: nn.Module, coupled: Coupled, removed: Removed) -> None:
 
 
 @contextmanager
-def _silenced(module: nn.Module, kept: Mapping[str, list[np.ndarray]]) -> Iterator[None]:
-    """Set slices to zero while the context lasts."""
+def silenced(module: nn.Module, kept: Mapping[str, list[np.ndarray]]) -> Iterator[None]:
+    """Set slices to zero while the context lasts.
+
+    Parameters
+    ----------
+    module : nn.Module
+    kept : mapping of str to list of array of bool
+        By parameter, which indices of each axis stay, see :meth:`Coupled.kept`.
+    """
     before = []
     try:
         for tensor, axis, gone in _gone(module, kept):

@@ -146,6 +146,8 @@ class Trace:
         What the pass read.
     columns : set of int
         Ids of axes of parameters that the pass multiplied and summed over.
+    attending : set of str
+        Modules whose own forward took a softmax, as attention does.
     """
 
     def __init__(self, module: nn.Module, rule_of: Callable[[Any], Any]) -> None:
@@ -155,6 +157,7 @@ class Trace:
         self.frames: dict[str, list[Axis]] = {}
         self.reached: set[str] = set()
         self.columns: set[int] = set()
+        self.attending: set[str] = set()
         self.branches: list[str] = []
         self._rule_of = rule_of
         self._known: dict[int, tuple[torch.Tensor, Value]] = {}
@@ -205,6 +208,8 @@ class Trace:
         for tensor in given:
             if id(tensor) in self._first:
                 self.reached.add(self._first[id(tensor)])
+        if "softmax" in name or "scaled_dot_product" in name:
+            self.attending.add(self.place)
         if name == "_local_scalar_dense" and self.value(given[0]).real:
             self.branches.append(_line())
         result = function(*args, **kwargs)
