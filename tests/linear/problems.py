@@ -12,6 +12,8 @@ DATAFITS = {
     "quantile": datafits.SmoothQuantile(0.3, width=0.3),
     "square-root": datafits.SquareRoot(),
     "logistic": datafits.Logistic(),
+    "probit": datafits.Probit(),
+    "squared-hinge": datafits.SquaredHinge(),
     "poisson": datafits.Poisson(),
     "poisson-identity": datafits.PoissonIdentity(0.1),
     "gamma": datafits.Gamma(),
@@ -110,7 +112,7 @@ def concrete_subclasses(base: type) -> set[type]:
 def target(name: str, linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a noisy target of the kind the datafit takes."""
     noise = rng.standard_normal(len(linear))
-    if name in ("logistic", "offset"):
+    if name in ("logistic", "offset", "probit", "squared-hinge"):
         labels = np.where(linear + 2 * noise > 0, 1.0, -1.0)
         labels[:2] = [1.0, -1.0]
         return labels
