@@ -157,6 +157,7 @@ class SparseGLMCV(CrossValidated, GLMModel):
         *,
         groups: Any = None,
         offset: Any = None,
+        exposure: Any = None,
     ) -> Any:
         """Choose the strength and fit at it.
 
@@ -171,7 +172,9 @@ class SparseGLMCV(CrossValidated, GLMModel):
         groups : array of shape (n_samples,), optional
             Groups of samples for `cv`, such as ``GroupKFold``.
         offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
-            Known part of the linear predictions, such as the logarithm of an exposure for counts.
+            Known part of the linear predictions.
+        exposure : array of shape (n_samples,), optional
+            As for :meth:`SparseGLM.fit <thresher.linear.penalised.glm.GLMModel.fit>`.
 
         Returns
         -------
@@ -179,7 +182,8 @@ class SparseGLMCV(CrossValidated, GLMModel):
             As of :meth:`~thresher.linear.penalised.cross_validated.CrossValidated.fit`, which
             also tells what is raised and warned of.
         """
-        return self._chosen(X, y, sample_weight, groups, offset)
+        known = self._known(offset, exposure, X)
+        return self._chosen(X, y, sample_weight, groups, known)
 
 
 @dataclass(eq=False, repr=False)
