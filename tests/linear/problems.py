@@ -31,6 +31,7 @@ SEPARABLE = {
     "l1-positive": penalties.L1(positive=True),
     "non-negative": penalties.NonNegative(),
     "elastic-net": penalties.L1L2(ridge=0.5),
+    "bounded": penalties.Bounded(ridge=0.5, lower=-0.3, upper=0.2),
     "mcp": penalties.MCP(gamma=10.0),
     "scad": penalties.SCAD(gamma=10.0),
     "log-sum": penalties.LogSum(epsilon=0.8),

@@ -33,13 +33,14 @@ class LassoCV(CrossValidated, LassoModel):
         See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for attributes.
     n_alphas, eps, alphas, selection, cv, n_jobs
         See :class:`~thresher.linear.penalised.cross_validated.CrossValidated`, also for attributes.
-    weights, positive
+    weights, positive, bounds
         See :class:`~thresher.linear.penalised.lasso.Lasso`.
     """
 
     _: KW_ONLY
     weights: Any = None
     positive: bool = False
+    bounds: Any = None
 
 
 @dataclass(eq=False, repr=False)
@@ -54,7 +55,7 @@ class ElasticNetCV(CrossValidated, ElasticNetModel):
         See :class:`~thresher.linear.penalised.cross_validated.CrossValidated`, also for attributes.
     l1_ratio : float or list of float, default 0.5
         Share of the L1 norm; of a list, cross-validation chooses one, with its strength.
-    weights, positive
+    weights, positive, bounds
         See :class:`~thresher.linear.penalised.lasso.ElasticNet`.
     """
 
@@ -62,6 +63,7 @@ class ElasticNetCV(CrossValidated, ElasticNetModel):
     l1_ratio: Any = 0.5
     weights: Any = None
     positive: bool = False
+    bounds: Any = None
 
 
 @dataclass(eq=False, repr=False)

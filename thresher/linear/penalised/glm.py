@@ -183,7 +183,8 @@ class SparseGLM(GLMModel):
     Notes
     -----
     The default solvers stop on the duality gap if the problem is convex. They stop on the
-    violation of optimality for penalties that are not convex; for ``Cox``; for ``NonNegative``,
+    violation of optimality for penalties that are not convex; for ``Cox``, ``Probit`` and
+    ``SquaredHinge``; for ``Bounded``; for ``NonNegative``,
     and other signs that are constrained without a penalty beside them (``L1`` with a zero weight,
     ``TotalVariation`` and ``HaarL1``, each with ``positive=True``); with more than a hundred
     columns that are not penalised; and by proximal gradient steps for ``PoissonIdentity``.

@@ -38,6 +38,11 @@ def _check_class_weight(name: str, value: Any) -> None:
         )
 
 
+def _check_bounds(name: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, tuple | list) and len(value) == 2):
+        raise OptionError(f"{name} must be a pair (lower, upper), such as (0, 1), got {value!r}")
+
+
 def check_jobs(name: str, value: Any) -> None:
     """Raise unless a value says how many jobs run at a time, as joblib takes it."""
     if value is not None and (not isinstance(value, numbers.Integral) or value == 0):
@@ -56,6 +61,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "n_jobs": check_jobs,
     "fit_intercept": check_boolean,
     "positive": check_boolean,
+    "bounds": _check_bounds,
     "share_features": check_boolean,
     "warm_start": check_boolean,
     "datafit": partial(_check_part, Datafit, "datafits.Huber()"),

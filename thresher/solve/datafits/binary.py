@@ -78,15 +78,6 @@ class SquaredHinge(Binary):
         """Return twice the weight where the margin is below one."""
         return 2 * weight * (y * prediction < 1)
 
-    def conjugate(self, y: np.ndarray, dual: np.ndarray, weight: np.ndarray) -> float:
-        """Return ``sum weight (u + u^2 / 4)`` with ``u = y dual / weight``, not positive."""
-        used = weight > 0
-        u = y[used] * dual[used] / weight[used]
-        if np.any(u > 1e-12):
-            return np.inf
-        u = np.minimum(u, 0)
-        return float(weight[used] @ (u + u**2 / 4))
-
 
 def _inverse_mills(margin: np.ndarray) -> np.ndarray:
     """Return the normal density over the distribution."""

@@ -13,7 +13,6 @@ from ...core.options import check_whole
 from .. import _solve
 from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
-from ..penalties.magnitudes import Kind
 from ..problem import Problem, Solution
 from .base import Solver
 from .criterion import Criterion
@@ -55,7 +54,7 @@ class Descent(Solver):
         penalty: Penalty,
         coef: np.ndarray,
         trail: Trail | None,
-        options: tuple,
+        options: _solve.Options,
     ) -> tuple[float, int, int, bool]:
         """Run the compiled descent; `coef` is changed in place."""
 
@@ -77,9 +76,15 @@ class Descent(Solver):
         until they settle, for callers that judge the result themselves: the criterion is
         then infinite.
         """
-        options = (
-            float(tolerance), rounds, 10_000, gap, verify, self.working_set, thread_count()
-        )  # fmt: skip
+        options = _solve.Options(
+            tolerance=float(tolerance),
+            max_iterations=rounds,
+            max_epochs=10_000,
+            gap=gap,
+            verify=verify,
+            start_size=self.working_set,
+            threads=thread_count(),
+        )
         criterion, done, _, converged = self.kernel(quadratic, penalty, coef, trail, options)
         return criterion, done, converged
 
@@ -91,7 +96,7 @@ class Descent(Solver):
         """
         penalty = problem.penalty
         radial = self.blocks(penalty)
-        if radial.kind is not Kind.ELASTIC_NET or getattr(penalty, "l1", 0.0) != 0:
+        if not radial.is_l1_like or getattr(penalty, "l1", 0.0) != 0:
             return False
         return float(np.min(radial.strength)) > gradient_rounding(problem)
 
@@ -201,14 +206,12 @@ class CoordinateDescent(Descent):
         penalty: Penalty,
         coef: np.ndarray,
         trail: Trail | None,
-        options: tuple,
+        options: _solve.Options,
     ) -> tuple[float, int, int, bool]:
         """Run coordinate descent."""
-        radial = self.blocks(penalty)
-        return _solve.coordinates(
-            *quadratic.arguments(), quadratic.curvature, radial.code,
-            quadratic.design.cast(radial.weights), coef, trail, options,
-        )  # fmt: skip
+        design = quadratic.design
+        radial = self.blocks(penalty).given(design.dtype, design.shape[1])
+        return _solve.coordinates(design.given, quadratic.given(), radial, coef, trail, options)
 
 
 @dataclass(frozen=True)
@@ -245,17 +248,15 @@ class GroupDescent(Descent):
         penalty: Penalty,
         coef: np.ndarray,
         trail: Trail | None,
-        options: tuple,
+        options: _solve.Options,
     ) -> tuple[float, int, int, bool]:
         """Run group descent."""
-        radial = self.blocks(penalty)
-        factors = quadratic.design.cast(radial.weights)
+        design = quadratic.design
         if isinstance(penalty, Grouped):
             curvature = block_curvature(quadratic, penalty)
-            return _solve.groups(
-                *quadratic.arguments(), curvature, *penalty.members, radial.code, penalty.l1,
-                factors, coef, options,
-            )  # fmt: skip
-        return _solve.tasks(
-            *quadratic.arguments(), quadratic.curvature, radial.code, factors, coef, options
-        )
+            radial = penalty.radial.given(design.dtype, len(curvature))
+            groups = _solve.Groups(*penalty.members, penalty.l1)
+            given = quadratic.given(curvature)
+            return _solve.groups(design.given, given, radial, groups, coef, options)
+        radial = self.blocks(penalty).given(design.dtype, design.shape[1])
+        return _solve.tasks(design.given, quadratic.given(), radial, coef, options)
