@@ -147,7 +147,6 @@ def alpha_max(problem: Problem) -> float:
         restated,
         design=restated.design.columns(free),
         penalty=problem.penalty.restricted(free),
-        _shared={},
     )
     top, coef, intercept = 1.0, None, None
     # A ridge on what is free grows with the strength as well, and then so does what is left.
@@ -212,7 +211,7 @@ def solve_closely(
         closer = problem.datafit.sharpened(problem.y, prediction, problem.weight)
         if closer is None:
             break
-        problem = replace(problem, datafit=closer, _shared={})
+        problem = replace(problem, datafit=closer)
         solution = solver.solve(problem, solution.coef, solution.intercept)
     return problem, solution
 
@@ -250,9 +249,8 @@ def solve_path(
         If the largest strength takes more than `max_features`.
     """
     alphas, penalty = np.sort(np.asarray(alphas, dtype=float))[::-1], problem.penalty
-    restated = condition(problem).problem
-    single = restated.design.dtype == np.float32
-    restated.share("trail", _solve.Trail32 if single else _solve.Trail64)
+    single = condition(problem).problem.design.dtype == np.float32
+    problem = problem.with_trail(_solve.Trail32() if single else _solve.Trail64())
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:

@@ -88,9 +88,7 @@ def fold_path(
 
 def _loss_of(problem: Problem, test: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
     """Return the loss of held-out rows as a function of coefficients and intercept."""
-    held_out = replace(
-        problem, design=Design(problem.design.matrix[test]), y=problem.y[test], _shared={}
-    )
+    held_out = replace(problem, design=Design(problem.design.matrix[test]), y=problem.y[test])
     weight = problem.weight[test] / problem.weight[test].sum()
     judge = problem.datafit.of_samples(test).exact
     return lambda coef, intercept: judge.value(

@@ -13,16 +13,13 @@ from ...core.options import check_whole
 from .. import _solve
 from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
-from ..problem import Problem, Solution
+from ..problem import Problem, Solution, Trail
 from .base import Solver
 from .criterion import Criterion
 from .duality import gradient_rounding
 from .newton import minimise_by_newton
 from .point import Fit, Point
 from .quadratic import Quadratic, block_curvature
-
-# What the fits of a path hand on, in either precision.
-Trail = _solve.Trail64 | _solve.Trail32
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ class Descent(Solver):
         floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
         tolerance = max(self.tol * scale, 32 * epsilon * scale, floor)
         criterion, rounds, converged = self.descend(
-            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, problem.shared("trail")
+            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, problem.trail
         )
         found = Solution(
             coef=coef,

@@ -87,7 +87,6 @@ class LocalSearch(Solver):
                 problem,
                 design=problem.design.columns(support),
                 penalty=problem.penalty.restricted(support),
-                _shared={},
             )
             found = self._descent.run(part, start, np.array(solution.intercept))
             if _objective(part, found) < current - _SETTLED * abs(current):
@@ -107,12 +106,13 @@ def _costs(problem: Problem) -> np.ndarray:
     return 2 * np.broadcast_to(strength, problem.coef_shape).astype(float)
 
 
+def _unit_columns(problem: Problem) -> WeightedColumns:
+    return WeightedColumns(problem.design.matrix, problem.weight, problem.intercept)
+
+
 def _moved_squares(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray] | None:
     """Make the best moves of least squares until none helps; None if none did."""
-    columns = problem.share(
-        "unit columns",
-        lambda: WeightedColumns(problem.design.matrix, problem.weight, problem.intercept),
-    )
+    columns = problem.once(_unit_columns)
     target, mean = columns.target(problem.y)
     cost = _costs(problem)
     support = np.flatnonzero(problem.penalty.generalized_support(solution.coef))
