@@ -6,6 +6,7 @@ __all__ = ["CoordinateDescent", "Descent", "GroupDescent"]
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .. import _solve
 from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
 from ..problem import Problem, Solution, Trail
-from .base import Solver
+from .base import Need, Solver
 from .criterion import Criterion
 from .duality import gradient_rounding
 from .newton import minimise_by_newton
@@ -182,15 +183,20 @@ class CoordinateDescent(Descent):
     sparsity enforcing penalties (2017).
     """
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.penalty, Separable):
-            return "the penalty is not separable; use GroupDescent or ProximalGradient"
-        if problem.penalty.kind is None:
-            return "the penalty has no compiled prox; use ProximalGradient"
-        if problem.datafit.multiple_outputs:
-            return "coefficients of several outputs are coupled; use GroupDescent with Rows"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.penalty, Separable),
+            "the penalty is not separable; use GroupDescent or ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: problem.penalty.kind is not None,
+            "the penalty has no compiled prox; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: not problem.datafit.multiple_outputs,
+            "coefficients of several outputs are coupled; use GroupDescent with Rows",
+        ),
+    )
 
     def blocks(self, penalty: Penalty) -> Separable:
         """Return the penalty itself."""
@@ -220,19 +226,27 @@ class GroupDescent(Descent):
     its own curvature; otherwise as :class:`CoordinateDescent`.
     """
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        penalty = problem.penalty
-        if not isinstance(penalty, Grouped | Rows):
-            return "the penalty has no groups; use CoordinateDescent or ProximalGradient"
-        if penalty.radial.kind is None:
-            return "the penalty has no compiled prox; use ProximalGradient"
-        if isinstance(penalty, Rows) and penalty.l1:
-            return "Rows with an l1 term is not compiled; use ProximalGradient"
-        endless = not np.all(np.isfinite(np.asarray(penalty.radial.slope_at_zero)))
-        if endless and not problem.datafit.quadratic:
-            return "a penalty of infinite slope at zero has no Newton steps for groups"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.penalty, Grouped | Rows),
+            "the penalty has no groups; use CoordinateDescent or ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: problem.penalty.radial.kind is not None,
+            "the penalty has no compiled prox; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: not (isinstance(problem.penalty, Rows) and problem.penalty.l1),
+            "Rows with an l1 term is not compiled; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: (
+                problem.datafit.quadratic
+                or np.all(np.isfinite(np.asarray(problem.penalty.radial.slope_at_zero)))
+            ),
+            "a penalty of infinite slope at zero has no Newton steps for groups",
+        ),
+    )
 
     def blocks(self, penalty: Penalty) -> Separable:
         """Return the penalty of the norms."""
