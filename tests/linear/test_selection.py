@@ -56,6 +56,13 @@ def test_grids_begin_where_all_that_is_penalised_vanishes(name):
         assert (not np.any(np.delete(model.coef_, free))) == empty
 
 
+@pytest.mark.parametrize("epsilon", [0.2, 3.0])
+def test_the_log_sum_begins_where_its_slope_at_zero_is_the_gradient(epsilon):
+    problem = Problem.build(X, Y, datafits.Squares(), penalties.LogSum(epsilon=epsilon))
+    steepest = np.abs((X - X.mean(axis=0)).T @ (Y - Y.mean()) / 100).max()
+    assert alpha_max(problem) == pytest.approx(epsilon * steepest)
+
+
 @pytest.mark.parametrize("datafit", [datafits.Logistic(), datafits.Huber()])
 def test_grids_of_other_losses_begin_there_too(datafit):
     y = np.sign(Y + 20 * RNG.standard_normal(100)) if isinstance(datafit, datafits.Logistic) else Y
