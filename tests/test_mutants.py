@@ -47,6 +47,15 @@ def test_a_mutant_is_killed_by_a_test_that_sees_it_and_survives_one_that_does_no
     assert tried(broken("import numpy as np", "import nonsense", str(two_tests))).word == "killed"
 
 
+def test_a_case_with_spaces_in_its_name_is_found_again(two_tests):
+    text = two_tests.read_text().replace(
+        "def test_sound():", "@pytest.mark.parametrize('x', ['a b - c'])\ndef test_sound(x):"
+    )
+    two_tests.write_text("import pytest\n" + text)
+    old, new = "np.max(ratios, initial=1.0)", "np.min(ratios)"
+    assert tried(broken(old, new, str(two_tests))).word == "killed"
+
+
 def test_a_test_that_fails_on_sound_code_kills_nothing(two_tests):
     two_tests.write_text("def test_wrong():\n    assert False\n")
     old, new = "np.max(ratios, initial=1.0)", "np.min(ratios)"

@@ -1,15 +1,21 @@
-"""A plugin of pytest that puts a mutant in the place of its module, without touching the tree."""
+"""A plugin of pytest that puts a mutant in the place of its module, without touching the tree.
+
+What fails is written, a name a line, into the file that the environment gives.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
+from collections.abc import Generator
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+import pytest
 
 _ROOT = Path(__file__).parents[2]
 
@@ -43,3 +49,14 @@ class _Finder(MetaPathFinder):
 
 if "MUTATED" in os.environ:
     sys.meta_path.insert(0, _Finder(Path(os.environ["MUTATED"])))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: Any) -> Generator[None, Any, Any]:
+    """Note a test that failed, by the whole path of its file."""
+    report = yield
+    if report.failed and "FAILED_TESTS" in os.environ:
+        _, colons, case = item.nodeid.partition("::")
+        with open(os.environ["FAILED_TESTS"], "a", encoding="utf-8") as file:
+            file.write(f"{item.path}{colons}{case}\n")
+    return report
