@@ -13,7 +13,7 @@ LOWEST := requirements/lowest.txt
 TORCH := requirements/torch.txt
 locked = -m pip install --quiet --no-deps --require-hashes --requirement
 
-.PHONY: demo test tests test-latest test-lowest lint docs bench sanitize lock wheel clean
+.PHONY: demo test tests test-latest test-lowest lint docs bench mutants sanitize lock wheel clean
 
 # Prune SmolLM2-135M on Python's documentation as far as costs little, and show what it cost.
 # On 16 windows: 64 take nearly four times as long, for a perplexity that is 1 to 2 % lower.
@@ -71,6 +71,12 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet "pybind11[global]"  # headers that sparseprop builds with
 	$(BIN)/python -m pip install --quiet --no-deps sparseprop
 	$(BIN)/python -m benchmarks.kernels
+
+# Break a line at a time and see whether the tests notice: a night, and whatever of it there is.
+mutants: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/mutants/requirements.txt
+	$(BIN)/python -m benchmarks.mutants --named
+	$(BIN)/python -m benchmarks.mutants
 
 # The tests of compiled code with AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := build/sanitized

@@ -20,6 +20,15 @@ labels = frame.select_dtypes(exclude="number").iloc[:, -1].astype(str).to_numpy(
 np.savez(sys.argv[2], X=frame.select_dtypes("number").to_numpy(float)[:, :6830],
          positive=labels == "MELANOMA")
 """
+_TABLE = """
+import lzma, pickle, sys
+import numpy as np
+frame = pickle.loads(lzma.open(sys.argv[1]).read())
+np.savez(sys.argv[2], **{
+    name: column.to_numpy(float if column.dtype.kind in "iufb" else str)
+    for name, column in frame.fillna({n: "" for n in frame.select_dtypes("object")}).items()
+})
+"""
 # The peers' environment has the reader of R's files.
 _GOLUB = """
 import sys, rdata
@@ -53,6 +62,24 @@ def real(name: str, python: str) -> tuple[np.ndarray, np.ndarray]:
     X = data["X"]
     X = np.asfortranarray((X - X.mean(axis=0)) / X.std(axis=0))
     return X, np.where(data["positive"], 1.0, -1.0)
+
+
+def table(name: str, python: str) -> dict[str, np.ndarray]:
+    """Return the columns of a data frame by name, numbers or texts.
+
+    heart: 172 rows of 103 candidates for a heart transplant, with entries and exits; movielens:
+    100,004 ratings. `python` is an interpreter with pandas.
+    """
+
+    def build(folder: Path) -> None:
+        (source,) = fetch(ASSETS[name]).iterdir()
+        subprocess.run(
+            [python, "-W", "ignore", "-c", _TABLE, str(source), str(folder / "data.npz")],
+            check=True,
+        )
+
+    with np.load(cached(f"{name}-converted", build) / "data.npz") as data:
+        return dict(data)
 
 
 def planted(

@@ -56,6 +56,8 @@ class CoordinateModel {
   bool rests(std::size_t j, T gain) const {
     return penalty_.convex() && (penalty_.positive ? gain : std::abs(gain)) <= penalty_.strength(j);
   }
+  T inside(std::size_t j, T w) const { return penalty_.inside(w, j); }
+  bool held(std::size_t j, T w, T push) const { return penalty_.held(w, push, j); }
   T slope(std::size_t j, T w) const { return penalty_.slope(w, j); }
   T bend(std::size_t j, T w) const { return penalty_.bend(w, j); }
   void set(std::size_t j, T w) {
@@ -142,13 +144,11 @@ class CoordinateModel {
     std::copy(state.begin(), state.begin() + rows, residual_.vector().begin());
     residual_.shift() = state[rows];
     for (std::size_t k = 0; k < set.size(); ++k) {
-      T value = state[rows + 1 + k];
-      // An extrapolation may cross zero; where that is excluded, move to zero instead.
-      if (penalty_.positive && value < 0) {
-        residual_.move(set[k], -value);
-        value = 0;
-      }
-      w_[set[k]] = value;
+      const T value = state[rows + 1 + k];
+      // An extrapolation may leave what is allowed; it ends at the boundary instead.
+      const T inside = penalty_.inside(value, set[k]);
+      if (inside != value) residual_.move(set[k], inside - value);
+      w_[set[k]] = inside;
     }
   }
 

@@ -1,14 +1,11 @@
 // Working sets, screening and Anderson acceleration around any block model.
 //
-// A model of B blocks offers: blocks(), refresh(), measure(b, known) and work(), how many
-// multiplications that takes, step(b), active(b), clear(b), strength(b), squared_norm(b), and, for
-// the duality gap, squares(), target_product(), penalty_value(); for acceleration, objective(),
-// pack(), unpack(); for paths, on_path(), follow() and leave(). Where `smooth_on_support` is true
-// it also offers what SupportDescent asks for.
+// What a model of B blocks offers is said by the concept BlockModelLike.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <type_traits>
@@ -22,7 +19,38 @@
 
 namespace thresher {
 
+// A quadratic loss plus a penalty of blocks of coefficients.
 template <class Model>
+concept BlockModelLike = requires(Model model, const Model told, std::size_t b,
+                                  const std::vector<std::size_t> set,
+                                  const std::vector<typename Model::Scalar> state) {
+  typename Model::Scalar;
+  { told.blocks() } -> std::convertible_to<std::size_t>;
+  { told.work() } -> std::convertible_to<double>;  // multiplications that measuring a block takes
+  model.refresh();
+  { told.measure(b, true) } -> std::same_as<Measure<typename Model::Scalar>>;
+  { model.step(b) } -> std::convertible_to<typename Model::Scalar>;
+  { told.active(b) } -> std::convertible_to<bool>;
+  model.clear(b);
+  { told.strength(b) } -> std::convertible_to<typename Model::Scalar>;
+  { told.squared_norm(b) } -> std::convertible_to<typename Model::Scalar>;
+  // For the duality gap.
+  { told.squares() } -> std::convertible_to<typename Model::Scalar>;
+  { told.target_product() } -> std::convertible_to<typename Model::Scalar>;
+  { told.penalty_value() } -> std::convertible_to<typename Model::Scalar>;
+  // For acceleration.
+  { told.objective(set) } -> std::convertible_to<typename Model::Scalar>;
+  { model.pack(set) } -> std::same_as<std::vector<typename Model::Scalar>>;
+  model.unpack(set, state);
+  // For paths.
+  { told.on_path() } -> std::convertible_to<bool>;
+  { model.follow() } -> std::convertible_to<bool>;
+  model.leave();
+  // Whether the loss is smooth on a support, and the model offers what SupportDescent asks for.
+  { Model::smooth_on_support } -> std::convertible_to<bool>;
+};
+
+template <BlockModelLike Model>
 class Descent {
  public:
   using T = typename Model::Scalar;

@@ -8,148 +8,127 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 
 #include "block_model.hpp"
 #include "coordinate_model.hpp"
-#include "design.hpp"
 #include "gram_descent.hpp"
+#include "given.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace thresher {
 
+// A weighted least squares problem: means are null where columns are not centred, weights where
+// all samples weigh the same, the residual where it is not known at the start. Of several tasks
+// the target and the residual have one row each.
 template <class T>
-using In = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+struct GivenQuadratic {
+  Given<const T> target;
+  std::optional<In<T>> weights, means;
+  In<T> curvature;
+  std::optional<Given<const T>> residual;
+
+  std::size_t tasks() const { return target.ndim() == 2 ? target.shape(0) : 1; }
+
+  template <class Design>
+  void require_fit(const Design& design, std::size_t blocks, std::size_t coefficients) const {
+    require(target, tasks() * design.rows, "target");
+    require(residual, target.size(), "residual");
+    if (residual && !weights) throw std::invalid_argument("a known residual needs weights");
+    require(weights, design.rows, "weights of the samples");
+    require(means, design.columns, "means");
+    require(curvature, blocks, "curvature");
+    if (coefficients != tasks() * design.columns)
+      throw std::invalid_argument("coefficients are not those of the design and the target");
+  }
+
+  template <class Design>
+  Residual<Design> residual_of(const Design& design, std::size_t task = 0) const {
+    const std::size_t first = task * design.rows;
+    return {design, target.data() + first, pointer(weights), pointer(means),
+            residual ? residual->data() + first : nullptr};
+  }
+};
+
+// A penalty of coefficients, or of the norms of blocks; factors of its strength and bounds of the
+// coefficients are null where there are none.
 template <class T>
-using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Columns = nb::ndarray<const T, nb::ndim<2>, nb::f_contig, nb::device::cpu>;
-template <class T>
-using Rows = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+struct GivenPenalty {
+  int kind;
+  double alpha, shape;
+  bool positive;
+  std::optional<In<T>> factors, lower, upper;
 
-template <class T>
-const T* pointer(const std::optional<In<T>>& array) {
-  return array ? array->data() : nullptr;
-}
+  Penalty<T> of(std::size_t blocks) const {
+    require(factors, blocks, "weights of the penalty");
+    require(lower, blocks, "lower bounds");
+    require(upper, blocks, "upper bounds");
+    return {static_cast<PenaltyKind>(kind), T(alpha),       T(shape),      pointer(factors),
+            pointer(lower),                 pointer(upper), positive};
+  }
+};
 
-template <class T>
-Dense<T> design_of(const Columns<T>& x) {
-  return {x.data(), x.shape(0), x.shape(1)};
-}
-template <class T>
-Csc<T> design_of(const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-                 std::size_t rows) {
-  return {data.data(), indices.data(), starts.data(), rows, starts.shape(0) - 1};
-}
+// Which columns belong to each group, and the strength of the L1 norm beside that of the groups.
+struct GivenGroups {
+  In<std::int64_t> starts, members;
+  double l1;
 
-// Arrays come from Python; one that is too short must not be read past its end.
-template <class Array>
-void require(const Array& array, std::size_t size, const char* name) {
-  if (array.size() != size)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(array.size()) +
-                                " entries, needs " + std::to_string(size));
-}
-template <class Array>
-void require(const std::optional<Array>& array, std::size_t size, const char* name) {
-  if (array) require(*array, size, name);
-}
+  std::size_t count() const { return starts.size() - 1; }
+};
 
-// (kind, alpha, shape, positive) as Python sends it.
-using PenaltyCode = std::tuple<int, double, double, bool>;
+using Told = std::tuple<double, int, long, bool>;
 
-template <class T>
-Penalty<T> penalty_of(const PenaltyCode& code, const T* weights) {
-  const auto& [kind, alpha, shape, positive] = code;
-  return {static_cast<PenaltyKind>(kind), T(alpha), T(shape), weights, positive};
-}
-
-// (tolerance, iterations, epochs, gap, verify, start size, threads) as Python sends them.
-using OptionCode = std::tuple<double, int, int, bool, bool, int, int>;
-
-Options options_of(const OptionCode& code) {
-  const auto& [tolerance, iterations, epochs, gap, verify, start, threads] = code;
-  return {tolerance, iterations, epochs, gap, verify, start, threads};
-}
-
-template <class Model>
-std::tuple<double, int, long, bool> run(Model& model, const OptionCode& code) {
+template <BlockModelLike Model>
+Told run(Model& model, const Options& options) {
   nb::gil_scoped_release released;
-  const Report report = Descent<Model>(model, options_of(code)).run();
+  const Report report = Descent<Model>(model, options).run();
   return {report.criterion, report.iterations, report.epochs, report.converged};
 }
 
-template <class T, class Design, class Target, class Coefficients>
-void require_columns(const Design& design, const Target& target, const std::optional<Target>& known,
-                     std::size_t targets, const std::optional<In<T>>& weights,
-                     const std::optional<In<T>>& means, const Coefficients& coefficients,
-                     std::size_t outputs = 1) {
-  require(target, targets, "target");
-  require(known, targets, "residual");
-  if (known && !weights) throw std::invalid_argument("a known residual needs weights");
-  require(weights, design.rows, "weights of the samples");
-  require(means, design.columns, "means");
-  require(coefficients, outputs * design.columns, "coefficients");
-}
-
 template <class T, class Design>
-auto coordinates(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
-                 const std::optional<In<T>>& means, const std::optional<In<T>>& known, const In<T>& curvature, PenaltyCode penalty,
-                 const std::optional<In<T>>& factors, Out<T>& coefficients,
-                 Trail<T>* trail, OptionCode options) {
-  require_columns(design, target, known, design.rows, weights, means, coefficients);
-  require(curvature, design.columns, "curvature");
-  require(factors, design.columns, "weights of the penalty");
-  CoordinateModel<Design> model(
-      design, Residual<Design>(design, target.data(), pointer(weights), pointer(means), pointer(known)),
-      curvature.data(), penalty_of(penalty, pointer(factors)), coefficients.data(), trail);
+Told coordinates(const Design& design, const GivenQuadratic<T>& quadratic,
+                 const GivenPenalty<T>& penalty, const Out<T>& coefficients, Trail<T>* trail,
+                 const Options& options) {
+  quadratic.require_fit(design, design.columns, coefficients.size());
+  CoordinateModel<Design> model(design, quadratic.residual_of(design), quadratic.curvature.data(),
+                                penalty.of(design.columns), coefficients.data(), trail);
   return run(model, options);
 }
 
 template <class T, class Design>
-auto groups(const Design& design, const In<T>& target, const std::optional<In<T>>& weights,
-            const std::optional<In<T>>& means, const std::optional<In<T>>& known,
-            const In<T>& curvature, const In<std::int64_t>& starts, const In<std::int64_t>& members, PenaltyCode penalty,
-            double l1, const std::optional<In<T>>& factors, Out<T>& coefficients,
-            OptionCode options) {
+Told groups(const Design& design, const GivenQuadratic<T>& quadratic,
+            const GivenPenalty<T>& penalty, const GivenGroups& groups, const Out<T>& coefficients,
+            const Options& options) {
   using Geometry = GroupGeometry<Design>;
-  require_columns(design, target, known, design.rows, weights, means, coefficients);
-  require(members, design.columns, "members of the groups");
-  require(curvature, starts.size() - 1, "curvature");
-  require(factors, starts.size() - 1, "weights of the penalty");
-  Residual<Design> residual(design, target.data(), pointer(weights), pointer(means), pointer(known));
-  BlockModel<Geometry> model(
-      Geometry(std::move(residual), starts.data(), members.data(), starts.shape(0) - 1),
-      curvature.data(), penalty_of(penalty, pointer(factors)), T(l1), coefficients.data());
+  quadratic.require_fit(design, groups.count(), coefficients.size());
+  require(groups.members, design.columns, "members of the groups");
+  BlockModel<Geometry> model(Geometry(quadratic.residual_of(design), groups.starts.data(),
+                                      groups.members.data(), groups.count()),
+                             quadratic.curvature.data(), penalty.of(groups.count()),
+                             T(groups.l1), coefficients.data());
   return run(model, options);
 }
 
 template <class T, class Design>
-auto tasks(const Design& design, const Rows<const T>& targets, const std::optional<In<T>>& weights,
-           const std::optional<In<T>>& means, const std::optional<Rows<const T>>& known,
-           const In<T>& curvature, PenaltyCode penalty,
-           const std::optional<In<T>>& factors, Rows<T>& coefficients, OptionCode options) {
+Told tasks(const Design& design, const GivenQuadratic<T>& quadratic, const GivenPenalty<T>& penalty,
+           const Rows<T>& coefficients, const Options& options) {
   using Geometry = TaskGeometry<Design>;
-  const std::size_t tasks = targets.shape(0);
-  require_columns(design, targets, known, tasks * design.rows, weights, means, coefficients, tasks);
-  require(curvature, design.columns, "curvature");
-  require(factors, design.columns, "weights of the penalty");
+  quadratic.require_fit(design, design.columns, coefficients.size());
   std::vector<Residual<Design>> residuals;
-  for (std::size_t k = 0; k < targets.shape(0); ++k)
-    residuals.emplace_back(design, targets.data() + k * design.rows, pointer(weights),
-                           pointer(means), known ? known->data() + k * design.rows : nullptr);
-  BlockModel<Geometry> model(Geometry(std::move(residuals), design.columns), curvature.data(),
-                             penalty_of(penalty, pointer(factors)), T(0), coefficients.data());
+  for (std::size_t k = 0; k < quadratic.tasks(); ++k)
+    residuals.push_back(quadratic.residual_of(design, k));
+  BlockModel<Geometry> model(Geometry(std::move(residuals), design.columns),
+                             quadratic.curvature.data(), penalty.of(design.columns), T(0),
+                             coefficients.data());
   return run(model, options);
 }
 
 // Mean and centred second moment of every column under sample weights that sum to `total`.
 template <class T, class Design>
 void moments(const Design& design, const std::optional<In<T>>& weights, bool centre,
-             Out<T>& means, Out<T>& curvature, int threads) {
+             const Out<T>& means, const Out<T>& curvature, int threads) {
   require(weights, design.rows, "weights of the samples");
   require(means, design.columns, "means");
   require(curvature, design.columns, "curvature");
@@ -170,99 +149,78 @@ void moments(const Design& design, const std::optional<In<T>>& weights, bool cen
   });
 }
 
+// What takes a design, dense or CSC.
+template <class T, class Arrays>
+void bind_of_design(nb::module_& module) {
+  const auto taken = nb::arg().noconvert();
+  const auto maybe = nb::arg().noconvert().none();
+  module.def(
+      "coordinates",
+      [](const Arrays& x, const GivenQuadratic<T>& quadratic, const GivenPenalty<T>& penalty,
+         Out<T> w, Trail<T>* trail, const Options& options) {
+        return coordinates<T>(x.design(), quadratic, penalty, w, trail, options);
+      },
+      nb::arg(), nb::arg(), nb::arg(), taken, nb::arg().none(), nb::arg());
+  module.def(
+      "groups",
+      [](const Arrays& x, const GivenQuadratic<T>& quadratic, const GivenPenalty<T>& penalty,
+         const GivenGroups& given, Out<T> w, const Options& options) {
+        return groups<T>(x.design(), quadratic, penalty, given, w, options);
+      },
+      nb::arg(), nb::arg(), nb::arg(), nb::arg(), taken, nb::arg());
+  module.def(
+      "tasks",
+      [](const Arrays& x, const GivenQuadratic<T>& quadratic, const GivenPenalty<T>& penalty,
+         Rows<T> w, const Options& options) {
+        return tasks<T>(x.design(), quadratic, penalty, w, options);
+      },
+      nb::arg(), nb::arg(), nb::arg(), taken, nb::arg());
+  module.def(
+      "moments",
+      [](const Arrays& x, const std::optional<In<T>>& h, bool centre, Out<T> means,
+         Out<T> curvature, int threads) {
+        moments<T>(x.design(), h, centre, means, curvature, threads);
+      },
+      nb::arg(), maybe, nb::arg(), taken, taken, nb::arg());
+}
+
 template <class T>
 void bind(nb::module_& module) {
   const auto taken = nb::arg().noconvert();
-  const auto maybe = nb::arg().noconvert().none();
-  using Maybe = const std::optional<In<T>>&;
-  nb::class_<Trail<T>>(module, sizeof(T) == 8 ? "Trail64" : "Trail32",
+  const auto maybe = nb::arg().noconvert().none() = nb::none();
+  const auto name = [](const char* single, const char* twice) {
+    return sizeof(T) == 8 ? twice : single;
+  };
+  nb::class_<Trail<T>>(module, name("Trail32", "Trail64"),
                        "Keeps what one fit of a path hands on to the next.")
       .def(nb::init<>());
-
-  module.def(
-      "coordinates",
-      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, Maybe known,
-         const In<T>& curvature, PenaltyCode penalty, Maybe factors, Out<T> w, Trail<T>* trail,
-         OptionCode options) {
-        return coordinates<T>(design_of<T>(x), y, h, means, known, curvature, penalty, factors, w,
-                              trail, options);
-      },
-      taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg().none(), nb::arg());
-  module.def(
-      "coordinates",
-      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         const In<T>& y, Maybe h, Maybe means, Maybe known, const In<T>& curvature,
-         PenaltyCode penalty, Maybe factors, Out<T> w, Trail<T>* trail, OptionCode options) {
-        return coordinates<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means,
-                              known, curvature, penalty, factors, w, trail, options);
-      },
-      taken, taken, taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken,
-      nb::arg().none(), nb::arg());
-  module.def(
-      "groups",
-      [](const Columns<T>& x, const In<T>& y, Maybe h, Maybe means, Maybe known,
-         const In<T>& curvature, const In<std::int64_t>& group_starts,
-         const In<std::int64_t>& members, PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
-        return groups<T>(design_of<T>(x), y, h, means, known, curvature, group_starts, members,
-                         penalty, l1, factors, w, options);
-      },
-      taken, taken, maybe, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe, taken,
-      nb::arg());
-  module.def(
-      "groups",
-      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         const In<T>& y, Maybe h, Maybe means, Maybe known, const In<T>& curvature,
-         const In<std::int64_t>& group_starts, const In<std::int64_t>& members,
-         PenaltyCode penalty, double l1, Maybe factors, Out<T> w, OptionCode options) {
-        return groups<T>(design_of<T>(data, indices, starts, y.shape(0)), y, h, means, known,
-                         curvature, group_starts, members, penalty, l1, factors, w, options);
-      },
-      taken, taken, taken, taken, maybe, maybe, maybe, taken, taken, taken, nb::arg(), nb::arg(), maybe,
-      taken, nb::arg());
-  module.def(
-      "tasks",
-      [](const Columns<T>& x, const Rows<const T>& y, Maybe h, Maybe means,
-         const std::optional<Rows<const T>>& known, const In<T>& curvature, PenaltyCode penalty,
-         Maybe factors, Rows<T> w, OptionCode options) {
-        return tasks<T>(design_of<T>(x), y, h, means, known, curvature, penalty, factors, w,
-                        options);
-      },
-      taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
-  module.def(
-      "tasks",
-      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         const Rows<const T>& y, Maybe h, Maybe means,
-         const std::optional<Rows<const T>>& known, const In<T>& curvature,
-         PenaltyCode penalty, Maybe factors, Rows<T> w, OptionCode options) {
-        return tasks<T>(design_of<T>(data, indices, starts, y.shape(1)), y, h, means, known,
-                        curvature, penalty, factors, w, options);
-      },
-      taken, taken, taken, taken, maybe, maybe, maybe, taken, nb::arg(), maybe, taken, nb::arg());
-  module.def(
-      "moments",
-      [](const Columns<T>& x, Maybe h, bool centre, Out<T> means, Out<T> curvature, int threads) {
-        moments<T>(design_of<T>(x), h, centre, means, curvature, threads);
-      },
-      taken, maybe, nb::arg(), taken, taken, nb::arg());
-  module.def(
-      "moments",
-      [](const In<T>& data, const In<std::int32_t>& indices, const In<std::int64_t>& starts,
-         std::size_t rows, Maybe h, bool centre, Out<T> means, Out<T> curvature, int threads) {
-        moments<T>(design_of<T>(data, indices, starts, rows), h, centre, means, curvature,
-                   threads);
-      },
-      taken, taken, taken, nb::arg(), maybe, nb::arg(), taken, taken, nb::arg());
+  nb::class_<GivenDense<T>>(module, name("Dense32", "Dense64"))
+      .def(nb::init<Columns<T>>(), taken);
+  nb::class_<GivenCsc<T>>(module, name("Csc32", "Csc64"))
+      .def(nb::init<In<T>, In<std::int32_t>, In<std::int64_t>, std::size_t>(), taken, taken, taken,
+           nb::arg());
+  nb::class_<GivenQuadratic<T>>(module, name("Quadratic32", "Quadratic64"))
+      .def(nb::init<Given<const T>, std::optional<In<T>>, std::optional<In<T>>, In<T>,
+                    std::optional<Given<const T>>>(),
+           "target"_a.noconvert(), "weights"_a.noconvert().none(), "means"_a.noconvert().none(),
+           "curvature"_a.noconvert(), "residual"_a.noconvert().none());
+  nb::class_<GivenPenalty<T>>(module, name("Penalty32", "Penalty64"))
+      .def(nb::init<int, double, double, bool, std::optional<In<T>>, std::optional<In<T>>,
+                    std::optional<In<T>>>(),
+           "kind"_a, "alpha"_a, "shape"_a, "positive"_a, "factors"_a.noconvert().none(),
+           "lower"_a.noconvert().none(), "upper"_a.noconvert().none());
+  bind_of_design<T, GivenDense<T>>(module);
+  bind_of_design<T, GivenCsc<T>>(module);
   module.def(
       "prox",
-      [](const In<T>& x, const In<T>& steps, PenaltyCode penalty, Maybe factors, Out<T> out) {
+      [](const In<T>& x, const In<T>& steps, const GivenPenalty<T>& penalty, Out<T> out) {
         require(steps, x.size(), "steps");
-        require(factors, x.size(), "weights of the penalty");
         require(out, x.size(), "result");
-        const Penalty<T> p = penalty_of(penalty, pointer(factors));
+        const Penalty<T> p = penalty.of(x.size());
         for (std::size_t j = 0; j < x.shape(0); ++j)
           out.data()[j] = p.prox(x.data()[j], steps.data()[j], j);
       },
-      taken, taken, nb::arg(), maybe, taken,
+      taken, taken, nb::arg(), taken,
       "Prox of a separable penalty, with its own step for every entry.");
   using Grams = nb::ndarray<const T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
   module.def(
@@ -278,6 +236,12 @@ void bind(nb::module_& module) {
 }
 
 void bind_descents(nb::module_& module) {
+  nb::class_<Options>(module, "Options")
+      .def(nb::init<double, int, int, bool, bool, int, int>(), "tolerance"_a, "max_iterations"_a,
+           "max_epochs"_a, "gap"_a, "verify"_a, "start_size"_a, "threads"_a);
+  nb::class_<GivenGroups>(module, "Groups")
+      .def(nb::init<In<std::int64_t>, In<std::int64_t>, double>(), "starts"_a.noconvert(),
+           "members"_a.noconvert(), "l1"_a);
   bind<double>(module);
   bind<float>(module);
 }

@@ -16,6 +16,7 @@ struct Penalty {
   T alpha;           // strength
   T shape;           // ridge (elastic net), gamma (MCP, SCAD), epsilon (log-sum), q (Lq)
   const T* weights;  // per-coordinate factors of alpha; null for ones
+  const T *lower, *upper;  // bounds of the coefficients, zero between them; null for none
   bool positive;     // coefficients below zero are excluded
 
   T strength(std::size_t j) const { return weights ? alpha * weights[j] : alpha; }
@@ -65,11 +66,22 @@ struct Penalty {
     return 0;
   }
 
-  // argmin_z 0.5 (z - x)^2 + step * value(z)
+  // The coefficient nearest to w that is not excluded.
+  T inside(T w, std::size_t j) const {
+    if (positive && w < 0) return 0;
+    return lower ? std::clamp(w, lower[j], upper[j]) : w;
+  }
+  // Whether a coefficient rests at a bound, against which it is pushed.
+  bool held(T w, T push, std::size_t j) const {
+    return lower && ((push > 0 && w >= upper[j]) || (push < 0 && w <= lower[j]));
+  }
+
+  // argmin_z 0.5 (z - x)^2 + step * value(z); with bounds, of convex penalties alone
   T prox(T x, T step, std::size_t j) const {
     if (positive && x <= 0) return 0;
     const T a = strength(j), m = std::abs(x);
-    return std::copysign(prox_magnitude(m, step, a), x);
+    const T z = std::copysign(prox_magnitude(m, step, a), x);
+    return lower ? std::clamp(z, lower[j], upper[j]) : z;
   }
 
  private:

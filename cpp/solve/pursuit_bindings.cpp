@@ -6,25 +6,24 @@
 #include <optional>
 
 #include "angle_regression.hpp"
-#include "design.hpp"
+#include "given.hpp"
 #include "orthogonal_pursuit.hpp"
 
 namespace nb = nanobind;
 
 namespace thresher {
 
-template <class T>
-using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using In = Vector<const double>;
-using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::f_contig, nb::device::cpu>;
-using Indices = Vector<const std::int32_t>;
-using Starts = Vector<const std::int64_t>;
+// How columns are centred and weighted: the roots of the weights of the samples, and the means.
+struct GivenCentring {
+  std::optional<In<double>> roots, means;
 
-template <class Design>
-Centred<Design> centred(const Design& design, const std::optional<In>& roots,
-                        const std::optional<In>& means) {
-  return {design, roots ? roots->data() : nullptr, means ? means->data() : nullptr};
-}
+  template <class Design>
+  Centred<Design> of(const Design& design) const {
+    require(roots, design.rows, "roots of the weights");
+    require(means, design.columns, "means");
+    return {design, pointer(roots), pointer(means)};
+  }
+};
 
 // A copy that Python owns.
 template <class T>
@@ -34,70 +33,45 @@ auto owned(const std::vector<T>& values) {
   return nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner);
 }
 
-template <class Design>
-std::size_t pursue(const Design& design, const std::optional<In>& roots,
-                   const std::optional<In>& means, const Vector<double>& residual,
-                   double tolerance, const Vector<std::int64_t>& chosen,
-                   const Vector<double>& coefficients, int threads) {
-  nb::gil_scoped_release released;
-  return orthogonal_pursuit(centred(design, roots, means), residual.data(), chosen.shape(0),
-                            tolerance, chosen.data(), coefficients.data(), threads);
-}
-
-template <class Design>
-nb::tuple follow(const Design& design, const std::optional<In>& roots,
-                 const std::optional<In>& means, const In& target, bool lasso, double lowest,
-                 std::size_t limit, long steps, int threads) {
-  Knots knots;
-  {
-    nb::gil_scoped_release released;
-    const auto columns = centred(design, roots, means);
-    knots = AngleRegression(columns, target.data(), lasso, threads).run(lowest, limit, steps);
-  }
-  return nb::make_tuple(owned(knots.levels), owned(knots.violations), owned(knots.starts),
-                        owned(knots.columns), owned(knots.coefficients), knots.finished);
+template <class Arrays>
+void bind_of_design(nb::module_& module) {
+  const auto taken = nb::arg().noconvert();
+  module.def(
+      "orthogonal_pursuit",
+      [](const Arrays& x, const GivenCentring& centring, const Out<double>& residual,
+         double tolerance, const Out<std::int64_t>& chosen, const Out<double>& coefficients,
+         int threads) {
+        require(residual, x.design().rows, "residual");
+        require(coefficients, chosen.size(), "coefficients");
+        nb::gil_scoped_release released;
+        return orthogonal_pursuit(centring.of(x.design()), residual.data(), chosen.shape(0),
+                                  tolerance, chosen.data(), coefficients.data(), threads);
+      },
+      nb::arg(), nb::arg(), taken, nb::arg(), taken, taken, nb::arg());
+  module.def(
+      "angle_regression",
+      [](const Arrays& x, const GivenCentring& centring, const In<double>& target, bool lasso,
+         double lowest, std::size_t limit, long steps, int threads) {
+        require(target, x.design().rows, "target");
+        Knots knots;
+        {
+          nb::gil_scoped_release released;
+          const auto columns = centring.of(x.design());
+          knots = AngleRegression(columns, target.data(), lasso, threads).run(lowest, limit, steps);
+        }
+        return nb::make_tuple(owned(knots.levels), owned(knots.violations), owned(knots.starts),
+                              owned(knots.columns), owned(knots.coefficients), knots.finished);
+      },
+      nb::arg(), nb::arg(), taken, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
 void bind_pursuits(nb::module_& module) {
-  const auto taken = nb::arg().noconvert();
-  const auto maybe = nb::arg().noconvert().none();
-  using Maybe = const std::optional<In>&;
-  module.def(
-      "orthogonal_pursuit",
-      [](const Matrix& x, Maybe roots, Maybe means, Vector<double> residual, double tolerance,
-         Vector<std::int64_t> chosen, Vector<double> coefficients, int threads) {
-        return pursue(Dense<double>{x.data(), x.shape(0), x.shape(1)}, roots, means, residual,
-                      tolerance, chosen, coefficients, threads);
-      },
-      taken, maybe, maybe, taken, nb::arg(), taken, taken, nb::arg());
-  module.def(
-      "orthogonal_pursuit",
-      [](const In& data, const Indices& indices, const Starts& starts, Maybe roots, Maybe means,
-         Vector<double> residual, double tolerance, Vector<std::int64_t> chosen,
-         Vector<double> coefficients, int threads) {
-        return pursue(Csc<double>{data.data(), indices.data(), starts.data(), residual.shape(0),
-                                  starts.shape(0) - 1},
-                      roots, means, residual, tolerance, chosen, coefficients, threads);
-      },
-      taken, taken, taken, maybe, maybe, taken, nb::arg(), taken, taken, nb::arg());
-  module.def(
-      "angle_regression",
-      [](const Matrix& x, Maybe roots, Maybe means, const In& target, bool lasso, double lowest,
-         std::size_t limit, long steps, int threads) {
-        return follow(Dense<double>{x.data(), x.shape(0), x.shape(1)}, roots, means, target,
-                      lasso, lowest, limit, steps, threads);
-      },
-      taken, maybe, maybe, taken, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
-  module.def(
-      "angle_regression",
-      [](const In& data, const Indices& indices, const Starts& starts, Maybe roots, Maybe means,
-         const In& target, bool lasso, double lowest, std::size_t limit, long steps, int threads) {
-        return follow(Csc<double>{data.data(), indices.data(), starts.data(), target.shape(0),
-                                  starts.shape(0) - 1},
-                      roots, means, target, lasso, lowest, limit, steps, threads);
-      },
-      taken, taken, taken, maybe, maybe, taken, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-      nb::arg());
+  const auto maybe = [](const char* name) { return nb::arg(name).noconvert().none(); };
+  nb::class_<GivenCentring>(module, "Centring")
+      .def(nb::init<std::optional<In<double>>, std::optional<In<double>>>(), maybe("roots"),
+           maybe("means"));
+  bind_of_design<GivenDense<double>>(module);
+  bind_of_design<GivenCsc<double>>(module);
 }
 
 }  // namespace thresher

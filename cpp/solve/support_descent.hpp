@@ -4,8 +4,8 @@
 // the rows, and columns that rest cost nothing. Near the solution the signs of the coefficients
 // no longer change and the problem is smooth on the support: one factorisation then replaces the
 // hundreds of epochs that coordinate descent needs when the columns of the support are nearly
-// dependent. Newton steps stop coefficients that would change sign at zero (projected Newton,
-// Bertsekas 1982) and are taken only if the objective falls, so that a wrong support costs time
+// dependent. Newton steps stop coefficients that would change sign at zero, or leave their bounds
+// at these (projected Newton, Bertsekas 1982) and are taken only if the objective falls, so that a wrong support costs time
 // and nothing else.
 #pragma once
 
@@ -163,8 +163,12 @@ class SupportDescent {
   // One projected Newton step; `Exact` if no coefficient stopped at zero.
   Outcome advance(const Model& model) {
     std::vector<Live> inside;
-    for (const Live& live : live_)
-      if (w_[live.place] != 0) inside.push_back(live);
+    for (const Live& live : live_) {
+      const T w = w_[live.place];
+      if (w == 0) continue;
+      const T push = gain_[live.place] - model.slope(live.column, w);
+      if (!model.held(live.column, w, push)) inside.push_back(live);
+    }
     const std::size_t size = inside.size();
     if (size == 0 || size > model.rows()) return Outcome::Failed;
     factor_.resize((size + 3) * size);
@@ -196,6 +200,9 @@ class SupportDescent {
       T next = T(w_[place] + length * direction[r]);
       if (next * w_[place] <= 0) {
         next = 0;
+        ++stopped_;
+      } else if (const T held = model.inside(column, next); held != next) {
+        next = held;
         ++stopped_;
       }
       change[r] = next - w_[place];

@@ -1,8 +1,9 @@
 """Writes, before every build, the pages that are read off the package.
 
 ``api/`` gets a page a module, from its docstrings; ``methods/`` a page a method of the
-catalogue, from its card and its recorded evidence, and the table of measured perplexities; ``cli``
-is what the commands say of themselves. Nothing keeps any of these by hand.
+catalogue, from its card and its recorded evidence, and the table of measured perplexities;
+``tables/`` gets the comparison of features, from its data file; ``cli`` is what the commands say of
+themselves. Nothing keeps any of these by hand.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import pkgutil
 import re
 import shutil
+import tomllib
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
@@ -80,10 +82,11 @@ def write_colours(app: Any) -> None:
 
 
 def write_pages(source: Path) -> None:
-    """Write both folders anew."""
+    """Write the folders of generated pages anew."""
     pages = {f"api/{name}": page for name, page in api_pages().items()}
     pages |= {f"methods/{name}": page for name, page in method_pages().items()}
-    for folder in ("api", "methods"):
+    pages["tables/features"] = features_page(source / "features.toml")
+    for folder in ("api", "methods", "tables"):
         shutil.rmtree(source / folder, ignore_errors=True)
         (source / folder).mkdir()
     pages["cli"] = command_page()
@@ -163,6 +166,39 @@ def method_pages() -> dict[str, str]:
     ]
     pages = {name: method_page(method) for name, method in catalogue().items()}
     return {"index": "\n".join(index), "parts": parts_page(), **pages}
+
+
+def features_page(file: Path) -> str:
+    """Return the page that compares the linear rooms with their peers."""
+    data = tomllib.loads(file.read_text(encoding="utf-8"))
+    peers = data["peers"]
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for feature in data["feature"]:
+        groups[feature["group"]].append(feature)
+    parts = [
+        _title("Feature by feature"),
+        "What each package offers, under the name by which its own documentation has it; empty "
+        "where that has none.\n",
+    ]
+    for group, features in groups.items():
+        rows = [
+            [escape(f["name"]), *(_offered(f.get(name, "")) for name in ("thresher", *peers))]
+            for f in features
+        ]
+        parts += [_title(group, "-"), _table(["", "Thresher", *peers], rows)]
+    parts.append(_title("Sources", "-"))
+    for name, peer in peers.items():
+        links = ", ".join(f"`{_last(url)} <{url}>`__" for url in peer["sources"])
+        parts.append(f"* {name} {peer['version']}: {links}")
+    return "\n".join([*parts, ""])
+
+
+def _offered(cell: str) -> str:
+    return f"``{cell}``" if cell and not cell.startswith("by ") else escape(cell)
+
+
+def _last(url: str) -> str:
+    return escape(url.rstrip("/").rpartition("/")[2])
 
 
 def parts_page() -> str:

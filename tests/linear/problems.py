@@ -12,6 +12,8 @@ DATAFITS = {
     "quantile": datafits.SmoothQuantile(0.3, width=0.3),
     "square-root": datafits.SquareRoot(),
     "logistic": datafits.Logistic(),
+    "probit": datafits.Probit(),
+    "squared-hinge": datafits.SquaredHinge(),
     "poisson": datafits.Poisson(),
     "poisson-identity": datafits.PoissonIdentity(0.1),
     "gamma": datafits.Gamma(),
@@ -29,6 +31,7 @@ SEPARABLE = {
     "l1-positive": penalties.L1(positive=True),
     "non-negative": penalties.NonNegative(),
     "elastic-net": penalties.L1L2(ridge=0.5),
+    "bounded": penalties.Bounded(ridge=0.5, lower=-0.3, upper=0.2),
     "mcp": penalties.MCP(gamma=10.0),
     "scad": penalties.SCAD(gamma=10.0),
     "log-sum": penalties.LogSum(epsilon=0.8),
@@ -110,7 +113,7 @@ def concrete_subclasses(base: type) -> set[type]:
 def target(name: str, linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a noisy target of the kind the datafit takes."""
     noise = rng.standard_normal(len(linear))
-    if name in ("logistic", "offset"):
+    if name in ("logistic", "offset", "probit", "squared-hinge"):
         labels = np.where(linear + 2 * noise > 0, 1.0, -1.0)
         labels[:2] = [1.0, -1.0]
         return labels

@@ -29,10 +29,13 @@ PENALTIES = {
 # Why a convex loss or penalty has no gap; all others must have one.
 WITHOUT_CONJUGATE = {
     "cox": "couples the samples: no conjugate in closed form",
+    "probit": "its conjugate has no closed form",
+    "squared-hinge": "slopes of zero, where its domain ends, are none beside free directions",
     "cox-efron": "the same",
     "tweedie": "a sum of two exponentials: no conjugate in closed form",
 }
 WITHOUT_RULE = {
+    "bounded": "a slope is feasible where a bound is finite, which no factor tells",
     "non-negative": "a slope is feasible if its signs are right, which no factor gives",
     "total-variation-positive": "the same on every piece",
     "haar-positive": "the same on every piece",

@@ -29,6 +29,7 @@ TAKES = {
     **dict.fromkeys(("step", "learning_rate", "run_length", "OneSidedCompletion.tol"), (1.5,)),
     **dict.fromkeys(("epsilon", "bound_x", "bound_y", "radius", "gamma"), (1.5,)),
     **dict.fromkeys(("background", "width", "Huber.delta"), (1.5,)),
+    "Bounded.ridge": (0, 1.5),
     "Tweedie.power": (1.5,),
     "CompoundGaussian.alpha": (1.5,),
     "CompoundGaussianNetwork.alpha": (1.5,),

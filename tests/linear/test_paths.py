@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from thresher.linear import ElasticNet, Lasso
+from thresher.core.errors import OptionError
+from thresher.linear import ElasticNet, Lasso, MultiTaskLasso, SparseGLM
 from thresher.solve.datafits import Squares
 from thresher.solve.path import alpha_max, solve_path
 from thresher.solve.penalties import L1L2
@@ -90,3 +91,40 @@ def test_a_second_path_over_the_same_problem_starts_anew():
     one, other = (solve_path(problem, alphas, CoordinateDescent(tol=1e-9)) for _ in range(2))
     np.testing.assert_allclose(one.coefs, other.coefs, atol=1e-3)
     assert other.converged.all()
+
+
+class TestEnds:
+    def test_before_more_features_than_asked_for(self):
+        X, y = problems.problem("squares", 3, rows=60, columns=30)
+        whole = Lasso().path(X, y)
+        counts = np.count_nonzero(whole.coefs, axis=1)
+        ended = Lasso().path(X, y, max_features=4)
+        assert len(ended.alphas) == np.argmax(counts > 4)
+        np.testing.assert_array_equal(ended.coefs, whole.coefs[: len(ended.alphas)])
+        with pytest.raises(OptionError, match=r"max_features is 1, but .* at the largest strength"):
+            Lasso().path(X, y, alphas=[whole.alphas[-1]], max_features=1)
+
+    def test_rows_of_several_outputs_count_once(self):
+        X, y = problems.problem("tasks", 3, rows=60, columns=30)
+        path = MultiTaskLasso().path(X, y, max_features=4)
+        assert 1 < np.any(path.coefs[-1] != 0, axis=1).sum() <= 4
+
+    @pytest.mark.parametrize("datafit", ["squares", "logistic", "poisson"])
+    def test_with_the_first_strength_that_explains_enough(self, datafit):
+        X, y = problems.problem(datafit, 3, rows=60, columns=30)
+        model = SparseGLM(problems.DATAFITS[datafit])
+        whole = model.path(X, y)
+        explained = []
+        for alpha in whole.alphas:
+            fitted = SparseGLM(problems.DATAFITS[datafit], alpha=alpha, tol=1e-9).fit(X, y)
+            explained.append(fitted.score(X, y))
+        ended = model.path(X, y, max_explained=0.5)
+        assert len(ended.alphas) == 1 + np.argmax(np.array(explained) >= 0.5)
+
+    @pytest.mark.parametrize(
+        "wrong", [{"max_features": 0}, {"max_features": 2.5}, {"max_explained": 1.1}]
+    )
+    def test_wrong_limits_are_named(self, wrong):
+        X, y = problems.problem("squares", 3, rows=60, columns=30)
+        with pytest.raises(OptionError, match=next(iter(wrong))):
+            Lasso().path(X, y, **wrong)

@@ -45,6 +45,9 @@ def test_separable_prox_beats_every_point_of_a_grid(penalty, x, step, alpha):
         value = 0.5 * (point - x) ** 2 + step * penalty.values(np.abs(point))
         if penalty.positive:
             value = np.where(point < 0, np.inf, value)
+        lower, upper = penalty.bounds_of(5)
+        if lower is not None:
+            value = np.where((point < lower) | (point > upper), np.inf, value)
         assert np.all(reached <= value + 1e-9 * (1 + np.abs(value)))
 
 
@@ -56,8 +59,7 @@ def test_compiled_prox_is_that_of_core(penalty, dtype):
         for _ in range(20):
             x = (rng.standard_normal(5) * 4).astype(dtype)
             out = np.empty_like(x)
-            weights = None if penalty.weights is None else penalty.weights.astype(dtype)
-            _solve.prox(x, np.full(5, step, dtype), penalty.code, weights, out)
+            _solve.prox(x, np.full(5, step, dtype), penalty.given(np.dtype(dtype), 5), out)
             tolerance = 1e-10 if dtype is np.float64 else 1e-4
             np.testing.assert_allclose(out, penalty.prox(x.astype(float), step), atol=tolerance)
 

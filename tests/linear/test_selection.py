@@ -6,8 +6,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn import linear_model
 from sklearn.feature_selection import SelectFromModel
+from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.model_selection import KFold
 
 from thresher import linear
@@ -52,6 +54,13 @@ def test_grids_begin_where_all_that_is_penalised_vanishes(name):
     for factor, empty in ((1.001, True), (0.98, False)):
         model = linear.SparseGLM(penalty=penalty, alpha=factor * blocks.max(), tol=1e-10).fit(X, Y)
         assert (not np.any(np.delete(model.coef_, free))) == empty
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 3.0])
+def test_the_log_sum_begins_where_its_slope_at_zero_is_the_gradient(epsilon):
+    problem = Problem.build(X, Y, datafits.Squares(), penalties.LogSum(epsilon=epsilon))
+    steepest = np.abs((X - X.mean(axis=0)).T @ (Y - Y.mean()) / 100).max()
+    assert alpha_max(problem) == pytest.approx(epsilon * steepest)
 
 
 @pytest.mark.parametrize("datafit", [datafits.Logistic(), datafits.Huber()])
@@ -180,6 +189,43 @@ class TestWhatDecides:
     def test_unknown_words(self):
         with pytest.raises(OptionError, match="selection='1se' is not known"):
             linear.LassoCV(selection="1se").fit(X, self.y)
+
+    def test_scores_of_scikit_learn(self):
+        y = np.where(self.y > 0, "yes", "no")
+        weight = np.random.default_rng(4).random(100)
+        cv = KFold(4, shuffle=True, random_state=0)
+        for design in (X, sparse.csr_array(X)):
+            for scoring in ("roc_auc", "neg_log_loss", make_scorer(accuracy_score)):
+                model = linear.SparseLogisticCV(scoring=scoring, cv=cv, alphas=[0.1, 0.02])
+                model.fit(design, y, sample_weight=weight)
+                for k, (train, test) in enumerate(cv.split(X)):
+                    for i, alpha in enumerate(model.alphas_):
+                        own = linear.SparseLogistic(alpha, tol=1e-9)
+                        own.fit(X[train], y[train], sample_weight=weight[train])
+                        score = check_scoring(own, scoring=scoring)
+                        expected = score(own, X[test], y[test], sample_weight=weight[test])
+                        assert model.cv_loss_[i, k] == pytest.approx(-expected, abs=1e-3)
+                assert model.alpha_ == model.alphas_[model.cv_loss_.mean(axis=1).argmin()]
+
+    def test_scores_of_a_real_target_and_of_survival(self):
+        model = linear.LassoCV(scoring="neg_mean_absolute_error", alphas=[0.5, 0.05], cv=2)
+        model.fit(X, self.y)
+        half = linear.Lasso(0.05, tol=1e-9).fit(X[50:], self.y[50:])
+        mistake = np.abs(half.predict(X[:50]) - self.y[:50]).mean()
+        assert model.cv_loss_[1, 0] == pytest.approx(mistake, abs=1e-3)
+        survival = linear.SparseGLMCV(
+            linear.datafits.Cox(), scoring=lambda m, X, y: m.score(X, y), alphas=[0.05], cv=2
+        )
+        survival.fit(X, np.exp(self.y))
+        assert -1 <= survival.cv_loss_.max() < -0.5
+
+    def test_scores_that_cannot_be_had_are_refused(self):
+        with pytest.raises(OptionError, match="holds nothing out"):
+            linear.LassoCV(scoring="r2", selection="bic").fit(X, self.y)
+        with pytest.raises(OptionError, match="scoring takes no offset"):
+            linear.SparseGLMCV(scoring="r2").fit(X, self.y, offset=self.y)
+        with pytest.raises(ValueError, match="scoring"):
+            linear.LassoCV(scoring="nonsense").fit(X, self.y)
 
     def test_a_list_of_shares(self):
         cv = KFold(4, shuffle=True, random_state=0)

@@ -172,3 +172,113 @@ def test_curves_refuse_what_nobody_knows():
         SurvivalCurves("cox").fit(X, SIGNED)
     with pytest.raises(DataError, match="no event was seen"):
         SurvivalCurves(SparseGLM(alpha=0.1)).fit(X, -TIMES)
+
+
+def counted(y, z, weight, efron, entry, strata):
+    """Return the negative log partial likelihood of who is at risk, event by event."""
+    time, seen, total = np.abs(y), ~np.signbit(y), 0.0
+    risk = weight * np.exp(z)
+    for label in np.unique(strata):
+        for at in np.unique(time[seen & (strata == label)]):
+            inside = (strata == label) & (entry < at)
+            dead = seen & (time == at) & (weight > 0) & inside
+            mean = weight[dead].sum() / max(dead.sum(), 1)
+            for place in range(dead.sum()):
+                left_out = place / dead.sum() if efron else 0.0
+                met = risk[inside & (time >= at)].sum() - left_out * risk[dead].sum()
+                total += mean * np.log(met)
+            total -= weight[dead] @ z[dead]
+    return total
+
+
+class TestEntriesAndStrata:
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["entry", "strata", "both"]))
+    def test_the_loss_and_its_slope_are_those_of_the_likelihood(self, seed, efron, what):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(2, 20))
+        time = rng.integers(1, 7, count).astype(float)
+        entry = np.maximum(time - rng.integers(1, 5, count), -1.0)
+        strata = rng.integers(0, 3, count)
+        y = np.where(rng.random(count) < 0.7, time, -time)
+        y[0] = abs(y[0])
+        z, weight = 3 * rng.standard_normal(count), rng.integers(0, 3, count) / 7
+        weight[0] = 0.2
+        loss = Cox(
+            "efron" if efron else "breslow",
+            entry=None if what == "strata" else entry,
+            strata=None if what == "entry" else strata,
+        )
+        entry = np.full(count, -np.inf) if what == "strata" else entry
+        strata = np.zeros(count) if what == "entry" else strata
+        expected = counted(y, z, weight, efron, entry, strata)
+        assert loss.value(y, z, weight) == pytest.approx(expected, abs=1e-12)
+        for i, step in enumerate(1e-5 * np.eye(count)):
+            up, down = (counted(y, z + s * step, weight, efron, entry, strata) for s in (1, -1))
+            assert loss.gradient(y, z, weight)[i] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+
+    def test_without_them_nothing_changes(self):
+        z, weight = X[:, 0], np.full(80, 1 / 80)
+        plain = Cox("efron")
+        for same in (Cox("efron", entry=np.full(80, -1.0)), Cox("efron", strata=np.zeros(80))):
+            assert same.value(SIGNED, z, weight) == pytest.approx(plain.value(SIGNED, z, weight))
+            np.testing.assert_allclose(
+                same.gradient(SIGNED, z, weight), plain.gradient(SIGNED, z, weight), atol=1e-14
+            )
+
+    def test_what_is_nothing_beside_a_risk_that_has_left_still_counts(self):
+        y, z = np.array([1.0, 2.0, 3.0]), np.array([60.0, 0.0, 0.0])
+        weight, entry = np.full(3, 1 / 3), np.array([0.0, 0.0, 0.0])
+        late = Cox(entry=entry).value(y, z, weight) * 3
+        # Of the second event the risk is 2; of the last, 1; the first is all but certain.
+        assert late == pytest.approx(np.log(2) + np.log(1 / 3) * 3, abs=1e-12)
+
+    @pytest.mark.parametrize("ties", ["breslow", "efron"])
+    def test_fits_agree_with_statsmodels(self, ties):
+        sm = pytest.importorskip("statsmodels.api")
+        # Between the times: whether one who enters at a time is at risk then is a convention.
+        entry = np.where(np.arange(80) % 2, 0.0, np.maximum(TIMES - 1.5, 0.0))
+        strata = np.arange(80) % 3
+        peer = sm.PHReg(TIMES, X, status=EVENTS, entry=entry, strata=strata, ties=ties).fit()
+        model = SparseGLM(Cox(ties, entry=entry, strata=strata), alpha=0.0, tol=1e-12)
+        np.testing.assert_allclose(model.fit(X, SIGNED).coef_, peer.params, atol=1e-4)
+
+    def test_folds_take_theirs_along(self):
+        strata, order = np.arange(80) // 40, np.argsort(TIMES)
+        model = SparseGLMCV(Cox(strata=strata[order]), cv=4, alphas=[0.02])
+        model.fit(X[order], SIGNED[order])
+        test = np.arange(20)
+        own = SparseGLM(Cox(strata=strata[order][20:]), alpha=0.02, tol=1e-10)
+        own.fit(X[order][20:], SIGNED[order][20:])
+        held_out = Cox(strata=strata[order][test])
+        loss = held_out.value(
+            SIGNED[order][test], X[order][test] @ own.coef_ + own.intercept_, np.full(20, 1 / 20)
+        )
+        assert model.cv_loss_[0, 0] == pytest.approx(loss, rel=1e-3)
+
+    def test_concordance_compares_who_is_at_risk(self):
+        y, risk = np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0])
+        assert concordance(y, risk) == 0
+        assert concordance(y, risk, strata=np.array([0, 1, 0])) == 0
+        # Only the second and the third overlap, and these are in the wrong order.
+        assert np.isnan(concordance(y, risk, entry=np.array([0.0, 1.0, 2.0])))
+        entry = np.array([0.0, 1.0, 1.5])
+        assert concordance(y, np.array([0.0, 2.0, 1.0]), entry=entry) == 1
+
+    @pytest.mark.parametrize(
+        ("options", "error", "said"),
+        [
+            ({"entry": [0.0, 1.0]}, DataError, "entry of Cox has 2 entries for 80 samples"),
+            ({"strata": np.zeros(79)}, DataError, "strata of Cox has 79 entries"),
+            ({"entry": TIMES}, DataError, "entry must be below the time of each sample"),
+            ({"entry": np.full(80, np.nan)}, DataError, "got nan"),
+            ({"strata": np.zeros((80, 2))}, OptionError, "strata must be a vector"),
+        ],
+    )
+    def test_wrong_ones_are_named(self, options, error, said):
+        with pytest.raises(error, match=said):
+            SparseGLM(Cox(**options)).fit(X, SIGNED)
+
+    def test_curves_of_strata_are_refused(self):
+        with pytest.raises(OptionError, match="strata have hazards of their own"):
+            SurvivalCurves(SparseGLM(Cox(strata=np.zeros(80)))).fit(X, SIGNED)

@@ -83,6 +83,50 @@ class TestOffsets:
         with pytest.raises(DataError, match="offset has shape"):
             model.fit(X, COUNTS, offset=TIME).predict(X[:3], offset=TIME)
 
+    @pytest.mark.parametrize("loss", [datafits.Poisson(), datafits.Gamma(), datafits.Tweedie()])
+    def test_an_exposure_is_an_offset_of_its_logarithm(self, loss):
+        y, more = COUNTS + 1, 0.3 * X[:, 2]
+        options = {"datafit": loss, "tol": 1e-10}
+        one, other = (linear.SparseGLM(alpha=0.02, **options) for _ in range(2))
+        one.fit(X, y, exposure=TIME, offset=more)
+        other.fit(X, y, offset=np.log(TIME) + more)
+        np.testing.assert_allclose(one.coef_, other.coef_)
+        for call in (one.predict, lambda X, **known: one.score(X, y, **known)):
+            np.testing.assert_allclose(
+                call(X, exposure=TIME), call(X, offset=np.log(TIME)), rtol=1e-12
+            )
+        np.testing.assert_allclose(one.predict(X, exposure=TIME), TIME * one.predict(X))
+        chosen = linear.SparseGLMCV(alphas=[0.1, 0.02], cv=3, **options).fit(X, y, exposure=TIME)
+        same = linear.SparseGLMCV(alphas=[0.1, 0.02], cv=3, **options)
+        same.fit(X, y, offset=np.log(TIME))
+        np.testing.assert_allclose(chosen.cv_loss_, same.cv_loss_)
+        paths = [
+            model.path(X, y, n_alphas=3, **known)
+            for model, known in ((one, {"exposure": TIME}), (other, {"offset": np.log(TIME)}))
+        ]
+        np.testing.assert_allclose(paths[0].coefs, paths[1].coefs)
+        assert np.max(np.abs(paths[0].coefs - one.path(X, y, n_alphas=3).coefs)) > 1e-3
+
+    @pytest.mark.parametrize(
+        ("exposure", "said"),
+        [
+            (TIME[:-1], r"exposure has shape \(199,\), for 200 samples"),
+            (np.where(np.arange(200) == 7, 0.0, TIME), r"above zero, got 0.0 at row 7"),
+            (np.where(np.arange(200) == 3, -1.0, TIME), r"above zero, got -1.0 at row 3"),
+            (np.where(np.arange(200) == 4, np.inf, TIME), r"finite .* got inf at row 4"),
+            (np.where(np.arange(200) == 5, np.nan, TIME), r"finite .* got nan at row 5"),
+        ],
+    )
+    def test_bad_exposures_are_refused(self, exposure, said):
+        for model in (linear.SparseGLM, linear.SparseGLMCV):
+            with pytest.raises(DataError, match=said):
+                model(datafits.Poisson()).fit(X, COUNTS, exposure=exposure)
+
+    def test_losses_without_a_log_link_take_no_exposure(self):
+        for loss in (None, datafits.PoissonIdentity(), datafits.Logistic()):
+            with pytest.raises(OptionError, match="takes no exposure, as its mean is not"):
+                linear.SparseGLM(loss).fit(X, np.sign(REAL) + 2, exposure=TIME)
+
     def test_the_conjugate_is_that_of_the_shifted_loss(self):
         rng = np.random.default_rng(1)
         y, z, offset = rng.poisson(2.0, 9).astype(float), rng.standard_normal(9), rng.random(9)

@@ -28,6 +28,7 @@ from .penalised.display import CVDisplay, PathDisplay
 from .penalised.glm import SparseGLM, SparseLogistic
 from .penalised.knockoffs import KnockoffSelection
 from .penalised.lasso import ElasticNet, GroupLasso, Lasso, MultiTaskElasticNet, MultiTaskLasso
+from .penalised.moments import design_of_moments
 from .penalised.random_supports import ProjectedLasso
 from .penalised.simultaneous import SimultaneousGLM
 from .penalised.stability import StabilitySelection
@@ -103,6 +104,7 @@ __all__ = [
     "batch_omp",
     "cosamp",
     "datafits",
+    "design_of_moments",
     "hard_thresholding_pursuit",
     "iht",
     "kronecker_omp",

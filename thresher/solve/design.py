@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Design", "canonical", "kernel_threads", "thread_count"]
+__all__ = ["Design", "canonical", "given_design", "kernel_threads", "thread_count"]
 
 import os
 from collections.abc import Iterator
@@ -34,14 +34,10 @@ class Design:
         self.is_sparse = sparse.issparse(X)
         if self.is_sparse:
             self.matrix = canonical(X.tocsc().astype(dtype, copy=False))
-            self.arguments: tuple[np.ndarray, ...] = (
-                np.ascontiguousarray(self.matrix.data),
-                np.ascontiguousarray(self.matrix.indices, dtype=np.int32),
-                np.ascontiguousarray(self.matrix.indptr, dtype=np.int64),
-            )
         else:
             self.matrix = np.asfortranarray(X, dtype=dtype)
-            self.arguments = (self.matrix,)
+        #: As the compiled kernels take it; of the same arrays where SciPy has them so.
+        self.given = given_design(self.matrix)
         self.dtype: np.dtype[np.floating] = np.dtype(dtype)
         self.shape: tuple[int, int] = self.matrix.shape
 
@@ -79,15 +75,25 @@ class Design:
         """
         means = np.empty(self.shape[1], dtype=self.dtype)
         curvature = np.empty_like(means)
-        rows = (self.shape[0],) if self.is_sparse else ()
-        _solve.moments(
-            *self.arguments, *rows, self.cast(weight), centre, means, curvature, thread_count()
-        )
+        _solve.moments(self.given, self.cast(weight), centre, means, curvature, thread_count())
         return (means if centre else None), curvature
 
     def cast(self, array: np.ndarray | None) -> np.ndarray | None:
         """Return a contiguous array in the precision of the design."""
         return None if array is None else np.ascontiguousarray(array, dtype=self.dtype)
+
+
+def given_design(matrix: Any) -> _solve.Dense64 | _solve.Csc64:
+    """Return a matrix, in Fortran order or CSC, as the compiled kernels take it."""
+    single = matrix.dtype == np.float32
+    if not sparse.issparse(matrix):
+        return (_solve.Dense32 if single else _solve.Dense64)(matrix)
+    return (_solve.Csc32 if single else _solve.Csc64)(
+        np.ascontiguousarray(matrix.data),
+        np.ascontiguousarray(matrix.indices, dtype=np.int32),
+        np.ascontiguousarray(matrix.indptr, dtype=np.int64),
+        matrix.shape[0],
+    )
 
 
 def canonical(matrix: Any) -> Any:

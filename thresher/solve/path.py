@@ -147,7 +147,6 @@ def alpha_max(problem: Problem) -> float:
         restated,
         design=restated.design.columns(free),
         penalty=problem.penalty.restricted(free),
-        _shared={},
     )
     top, coef, intercept = 1.0, None, None
     # A ridge on what is free grows with the strength as well, and then so does what is left.
@@ -212,12 +211,18 @@ def solve_closely(
         closer = problem.datafit.sharpened(problem.y, prediction, problem.weight)
         if closer is None:
             break
-        problem = replace(problem, datafit=closer, _shared={})
+        problem = replace(problem, datafit=closer)
         solution = solver.solve(problem, solution.coef, solution.intercept)
     return problem, solution
 
 
-def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
+def solve_path(
+    problem: Problem,
+    alphas: np.ndarray,
+    solver: Solver,
+    max_features: int | None = None,
+    max_explained: float | None = None,
+) -> Path:
     """Solve for every strength, each fit started from the previous one.
 
     Parameters
@@ -228,27 +233,56 @@ def solve_path(problem: Problem, alphas: np.ndarray, solver: Solver) -> Path:
         Factors of the penalty; used in decreasing order.
     solver : Solver
         What minimises.
+    max_features : int, optional
+        The path ends before the first strength at which more features have a coefficient.
+    max_explained : float, optional
+        The path ends with the first strength that explains this share of the deviance.
 
     Returns
     -------
     Path
         One entry per strength, decreasing.
+
+    Raises
+    ------
+    OptionError
+        If the largest strength takes more than `max_features`.
     """
     alphas, penalty = np.sort(np.asarray(alphas, dtype=float))[::-1], problem.penalty
-    restated = condition(problem).problem
-    single = restated.design.dtype == np.float32
-    restated.share("trail", _solve.Trail32 if single else _solve.Trail64)
+    single = condition(problem).problem.design.dtype == np.float32
+    problem = problem.with_trail(_solve.Trail32() if single else _solve.Trail64())
     solutions = []
     coef, intercept = None, None
     for alpha in alphas:
         problem = problem.with_penalty(penalty.scaled(float(alpha)))
         problem, solution = solve_closely(problem, solver, coef, intercept)
         coef, intercept = solution.coef, solution.intercept
+        if max_features is not None and _features(coef) > max_features:
+            break
         solutions.append(solution)
+        if max_explained is not None and _explained(problem, solution) >= max_explained:
+            break
+    if not solutions and coef is not None:
+        raise OptionError(
+            f"max_features is {max_features}, but {_features(coef)} features have a coefficient at "
+            f"the largest strength, {alphas[0]:.3g}; give larger alphas"
+        )
     return Path(
-        alphas,
+        alphas[: len(solutions)],
         np.stack([s.coef for s in solutions]),
         np.stack([s.intercept for s in solutions]),
         np.array([s.criterion for s in solutions]),
         np.array([s.converged for s in solutions]),
     )
+
+
+def _features(coef: np.ndarray) -> int:
+    return int(np.count_nonzero(coef.reshape(len(coef), -1).any(axis=1)))
+
+
+def _explained(problem: Problem, solution: Solution) -> float:
+    loss, y, weight = problem.datafit.exact, problem.y, problem.weight
+    least = loss.saturated(y, weight)
+    start = loss.value(y, problem.null_prediction, weight) - least
+    left = loss.value(y, problem.predict(solution.coef, solution.intercept), weight) - least
+    return 1 - left / start if start > 0 else 1.0

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["Problem", "Solution", "relative_weights"]
+__all__ = ["Problem", "Solution", "Trail", "relative_weights"]
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ..core.errors import DataError
+from . import _solve
 from .datafits import Datafit
 from .design import Design
 from .penalties import Penalty
+
+T = TypeVar("T")
+Trail = _solve.Trail64 | _solve.Trail32
 
 _EPSILON = float(np.finfo(float).eps)
 
@@ -46,8 +50,11 @@ class Problem:
     penalty: Penalty
     weight: np.ndarray
     intercept: bool = True
-    # What does not depend on the penalty is computed once for a whole path.
-    _shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    #: What the fits of a path hand on to the next, on a path.
+    trail: Trail | None = field(init=False, default=None, repr=False, compare=False)
+    # What follows from all but the penalty, by what computes it: once for a whole path. With other
+    # data, by `dataclasses.replace`, a problem begins with nothing kept.
+    _kept: dict[Any, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -87,7 +94,7 @@ class Problem:
     @property
     def uniform(self) -> bool:
         """Whether all samples weigh the same."""
-        return self.share("uniform", lambda: bool(np.all(self.weight == self.weight[0])))
+        return self.once(_is_uniform)
 
     @property
     def coef_shape(self) -> tuple[int, ...]:
@@ -95,8 +102,17 @@ class Problem:
         return (self.design.shape[1], *self.y.shape[1:])
 
     def with_penalty(self, penalty: Penalty) -> Problem:
-        """Return the same problem under another penalty."""
-        return replace(self, penalty=penalty)
+        """Return the same problem under another penalty; what is kept is theirs together."""
+        return self._beside(replace(self, penalty=penalty), self.trail)
+
+    def with_trail(self, trail: Trail) -> Problem:
+        """Return the same problem, whose fits hand on what they found by a trail."""
+        return self._beside(replace(self), trail)
+
+    def _beside(self, other: Problem, trail: Trail | None) -> Problem:
+        object.__setattr__(other, "_kept", self._kept)
+        object.__setattr__(other, "trail", trail)
+        return other
 
     def predict(self, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
         """Return the predictions, in double precision."""
@@ -111,50 +127,43 @@ class Problem:
         loss = self.datafit.value(self.y, prediction, self.weight)
         return loss + self.penalty.value(coef)
 
-    def share(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return what `compute` gives, computed once for all penalties."""
-        if name not in self._shared:
-            self._shared[name] = compute()
-        return self._shared[name]
+    def once(self, compute: Callable[[Problem], T]) -> T:
+        """Return what a function makes of the problem, computed once for all penalties.
 
-    def shared(self, name: str) -> Any:
-        """Return what was shared under a name, None if nothing was."""
-        return self._shared.get(name)
+        Parameters
+        ----------
+        compute : callable
+            A function of a module, by which what it returned is found again. It must not look at
+            the penalty.
+        """
+        if compute not in self._kept:
+            self._kept[compute] = compute(self)
+        found: T = self._kept[compute]
+        return found
 
     @property
     def moments(self) -> tuple[np.ndarray | None, np.ndarray]:
         """Weighted mean (None without intercept) and second moment of every column."""
-        weight = None if self.uniform else self.weight
-        return self.share("moments", lambda: self.design.moments(weight, self.intercept))
+        return self.once(_moments)
 
     @property
     def centre(self) -> np.ndarray:
         """What the target is measured from: its median, zero where the loss knows no shift."""
-        return self.share("centre", self._median)
-
-    def _median(self) -> np.ndarray:
-        if not (self.intercept and self.datafit.shift_equivariant):
-            return np.zeros(self.y.shape[1:])
-        # An entry of the target itself, so that a constant one leaves exact zeros.
-        return np.quantile(self.y[self.weight > 0], 0.5, axis=0, method="lower")
+        return self.once(_median)
 
     @property
     def centred(self) -> Problem:
         """The same problem with its target measured from :attr:`centre`."""
         if not np.any(self.centre):
             return self
-        kept = self.share("centred", lambda: replace(self, y=self.y - self.centre, _shared={}))
-        return kept.with_penalty(self.penalty)
+        return self.once(_centred).with_penalty(self.penalty)
 
     @property
     def best_constant(self) -> np.ndarray:
         """The intercept that fits best with all coefficients zero."""
         if np.any(self.centre):
             return self.centre + self.centred.best_constant
-        start = np.zeros(self.y.shape[1:])
-        return self.share(
-            "best constant", lambda: self.best_intercept(np.zeros_like(self.y), start)
-        )
+        return self.once(_best_constant)
 
     @property
     def null_prediction(self) -> np.ndarray:
@@ -166,7 +175,7 @@ class Problem:
         """Gradient with all coefficients zero."""
         if np.any(self.centre):
             return self.centred.null_gradient
-        return self.share("null gradient", lambda: self.gradient(self.null_prediction))
+        return self.once(_null_gradient)
 
     def best_intercept(self, offset: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Return the intercept that fits best on top of the predictions `offset`.
@@ -225,6 +234,34 @@ class Problem:
         if self.intercept:
             worst = max(worst, float(np.max(np.abs(slope.sum(axis=0)))) * largest**0.5)
         return worst
+
+
+def _is_uniform(problem: Problem) -> bool:
+    return bool(np.all(problem.weight == problem.weight[0]))
+
+
+def _moments(problem: Problem) -> tuple[np.ndarray | None, np.ndarray]:
+    weight = None if problem.uniform else problem.weight
+    return problem.design.moments(weight, problem.intercept)
+
+
+def _median(problem: Problem) -> np.ndarray:
+    if not (problem.intercept and problem.datafit.shift_equivariant):
+        return np.zeros(problem.y.shape[1:])
+    # An entry of the target itself, so that a constant one leaves exact zeros.
+    return np.quantile(problem.y[problem.weight > 0], 0.5, axis=0, method="lower")
+
+
+def _centred(problem: Problem) -> Problem:
+    return replace(problem, y=problem.y - problem.centre)
+
+
+def _best_constant(problem: Problem) -> np.ndarray:
+    return problem.best_intercept(np.zeros_like(problem.y), np.zeros(problem.y.shape[1:]))
+
+
+def _null_gradient(problem: Problem) -> np.ndarray:
+    return problem.gradient(problem.null_prediction)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from . import _solve
 from .design import Design, canonical
 
 _CONSTANT = 1e-14  # what is left of a constant column by rounding, relative to its entries
@@ -98,10 +99,10 @@ class WeightedColumns:
         return matrix, (shift * factor if self.centred else None), scale
 
     @property
-    def arguments(self) -> tuple:
-        """What the compiled kernels take: the design, then what is taken from its columns."""
+    def given(self) -> tuple[_solve.Dense64 | _solve.Csc64, _solve.Centring]:
+        """What the compiled kernels take: the design, and what is taken from its columns."""
         roots = None if self._shift is None else self.roots
-        return (*Design(self._matrix).arguments, roots, self._shift)
+        return Design(self._matrix).given, _solve.Centring(roots, self._shift)
 
     def target(self, y: np.ndarray) -> tuple[np.ndarray, float]:
         """Return a target treated as the columns are, and its weighted mean."""

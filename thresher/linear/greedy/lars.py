@@ -103,7 +103,7 @@ def _follow(
     # In these units no product overflows; all columns share one scale.
     scale = float(columns.scale[0])
     levels, violations, starts, index, values, finished = _solve.angle_regression(
-        *columns.arguments, target / unit, method == "lasso", alpha_min / scale / unit * total,
+        *columns.given, target / unit, method == "lasso", alpha_min / scale / unit * total,
         determined if count is None else min(count, determined), 100 * (determined + 10),
         thread_count(),
     )  # fmt: skip

@@ -351,6 +351,6 @@ class OrthogonalMatchingPursuit(GreedyRegressor):
         coefficients = np.empty(len(chosen))
         floor = max(float(np.sqrt(self.tol or 0.0)), 1e-12 * float(np.linalg.norm(y)))
         used = _solve.orthogonal_pursuit(
-            *columns.arguments, y.copy(), floor, chosen, coefficients, thread_count()
+            *columns.given, y.copy(), floor, chosen, coefficients, thread_count()
         )
         return chosen[:used], coefficients[:used]

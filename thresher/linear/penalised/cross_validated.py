@@ -5,13 +5,14 @@ from __future__ import annotations
 __all__ = ["CrossValidated"]
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
@@ -30,7 +31,7 @@ from ...solve.path import (
 )
 from ...solve.problem import Problem, Solution
 from ...solve.solvers import Solver
-from .folds import check_fold, fold_path
+from .folds import Judge, check_fold, fold_path
 from .information import CRITERIA, information
 from .model import PenalizedModel
 from .parameters import check_parameters
@@ -54,6 +55,9 @@ class CrossValidated(PenalizedModel):
         What decides: the lowest mean held-out loss; the largest strength whose loss is within one
         standard error of it; or an information criterion of fits to all samples, for which no
         folds are needed (see :func:`~thresher.linear.penalised.information.information`).
+    scoring : str, callable or None, default None
+        What held-out samples are judged by instead of the loss: a name or a scorer, as everywhere
+        in scikit-learn, larger being better. Weights of samples are passed on where they differ.
     cv : int, splitter or iterable, optional
         As everywhere in scikit-learn; five folds by default.
     n_jobs : int, optional
@@ -70,7 +74,7 @@ class CrossValidated(PenalizedModel):
     alphas_ : array of shape (n_alphas,) or (n_ratios, n_alphas)
         The strengths, decreasing; a row for each share where `l1_ratio` is a list.
     cv_loss_ : array of shape (n_alphas, n_folds) or (n_ratios, n_alphas, n_folds)
-        Held-out loss.
+        Held-out loss; the negative score where `scoring` is given.
     information_ : array of shape (n_alphas,) or (n_ratios, n_alphas)
         The criterion, instead of held-out losses, where one decides.
     """
@@ -80,6 +84,7 @@ class CrossValidated(PenalizedModel):
     eps: float = 1e-3
     alphas: Any = None
     selection: str = "min"
+    scoring: Any = None
     cv: Any = None
     n_jobs: int | None = None
     # Routed to the splitter, as in scikit-learn, not requested by the estimator itself.
@@ -132,6 +137,13 @@ class CrossValidated(PenalizedModel):
 
     def _checked(self) -> None:
         check_choice("selection", self.selection, ("min", "one-se", *CRITERIA))
+        if self.scoring is not None:
+            if self.selection in CRITERIA:
+                raise OptionError(
+                    f"scoring is {self.scoring!r}, but selection={self.selection!r} holds nothing "
+                    "out; leave one of them out"
+                )
+            check_scoring(self, scoring=self.scoring)
         for model in self._candidates():
             check_parameters(model)
 
@@ -155,6 +167,11 @@ class CrossValidated(PenalizedModel):
 
     def _chosen(self, X: Any, y: Any, sample_weight: Any, groups: Any, offset: Any = None) -> Any:
         X, y, weight = self._prepared(X, y, sample_weight)
+        if self.scoring is not None and offset is not None:
+            raise OptionError(
+                "scoring takes no offset and no exposure, as scorers call predict(X) alone; leave "
+                "scoring out to judge by the loss"
+            )
         candidates = self._candidates()
         if hasattr(self, "classes_"):
             for model in candidates:
@@ -166,8 +183,10 @@ class CrossValidated(PenalizedModel):
         if self.selection in CRITERIA:
             judged = self._by_information(problems, grids, solver)
         else:
-            splits = self._splits(X, y, groups, first)
-            judged = self._by_folds(problems, grids, solver, splits)
+            target = self.classes_[y] if hasattr(self, "classes_") else y
+            splits = self._splits(X, target, groups, first)
+            scorer = None if self.scoring is None else self._scorer(X, target, first)
+            judged = self._by_folds(problems, grids, solver, splits, scorer)
         ratio, place = judged
         self.alpha_ = float(grids[ratio][place])
         if hasattr(self, "l1_ratio"):
@@ -210,10 +229,11 @@ class CrossValidated(PenalizedModel):
         grids: list[np.ndarray],
         solver: Solver,
         splits: list[tuple[np.ndarray, np.ndarray]],
+        scorer: Judge | None,
     ) -> tuple[int, int]:
         """Return which share and strength the held-out losses choose."""
         folds = [
-            self._fold_paths(problem, grid, solver, splits)
+            self._fold_paths(problem, grid, solver, splits, scorer)
             for problem, grid in zip(problems, grids, strict=True)
         ]
         paths = [path for each in folds for path, _ in each]
@@ -231,21 +251,37 @@ class CrossValidated(PenalizedModel):
         return ratio, within if self.selection == "one-se" else place
 
     def _splits(
-        self, X: Any, y: np.ndarray, groups: Any, problem: Problem
+        self, X: Any, target: np.ndarray, groups: Any, problem: Problem
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the folds, each checked: a splitter is given what scikit-learn would give it."""
-        classifier = hasattr(self, "classes_")
-        target = self.classes_[y] if classifier else y
-        cv = check_cv(self.cv, target, classifier=classifier)
-        splits = [
-            (np.arange(len(y))[train], np.arange(len(y))[test])
-            for train, test in cv.split(X, target, groups)
-        ]
+        cv = check_cv(self.cv, target, classifier=hasattr(self, "classes_"))
+        rows = np.arange(len(target))
+        splits = [(rows[train], rows[test]) for train, test in cv.split(X, target, groups)]
         if not splits:
             raise DataError(f"{cv!r} returns no folds; use cv=5, or another splitter")
         for k, (train, test) in enumerate(splits):
             check_fold(problem, k, train, test)
         return splits
+
+    def _scorer(self, X: Any, target: np.ndarray, problem: Problem) -> Judge:
+        """Return what judges coefficients by the negative score of held-out samples."""
+        scorer = check_scoring(self, scoring=self.scoring)
+
+        def judge(test: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+            held_out = X[test], target[test]
+            weight = {} if problem.uniform else {"sample_weight": problem.weight[test]}
+            model = clone(self)
+            model.n_features_in_ = X.shape[1]
+            if hasattr(self, "classes_"):
+                model.classes_ = self.classes_
+
+            def lost(coef: np.ndarray, intercept: np.ndarray) -> float:
+                model._keep(Solution(coef, intercept, 0.0, "", 1, True))
+                return -float(scorer(model, *held_out, **weight))
+
+            return lost
+
+        return judge
 
     def _fold_paths(
         self,
@@ -253,6 +289,7 @@ class CrossValidated(PenalizedModel):
         alphas: np.ndarray,
         solver: Solver,
         splits: list[tuple[np.ndarray, np.ndarray]],
+        scorer: Judge | None,
     ) -> list[tuple[Path, np.ndarray]]:
         """Return the path and the held-out losses of every fold."""
         jobs = max(min(effective_n_jobs(self.n_jobs), len(splits)), 1)
@@ -261,7 +298,7 @@ class CrossValidated(PenalizedModel):
         with threadpool_limits(limits=share if jobs > 1 else None):
             return list(
                 Parallel(n_jobs=jobs, prefer="threads")(
-                    delayed(fold_path)(problem, alphas, solver, train, test, share)
+                    delayed(fold_path)(problem, alphas, solver, train, test, share, scorer)
                     for train, test in splits
                 )
             )

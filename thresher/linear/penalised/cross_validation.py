@@ -33,13 +33,14 @@ class LassoCV(CrossValidated, LassoModel):
         See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for attributes.
     n_alphas, eps, alphas, selection, cv, n_jobs
         See :class:`~thresher.linear.penalised.cross_validated.CrossValidated`, also for attributes.
-    weights, positive
+    weights, positive, bounds
         See :class:`~thresher.linear.penalised.lasso.Lasso`.
     """
 
     _: KW_ONLY
     weights: Any = None
     positive: bool = False
+    bounds: Any = None
 
 
 @dataclass(eq=False, repr=False)
@@ -54,7 +55,7 @@ class ElasticNetCV(CrossValidated, ElasticNetModel):
         See :class:`~thresher.linear.penalised.cross_validated.CrossValidated`, also for attributes.
     l1_ratio : float or list of float, default 0.5
         Share of the L1 norm; of a list, cross-validation chooses one, with its strength.
-    weights, positive
+    weights, positive, bounds
         See :class:`~thresher.linear.penalised.lasso.ElasticNet`.
     """
 
@@ -62,6 +63,7 @@ class ElasticNetCV(CrossValidated, ElasticNetModel):
     l1_ratio: Any = 0.5
     weights: Any = None
     positive: bool = False
+    bounds: Any = None
 
 
 @dataclass(eq=False, repr=False)
@@ -157,6 +159,7 @@ class SparseGLMCV(CrossValidated, GLMModel):
         *,
         groups: Any = None,
         offset: Any = None,
+        exposure: Any = None,
     ) -> Any:
         """Choose the strength and fit at it.
 
@@ -171,7 +174,9 @@ class SparseGLMCV(CrossValidated, GLMModel):
         groups : array of shape (n_samples,), optional
             Groups of samples for `cv`, such as ``GroupKFold``.
         offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
-            Known part of the linear predictions, such as the logarithm of an exposure for counts.
+            Known part of the linear predictions.
+        exposure : array of shape (n_samples,), optional
+            As for :meth:`SparseGLM.fit <thresher.linear.penalised.glm.GLMModel.fit>`.
 
         Returns
         -------
@@ -179,7 +184,8 @@ class SparseGLMCV(CrossValidated, GLMModel):
             As of :meth:`~thresher.linear.penalised.cross_validated.CrossValidated.fit`, which
             also tells what is raised and warned of.
         """
-        return self._chosen(X, y, sample_weight, groups, offset)
+        known = self._known(offset, exposure, X)
+        return self._chosen(X, y, sample_weight, groups, known)
 
 
 @dataclass(eq=False, repr=False)

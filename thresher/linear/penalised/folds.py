@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["check_fold", "fold_path"]
+__all__ = ["Judge", "check_fold", "fold_path"]
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from ...solve.design import Design, kernel_threads
 from ...solve.path import Path, solve_path
 from ...solve.problem import Problem
 from ...solve.solvers import Solver
+
+#: Of rows that are held out, what tells how much coefficients and an intercept lose there.
+Judge = Callable[[np.ndarray], Callable[[np.ndarray, np.ndarray], float]]
 
 
 def check_fold(problem: Problem, k: int, train: np.ndarray, test: np.ndarray) -> None:
@@ -44,6 +48,7 @@ def fold_path(
     train: np.ndarray,
     test: np.ndarray,
     threads: int,
+    scorer: Judge | None = None,
 ) -> tuple[Path, np.ndarray]:
     """Return the path of the samples outside a fold, and the losses of those of it.
 
@@ -59,6 +64,8 @@ def fold_path(
         Rows that are fitted, and rows that are held out.
     threads : int
         How many the kernels may use.
+    scorer : Judge, optional
+        What judges the rows that are held out; the loss by default.
     """
     weight = problem.weight[train]
     matrix = problem.design.matrix
@@ -72,11 +79,18 @@ def fold_path(
     )
     with kernel_threads(threads):
         path = solve_path(inside, alphas, solver)
-    held_out = replace(problem, design=Design(matrix[test]), y=problem.y[test], _shared={})
-    weight = problem.weight[test] / problem.weight[test].sum()
-    judge = problem.datafit.of_samples(test).exact
+    lost = _loss_of(problem, test) if scorer is None else scorer(test)
     losses = [
-        judge.value(held_out.y, held_out.predict(coef, intercept), weight)
-        for coef, intercept in zip(path.coefs, path.intercepts, strict=True)
+        lost(coef, intercept) for coef, intercept in zip(path.coefs, path.intercepts, strict=True)
     ]
     return path, np.array(losses)
+
+
+def _loss_of(problem: Problem, test: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Return the loss of held-out rows as a function of coefficients and intercept."""
+    held_out = replace(problem, design=Design(problem.design.matrix[test]), y=problem.y[test])
+    weight = problem.weight[test] / problem.weight[test].sum()
+    judge = problem.datafit.of_samples(test).exact
+    return lambda coef, intercept: judge.value(
+        held_out.y, held_out.predict(coef, intercept), weight
+    )

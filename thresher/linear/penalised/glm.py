@@ -40,7 +40,15 @@ class GLMModel(SparseRegressor):
     def _solver(self, problem: Problem) -> Solver:
         return super()._solver(problem) if self.solver is None else self.solver
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        exposure: Any = None,
+    ) -> Any:
         """Fit the model.
 
         Parameters
@@ -52,7 +60,10 @@ class GLMModel(SparseRegressor):
         sample_weight : array of shape (n_samples,), optional
             Relative weights, not negative.
         offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
-            Known part of the linear predictions, such as the logarithm of an exposure for counts.
+            Known part of the linear predictions.
+        exposure : array of shape (n_samples,), optional
+            Time, area or number over which each target was gathered, above zero, for losses with a
+            log link (Poisson, Gamma, Tweedie): its logarithm is added to the offset.
 
         Returns
         -------
@@ -64,10 +75,10 @@ class GLMModel(SparseRegressor):
         ------
         OptionError
             If a parameter has a wrong type or lies outside its range, or the datafit takes no
-            offset.
+            offset, or no exposure.
         DataError
-            If the offset has another shape than the target, or is not finite; if the target is
-            degenerate, such as a single class.
+            If the offset has another shape than the target, or is not finite; if an exposure is
+            not above zero; if the target is degenerate, such as a single class.
 
         Warns
         -----
@@ -75,9 +86,10 @@ class GLMModel(SparseRegressor):
             If the tolerance was not met; the message states what was reached.
         """
         alpha = getattr(self, "alpha", 1.0)
-        return self._fitted(self._problem(X, y, sample_weight, alpha, offset))
+        known = self._known(offset, exposure, X)
+        return self._fitted(self._problem(X, y, sample_weight, alpha, known))
 
-    def predict(self, X: Any, offset: Any = None) -> np.ndarray:
+    def predict(self, X: Any, offset: Any = None, exposure: Any = None) -> np.ndarray:
         """Predict the mean of the target (counts for a log link, else the linear predictor).
 
         Parameters
@@ -86,18 +98,28 @@ class GLMModel(SparseRegressor):
             Features.
         offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
             Known part of the linear predictions.
+        exposure : array of shape (n_samples,), optional
+            As for :meth:`fit`: the mean grows with it.
 
         Returns
         -------
         array of shape (n_samples,) or (n_samples, n_outputs)
             Predictions; for the Cox datafit the log hazard ratio.
         """
-        linear = self._linear_prediction(X)
-        if offset is not None:
-            linear = linear + checked_offset(offset, linear.shape)
+        linear, known = self._linear_prediction(X), self._known(offset, exposure, X)
+        if known is not None:
+            linear = linear + checked_offset(known, linear.shape)
         return self._datafit().mean(linear)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        exposure: Any = None,
+    ) -> float:
         """Return the share of the deviance that is explained; for Cox the concordance.
 
         Parameters
@@ -110,6 +132,8 @@ class GLMModel(SparseRegressor):
             Relative weights.
         offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
             Known part of the linear predictions.
+        exposure : array of shape (n_samples,), optional
+            As for :meth:`fit`.
 
         Returns
         -------
@@ -124,8 +148,9 @@ class GLMModel(SparseRegressor):
         if target.size != linear.size:
             raise DataError(f"predictions have shape {linear.shape} but y has {target.shape}")
         target = target.reshape(linear.shape)
-        if offset is not None:
-            target, datafit = with_offset(target, datafit, offset)
+        known = self._known(offset, exposure, X)
+        if known is not None:
+            target, datafit = with_offset(target, datafit, known)
         return explained_deviance(datafit, target, linear, sample_weight)
 
 
@@ -158,7 +183,8 @@ class SparseGLM(GLMModel):
     Notes
     -----
     The default solvers stop on the duality gap if the problem is convex. They stop on the
-    violation of optimality for penalties that are not convex; for ``Cox``; for ``NonNegative``,
+    violation of optimality for penalties that are not convex; for ``Cox``, ``Probit`` and
+    ``SquaredHinge``; for ``Bounded``; for ``NonNegative``,
     and other signs that are constrained without a penalty beside them (``L1`` with a zero weight,
     ``TotalVariation`` and ``HaarL1``, each with ``positive=True``); with more than a hundred
     columns that are not penalised; and by proximal gradient steps for ``PoissonIdentity``.

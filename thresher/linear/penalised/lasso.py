@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.errors import OptionError
 from ...solve.datafits import Datafit, MultiTaskSquares
-from ...solve.penalties import L1, L1L2, Penalty, Rows, sparse_group_lasso
+from ...solve.penalties import L1, L1L2, Bounded, Penalty, Rows, sparse_group_lasso
 from ...solve.penalties.blocks import numbered
 from .model import SparseRegressor
 
@@ -22,11 +22,12 @@ class ElasticNetModel(SparseRegressor):
     l1_ratio: float
     weights: Any
     positive: bool
+    bounds: Any
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         _check_weights(self.weights, n_features)
-        ridge = alpha * (1 - self._ratio)
-        return L1L2(alpha * self._ratio, self.weights, bool(self.positive), ridge)
+        shared = (alpha * self._ratio, self.weights, bool(self.positive), alpha * (1 - self._ratio))
+        return L1L2(*shared) if self.bounds is None else Bounded(*shared, *self.bounds)
 
 
 class LassoModel(SparseRegressor):
@@ -34,10 +35,12 @@ class LassoModel(SparseRegressor):
 
     weights: Any
     positive: bool
+    bounds: Any
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         _check_weights(self.weights, n_features)
-        return L1(alpha, self.weights, bool(self.positive))
+        shared = (alpha, self.weights, bool(self.positive))
+        return L1(*shared) if self.bounds is None else Bounded(*shared, 0.0, *self.bounds)
 
 
 class GroupLassoModel(SparseRegressor):
@@ -77,6 +80,9 @@ class ElasticNet(ElasticNetModel):
         Factor of the L1 norm of each coefficient (adaptive Lasso); zero leaves it free.
     positive : bool, default False
         Whether coefficients are kept from falling below zero.
+    bounds : tuple of (lower, upper), optional
+        What coefficients are kept between: numbers, or arrays of shape (n_features,), the lower at
+        most and the upper at least zero. The violation of optimality is then what ends a fit.
     warm_start : bool, default False
         Whether a refit starts from the last coefficients.
 
@@ -98,6 +104,7 @@ class ElasticNet(ElasticNetModel):
     _: KW_ONLY
     weights: Any = None
     positive: bool = False
+    bounds: Any = None
     warm_start: bool = False
 
 
@@ -113,7 +120,7 @@ class Lasso(LassoModel):
         Strength.
     fit_intercept, tol, max_iter
         See :class:`~thresher.linear.penalised.model.PenalizedModel`, also for the attributes.
-    weights, positive, warm_start
+    weights, positive, bounds, warm_start
         See :class:`ElasticNet`.
 
     References
@@ -132,6 +139,7 @@ class Lasso(LassoModel):
     _: KW_ONLY
     weights: Any = None
     positive: bool = False
+    bounds: Any = None
     warm_start: bool = False
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 __all__ = ["PenalizedModel", "SparseRegressor"]
 
 from abc import abstractmethod
-from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+    validate_data,
+)
 
-from ...core.errors import DataError, OptionError, nearest
+from ...core.errors import DataError
+from ...core.options import check_number, check_whole
 from ...solve.datafits import Datafit, Squares
-from ...solve.datafits.offset import with_offset
+from ...solve.datafits.offset import known_part, with_offset
 from ...solve.path import (
     Path,
     alpha_grid,
@@ -27,7 +33,7 @@ from ...solve.penalties import Penalty
 from ...solve.problem import Problem, Solution
 from ...solve.solvers import Solver
 from ...solve.solvers.choice import fastest
-from .parameters import check_parameters
+from .parameters import check_parameters, nested, with_inner
 
 
 @dataclass(eq=False, repr=False)
@@ -77,7 +83,7 @@ class PenalizedModel(BaseEstimator):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with `deep`, also those of parts, such as ``penalty__gamma``."""
         params = super().get_params(deep=deep)
-        return params | _nested(params) if deep else params
+        return params | nested(params) if deep else params
 
     def set_params(self, **params: Any) -> Any:
         """Set parameters, also those of parts, such as ``penalty__gamma``; return self."""
@@ -89,7 +95,7 @@ class PenalizedModel(BaseEstimator):
                 continue
             if part not in self.get_params(deep=False):
                 super().set_params(**{name: value})  # raises
-            setattr(self, part, _with(getattr(self, part), part, inner, value))
+            setattr(self, part, with_inner(getattr(self, part), part, inner, value))
         return self
 
     def _datafit(self) -> Datafit:
@@ -164,6 +170,12 @@ class PenalizedModel(BaseEstimator):
     ) -> Problem:
         return self._built(*self._prepared(X, y, sample_weight), alpha, offset)
 
+    def _known(self, offset: Any, exposure: Any, samples: Any) -> Any:
+        """Return the known part of the predictions of samples."""
+        if exposure is None:
+            return offset
+        return known_part(self._datafit(), offset, exposure, _num_samples(samples))
+
     def _keep(self, solution: Solution) -> None:
         self.coef_ = np.ascontiguousarray(solution.coef.T)
         self.intercept_ = (
@@ -225,6 +237,11 @@ class PenalizedModel(BaseEstimator):
         n_alphas: int = 50,
         eps: float = 1e-2,
         sample_weight: Any = None,
+        *,
+        max_features: int | None = None,
+        max_explained: float | None = None,
+        offset: Any = None,
+        exposure: Any = None,
     ) -> Path:
         """Solve for a decreasing sequence of strengths, warm-started.
 
@@ -239,6 +256,15 @@ class PenalizedModel(BaseEstimator):
             How many strengths.
         eps : float, default 1e-2
             Ratio of the smallest to the largest.
+        max_features : int, optional
+            The path ends before the first strength at which more features have a coefficient.
+        max_explained : float, optional
+            The path ends with the first strength that explains this share of the deviance: 0.999
+            spares the fits that would only follow the noise.
+        offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
+            Known part of the linear predictions.
+        exposure : array of shape (n_samples,), optional
+            Over what each target was gathered, for losses with a log link.
 
         Returns
         -------
@@ -248,17 +274,23 @@ class PenalizedModel(BaseEstimator):
         Raises
         ------
         OptionError
-            If no strength makes all coefficients zero, and no `alphas` are given.
+            If no strength makes all coefficients zero, and no `alphas` are given; if the largest
+            strength takes more than `max_features`.
 
         Warns
         -----
         ConvergenceWarning
             If the tolerance was not met everywhere; the message states how often, and the worst.
         """
-        problem = self._problem(X, y, sample_weight, 1.0)
+        if max_features is not None:
+            check_whole("max_features", max_features)
+        if max_explained is not None:
+            check_number("max_explained", max_explained, above=0.0, most=1.0)
+        known = self._known(offset, exposure, X)
+        problem = self._problem(X, y, sample_weight, 1.0, known)
         grid = alpha_grid(problem, n_alphas, eps) if alphas is None else given_alphas(alphas)
         solver = self._solver(problem)
-        path = solve_path(problem, grid, solver)
+        path = solve_path(problem, grid, solver, max_features, max_explained)
         warn_of_unmet_tolerance([path], solver.tol, "fits of the path")
         return path
 
@@ -287,27 +319,3 @@ class SparseRegressor(RegressorMixin, PenalizedModel):
             Predictions.
         """
         return self._linear_prediction(X)
-
-
-def _nested(parts: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of parts, and of their parts, under names with double underscores."""
-    found: dict[str, Any] = {}
-    for name, part in parts.items():
-        if is_dataclass(part) and not isinstance(part, type):
-            inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
-            found |= {f"{name}__{key}": value for key, value in (inner | _nested(inner)).items()}
-    return found
-
-
-def _with(part: Any, name: str, inner: str, value: Any) -> Any:
-    """Return a part with one of its fields, or a field of one of its parts, replaced."""
-    if not is_dataclass(part) or isinstance(part, type):
-        raise OptionError(f"{name} is {part!r}, which has no parameter {inner!r}; set {name} first")
-    key, _, rest = inner.partition("__")
-    known = [f.name for f in fields(part) if f.init]
-    if key not in known:
-        kind = type(part).__name__
-        raise OptionError(f"{kind} has no parameter {key!r}; {nearest(key, known)}")
-    if rest:
-        value = _with(getattr(part, key), f"{name}__{key}", rest, value)
-    return replace(part, **{key: value})

@@ -1,15 +1,16 @@
-"""Checks of the parameters that the estimators share, by name."""
+"""Parameters of the estimators: checks of those that they share, by name, and those of parts."""
 
 from __future__ import annotations
 
-__all__ = ["check_jobs", "check_parameters"]
+__all__ = ["check_jobs", "check_parameters", "nested", "with_inner"]
 
 import numbers
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
-from ...core.errors import OptionError
+from ...core.errors import OptionError, nearest
 from ...core.options import check_boolean, check_number, check_whole
 from ...solve.datafits import Datafit
 from ...solve.penalties import Penalty
@@ -37,6 +38,11 @@ def _check_class_weight(name: str, value: Any) -> None:
         )
 
 
+def _check_bounds(name: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, tuple | list) and len(value) == 2):
+        raise OptionError(f"{name} must be a pair (lower, upper), such as (0, 1), got {value!r}")
+
+
 def check_jobs(name: str, value: Any) -> None:
     """Raise unless a value says how many jobs run at a time, as joblib takes it."""
     if value is not None and (not isinstance(value, numbers.Integral) or value == 0):
@@ -55,6 +61,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "n_jobs": check_jobs,
     "fit_intercept": check_boolean,
     "positive": check_boolean,
+    "bounds": _check_bounds,
     "share_features": check_boolean,
     "warm_start": check_boolean,
     "datafit": partial(_check_part, Datafit, "datafits.Huber()"),
@@ -80,3 +87,27 @@ def check_parameters(estimator: Any) -> None:
     for name, value in estimator.get_params(deep=False).items():
         if name in _CHECKS:
             _CHECKS[name](name, value)
+
+
+def nested(parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of parts, and of their parts, under names with double underscores."""
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        if is_dataclass(part) and not isinstance(part, type):
+            inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
+            found |= {f"{name}__{key}": value for key, value in (inner | nested(inner)).items()}
+    return found
+
+
+def with_inner(part: Any, name: str, inner: str, value: Any) -> Any:
+    """Return a part with one of its fields, or a field of one of its parts, replaced."""
+    if not is_dataclass(part) or isinstance(part, type):
+        raise OptionError(f"{name} is {part!r}, which has no parameter {inner!r}; set {name} first")
+    key, _, rest = inner.partition("__")
+    known = [f.name for f in fields(part) if f.init]
+    if key not in known:
+        kind = type(part).__name__
+        raise OptionError(f"{kind} has no parameter {key!r}; {nearest(key, known)}")
+    if rest:
+        value = with_inner(getattr(part, key), f"{name}__{key}", rest, value)
+    return replace(part, **{key: value})

@@ -88,6 +88,10 @@ class SurvivalCurves(BaseEstimator):
         self.estimator_ = clone(self.estimator).fit(X, y, **given)
         datafit = getattr(self.estimator, "datafit", None)
         cox = datafit if isinstance(datafit, Cox) else Cox()
+        if cox.strata is not None:
+            raise OptionError(
+                "strata have hazards of their own, and SurvivalCurves knows one; fit each stratum"
+            )
         signed = np.asarray(cox.target(y), dtype=float)
         weight = np.ones(len(signed)) if sample_weight is None else np.asarray(sample_weight, float)
         if said := cox.degeneracy(signed, weight, True):

@@ -1,6 +1,7 @@
 """Datafits: losses of linear predictions, one class each."""
 
 from .base import Datafit
+from .binary import Binary, Probit, SquaredHinge
 from .generalized import Logistic, Multinomial, Poisson, PoissonIdentity
 from .kinked import AbsoluteError, IntensityError, Kinked
 from .offset import Offset
@@ -10,6 +11,7 @@ from .survival import Cox
 
 __all__ = [
     "AbsoluteError",
+    "Binary",
     "Cox",
     "Datafit",
     "Gamma",
@@ -22,8 +24,10 @@ __all__ = [
     "Offset",
     "Poisson",
     "PoissonIdentity",
+    "Probit",
     "SmoothQuantile",
     "SquareRoot",
+    "SquaredHinge",
     "Squares",
     "Tweedie",
 ]

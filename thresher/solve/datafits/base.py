@@ -32,6 +32,8 @@ class Datafit(ABC):
     #: Whether the loss depends on target less prediction alone. With an intercept the target is
     #: then measured from its median, so that a large mean costs no digits.
     shift_equivariant: ClassVar[bool] = False
+    #: Whether the mean is the exponential of the prediction, so that an exposure multiplies it.
+    log_link: ClassVar[bool] = False
     #: Whether :meth:`given_others` tells the loss of one output beside those of the others.
     parted: ClassVar[bool] = False
     #: Whether a constant that is added to all outputs changes nothing, so that it says nothing

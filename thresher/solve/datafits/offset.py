@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Offset", "checked_offset", "with_offset"]
+__all__ = ["Offset", "checked_offset", "known_part", "with_offset"]
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -147,3 +147,44 @@ def checked_offset(offset: Any, shape: tuple[int, ...]) -> np.ndarray:
             "above zero"
         )
     return known
+
+
+def known_part(loss: Datafit, offset: Any, exposure: Any, count: int) -> Any:
+    """Return what is known of the predictions: the offset, and the logarithm of the exposure.
+
+    Parameters
+    ----------
+    loss : Datafit
+        The loss.
+    offset : array of shape (count,) or None
+        As it was given; checked by :func:`checked_offset`.
+    exposure : array of shape (count,) or None
+        Time, area or number of trials over which each target was gathered.
+    count : int
+        How many samples there are.
+
+    Raises
+    ------
+    OptionError
+        If there is an exposure and the mean of the loss is no exponential.
+    DataError
+        If the exposure has another shape, or holds numbers that are not finite and above zero.
+    """
+    if exposure is None:
+        return offset
+    if not loss.log_link:
+        raise OptionError(
+            f"{type(loss).__name__} takes no exposure, as its mean is not the exponential of the "
+            "prediction; Poisson, Gamma and Tweedie do"
+        )
+    known = np.asarray(exposure, dtype=float)
+    if known.shape != (count,):
+        raise DataError(f"exposure has shape {known.shape}, for {count} samples; give one each")
+    wrong = np.flatnonzero(~((known > 0) & (known < np.inf)))
+    if len(wrong):
+        raise DataError(
+            f"exposures must be finite and above zero, got {known[wrong[0]]} at row {wrong[0]}; "
+            "leave out samples that were never exposed"
+        )
+    logs = np.log(known)
+    return logs if offset is None else logs + checked_offset(offset, known.shape)

@@ -22,6 +22,7 @@ class Gamma(Datafit):
     """
 
     bounded_curvature: ClassVar[bool] = False
+    log_link: ClassVar[bool] = True
 
     def check_target(self, y: np.ndarray) -> None:
         """Raise DataError unless every target is positive."""
@@ -81,6 +82,7 @@ class Tweedie(Datafit):
     """
 
     bounded_curvature: ClassVar[bool] = False
+    log_link: ClassVar[bool] = True
     power: float = 1.5
 
     def __post_init__(self) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 __all__ = ["Cox", "concordance"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.errors import DataError
+from ...core.errors import DataError, OptionError
 from ...core.options import check_choice
 from .base import Datafit
+from .risk_sets import Intervals
 
 
 class _Ties(NamedTuple):
@@ -29,6 +30,9 @@ class _Ties(NamedTuple):
         Which share of the risk of tied events each event leaves out.
     weight : array of shape (events,)
         Mean weight of the events at the same time.
+    spans : Intervals, optional
+        The levels before its own exit at which each sample is at risk, its own included for those
+        who live through it; all up to there by default.
     """
 
     level: np.ndarray
@@ -36,9 +40,10 @@ class _Ties(NamedTuple):
     at: np.ndarray
     left_out: np.ndarray
     weight: np.ndarray
+    spans: Intervals | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cox(Datafit):
     """Negative log partial likelihood of proportional hazards.
 
@@ -52,6 +57,25 @@ class Cox(Datafit):
     ties : {"breslow", "efron"}, default "breslow"
         How events at the same time share the risk: all meet the whole of it, or each after the
         first a part less. Efron's is nearer to the exact likelihood where ties are many.
+    entry : array of shape (n,), optional
+        Time after which each of these samples is at risk (left truncation), below its time; of
+        one person who changes, several samples follow each other.
+    strata : array of shape (n,), optional
+        Labels of groups of these samples. Each has a hazard of its own, and its events meet the
+        risk of its own samples alone.
+
+    Raises
+    ------
+    OptionError
+        If `ties` is unknown, or `entry` or `strata` is no vector.
+    DataError
+        In a fit, if there are more or fewer entries or strata than samples, or an entry is not
+        below its time.
+
+    Notes
+    -----
+    Entries and strata are those of the samples of a fit, in their order; folds of
+    ``SparseGLMCV`` take them along. For the score of other samples, set theirs.
 
     References
     ----------
@@ -60,9 +84,19 @@ class Cox(Datafit):
     """
 
     ties: str = "breslow"
+    entry: Any = None
+    strata: Any = None
 
     def __post_init__(self) -> None:
         check_choice("ties", self.ties, ("breslow", "efron"))
+        for name in ("entry", "strata"):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            array = np.asarray(given, dtype=float if name == "entry" else None)
+            if array.ndim != 1:
+                raise OptionError(f"{name} must be a vector, one for each sample, got {given!r}")
+            object.__setattr__(self, name, array)
 
     def target(self, y: Any) -> Any:
         """Return times signed by the event.
@@ -83,6 +117,31 @@ class Cox(Datafit):
                 "a survival time of zero has no sign in whole numbers; pass columns (time, event)"
             )
         return y
+
+    def check_target(self, y: np.ndarray) -> None:
+        """Raise DataError unless there is an entry below each time, and a stratum."""
+        for name, known in (("entry", self.entry), ("strata", self.strata)):
+            if known is not None and len(known) != len(y):
+                raise DataError(
+                    f"{name} of Cox has {len(known)} entries for {len(y)} samples; give those of "
+                    "the samples at hand"
+                )
+        if self.entry is not None:
+            wrong = np.flatnonzero(~(self.entry < np.abs(y)))
+            if len(wrong):
+                k = wrong[0]
+                raise DataError(
+                    f"entry must be below the time of each sample, got {self.entry[k]} with time "
+                    f"{abs(y[k])} at row {k}"
+                )
+
+    def of_samples(self, index: np.ndarray) -> Cox:
+        """Return the loss of some samples, whose entries and strata it takes along."""
+        return replace(
+            self,
+            entry=None if self.entry is None else self.entry[index],
+            strata=None if self.strata is None else self.strata[index],
+        )
 
     def degeneracy(self, y: np.ndarray, weight: np.ndarray, intercept: bool) -> str | None:
         """Say that no event was seen."""
@@ -113,7 +172,8 @@ class Cox(Datafit):
         self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray, null: np.ndarray | None
     ) -> float:
         """Return the :func:`concordance`, as survival packages do."""
-        return concordance(y, prediction, weight / weight.max())  # equal ones count pairs
+        weight = weight / weight.max()  # equal ones count pairs
+        return concordance(y, prediction, weight, self.entry, self.strata)
 
     def cumulative_hazard(
         self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray
@@ -131,7 +191,14 @@ class Cox(Datafit):
             Ascending; those of censored samples too.
         hazard : array of the same shape
             At and after each time, until the next.
+
+        Raises
+        ------
+        OptionError
+            If strata have hazards of their own.
         """
+        if self.strata is not None:
+            raise OptionError("strata have hazards of their own; ask for that of one at a time")
         ties = self._ties(y, weight)
         at_risk, _ = _logarithms(ties, prediction, weight)
         times = np.unique(np.abs(y))
@@ -139,16 +206,41 @@ class Cox(Datafit):
         return times, np.cumsum(steps)
 
     def _ties(self, y: np.ndarray, weight: np.ndarray) -> _Ties:
-        times, level = np.unique(np.abs(y), return_inverse=True)
+        time = np.abs(y)
+        plain = self.entry is None and self.strata is None
+        if plain:
+            level, first = np.unique(time, return_inverse=True)[1], None
+        else:
+            level, first = _levels(time, self.entry, self.strata)
+        places = int(level.max()) + 1
         dead = _seen(y) & (weight > 0)
         at = np.sort(level[dead])
-        counts = np.bincount(at, minlength=len(times))
-        total = np.bincount(level[dead], weights=weight[dead], minlength=len(times))
+        counts = np.bincount(at, minlength=places)
+        total = np.bincount(level[dead], weights=weight[dead], minlength=places)
         left_out = np.zeros(len(at))
         if self.ties == "efron":
-            first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            left_out = (np.arange(len(at)) - first[at]) / counts[at]
-        return _Ties(level, dead, at, left_out, total[at] / counts[at])
+            before = np.concatenate([[0], np.cumsum(counts)[:-1]])
+            left_out = (np.arange(len(at)) - before[at]) / counts[at]
+        spans = None if first is None else Intervals(first, level + ~dead, places)
+        return _Ties(level, dead, at, left_out, total[at] / counts[at], spans)
+
+
+def _levels(
+    time: np.ndarray, entry: np.ndarray | None, strata: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return places of times, those of a stratum together, and the first place after each entry."""
+    groups = np.zeros(len(time)) if strata is None else strata
+    level, first = np.empty(len(time), dtype=int), np.empty(len(time), dtype=int)
+    start = 0
+    for label in np.unique(groups):
+        own = np.flatnonzero(groups == label)
+        times, places = np.unique(time[own], return_inverse=True)
+        level[own] = start + places
+        first[own] = start
+        if entry is not None:
+            first[own] += np.searchsorted(times, entry[own], side="right")
+        start += len(times)
+    return level, first
 
 
 def _logarithms(
@@ -158,23 +250,29 @@ def _logarithms(
 
     Of logarithms, as a risk that is nothing beside the largest still counts once that has left.
     """
-    level, dead, at, left_out, _ = ties
+    level, dead, at, left_out, _, spans = ties
     shape = int(level.max()) + 1
-    risk = np.full((2, shape), -np.inf)  # of those who live on, and of those whose event it is
     with np.errstate(divide="ignore"):
-        np.logaddexp.at(risk, (dead.astype(int), level), prediction + np.log(weight))
-    after = np.logaddexp.accumulate(np.logaddexp(*risk)[::-1])[::-1]
-    later = np.append(after[1:], -np.inf)
-    others = np.logaddexp(later, risk[0])
+        logs = prediction + np.log(weight)
+    risk = np.full((2, shape), -np.inf)  # of those who live on, and of those whose event it is
+    np.logaddexp.at(risk, (dead.astype(int), level), logs)
+    if spans is None:
+        after = np.logaddexp.accumulate(np.logaddexp(*risk)[::-1])[::-1]
+        others = np.logaddexp(np.append(after[1:], -np.inf), risk[0])
+    else:
+        others = spans.at_places(logs)
     met = np.log1p(-left_out)
     at_risk = np.logaddexp(others[at], met + risk[1][at])
     hazard, own = np.full(shape, -np.inf), np.full(shape, -np.inf)
     np.logaddexp.at(hazard, at, np.log(ties.weight) - at_risk)
     np.logaddexp.at(own, at, np.log(ties.weight) + met - at_risk)
-    before = np.logaddexp.accumulate(hazard)
+    if spans is None:
+        before = np.logaddexp.accumulate(hazard)
+        through = np.where(dead, np.concatenate([[-np.inf], before[:-1]])[level], before[level])
+    else:
+        through = spans.of_members(hazard, len(level))
     # Who dies in a tie meets less of its hazard than who lives through it.
-    dying = np.logaddexp(np.concatenate([[-np.inf], before[:-1]]), own)
-    return at_risk, np.where(dead, dying[level], before[level])
+    return at_risk, np.where(dead, np.logaddexp(through, own[level]), through)
 
 
 def _seen(y: np.ndarray) -> np.ndarray:
@@ -203,7 +301,13 @@ def _signed(time: np.ndarray, event: np.ndarray) -> np.ndarray:
     return np.where(event == 1, time, -time)
 
 
-def concordance(y: np.ndarray, risk: np.ndarray, sample_weight: Any = None) -> float:
+def concordance(
+    y: np.ndarray,
+    risk: np.ndarray,
+    sample_weight: Any = None,
+    entry: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
+) -> float:
     """Return how often the sample of higher risk has its event first (Harrell's C).
 
     Parameters
@@ -214,6 +318,10 @@ def concordance(y: np.ndarray, risk: np.ndarray, sample_weight: Any = None) -> f
         Log hazard ratios.
     sample_weight : array of shape (n,), optional
         A pair weighs the product of its samples' weights.
+    entry : array of shape (n,), optional
+        Times after which samples are at risk: who enters after an event says nothing of it.
+    strata : array of shape (n,), optional
+        Labels of groups, within which alone samples are compared.
 
     Returns
     -------
@@ -230,6 +338,10 @@ def concordance(y: np.ndarray, risk: np.ndarray, sample_weight: Any = None) -> f
     right = total = 0.0
     for i in np.flatnonzero(seen & (weight > 0)):
         later = (time > time[i]) | ((time == time[i]) & ~seen)
+        if entry is not None:
+            later &= entry < time[i]
+        if strata is not None:
+            later &= strata == strata[i]
         pair = weight[i] * weight[later]
         right += float(pair @ ((risk[i] > risk[later]) + 0.5 * (risk[i] == risk[later])))
         total += float(pair.sum())

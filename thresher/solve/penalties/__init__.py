@@ -3,6 +3,7 @@
 from .balls import Ball, L1Ball, NuclearBall, Polytope, Simplex
 from .base import Penalty
 from .blocks import Grouped, Rows, group_lasso, sparse_group_lasso
+from .bounded import Bounded
 from .magnitudes import Separable
 from .multiscale import DyadicPartition, HaarL1
 from .separable import L0, L1, L1L2, MCP, SCAD, LogSum, Lq, NonNegative
@@ -15,6 +16,7 @@ __all__ = [
     "MCP",
     "SCAD",
     "Ball",
+    "Bounded",
     "DyadicPartition",
     "Grouped",
     "HaarL1",

@@ -31,6 +31,13 @@ class _Blocks(Penalty):
         """Whether the radial penalty is convex."""
         return self.radial.convex
 
+    def _check(self) -> None:
+        check_number("l1", self.l1)
+        if not self.radial.of_norms:
+            raise OptionError(
+                f"{type(self.radial).__name__} is for coefficients, not for norms of blocks; use L1"
+            )
+
     def norms(self, coef: np.ndarray) -> np.ndarray:
         """Return the Euclidean norm of every block."""
         raise NotImplementedError
@@ -129,7 +136,7 @@ class Grouped(_Blocks):
 
     def __post_init__(self) -> None:
         groups, _ = _numbered(self.groups)
-        check_number("l1", self.l1)
+        self._check()
         object.__setattr__(self, "groups", groups)
 
     @cached_property
@@ -183,7 +190,7 @@ class Rows(_Blocks):
     l1: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("l1", self.l1)
+        self._check()
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why coefficients of a shape are not taken; None if they are."""

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ...core.errors import OptionError
 from ...core.options import check_number
+from .. import _solve
 from .base import Penalty, told
 from .dual_norms import Feasible, l1_like
 
@@ -54,6 +55,8 @@ class Separable(Penalty):
 
     # How the compiled descents know the penalty; None if they do not.
     kind: ClassVar[Kind | None] = None
+    #: Whether it may be put on norms of blocks, which know no sign.
+    of_norms: ClassVar[bool] = True
     # The second number they are sent.
     shape: ClassVar[Any] = 0.0
 
@@ -115,12 +118,15 @@ class Separable(Penalty):
         self, coef: np.ndarray, gradient: np.ndarray, curvature: float = 1.0
     ) -> np.ndarray:
         """Return the distance of ``-gradient`` from the subdifferential, per coefficient."""
-        pull = -gradient if self.positive else np.abs(gradient)
-        at_zero = np.maximum(pull - self.slope_at_zero, 0)
+        at_zero = np.maximum(self.pull(gradient) - self.slope_at_zero, 0)
         magnitude = np.where(coef == 0, 1.0, np.abs(coef))
         away = np.abs(gradient + np.sign(coef) * self.derivatives(magnitude))
         distance = np.where(coef == 0, at_zero, away)
         return np.where(coef < 0, np.inf, distance) if self.positive else distance
+
+    def pull(self, gradient: np.ndarray) -> np.ndarray:
+        """Return how much a gradient pulls zeros to where they may be."""
+        return -gradient if self.positive else np.abs(gradient)
 
     def generalized_support(self, coef: np.ndarray) -> np.ndarray:
         """Return where `coef` is not zero or is not penalised."""
@@ -133,7 +139,7 @@ class Separable(Penalty):
 
     def alpha_max(self, gradient: np.ndarray) -> float:
         """Return the largest ratio of a gradient to the slope at zero."""
-        pull = np.maximum(-gradient, 0) if self.positive else np.abs(gradient)
+        pull = np.maximum(self.pull(gradient), 0)
         slope = np.broadcast_to(np.asarray(self.slope_at_zero, dtype=float), pull.shape)
         if not np.all(np.isfinite(slope)):
             raise self.no_start("has an infinite slope at zero")
@@ -162,19 +168,41 @@ class Separable(Penalty):
         """Make a gradient feasible for the L1 norm and the elastic net."""
         if not self.is_l1_like:
             return None
-        pull = -gradient if self.positive else np.abs(gradient)
-        return l1_like(pull.ravel(), self.strength, np.asarray(self.shape))
+        return l1_like(self.pull(gradient).ravel(), self.strength, np.asarray(self.shape))
 
     def restricted(self, columns: np.ndarray) -> Separable:
         """Return the penalty of the coefficients `columns`."""
         return self if self.weights is None else replace(self, weights=self.weights[columns])
 
-    @property
-    def code(self) -> tuple[int | None, float, float, bool]:
-        """The penalty as the compiled descents take it."""
-        second = self.shape if isinstance(self.shape, int | float) else 0.0
-        number = None if self.kind is None else self.kind.value
-        return (number, float(self.alpha), float(second), self.positive)
+    def given(self, dtype: np.dtype, count: int) -> _solve.Penalty64:
+        """Return the penalty as the compiled descents take it.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Precision of the descent.
+        count : int
+            How many coefficients, or blocks, are penalised.
+        """
+        single = dtype == np.float32
+        lower, upper = self.bounds_of(count)
+        cast = [
+            None if part is None else np.ascontiguousarray(part, dtype=dtype)
+            for part in (self.weights, lower, upper)
+        ]
+        return (_solve.Penalty32 if single else _solve.Penalty64)(
+            kind=None if self.kind is None else self.kind.value,
+            alpha=float(self.alpha),
+            shape=float(self.shape) if isinstance(self.shape, int | float) else 0.0,
+            positive=self.positive,
+            factors=cast[0],
+            lower=cast[1],
+            upper=cast[2],
+        )
+
+    def bounds_of(self, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return what coefficients are kept between; None where they are not."""
+        return None, None
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={told(getattr(self, f.name))}" for f in fields(self))

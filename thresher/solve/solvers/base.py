@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Solver"]
+__all__ = ["Need", "Solver"]
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,21 @@ from ...core.errors import OptionError
 from ...core.options import check_number, check_whole
 from ..problem import Problem, Solution
 from .conditioning import condition
+
+
+class Need(NamedTuple):
+    """What a solver needs of a problem.
+
+    Parameters
+    ----------
+    met : callable
+        Tells whether it is so, of a solver and a problem that meets the needs before.
+    otherwise : str
+        What is said where it is not, with what to do instead.
+    """
+
+    met: Callable[[Any, Any], Any]
+    otherwise: str
 
 
 @dataclass(frozen=True)
@@ -34,15 +50,19 @@ class Solver(ABC):
 
     #: Whether losses without a derivative everywhere are taken.
     takes_kinks: ClassVar[bool] = False
+    #: What is needed of a problem besides; each may count on those before it.
+    needs: ClassVar[tuple[Need, ...]] = ()
 
     def check_options(self) -> None:
         """Raise OptionError if an option is out of range; classes with more options add theirs."""
         check_number("tol", self.tol)
         check_whole("max_iter", self.max_iter)
 
-    @abstractmethod
     def refusal(self, problem: Problem) -> str | None:
         """Say why the solver cannot take the pair of datafit and penalty; None if it can."""
+        if not (problem.datafit.smooth or self.takes_kinks):
+            return "the loss has a kink; use StochasticModels"
+        return next((need.otherwise for need in self.needs if not need.met(self, problem)), None)
 
     @abstractmethod
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
@@ -78,8 +98,6 @@ class Solver(ABC):
         """
         self.check_options()
         refusal = problem.penalty.refusal(problem.coef_shape) or self.refusal(problem)
-        if not problem.datafit.smooth and not self.takes_kinks:
-            refusal = "the loss has a kink; use StochasticModels"
         if refusal:
             raise OptionError(
                 f"{type(self).__name__} cannot solve {type(problem.datafit).__name__} with "

@@ -5,12 +5,13 @@ from __future__ import annotations
 __all__ = ["ClassDescent"]
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ..penalties import Separable
 from ..problem import Problem, Solution
-from .base import Solver
+from .base import Need, Solver
 from .criterion import Criterion
 from .descent import CoordinateDescent
 from .newton import newton_round
@@ -33,14 +34,20 @@ class ClassDescent(Solver):
     coordinate descent (2010), section 4.
     """
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        penalty = problem.penalty
-        if not problem.datafit.parted:
-            return "the loss does not tell what one output costs beside the others"
-        if not isinstance(penalty, Separable) or penalty.kind is None or not penalty.convex:
-            return "the penalty is not separable, convex and compiled; use ProximalGradient"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: problem.datafit.parted,
+            "the loss does not tell what one output costs beside the others",
+        ),
+        Need(
+            lambda _, problem: (
+                isinstance(problem.penalty, Separable)
+                and problem.penalty.kind is not None
+                and problem.penalty.convex
+            ),
+            "the penalty is not separable, convex and compiled; use ProximalGradient",
+        ),
+    )
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Descend from the given start."""

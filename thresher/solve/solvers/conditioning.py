@@ -74,10 +74,11 @@ def condition(problem: Problem) -> Conditioned:
     DataError
         If the squares of a column leave the range of double precision.
     """
-    kept: Conditioned | None = problem.share("conditioned", lambda: _restated(problem))
+    kept = problem.once(_restated)
     if kept is None:
         return Conditioned(problem, None, np.zeros(()))
-    return replace(kept, problem=kept.problem.with_penalty(problem.penalty))
+    restated = kept.problem.with_penalty(problem.penalty)
+    return replace(kept, problem=restated.with_trail(problem.trail) if problem.trail else restated)
 
 
 def _restated(problem: Problem) -> Conditioned | None:
@@ -90,7 +91,7 @@ def _condition(problem: Problem) -> Conditioned:
     single = problem.design.dtype == np.float32
     dwarfed = _dwarfed(problem)
     if single and (not _in_range(problem) or (dwarfed.any() and problem.design.is_sparse)):
-        problem = replace(problem, design=Design(problem.design.matrix.astype(float)), _shared={})
+        problem = replace(problem, design=Design(problem.design.matrix.astype(float)))
         return _condition(problem)
     if dwarfed.any() and not problem.design.is_sparse:
         return _centred(problem)
@@ -119,7 +120,7 @@ def _centred(problem: Problem) -> Conditioned:
     epsilon = float(np.finfo(problem.design.dtype).eps)
     matrix[:, np.abs(matrix).max(axis=0) <= 8 * epsilon * np.abs(means)] = 0
     design = Design(matrix.astype(problem.design.dtype, copy=False))
-    restated = replace(problem, design=design, _shared={})
+    restated = replace(problem, design=design)
     _require_range(restated)
     return Conditioned(restated, means, np.zeros(()))
 

@@ -6,6 +6,7 @@ __all__ = ["CoordinateDescent", "Descent", "GroupDescent"]
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,17 +14,13 @@ from ...core.options import check_whole
 from .. import _solve
 from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
-from ..penalties.magnitudes import Kind
-from ..problem import Problem, Solution
-from .base import Solver
+from ..problem import Problem, Solution, Trail
+from .base import Need, Solver
 from .criterion import Criterion
 from .duality import gradient_rounding
 from .newton import minimise_by_newton
 from .point import Fit, Point
 from .quadratic import Quadratic, block_curvature
-
-# What the fits of a path hand on, in either precision.
-Trail = _solve.Trail64 | _solve.Trail32
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Descent(Solver):
         penalty: Penalty,
         coef: np.ndarray,
         trail: Trail | None,
-        options: tuple,
+        options: _solve.Options,
     ) -> tuple[float, int, int, bool]:
         """Run the compiled descent; `coef` is changed in place."""
 
@@ -77,9 +74,15 @@ class Descent(Solver):
         until they settle, for callers that judge the result themselves: the criterion is
         then infinite.
         """
-        options = (
-            float(tolerance), rounds, 10_000, gap, verify, self.working_set, thread_count()
-        )  # fmt: skip
+        options = _solve.Options(
+            tolerance=float(tolerance),
+            max_iterations=rounds,
+            max_epochs=10_000,
+            gap=gap,
+            verify=verify,
+            start_size=self.working_set,
+            threads=thread_count(),
+        )
         criterion, done, _, converged = self.kernel(quadratic, penalty, coef, trail, options)
         return criterion, done, converged
 
@@ -91,7 +94,7 @@ class Descent(Solver):
         """
         penalty = problem.penalty
         radial = self.blocks(penalty)
-        if radial.kind is not Kind.ELASTIC_NET or getattr(penalty, "l1", 0.0) != 0:
+        if not radial.is_l1_like or getattr(penalty, "l1", 0.0) != 0:
             return False
         return float(np.min(radial.strength)) > gradient_rounding(problem)
 
@@ -114,7 +117,7 @@ class Descent(Solver):
         floor = 16 * rounding**2 if gap else rounding * float(np.sqrt(problem.moments[1].max()))
         tolerance = max(self.tol * scale, 32 * epsilon * scale, floor)
         criterion, rounds, converged = self.descend(
-            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, problem.shared("trail")
+            quadratic, problem.penalty, coef, tolerance, gap, self.max_iter, problem.trail
         )
         found = Solution(
             coef=coef,
@@ -180,15 +183,20 @@ class CoordinateDescent(Descent):
     sparsity enforcing penalties (2017).
     """
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.penalty, Separable):
-            return "the penalty is not separable; use GroupDescent or ProximalGradient"
-        if problem.penalty.kind is None:
-            return "the penalty has no compiled prox; use ProximalGradient"
-        if problem.datafit.multiple_outputs:
-            return "coefficients of several outputs are coupled; use GroupDescent with Rows"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.penalty, Separable),
+            "the penalty is not separable; use GroupDescent or ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: problem.penalty.kind is not None,
+            "the penalty has no compiled prox; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: not problem.datafit.multiple_outputs,
+            "coefficients of several outputs are coupled; use GroupDescent with Rows",
+        ),
+    )
 
     def blocks(self, penalty: Penalty) -> Separable:
         """Return the penalty itself."""
@@ -201,14 +209,12 @@ class CoordinateDescent(Descent):
         penalty: Penalty,
         coef: np.ndarray,
         trail: Trail | None,
-        options: tuple,
+        options: _solve.Options,
     ) -> tuple[float, int, int, bool]:
         """Run coordinate descent."""
-        radial = self.blocks(penalty)
-        return _solve.coordinates(
-            *quadratic.arguments(), quadratic.curvature, radial.code,
-            quadratic.design.cast(radial.weights), coef, trail, options,
-        )  # fmt: skip
+        design = quadratic.design
+        radial = self.blocks(penalty).given(design.dtype, design.shape[1])
+        return _solve.coordinates(design.given, quadratic.given(), radial, coef, trail, options)
 
 
 @dataclass(frozen=True)
@@ -220,19 +226,27 @@ class GroupDescent(Descent):
     its own curvature; otherwise as :class:`CoordinateDescent`.
     """
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        penalty = problem.penalty
-        if not isinstance(penalty, Grouped | Rows):
-            return "the penalty has no groups; use CoordinateDescent or ProximalGradient"
-        if penalty.radial.kind is None:
-            return "the penalty has no compiled prox; use ProximalGradient"
-        if isinstance(penalty, Rows) and penalty.l1:
-            return "Rows with an l1 term is not compiled; use ProximalGradient"
-        endless = not np.all(np.isfinite(np.asarray(penalty.radial.slope_at_zero)))
-        if endless and not problem.datafit.quadratic:
-            return "a penalty of infinite slope at zero has no Newton steps for groups"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.penalty, Grouped | Rows),
+            "the penalty has no groups; use CoordinateDescent or ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: problem.penalty.radial.kind is not None,
+            "the penalty has no compiled prox; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: not (isinstance(problem.penalty, Rows) and problem.penalty.l1),
+            "Rows with an l1 term is not compiled; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: (
+                problem.datafit.quadratic
+                or np.all(np.isfinite(np.asarray(problem.penalty.radial.slope_at_zero)))
+            ),
+            "a penalty of infinite slope at zero has no Newton steps for groups",
+        ),
+    )
 
     def blocks(self, penalty: Penalty) -> Separable:
         """Return the penalty of the norms."""
@@ -245,17 +259,15 @@ class GroupDescent(Descent):
         penalty: Penalty,
         coef: np.ndarray,
         trail: Trail | None,
-        options: tuple,
+        options: _solve.Options,
     ) -> tuple[float, int, int, bool]:
         """Run group descent."""
-        radial = self.blocks(penalty)
-        factors = quadratic.design.cast(radial.weights)
+        design = quadratic.design
         if isinstance(penalty, Grouped):
             curvature = block_curvature(quadratic, penalty)
-            return _solve.groups(
-                *quadratic.arguments(), curvature, *penalty.members, radial.code, penalty.l1,
-                factors, coef, options,
-            )  # fmt: skip
-        return _solve.tasks(
-            *quadratic.arguments(), quadratic.curvature, radial.code, factors, coef, options
-        )
+            radial = penalty.radial.given(design.dtype, len(curvature))
+            groups = _solve.Groups(*penalty.members, penalty.l1)
+            given = quadratic.given(curvature)
+            return _solve.groups(design.given, given, radial, groups, coef, options)
+        radial = self.blocks(penalty).given(design.dtype, design.shape[1])
+        return _solve.tasks(design.given, quadratic.given(), radial, coef, options)

@@ -5,13 +5,14 @@ from __future__ import annotations
 __all__ = ["FrankWolfe"]
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ...core.card import Card, Catalogued
 from ..penalties import Ball, Polytope
 from ..problem import Problem, Solution
-from .base import Solver
+from .base import Need, Solver
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class FrankWolfe(Catalogued, Solver):
     max_iter: int = 10_000
     line_search: bool = True
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.penalty, Ball):
-            return "the penalty is not a ball of atoms such as L1Ball; use ProximalGradient"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.penalty, Ball),
+            "the penalty is not a ball of atoms such as L1Ball; use ProximalGradient",
+        ),
+    )
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start, or from an atom if that lies outside the ball."""

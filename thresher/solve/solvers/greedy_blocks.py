@@ -6,6 +6,7 @@ __all__ = ["GreedyBlocks"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -15,7 +16,7 @@ from ...core.errors import OptionError, nearest
 from ...core.options import check_whole
 from ..penalties import L1
 from ..problem import Problem, Solution
-from .base import Solver
+from .base import Need, Solver
 from .block_rules import BLOCKS, RULES, BlockChooser, sample_curvature
 from .descent import CoordinateDescent
 from .forest_blocks import forest_solve
@@ -104,21 +105,19 @@ class GreedyBlocks(Catalogued, Solver):
                 "set blocks to 'fixed', or rule to 'diagonal'"
             )
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.penalty, L1) or problem.datafit.multiple_outputs:
-            return "only the L1 norm and a single output are taken; use CoordinateDescent"
-        if self.blocks == "forest" and (
-            np.any(np.asarray(problem.penalty.strength) != 0)
-            or problem.penalty.positive
-            or problem.intercept
-            or not problem.design.is_sparse
-        ):
-            return (
-                "forest blocks need a sparse design, no intercept and no penalty; set alpha to 0, "
-                "or blocks to 'variable'"
-            )
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: (
+                isinstance(problem.penalty, L1) and not problem.datafit.multiple_outputs
+            ),
+            "only the L1 norm and a single output are taken; use CoordinateDescent",
+        ),
+        Need(
+            lambda solver, problem: solver.blocks != "forest" or _has_forests(problem),
+            "forest blocks need a sparse design, no intercept and no penalty; set alpha to 0, or "
+            "blocks to 'variable'",
+        ),
+    )
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start."""
@@ -246,3 +245,10 @@ def _descend(
             return moved
         step /= 2
     return coef
+
+
+def _has_forests(problem: Problem) -> bool:
+    penalty = problem.penalty
+    assert isinstance(penalty, L1)
+    free = not np.any(np.asarray(penalty.strength) != 0) and not penalty.positive
+    return free and not problem.intercept and problem.design.is_sparse

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["LocalSearch"]
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ..penalties import L0
 from ..problem import Problem, Solution
 from ..support_fit import Move, SupportFit
 from ..weighted_columns import WeightedColumns
-from .base import Solver
+from .base import Need, Solver
 from .descent import CoordinateDescent
 
 _PROMISING = 64  # columns whose exchanges a model ranks
@@ -50,11 +51,13 @@ class LocalSearch(Solver):
         super().check_options()
         check_whole("max_moves", self.max_moves, least=0)
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.penalty, L0):
-            return "the penalty is not L0; use CoordinateDescent"
-        return self._descent.refusal(problem)
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.penalty, L0),
+            "the penalty is not L0; use CoordinateDescent",
+        ),
+        *CoordinateDescent.needs,
+    )
 
     @property
     def _descent(self) -> CoordinateDescent:
@@ -87,7 +90,6 @@ class LocalSearch(Solver):
                 problem,
                 design=problem.design.columns(support),
                 penalty=problem.penalty.restricted(support),
-                _shared={},
             )
             found = self._descent.run(part, start, np.array(solution.intercept))
             if _objective(part, found) < current - _SETTLED * abs(current):
@@ -107,12 +109,13 @@ def _costs(problem: Problem) -> np.ndarray:
     return 2 * np.broadcast_to(strength, problem.coef_shape).astype(float)
 
 
+def _unit_columns(problem: Problem) -> WeightedColumns:
+    return WeightedColumns(problem.design.matrix, problem.weight, problem.intercept)
+
+
 def _moved_squares(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray] | None:
     """Make the best moves of least squares until none helps; None if none did."""
-    columns = problem.share(
-        "unit columns",
-        lambda: WeightedColumns(problem.design.matrix, problem.weight, problem.intercept),
-    )
+    columns = problem.once(_unit_columns)
     target, mean = columns.target(problem.y)
     cost = _costs(problem)
     support = np.flatnonzero(problem.penalty.generalized_support(solution.coef))

@@ -119,7 +119,7 @@ def _violations(point: Point) -> np.ndarray:
     out = np.empty_like(coef)
     steps = (1 / curvature).astype(coef.dtype)
     start = coef - steps * point.gradient.astype(coef.dtype)
-    _solve.prox(start, steps, penalty.code, problem.design.cast(penalty.weights), out)
+    _solve.prox(start, steps, penalty.given(coef.dtype, len(coef)), out)
     change = np.abs(out - coef)
     return np.where(change > 0, change * np.where(np.isinf(curvature), 0, curvature), 0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["AcceleratedConcave"]
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ...core.card import Card, Catalogued
 from ...core.prox import soft
 from ..penalties import MCP, SCAD
 from ..problem import Problem, Solution
-from .base import Solver
+from .base import Need, Solver
 from .proximal_gradient import Centred
 
 
@@ -62,15 +63,22 @@ class AcceleratedConcave(Catalogued, Solver):
     max_iter: int = 10_000
     accelerate: bool = True
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.penalty, MCP | SCAD) or problem.penalty.positive:
-            return "the penalty is not SCAD or MCP without a sign constraint; use ProximalGradient"
-        if problem.datafit.multiple_outputs:
-            return "several outputs are not taken; use ProximalGradient"
-        if not problem.datafit.bounded_curvature:
-            return "the steps need a loss of bounded curvature; use CoordinateDescent"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: (
+                isinstance(problem.penalty, MCP | SCAD) and not problem.penalty.positive
+            ),
+            "the penalty is not SCAD or MCP without a sign constraint; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: not problem.datafit.multiple_outputs,
+            "several outputs are not taken; use ProximalGradient",
+        ),
+        Need(
+            lambda _, problem: problem.datafit.bounded_curvature,
+            "the steps need a loss of bounded curvature; use CoordinateDescent",
+        ),
+    )
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start."""

@@ -49,10 +49,6 @@ class ProximalGradient(Solver):
     max_iter: int = 10_000
     momentum: bool = True
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Return None: every pair is taken."""
-        return None
-
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start."""
         state = Centred(problem)

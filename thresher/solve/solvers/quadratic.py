@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import _solve
 from ..design import Design
 from ..penalties import Grouped
 
@@ -54,14 +55,21 @@ class Quadratic:
         """Compute the moments under the weights."""
         return cls(design, residual, weight, *design.moments(weight, centre), residual)
 
-    def arguments(self) -> tuple:
-        """Return the leading arguments of every kernel."""
-        return (
-            *self.design.arguments,
-            self.design.cast(self.target.T),
-            self.design.cast(self.weight),
-            self.means,
-            None if self.residual is None else self.design.cast(self.residual.T),
+    def given(self, curvature: np.ndarray | None = None) -> _solve.Quadratic64:
+        """Return the problem as the compiled descents take it.
+
+        Parameters
+        ----------
+        curvature : array of shape (blocks,), optional
+            That of blocks, for descents over these; of the columns by default.
+        """
+        kind = _solve.Quadratic32 if self.design.dtype == np.float32 else _solve.Quadratic64
+        return kind(
+            target=self.design.cast(self.target.T),
+            weights=self.design.cast(self.weight),
+            means=self.means,
+            curvature=self.curvature if curvature is None else curvature,
+            residual=None if self.residual is None else self.design.cast(self.residual.T),
         )
 
 

@@ -6,6 +6,7 @@ __all__ = ["Spiral"]
 
 from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ...core.card import Card, Catalogued
 from ...core.options import check_whole
 from ..datafits import PoissonIdentity
 from ..problem import Problem, Solution
-from .base import Solver
+from .base import Need, Solver
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,24 @@ class Spiral(Catalogued, Solver):
         super().check_options()
         check_whole("memory", self.memory)
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.datafit, PoissonIdentity):
-            return "the loss is not PoissonIdentity; use ProximalGradient or CoordinateDescent"
-        if not getattr(problem.penalty, "positive", False):
-            return "the penalty allows negative intensities; give it positive=True"
-        if problem.intercept:
-            return "a constant intensity is the background of the loss; set intercept to False"
-        if problem.design.matrix.min() < 0:
-            return "a feature has negative entries, which no intensity has; use CoordinateDescent"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.datafit, PoissonIdentity),
+            "the loss is not PoissonIdentity; use ProximalGradient or CoordinateDescent",
+        ),
+        Need(
+            lambda _, problem: getattr(problem.penalty, "positive", False),
+            "the penalty allows negative intensities; give it positive=True",
+        ),
+        Need(
+            lambda _, problem: not problem.intercept,
+            "a constant intensity is the background of the loss; set intercept to False",
+        ),
+        Need(
+            lambda _, problem: problem.design.matrix.min() >= 0,
+            "a feature has negative entries, which no intensity has; use CoordinateDescent",
+        ),
+    )
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start; zeros are replaced by the back-projected counts."""

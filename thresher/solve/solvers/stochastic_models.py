@@ -16,7 +16,7 @@ from ...core.options import check_number, check_whole
 from ..datafits import AbsoluteError, Kinked
 from ..penalties import L1, Penalty
 from ..problem import Problem, Solution
-from .base import Solver
+from .base import Need, Solver
 
 _MODELS = ("subgradient", "prox-linear", "prox-point")
 
@@ -86,14 +86,20 @@ class StochasticModels(Catalogued, Solver):
         check_number("step", self.step, above=0.0)
         check_whole("seed", self.seed, least=0)
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Say why the pair cannot be solved; None if it can."""
-        if not isinstance(problem.datafit, Kinked):
-            return "only AbsoluteError and IntensityError are taken; use ProximalGradient"
-        linear = isinstance(problem.datafit, AbsoluteError)
-        if self.model == "prox-point" and not linear and not _is_free(problem.penalty):
-            return "this loss and a penalty have no joint proximal point; use the prox-linear model"
-        return None
+    needs: ClassVar = (
+        Need(
+            lambda _, problem: isinstance(problem.datafit, Kinked),
+            "only AbsoluteError and IntensityError are taken; use ProximalGradient",
+        ),
+        Need(
+            lambda solver, problem: (
+                solver.model != "prox-point"
+                or isinstance(problem.datafit, AbsoluteError)
+                or _is_free(problem.penalty)
+            ),
+            "this loss and a penalty have no joint proximal point; use the prox-linear model",
+        ),
+    )
 
     def run(self, problem: Problem, coef: np.ndarray, intercept: np.ndarray) -> Solution:
         """Minimise from the given start."""

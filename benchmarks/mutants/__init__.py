@@ -1,0 +1,1 @@
+"""Whether the tests notice when a line of the code is broken."""
