@@ -28,7 +28,7 @@ from thresher.parts.statistics import Statistics
 from thresher.prune.losses import default_loss
 from thresher.prune.unit_bias import add_biases, put_into_bias
 from thresher.prune.unit_recipe import UnitRecipe
-from thresher.prune.unit_refit import Staying, columns_that_stay
+from thresher.prune.unit_refit import columns_that_stay, staying
 from thresher.prune.unit_search import Attention, Candidates, find_attentions, is_heads
 from thresher.prune.unit_survey import Survey
 from thresher.stream.change import AngularChange
@@ -184,7 +184,7 @@ def masked(seen: Watched, recipe: UnitRecipe, removed: Removed) -> Iterator[None
             if recipe.bias:
                 put_into_bias(layer, stay, statistics[Norm].mean)
             choose = MaskChooser(
-                Staying(masks), Unstructured(), int(stay.sum()), statistics, tuple(weight.shape)
+                staying(masks), Unstructured(), int(stay.sum()), statistics, tuple(weight.shape)
             )
             layer.overwrite(layer.store(recipe.update(weight, choose, statistics)[0]))
         yield

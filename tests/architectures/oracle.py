@@ -9,6 +9,7 @@ sees modules, stacked experts and weights that are used without a call alike.
 from __future__ import annotations
 
 import copy
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,8 +144,14 @@ def watch(
     return mode.seen
 
 
+_CLASSIFIER = re.compile(r"(classifier|score)(\.\d+)?\.weight")
+
+
 def matrices(model: nn.Module, seen: Seen) -> list[str]:
-    """Return the parameters used as matrices, but embeddings and output heads."""
+    """Return the parameters used as matrices, but embeddings and output heads.
+
+    Those of classifiers have the names that the architectures in the table give them.
+    """
     dense = set()
     for module in model.modules():
         if isinstance(module, nn.Embedding):
@@ -153,7 +160,11 @@ def matrices(model: nn.Module, seen: Seen) -> list[str]:
         if head is not None:
             dense.add(id(head.weight))
     parameters = dict(model.named_parameters())
-    return [name for name in seen.uses if id(parameters[name]) not in dense]
+    return [
+        name
+        for name in seen.uses
+        if id(parameters[name]) not in dense and not _CLASSIFIER.fullmatch(name)
+    ]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ STEPS = [
     (Output, "publish", 1),
     (Output, "close", 1),
     (workflow, "compare", 1),
-    (workflow, "write_report", 1),
+    (workflow, "write_pages", 1),
     *((os, "replace", call) for call in (3, 10)),
     (os, "rename", 1),
 ]
@@ -119,7 +119,7 @@ def test_the_other_cuts_are_those_of_the_same_moments(source, book, tmp_path):
     one = save_folder(tiny_llama(layers=1), tmp_path / "model")
     assert prune(one, tmp_path / "out", book, "--curve") == 0
     points = json.loads((tmp_path / "out" / "thresher.json").read_text())["evaluation"]["curve"]
-    assert len(points) == 5
+    assert len(points) == 3
     for point in points[1:3]:
         out = tmp_path / f"own-{point['density']}"
         assert prune(one, out, book, "--density", str(point["density"])) == 0
@@ -234,5 +234,5 @@ def test_a_curve_of_another_text_is_drawn_anew(source, book, tmp_path):
         assert prune(source, tmp_path / "out", book, "--curve", "--no-evaluate", *more) == 0
         record = json.loads((tmp_path / "out" / "thresher.json").read_text())
         found.append([point["perplexity"] for point in record["evaluation"]["curve"]])
-    assert [len(points) for points in found] == [5, 5]
+    assert [len(points) for points in found] == [3, 3]
     assert not set(found[0]) & set(found[1])

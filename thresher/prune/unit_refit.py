@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Staying", "columns_that_stay", "refit"]
+__all__ = ["columns_that_stay", "refit", "staying"]
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -23,7 +23,7 @@ from .unit_recipe import UnitRecipe
 from .unit_survey import labels_of
 
 
-class Staying(Score):
+class _Staying(Score):
     """One where a weight stays and zero where it goes, as was decided before.
 
     Parameters
@@ -38,11 +38,16 @@ class Staying(Score):
         self._masks = masks
 
     def __repr__(self) -> str:
-        return "Staying()"
+        return "staying(...)"
 
     def __call__(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         """Return the decision; see :class:`Score`."""
         return self._masks[statistics.name].to(weight)
+
+
+def staying(masks: Mapping[str, torch.Tensor]) -> Score:
+    """Return a score of decisions that were taken before, by layer."""
+    return _Staying(masks)
 
 
 def columns_that_stay(
@@ -83,7 +88,7 @@ def refit(
         See :class:`~thresher.prune.layerwise.UnitPruner`.
     """
     layers = [layer for unit in stream.units for layer in unit.layers]
-    how = Recipe(Staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
+    how = Recipe(staying(masks), Unstructured(), update=recipe.update, stages=recipe.stages)
     # Without data a layer stays as it is; what is removed of it goes all the same.
     pruner = UnitPruner(stream, layers, how, unseen="dense", stored=stored, progress=progress)
     counts = {name: int(mask.sum()) for name, mask in masks.items()}

@@ -24,12 +24,14 @@ class LayerData:
 
     Parameters
     ----------
-    qkv, gate_up : PanelData or list of PanelData
-        Queries, keys and values are one matrix, and so are the gate and up, see
-        :func:`interleaved`; or a list has each, where they drop other inputs. The rows of the gate
-        and up are then padded, see :func:`padded_rows`.
-    out, down : PanelData
-        Down is padded, see :func:`padded_columns`.
+    qkv : PanelData or list of PanelData
+        Queries, keys and values are one matrix, or a list has each, where they drop inputs.
+    out : PanelData
+    gate_up : PanelData or list of PanelData
+        Both are one matrix, see :func:`interleaved`, or a list has each, where they drop inputs;
+        their rows are then padded, see :func:`padded_rows`.
+    down : PanelData
+        Padded, see :func:`padded_columns`.
     attention_norm, mlp_norm : array of shape (hidden,)
     query_norm, key_norm : array of shape (head_dim,), optional
     rotary : bool
