@@ -155,9 +155,11 @@ def test_a_loss_of_the_users_own_decides():
         smaller(bert(), data=encoder_inputs())
 
 
-@pytest.mark.parametrize(("make", "count"), [(wide_llama, 3), (gpt2, 3), (bert, 3)])
-def test_attentions_are_found_by_what_they_do(make, count):
+@pytest.mark.parametrize("make", [wide_llama, gpt2, bert])
+def test_attentions_are_found_by_what_they_do(make):
     model = make()
+    # A mask that older versions keep and do not read leaves their GPT-2's attention whole.
+    count = 0 if "transformer.h.0.attn.bias" in dict(model.named_buffers()) else 3
     example = {"input_ids": tokens(1)}
     with torch.no_grad():
         coupled = find_groups(model, lambda m: m(**example), example)
