@@ -176,7 +176,7 @@ class SparseGLMCV(CrossValidated, GLMModel):
         offset : array of shape (n_samples,) or (n_samples, n_outputs), optional
             Known part of the linear predictions.
         exposure : array of shape (n_samples,), optional
-            As for :meth:`SparseGLM.fit <thresher.linear.penalised.glm.GLMModel.fit>`.
+            As for :class:`~thresher.linear.penalised.glm.SparseGLM`.
 
         Returns
         -------

@@ -15,7 +15,7 @@ from ...solve.path import Path, solve_path
 from ...solve.problem import Problem
 from ...solve.solvers import Solver
 
-#: Of rows that are held out, what tells how much coefficients and an intercept lose there.
+# Of rows that are held out, what tells how much coefficients and an intercept lose there.
 Judge = Callable[[np.ndarray], Callable[[np.ndarray, np.ndarray], float]]
 
 
