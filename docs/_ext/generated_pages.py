@@ -121,7 +121,10 @@ def measured_table() -> str:
     for method in ("magnitude", "wanda", "sparsegpt"):
         found = [plain.get(f"{method}-{cut}") for cut in cuts]
         rows.append(
-            [f":doc:`/methods/{method}`", *(_cell(f["perplexity"]) if f else "-" for f in found)]
+            [
+                f":doc:`/methods/{method}`",
+                *(_cell(f["perplexity"]) if f else "not measured" for f in found),
+            ]
         )
     ratios = []
     for cut in cuts.values():
