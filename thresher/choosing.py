@@ -14,6 +14,7 @@ from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.output import Output, writing
 from .parts.patterns import Pattern
+from .prune.disk import of_another_run
 from .prune.memory import as_recipe
 from .prune.record import PruneRecord
 from .report.units import removed, times
@@ -95,10 +96,7 @@ class ChoosingJob(PruneJob):
             if found["fingerprint"] == self._disk_run().fingerprint:
                 return found
             if not self.options["overwrite"]:
-                raise CheckpointError(
-                    f"{str(output.work)!r} holds an unfinished run with other options, data or "
-                    "versions; repeat those to resume it, delete it, or pass --overwrite"
-                )
+                raise of_another_run(output)
             output.restart()
         if not os.path.lexists(self.out) or self.options["overwrite"]:
             return None

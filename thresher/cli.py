@@ -133,7 +133,11 @@ def prune(model: str, density: float | None, sparsity: float | str | None, **opt
     if recipe is not None:
         from .prune.written import Written
 
-        options["method"] = Written.from_yaml(recipe.read_text(encoding="utf-8"))
+        try:
+            text = recipe.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise OptionError(f"--recipe {recipe} is no text in UTF-8: {error.reason}") from error
+        options["method"] = Written.from_yaml(text)
     job_for(model, **options).run()
 
 

@@ -413,13 +413,18 @@ class DiskRun:
                 if output.made.exists() or output.out.exists() or not state.published:
                     return state
             elif not self.options.overwrite:
-                raise CheckpointError(
-                    f"{str(output.work)!r} holds an unfinished run with other options, data or "
-                    "versions; repeat those to resume it, delete it, or pass --overwrite"
-                )
+                raise of_another_run(output)
         # Of another run, or of one whose model somebody has deleted since.
         output.restart()
         return RunState(self.fingerprint, curve=list(self.curve))
+
+
+def of_another_run(output: Output) -> CheckpointError:
+    """Return the error that a work folder is not of this run."""
+    return CheckpointError(
+        f"{str(output.work)!r} holds an unfinished run with other options, data or "
+        "versions; repeat those to resume it, delete it, or pass --overwrite"
+    )
 
 
 def _check_unchanged(output: Output, state: RunState) -> None:
