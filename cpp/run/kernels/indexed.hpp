@@ -5,42 +5,10 @@
 #pragma once
 
 #include "../views.hpp"
+#include "gather.hpp"
 #include "panel.hpp"
 
 namespace thresher::THRESHER_NAMESPACE {
-
-#if defined(__AVX2__)
-// Loads one by one, four indices to a word: half the time of VGATHERDPS on Zen 5.
-template <class Index>
-THRESHER_INLINE __m128 gather_four(const float* from, const Index* indices) {
-  constexpr int bits = 8 * sizeof(Index);
-  constexpr std::uint64_t low = (1u << bits) - 1;
-  std::uint64_t four = 0;
-  std::memcpy(&four, indices, 4 * sizeof(Index));
-  return _mm_set_ps(from[four >> 3 * bits], from[four >> 2 * bits & low], from[four >> bits & low],
-                    from[four & low]);
-}
-
-template <class Index>
-THRESHER_INLINE __m256 gather_eight(const float* from, const Index* indices) {
-  return _mm256_set_m128(gather_four(from, indices + 4), gather_four(from, indices));
-}
-#endif
-
-template <class Index>
-THRESHER_INLINE Floats gather(const float* from, const Index* indices) {
-#if defined(__AVX512F__)
-  return reinterpret_cast<Floats>(
-      _mm512_insertf32x8(_mm512_castps256_ps512(gather_eight(from, indices)),
-                         gather_eight(from, indices + 8), 1));
-#elif defined(__AVX2__)
-  return reinterpret_cast<Floats>(gather_eight(from, indices));
-#else
-  Floats gathered;
-  for (int i = 0; i < lanes; ++i) gathered[i] = from[indices[i]];
-  return gathered;
-#endif
-}
 
 // Brings in `count` survivors that come a good while after these, in this row or the next: rows
 // are short, and the processor's own prefetching does not know that the next one follows.
@@ -55,15 +23,15 @@ THRESHER_INLINE void prefetch_survivors(const std::uint16_t* indices, const T* v
 
 // The dot product of a row of `count` survivors with x; `readable` survivors follow in memory, its
 // own included.
-template <class T>
+template <class Gather, class T>
 float gather_row(const std::uint16_t* indices, const T* values, std::int64_t count,
                  std::int64_t readable, const float* x) {
   Floats totals{};
   prefetch_survivors(indices, values, count);
   std::int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) totals += load(values + i) * gather(x, indices + i);
+  for (; i + lanes <= count; i += lanes) totals += load(values + i) * Gather::from(x, indices + i);
   if (i < count && i + lanes <= readable) {  // the last ones are those of the next row
-    totals += keep_first(load(values + i) * gather(x, indices + i), count - i);
+    totals += keep_first(load(values + i) * Gather::from(x, indices + i), count - i);
     i = count;
   }
   float total = sum(totals);
@@ -79,7 +47,7 @@ inline const float* widen_row(const bf16* x, std::int64_t columns) {
   return wide;
 }
 
-template <class T>
+template <class T, class Gather>
 void multiply_indexed_vector(const IndexedView& view, const Product& product) {
   const float* x = widen_row(static_cast<const T*>(product.x), view.columns);
   T* y = static_cast<T*>(product.y);
@@ -88,11 +56,20 @@ void multiply_indexed_vector(const IndexedView& view, const Product& product) {
     for (std::int64_t row = first; row < end; ++row) {
       const std::int64_t begin = view.begin(row);
       const float total =
-          gather_row(view.indices + begin, static_cast<const T*>(view.values) + begin,
+          gather_row<Gather>(view.indices + begin, static_cast<const T*>(view.values) + begin,
                      view.begin(row + 1) - begin, all - begin, x);
       narrow(total + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
     }
   });
+}
+
+template <class T>
+void multiply_indexed_vector(const IndexedView& view, const Product& product) {
+  if (gathers_at_once()) {
+    multiply_indexed_vector<T, AtOnce>(view, product);
+  } else {
+    multiply_indexed_vector<T, OneByOne>(view, product);
+  }
 }
 
 // totals[Rows][Vectors] += sum over positions of values[Rows] * panel[offset(index) ...], with
