@@ -47,7 +47,8 @@ def timed_demo(clone: Path) -> dict[str, object]:
     start = time.perf_counter()
     output = subprocess.check_output(["make", "demo"], cwd=clone, text=True, env=environment)
     seconds = round(time.perf_counter() - start, 1)
-    return {"seconds": seconds, "printed": output.splitlines()[-12:]}
+    printed = output.replace(str(Path.home()), "~").splitlines()[-12:]
+    return {"seconds": seconds, "printed": printed}
 
 
 if __name__ == "__main__":
