@@ -6,10 +6,16 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(THRESHER_AMX) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace thresher {
 namespace {
 
-constexpr std::array<std::string_view, 4> names{"portable", "avx2", "avx512", "avx512bf16"};
+constexpr std::array<std::string_view, 5> names{"portable", "avx2", "avx512", "avx512bf16", "amx"};
 
 #if defined(__x86_64__)
 bool has_avx512() {
@@ -19,13 +25,28 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni") &&
          __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vpopcntdq");
 }
+
+// Linux gives a process the registers of tiles when it asks for them, and not before.
+bool has_amx() {
+#if defined(THRESHER_AMX) && defined(__linux__)
+  constexpr unsigned tiles = 1u << 24, products_of_int8 = 1u << 25;
+  constexpr long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & tiles) == 0 || (d & products_of_int8) == 0) return false;
+  return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 Isa detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (has_avx512()) {
-    return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
+    if (!__builtin_cpu_supports("avx512bf16")) return Isa::avx512;
+    return has_amx() ? Isa::amx : Isa::avx512bf16;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
@@ -41,7 +62,7 @@ Isa forced(const std::string& wanted) {
                                 "the best here is " + std::string(name(detected_isa())));
   }
   throw std::invalid_argument("THRESHER_ISA=" + wanted +
-                              " is unknown; use portable, avx2, avx512 or avx512bf16");
+                              " is unknown; use portable, avx2, avx512, avx512bf16 or amx");
 }
 
 Isa resolve() {

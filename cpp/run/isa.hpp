@@ -5,10 +5,11 @@
 
 namespace thresher {
 
-enum class Isa { portable, avx2, avx512, avx512bf16 };
+enum class Isa { portable, avx2, avx512, avx512bf16, amx };
 
 // "avx512" stands for F, BW, DQ, VL, VBMI, VBMI2, VNNI, BITALG and VPOPCNTDQ together (Ice Lake,
-// Tiger Lake and later), "avx512bf16" for these and BF16 (Zen 4, Sapphire Rapids and later).
+// Tiger Lake and later), "avx512bf16" for these and BF16 (Zen 4 and later), "amx" for these and
+// AMX's tiles of int8 (Sapphire Rapids and later), where the operating system gives their registers.
 // Processors with fewer of them use "avx2".
 std::string_view name(Isa isa);
 

@@ -25,7 +25,9 @@ const Kernels& kernels() {
     case Isa::portable: return portable::table;
     case Isa::avx2: return avx2::table;
     case Isa::avx512: return avx512::table;
-    case Isa::avx512bf16: return avx512bf16::table;
+    // The tiles of AMX serve the engine alone.
+    case Isa::avx512bf16:
+    case Isa::amx: return avx512bf16::table;
   }
 #endif
   return portable::table;

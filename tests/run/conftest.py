@@ -1,7 +1,7 @@
 """Fixtures of the kernels' tests."""
 
 import pytest
-from layout_contract import SUPPORTED
+from layout_contract import OF_LAYOUTS, SUPPORTED
 
 from thresher.run import _run
 
@@ -19,8 +19,15 @@ def force_isa(monkeypatch):
     _run.forget_isa()
 
 
-@pytest.fixture(params=SUPPORTED)
+@pytest.fixture(params=OF_LAYOUTS)
 def isa(request, force_isa):
-    """Run a test once on every instruction set that this machine can be held to."""
+    """Run a test of layouts once on every instruction set that this machine can be held to."""
+    force_isa(request.param)
+    return request.param
+
+
+@pytest.fixture(params=SUPPORTED)
+def engine_isa(request, force_isa):
+    """Run a test of the engine once on every instruction set that this machine can be held to."""
     force_isa(request.param)
     return request.param

@@ -11,9 +11,11 @@ from thresher.run.layouts.base import Layout
 SHAPES = [(0, 8), (8, 0), (1, 1), (1, 32), (3, 7), (17, 33), (40, 100), (37, 513)]
 BATCHES = (0, 1, 2, 5, 8, 13, 16, 33, 70)
 DENSITIES = (0.0, 0.1, 0.5, 1.0)
-ISAS = ("portable", "avx2", "avx512", "avx512bf16")
+ISAS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
 SUPPORTED = ISAS[: ISAS.index(_run.detected_isa()) + 1]
 """The instruction sets that can be forced on this processor."""
+OF_LAYOUTS = tuple(isa for isa in SUPPORTED if isa != "amx")
+"""Those with kernels of layouts of their own: the tiles of AMX serve the engine alone."""
 ROUNDING = 0.1
 """What a layout that rounds may lose of a random matrix, relative to its norm."""
 DTYPES = (torch.float32, torch.bfloat16)

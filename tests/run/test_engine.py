@@ -102,7 +102,7 @@ def test_logits_are_those_of_transformers(name, bits):
 
 
 @pytest.mark.parametrize("bits", BOUNDS)
-def test_logits_on_every_instruction_set(isa, bits):
+def test_logits_on_every_instruction_set(engine_isa, bits):
     model = made("qwen3")
     ids = prompt(70)
     assert distance(th.Engine(model, bits).logits(ids), reference(model, ids)) < BOUNDS[bits]

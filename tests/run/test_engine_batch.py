@@ -38,7 +38,7 @@ def passes(compiled):
 
 
 @pytest.mark.parametrize("bits", BOUNDS)
-def test_a_text_does_not_depend_on_the_others(isa, bits):
+def test_a_text_does_not_depend_on_the_others(engine_isa, bits):
     compiled = th.Engine(made("qwen3"), bits).compiled
     for text, count, found in passes(compiled):
         assert np.array_equal(found, alone(compiled, text)[-count:])

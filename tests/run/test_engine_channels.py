@@ -44,7 +44,7 @@ def matrices(rows, columns, minimums, thresholds):
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
 @pytest.mark.parametrize("minimums", [True, False])
-def test_products_are_those_of_masked_inputs_bit_for_bit(isa, rows, columns, minimums):
+def test_products_are_those_of_masked_inputs_bit_for_bit(engine_isa, rows, columns, minimums):
     thresholds = torch.rand(columns)
     whole, channels = matrices(rows, columns, minimums, thresholds)
     assert (whole.form, channels.form) == ("int4", "channels")
@@ -60,7 +60,7 @@ def test_products_are_those_of_masked_inputs_bit_for_bit(isa, rows, columns, min
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_heard_of(isa, value):
+def test_what_is_not_finite_is_heard_of(engine_isa, value):
     _, channels = matrices(72, 96, True, torch.full((96,), 0.5))
     x = torch.zeros(2, 96)
     x[:, 40] = value
@@ -119,7 +119,7 @@ def test_channels_are_those_of_the_torch_path(name, method):
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-odd", "smollm3"])
-def test_without_sparsity_it_is_the_dense_engine_bit_for_bit(isa, name):
+def test_without_sparsity_it_is_the_dense_engine_bit_for_bit(engine_isa, name):
     ids = prompt(30)
     dense = th.Engine(made(name), 4)
     engine = th.Engine(activated(name, sparsity=0.0), 4)
@@ -129,7 +129,7 @@ def test_without_sparsity_it_is_the_dense_engine_bit_for_bit(isa, name):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_token_does_not_depend_on_what_goes_through_with_it(isa, threads):
+def test_a_token_does_not_depend_on_what_goes_through_with_it(engine_isa, threads):
     engine = th.Engine(activated("llama-odd"), 4)
     ids = prompt(40)
     before = torch.get_num_threads()

@@ -61,7 +61,7 @@ def rounded(x):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_product_equals_float64(isa, shape, form):
+def test_product_equals_float64(engine_isa, shape, form):
     weight = random_weight(shape)
     bias = random_weight((shape[0],), 1)
     panels = pack_panels(weight, form, bias)
@@ -70,7 +70,7 @@ def test_product_equals_float64(isa, shape, form):
     reach = held.abs().T
     if form in FORMS[3:]:
         reach = 3 * held.abs().amax(1, keepdim=True).expand_as(held).T
-    for batch in (1, 2, 3, 4, 7, 8, 13):
+    for batch in (1, 2, 3, 4, 7, 8, 13, 16, 35):
         x = random_weight((batch, shape[1]), batch)
         exact, slack = (x.double(), torch.zeros_like(x)) if form in FORMS[:3] else rounded(x)
         expected = exact @ held.T + bias.double()
@@ -81,16 +81,16 @@ def test_product_equals_float64(isa, shape, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_token_does_not_depend_on_those_beside_it(isa, form):
+def test_a_token_does_not_depend_on_those_beside_it(engine_isa, form):
     panels = pack_panels(random_weight((48, 200)), form)
-    x = random_weight((13, 200), 1)
+    x = random_weight((45, 200), 1)
     together = product(panels, x, 48)
-    for i in range(13):
+    for i in range(45):
         assert torch.equal(product(panels, x[i : i + 1], 48)[0], together[i])
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_panels_hold_what_the_matrix_holds(isa, form):
+def test_panels_hold_what_the_matrix_holds(engine_isa, form):
     weight = random_weight((37, 53))
     matrix = held_as(form, weight)
     found = dense(lay_out(matrix).build(), (37, 53))
@@ -103,14 +103,14 @@ def test_panels_hold_what_the_matrix_holds(isa, form):
     ("form", "loss"), [((8, False), 0.006), ((4, False), 0.081), ((4, True), 0.0725)]
 )
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e8])
-def test_matrices_hold_rounded_weights_of_any_size(isa, form, loss, size):
+def test_matrices_hold_rounded_weights_of_any_size(engine_isa, form, loss, size):
     weight = random_weight((64, 320)) * size
     held = held_as(form, weight).dense()
     assert float((held - weight).norm() / weight.norm()) < loss
 
 
 @pytest.mark.parametrize("minimums", [False, True])
-def test_no_code_is_further_from_its_weight_than_half_a_step(isa, minimums):
+def test_no_code_is_further_from_its_weight_than_half_a_step(engine_isa, minimums):
     weight = random_weight((64, 320))
     matrix = held_as((4, minimums), weight)
     step = matrix.scales.float().abs().unsqueeze(2) * matrix.unit
@@ -122,13 +122,13 @@ def test_no_code_is_further_from_its_weight_than_half_a_step(isa, minimums):
 
 # Without minimums, codes of eight bits that do not reach to 127 are taken for a finer grid's.
 @pytest.mark.parametrize("form", CODED[1:])
-def test_numbers_on_a_grid_are_found_again(isa, form):
+def test_numbers_on_a_grid_are_found_again(engine_isa, form):
     matrix = held_as(form, random_weight((32, 256)))
     again = held_as(form, matrix.dense())
     assert torch.allclose(again.dense(), matrix.dense(), rtol=0, atol=1e-5)
 
 
-def test_halves_are_rounded_as_torch_rounds_them(isa):
+def test_halves_are_rounded_as_torch_rounds_them(engine_isa):
     """A group of one number everywhere has it as its minimum."""
     numbers = torch.cat(
         [
@@ -144,7 +144,7 @@ def test_halves_are_rounded_as_torch_rounds_them(isa):
 
 
 @pytest.mark.parametrize("form", CODED)
-def test_the_largest_sums_do_not_overflow(isa, form):
+def test_the_largest_sums_do_not_overflow(engine_isa, form):
     signs = torch.tensor([1.0, -1.0]).repeat(16, 2048)
     weight = torch.cat([torch.ones(16, 4096), -torch.ones(16, 4096), signs])
     panels = pack_panels(weight, form)
@@ -166,7 +166,7 @@ def test_formats_that_differ_are_joined_without_rounding():
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_inputs_that_are_not_finite_give_nothing_finite(isa, form, wrong):
+def test_inputs_that_are_not_finite_give_nothing_finite(engine_isa, form, wrong):
     panels = pack_panels(random_weight((16, 64)), form)
     x = random_weight((2, 64), 1)
     x[1, 40] = wrong
@@ -176,7 +176,7 @@ def test_inputs_that_are_not_finite_give_nothing_finite(isa, form, wrong):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_zeros_stay_zeros(isa, form):
+def test_zeros_stay_zeros(engine_isa, form):
     panels = pack_panels(torch.zeros(5, 40), form)
     assert torch.equal(product(panels, random_weight((3, 40)), 5), torch.zeros(3, 5))
     panels = pack_panels(random_weight((5, 40)), form)

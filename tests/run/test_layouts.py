@@ -296,7 +296,7 @@ def test_wrong_inputs_name_the_remedy():
 @pytest.mark.parametrize("wanted", ["sse9", "AVX2"])
 def test_unknown_instruction_set_is_refused(wanted, force_isa):
     force_isa(wanted)
-    with pytest.raises(ValueError, match="use portable, avx2, avx512 or avx512bf16"):
+    with pytest.raises(ValueError, match="use portable, avx2, avx512, avx512bf16 or amx"):
         Layout.named("csr").from_dense(torch.eye(4)).matmul(torch.ones(1, 4))
 
 

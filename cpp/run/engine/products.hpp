@@ -1,6 +1,7 @@
 // Products of tokens with panels of any format, and single rows of a matrix.
 #pragma once
 
+#include "amx_tile.hpp"
 #include "channels.hpp"
 #include "float_tile.hpp"
 #include "int_tile.hpp"
@@ -39,8 +40,15 @@ inline void add_bias(const EngineMatrix& matrix, std::int64_t panel, float* tile
 template <class Sink>
 void multiply_panel(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
                     std::int64_t count, Sink&& sink) {
+  std::int64_t first = 0;
+#if defined(__AMX_INT8__)
+  first = multiply_panel_amx(matrix, panel, x, count, [&](std::int64_t token, float* results) {
+    add_bias(matrix, panel, results);
+    sink(token, results);
+  });
+#endif
   alignas(64) float tile[tile_tokens][EngineMatrix::panel_rows];
-  for (std::int64_t first = 0; first < count;) {
+  while (first < count) {
     const std::int64_t left = count - first;
     const Operand here = x.from(first);
     int many = tile_tokens;

@@ -1,0 +1,2 @@
+#define THRESHER_NAMESPACE amx
+#include "table.inc"
