@@ -48,12 +48,23 @@ def trained(drawn: Draw) -> Trained:
     train = tuple(each[: len(each) * 9 // 10] for each in kinds)
     held_out = tuple(each[len(each) * 9 // 10 :][: drawn.amount(_HELD_OUT, 4)] for each in kinds)
     torch.manual_seed(drawn.seed)
-    model = _mixture(size)
-    _fit(model, torch.cat(train), drawn.seed, drawn.amount(_STEPS, 5), 3e-3)
+    model = _mixture(size, EXPERTS)
+    fit(model, torch.cat(train), drawn.seed, drawn.amount(_STEPS, 5), 3e-3)
     return Trained(model, train, held_out, drawn)
 
 
-def _mixture(vocabulary: int) -> nn.Module:
+@functools.lru_cache(maxsize=1)
+def trained_dense(drawn: Draw) -> nn.Module:
+    """Return a model of one expert a block that was trained as the mixture of a draw was."""
+    kinds, size = _windows()
+    torch.manual_seed(drawn.seed)
+    model = _mixture(size, 1)
+    train = torch.cat([each[: len(each) * 9 // 10] for each in kinds])
+    fit(model, train, drawn.seed, drawn.amount(_STEPS, 5), 3e-3)
+    return model
+
+
+def _mixture(vocabulary: int, experts: int) -> nn.Module:
     """Return an untrained mixture."""
     from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -65,8 +76,8 @@ def _mixture(vocabulary: int) -> nn.Module:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4,
-            num_local_experts=EXPERTS,
-            num_experts_per_tok=2,
+            num_local_experts=experts,
+            num_experts_per_tok=min(2, experts),
             max_position_embeddings=WINDOW,
             tie_word_embeddings=True,
             router_aux_loss_coef=0.01,
@@ -75,11 +86,13 @@ def _mixture(vocabulary: int) -> nn.Module:
     ).eval()
 
 
-def _fit(model: Any, windows: torch.Tensor, seed: int, steps: int, rate: float) -> None:
-    """Train a model on random windows, in place."""
+def fit(
+    model: Any, windows: torch.Tensor, seed: int, steps: int, rate: float, rising: float = 0.1
+) -> None:
+    """Train a model on random windows, in place; the rate rises for a share of them and falls."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
+        optimizer, rate, total_steps=steps, pct_start=rising
     )
     order = torch.Generator().manual_seed(seed)
     model.train()
