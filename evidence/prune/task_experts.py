@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-import thresher as th
 from thresher.core.evidence import Experiment
 from thresher.parts.coverage import find_layers
 from thresher.prune.expert_recipe import Seen
+from thresher.prune.memory import prune
 from thresher.prune.task_experts import TaskExperts
 
 from .._statistics import lower
@@ -73,7 +73,7 @@ def _fewer(recipe: TaskExperts) -> Callable[[_Problem], nn.Module]:
 
         def remove(model: nn.Module, left: int) -> nn.Module:
             how = recipe.with_density(_density(model, left))
-            made: nn.Module = th.prune(model, how, data, progress=False)
+            made: nn.Module = prune(model, how, data, progress=False)
             return made
 
         return _tuned(problem.known.model, problem, remove)
