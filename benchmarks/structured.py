@@ -41,9 +41,9 @@ def variants():
     """Return the methods, and structured with one part exchanged for another."""
     from thresher.parts import updates
     from thresher.parts.spreads import Incremental, WholeModel
-    from thresher.prune.smaller import as_unit_recipe
+    from thresher.prune.smaller import as_smaller_recipe
 
-    known = {name: as_unit_recipe(name) for name in METHODS}
+    known = {name: as_smaller_recipe(name) for name in METHODS}
     base = known["structured"]
     changes = {
         "no dense target": {"update": updates.LeastSquares()},

@@ -559,9 +559,33 @@ def test_smaller_models_are_compared(source, book, other, tmp_path, in_process):
     assert json.loads((folder / "config.json").read_text())["intermediate_size"] < 64
 
 
+def test_models_without_experts_are_compared(source, book, other, tmp_path, in_process):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = {"num_local_experts": 4, "intermediate_size": 32, "initializer_range": 0.2}
+    config |= {name: getattr(_model().config, name) for name in ("vocab_size", "hidden_size")}
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    mixture = save_folder(MixtralForCausalLM(MixtralConfig(**config)), tmp_path / "mixture")
+    methods = "task-experts,stun"
+    type_in(arguments(mixture, book, other, tmp_path / "out", methods, "0.6"))
+    rows = rows_of(tmp_path / "out")
+    for name in ("task-experts-0.6", "stun-0.6"):
+        assert not rows[name]["error"]
+        assert rows[name]["pattern"] == "experts"
+        assert 0.4 < rows[name]["density"] < 0.8
+        assert rows[name]["stored_bytes"] < rows["dense"]["stored_bytes"]
+    # Of a model that has none it is said alone, beside the methods that it takes.
+    type_in(arguments(source, book, other, tmp_path / "none", "task-experts,magnitude", "0.6"))
+    rows = rows_of(tmp_path / "none")
+    assert "has no mixture of experts" in rows["task-experts-0.6"]["error"]
+    assert rows["magnitude-0.6"]["perplexity"] > 1
+
+
 @pytest.mark.parametrize(
     ("method", "pattern", "message"),
     [
+        ("task-experts", "2:4", "removes whole experts, and has no pattern '2:4'"),
         ("flap", None, "'flap' makes have a shape of their own in every block"),
         ("structured", "2:4", "'structured' removes whole units, and has no pattern '2:4'"),
     ],

@@ -185,7 +185,7 @@ class NameOption(click.Option):
         What such methods do, and the room they are in.
     """
 
-    bases: frozenset[str] = frozenset({"ExpertRecipe", "Recipe", "UnitRecipe"})
+    bases: frozenset[str] = frozenset({"Recipe", "SmallerRecipe"})
     does, area = "prune a trained model", "prune"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:

@@ -27,7 +27,7 @@ from .prune.disk import peak_memory, prune_folder
 from .prune.heal.folder import heal_folder
 from .prune.heal.session import HealOptions
 from .prune.record import PruneRecord
-from .prune.unit_recipe import UnitRecipe
+from .prune.smaller_recipe import SmallerRecipe
 from .report.html import write_report
 from .run.evaluate import compare, perplexity
 from .run.files.companions import RECORD_FILE
@@ -99,7 +99,7 @@ class _Run:
         made = self.work / "pruned" / row.name
         described = {"source": text["source"], "windows": len(windows), "length": text["length"]}
         recipe = cell.recipe
-        if isinstance(recipe, UnitRecipe):
+        if isinstance(recipe, SmallerRecipe):
             record = shrink_folder(self.source, made, recipe, windows, described)
         else:
             record = prune_folder(self.source, made, recipe, windows, calibration=described)

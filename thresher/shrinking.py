@@ -26,7 +26,7 @@ from .prune.disk import peak_memory
 from .prune.memory import prune
 from .prune.record import PruneRecord
 from .prune.smaller import as_smaller_recipe
-from .prune.unit_recipe import UnitRecipe
+from .prune.smaller_recipe import SmallerRecipe
 from .report.pages import write_pages
 from .report.structure import structure_rows
 from .report.tables import record_data
@@ -124,7 +124,7 @@ class ShrinkJob(PruneJob):
 def shrink_folder(
     source: Path,
     out: Path,
-    recipe: UnitRecipe,
+    recipe: SmallerRecipe,
     windows: torch.Tensor,
     calibration: dict[str, Any],
 ) -> PruneRecord:
@@ -134,7 +134,7 @@ def shrink_folder(
     ----------
     source, out : Path
         A folder of a transformers model, and the one to write.
-    recipe : UnitRecipe
+    recipe : SmallerRecipe
         With a density.
     windows : Tensor of int64, shape (windows, length)
         Token ids to calibrate on.

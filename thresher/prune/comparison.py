@@ -14,8 +14,8 @@ from ..core.errors import OptionError
 from ..parts.patterns import Pattern
 from .memory import as_recipe, method_name
 from .recipe import Recipe
-from .smaller import as_unit_recipe
-from .unit_recipe import UnitRecipe
+from .smaller import as_smaller_recipe
+from .smaller_recipe import SmallerRecipe
 
 #: Name of the row of the model as it was.
 DENSE = "dense"
@@ -49,11 +49,11 @@ class Cell:
         self.recipe.target  # noqa: B018 - raises now if nothing says how much to keep
 
     @property
-    def recipe(self) -> Recipe | UnitRecipe:
+    def recipe(self) -> Recipe | SmallerRecipe:
         """What the method is at this density and pattern."""
-        smaller = as_unit_recipe(self.method)
+        smaller = as_smaller_recipe(self.method)
         if smaller is not None:
-            return self._of_units(smaller)
+            return self._without_parts(smaller)
         return as_recipe(self.method).with_options(density=self.density, pattern=self.pattern)
 
     @property
@@ -66,14 +66,14 @@ class Cell:
     def row(self) -> ComparedModel:
         """Return the row of this model, before anything is known of it."""
         recipe = self.recipe
-        pattern = "units" if isinstance(recipe, UnitRecipe) else recipe.pattern.spec
+        pattern = recipe.removes if isinstance(recipe, SmallerRecipe) else recipe.pattern.spec
         return ComparedModel(self.name, self.method, pattern, recipe.target)
 
-    def _of_units(self, recipe: UnitRecipe) -> UnitRecipe:
+    def _without_parts(self, recipe: SmallerRecipe) -> SmallerRecipe:
         if self.pattern is not None:
             raise OptionError(
-                f"method {self.method!r} removes whole units, and has no pattern {self.pattern!r}; "
-                "leave the pattern away"
+                f"method {self.method!r} removes whole {recipe.removes}, and has no pattern "
+                f"{self.pattern!r}; leave the pattern away"
             )
         if not recipe.stock:
             raise OptionError(
@@ -95,7 +95,7 @@ def cells_of(
         Names of methods.
     densities : sequence of float, optional
         Shares of weights to keep, in every pattern of free density, or else in the methods' own.
-        Methods that remove whole units have no pattern.
+        Methods that remove whole parts have no pattern.
     patterns : sequence of str, optional
         Those that imply a density, such as 2:4, are taken once.
 
@@ -118,13 +118,13 @@ def cells_of(
     kinds: list[tuple[float | None, str | None]]
     kinds = [(d, p) for d in densities for p in free or [None]]
     kinds += [(None, p) for p in fixed]
-    of_units: list[tuple[float | None, str | None]] = [(d, None) for d in densities]
-    of_units = of_units or [(None, None)]
+    of_parts: list[tuple[float | None, str | None]] = [(d, None) for d in densities]
+    of_parts = of_parts or [(None, None)]
     found = []
     for method in methods:
-        smaller = as_unit_recipe(method)
+        smaller = as_smaller_recipe(method)
         name = method_name(as_recipe(method) if smaller is None else smaller)
-        found += [Cell(name, d, p) for d, p in (kinds if smaller is None else of_units)]
+        found += [Cell(name, d, p) for d, p in (kinds if smaller is None else of_parts)]
     return list(dict.fromkeys(found))
 
 
@@ -137,7 +137,7 @@ def check_healable(cells: Sequence[Cell], heal: float | None) -> None:
         Naming a method whose models have no zeros that healing would keep.
     """
     for cell in cells if heal is not None else ():
-        if isinstance(cell.recipe, UnitRecipe):
+        if isinstance(cell.recipe, SmallerRecipe):
             raise OptionError(
                 f"models that {cell.method!r} makes are smaller, without zeros for healing to "
                 "keep; compare it without heal"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 __all__ = ["ExpertRecipe", "Seen"]
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 
 from ..core.errors import OptionError
-from ..core.notebook import html_of_parts
 from ..core.options import check_choice
 from ..parts.experts import Routing
 from .recipe import Recipe
-from .written import Written
+from .smaller_recipe import SmallerRecipe
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class ExpertRecipe(Written, ABC):
+class ExpertRecipe(SmallerRecipe, ABC):
     """Parts that together make a mixture of experts smaller.
 
     Parameters
@@ -62,42 +60,22 @@ class ExpertRecipe(Written, ABC):
         What becomes of experts that fewer tokens chose: they stay, they are judged by the mean
         of the others, or it is an error.
 
-    Attributes
-    ----------
-    searches : bool
-        Whether it takes the loss of the model; none does.
-
     Raises
     ------
     OptionError
         If an option is out of range.
     """
 
-    searches: ClassVar[bool] = False
+    removes: ClassVar[str] = "experts"
     density: float | None = None
     least: int = 0
     few: str = "borrow"
 
     def __post_init__(self) -> None:
-        if self.density is not None and not 0 < self.density < 1:
-            raise OptionError(
-                f"density {self.density} is out of range; it is the share of weights to keep, "
-                "above 0 and below 1"
-            )
+        super().__post_init__()
         if self.least < 0:
             raise OptionError(f"least {self.least} is out of range; it is 0 tokens or more")
         check_choice("few", self.few, ("keep", "borrow", "stop"))
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
-        return html_of_parts(self)
-
-    @property
-    def target(self) -> float:
-        """The density to reach."""
-        if self.density is None:
-            raise OptionError("say how much to keep: density=0.8")
-        return self.density
 
     @property
     def then(self) -> Recipe | None:
@@ -118,7 +96,3 @@ class ExpertRecipe(Written, ABC):
         mixture : Seen
             What there is to know of it.
         """
-
-    def with_density(self, density: float | None) -> Self:
-        """Return this recipe with another density; None keeps it."""
-        return self if density is None else dataclasses.replace(self, density=density)

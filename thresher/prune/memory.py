@@ -44,18 +44,17 @@ from ..stream.source import InMemory, Source
 from ..stream.stream import Stream
 from ..stream.units import find_units
 from ..stream.uses import find_uses
-from .expert_recipe import ExpertRecipe
 from .layerwise import UnitPruner
 from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord, circumstances
 from .smaller import as_smaller_recipe, check_not_given, make_smaller
-from .unit_recipe import UnitRecipe
+from .smaller_recipe import SmallerRecipe
 
 
 def prune(
     model: nn.Module,
-    method: str | Recipe | UnitRecipe | ExpertRecipe,
+    method: str | Recipe | SmallerRecipe,
     data: Any = None,
     *,
     density: float | None = None,
@@ -85,7 +84,7 @@ def prune(
         Any module with Linear, convolution, recurrent or attention layers, experts, or Hugging
         Face ``Conv1D`` layers. Its blocks, and the layers outside them, are pruned in the order
         in which they run, each calibrated on the outputs of its pruned predecessors.
-    method : str, Recipe, UnitRecipe or ExpertRecipe
+    method : str, Recipe or SmallerRecipe
         A method of the catalogue such as ``"sparsegpt"`` or ``"structured"``, or a composed recipe.
     data : optional
         Calibration data. For language models: texts, a string or an iterable of them; rows with a
@@ -238,7 +237,7 @@ def prune(
     return record
 
 
-def as_recipe(method: str | Recipe | UnitRecipe | ExpertRecipe) -> Recipe:
+def as_recipe(method: str | Recipe | SmallerRecipe) -> Recipe:
     """Return the recipe that `method` names, or `method` itself.
 
     Raises
@@ -249,7 +248,7 @@ def as_recipe(method: str | Recipe | UnitRecipe | ExpertRecipe) -> Recipe:
     if isinstance(method, Recipe):
         return method
     kind = find(method) if isinstance(method, str) else type(method)
-    if issubclass(kind, UnitRecipe | ExpertRecipe):
+    if issubclass(kind, SmallerRecipe):
         raise OptionError(
             f"method {method!r} makes models smaller, of which there are no zeros to keep; prune "
             "with thresher.prune or `thresher prune`"
@@ -262,7 +261,7 @@ def as_recipe(method: str | Recipe | UnitRecipe | ExpertRecipe) -> Recipe:
     return kind()  # type: ignore[call-arg]
 
 
-def method_name(recipe: Recipe | UnitRecipe | ExpertRecipe) -> str:
+def method_name(recipe: Recipe | SmallerRecipe) -> str:
     """Return the card name of a recipe, or ``"recipe"``."""
     card = getattr(recipe, "card", None)
     return card.name if card else "recipe"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["as_smaller_recipe", "as_unit_recipe", "check_not_given", "make_smaller"]
+__all__ = ["as_smaller_recipe", "check_not_given", "make_smaller"]
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,13 +18,14 @@ from .experts import prune_experts
 from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord
+from .smaller_recipe import SmallerRecipe
 from .unit_recipe import UnitRecipe
 from .units import prune_units
 
 
 def make_smaller(
     model: nn.Module,
-    recipe: UnitRecipe | ExpertRecipe,
+    recipe: SmallerRecipe,
     data: Any = None,
     *,
     example: Any = None,
@@ -39,7 +40,7 @@ def make_smaller(
     ----------
     model : nn.Module
         It stays as it is.
-    recipe : UnitRecipe or ExpertRecipe
+    recipe : SmallerRecipe
         With a density.
     data, example, loss, progress
         See :func:`thresher.prune`.
@@ -57,6 +58,7 @@ def make_smaller(
         return prune_units(
             model, recipe, data, example=example, loss=loss, progress=progress, **options
         )
+    assert isinstance(recipe, ExpertRecipe)
     small = prune_experts(model, recipe, data, **options)
     record: PruneRecord = remembered(small)
     density = recipe.target / record.density
@@ -70,28 +72,18 @@ def make_smaller(
     return small
 
 
-def as_smaller_recipe(
-    method: str | Recipe | UnitRecipe | ExpertRecipe,
-) -> UnitRecipe | ExpertRecipe | None:
+def as_smaller_recipe(method: str | Recipe | SmallerRecipe) -> SmallerRecipe | None:
     """Return the recipe that `method` is or names; None where it does not make models smaller."""
-    kinds = (UnitRecipe, ExpertRecipe)
-    if isinstance(method, str) and issubclass(kind := find(method), kinds):
-        return kind()  # type: ignore[call-arg]
-    return method if isinstance(method, kinds) else None
+    if isinstance(method, str) and issubclass(kind := find(method), SmallerRecipe):
+        return kind()
+    return method if isinstance(method, SmallerRecipe) else None
 
 
-def as_unit_recipe(method: str | Recipe | UnitRecipe) -> UnitRecipe | None:
-    """Return the recipe that `method` is or names; None where it removes no units."""
-    found = as_smaller_recipe(method)
-    return found if isinstance(found, UnitRecipe) else None
-
-
-def check_not_given(given: Mapping[str, Any], recipe: UnitRecipe | ExpertRecipe) -> None:
+def check_not_given(given: Mapping[str, Any], recipe: SmallerRecipe) -> None:
     """Raise if an option was given that making a model smaller has no use for."""
-    what = "units" if isinstance(recipe, UnitRecipe) else "experts"
     for name, value in given.items():
         if value is not None:
             raise OptionError(
-                f"{type(recipe).__name__} removes whole {what}, and has no {name}; leave {name} "
-                "away"
+                f"{type(recipe).__name__} removes whole {recipe.removes}, and has no {name}; leave "
+                f"{name} away"
             )

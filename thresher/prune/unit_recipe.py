@@ -4,23 +4,20 @@ from __future__ import annotations
 
 __all__ = ["UnitRecipe"]
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from ..core.errors import OptionError
-from ..core.notebook import html_of_parts
 from ..parts.moments import Moment, Norm
 from ..parts.rankings import Ranking
 from ..parts.spreads import Removed, Spread
 from ..parts.updates import Keep, Update
+from .smaller_recipe import SmallerRecipe
 from .unit_search import Attention, Candidates
-from .written import Written
 
 
 @dataclass(frozen=True)
-class UnitRecipe(Written):
+class UnitRecipe(SmallerRecipe):
     """Parts that together make a trained model smaller.
 
     Parameters
@@ -56,7 +53,7 @@ class UnitRecipe(Written):
         If `density` is out of range.
     """
 
-    searches: ClassVar[bool] = False
+    removes: ClassVar[str] = "units"
     ranking: Ranking
     spread: Spread
     update: Update = Keep()
@@ -65,24 +62,6 @@ class UnitRecipe(Written):
     stock: bool = False
     bias: bool = False
     heads: bool = True
-
-    def __post_init__(self) -> None:
-        if self.density is not None and not 0 < self.density < 1:
-            raise OptionError(
-                f"density {self.density} is out of range; it is the share of weights to keep, "
-                "above 0 and below 1"
-            )
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
-        return html_of_parts(self)
-
-    @property
-    def target(self) -> float:
-        """The density to reach."""
-        if self.density is None:
-            raise OptionError("say how much to keep: density=0.8")
-        return self.density
 
     @property
     def needs(self) -> frozenset[type[Moment]]:
@@ -113,7 +92,3 @@ class UnitRecipe(Written):
             If more would stay with as few as may be left of each group; it says how many.
         """
         return self.spread(candidates.groups, candidates.weights, target), ()
-
-    def with_density(self, density: float | None) -> Self:
-        """Return this recipe with another density; None keeps it."""
-        return self if density is None else dataclasses.replace(self, density=density)

@@ -91,7 +91,7 @@ class Written:
     @classmethod
     def _composed(cls, fields: Mapping[str, Any]) -> type:
         """Return the kind of recipe that has most of some fields."""
-        every = Written.__subclasses__() if cls is Written else [cls]
+        every = _families(Written) if cls is Written else [cls]
         kinds = [kind for kind in every if not inspect.isabstract(kind)]
         return max(kinds, key=lambda kind: len(fields.keys() & _names(kind)))
 
@@ -103,6 +103,18 @@ class Written:
         if not issubclass(found, cls):
             raise OptionError(f"method {name!r} has no recipe of parts; name one that has")
         return found
+
+
+def _families(base: type) -> list[type]:
+    """Return the nearest dataclasses below a class, methods apart: what recipes are composed as."""
+    found: list[type] = []
+    kind: type
+    for kind in base.__subclasses__():
+        if "__dataclass_fields__" not in vars(kind):
+            found += _families(kind)
+        elif not issubclass(kind, Catalogued):
+            found.append(kind)
+    return found
 
 
 def _names(kind: type) -> set[str]:
