@@ -13,11 +13,13 @@ from ..core.card import find
 from ..core.errors import OptionError
 from ..core.remembered import remember, remembered
 from ..stream.gradients import Loss
+from .directions import prune_directions
 from .expert_recipe import ExpertRecipe
 from .experts import prune_experts
 from .losses import default_loss
 from .recipe import Recipe
 from .record import PruneRecord
+from .slicegpt import SliceGPT
 from .smaller_recipe import SmallerRecipe
 from .unit_recipe import UnitRecipe
 from .units import prune_units
@@ -34,7 +36,7 @@ def make_smaller(
     prune_weights: Callable[..., PruneRecord],
     **options: Any,
 ) -> nn.Module:
-    """Return a smaller model, without units or without experts.
+    """Return a smaller model, without units, experts or directions.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ def make_smaller(
         return prune_units(
             model, recipe, data, example=example, loss=loss, progress=progress, **options
         )
+    if isinstance(recipe, SliceGPT):
+        return prune_directions(model, recipe, data, example=example, progress=progress, **options)
     assert isinstance(recipe, ExpertRecipe)
     small = prune_experts(model, recipe, data, **options)
     record: PruneRecord = remembered(small)

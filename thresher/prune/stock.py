@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["fit_configuration", "of_configuration", "sizes_said", "stock_groups"]
+__all__ = [
+    "agree",
+    "fit_configuration",
+    "fitting",
+    "head_width",
+    "of_configuration",
+    "sizes_said",
+    "stock_groups",
+]
 
 import copy
 import itertools
@@ -84,7 +92,7 @@ def fit_configuration(
     """
     expected = tensors_of(run(small))
     made = of_configuration(
-        small, _changes(small, coupled, removed), lambda it: _agree(tensors_of(run(it)), expected)
+        small, _changes(small, coupled, removed), lambda it: agree(tensors_of(run(it)), expected)
     )
     if made is not None:
         return made
@@ -111,15 +119,26 @@ def of_configuration(
     transformers.PreTrainedModel or None
         None where no change makes such a model.
     """
-    wanted = _shapes(small)
-    for each in itertools.islice(changes, _TRIES):
-        built = _built(small, each)
-        if built is None or _shapes(built) != wanted:
-            continue
+    for each in fitting(small, changes):
         made = _filled(_changed(small.config, each), small)
         if is_right(made):
             return made
     return None
+
+
+def fitting(small: Any, changes: Iterable[Mapping[str, int]]) -> Iterator[Mapping[str, int]]:
+    """Yield the changes of a configuration that make a model of a smaller one's shapes.
+
+    Parameters
+    ----------
+    small, changes
+        See :func:`of_configuration`; the model may be without data.
+    """
+    wanted = _shapes(small)
+    for each in itertools.islice(changes, _TRIES):
+        built = _built(small, each)
+        if built is not None and _shapes(built) == wanted:
+            yield each
 
 
 def sizes_said(config: Any) -> dict[str, int]:
@@ -180,13 +199,13 @@ def _changes(
                 became.setdefault(axis.size, set()).add(int(axis.kept(masks).sum()))
     said = sizes_said(dense)
     candidates = _shaping(small, {n: became.get(v, set()) - {v} for n, v in said.items()})
-    yield from _combined(candidates, _head_width(dense))
+    yield from _combined(candidates, head_width(dense))
     # What is not said is computed, such as a width as four times another.
     unsaid = {n for n, v in vars(dense).items() if v is None and not n.startswith("_")}
     every = set.union(*became.values()) if became else set()
     more = _shaping(small, dict.fromkeys(sorted(unsaid), every), whole=True)
     yield from _combined(more, None)
-    yield from _combined([*candidates, *more], _head_width(dense))
+    yield from _combined([*candidates, *more], head_width(dense))
 
 
 def _shaping(
@@ -216,7 +235,7 @@ def _combined(candidates: Sequence[tuple[str, int]], width: int | None) -> Itera
                     yield dict(some) | {"head_dim": width}
 
 
-def _head_width(config: Any) -> int | None:
+def head_width(config: Any) -> int | None:
     """Return the width of a head that a configuration may leave to be computed."""
     heads = getattr(config, "num_attention_heads", None)
     if not heads or getattr(config, "hidden_size", None) is None:
@@ -224,7 +243,8 @@ def _head_width(config: Any) -> int | None:
     return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
-def _agree(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+def agree(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+    """Return whether outputs are the same but for rounding."""
     if [t.shape for t in found] != [t.shape for t in expected]:
         return False
     for a, b in zip(found, expected, strict=True):
