@@ -2,10 +2,13 @@
 
     python -m benchmarks.structured quality              # every method on both sets of windows
     python -m benchmarks.structured quality --method flap --windows 0:32
+    python -m benchmarks.structured quality --method structured --minutes 30   # healed as well
     python -m benchmarks.structured speed                # on a quiet machine
 
-Calibrated on windows of the State of the Union addresses 1950-1990, evaluated on later addresses
-and on *Emma*, another genre. Results are merged into ``benchmarks/results/structured.json``.
+Calibrated on windows of the State of the Union addresses 1950-1990, healed on all of these,
+evaluated on later addresses and on *Emma*, another genre. Healing stops by the clock, so that a
+busy machine gives less: its load is recorded beside. Results are merged into
+``benchmarks/results/structured.json``.
 """
 
 import argparse
@@ -22,8 +25,9 @@ from statistics import median
 
 import numpy as np
 
-from thresher.assets import smollm2
+from thresher.assets import smollm2, state_of_the_union
 from thresher.core.files import write_text
+from thresher.parts.calibration import token_windows
 
 from .machine import QUIET_PERCENT, busy_percent, provenance
 from .quality.perplexity import perplexity
@@ -31,9 +35,11 @@ from .quality.tokens import emma, tokens
 from .quality.windows import window_slice
 
 RESULTS = Path(__file__).parent / "results" / "structured.json"
-METHODS = ("structured", "slimgpt", "flap")
+METHODS = ("structured", "slimgpt", "flap", "slicegpt")
 SETS = ("0:32", "32:64")
 DENSITY = 0.8
+#: Tokens of a window to heal on.
+HEALING_LENGTH = 512
 PACKAGES = ("torch", "transformers", "numpy")
 
 
@@ -59,8 +65,10 @@ def variants():
     }
 
 
-def quality(method: str, windows: str, length: int, evaluated: int) -> dict[str, object]:
-    """Make SmolLM2 smaller in this process, and evaluate it."""
+def quality(
+    method: str, windows: str, length: int, evaluated: int, minutes: float
+) -> dict[str, object]:
+    """Make SmolLM2 smaller in this process, evaluate it, and do so again when it is healed."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -82,9 +90,35 @@ def quality(method: str, windows: str, length: int, evaluated: int) -> dict[str,
         weights = remembered(model).structure["weights"]
         found["weights_left"] = round(weights["after"] / weights["before"], 4)
         found["shape"] = shape(model)
-    found["perplexity"] = perplexity(model, np.load(tokens() / "evaluation.npy")[:evaluated])
-    found["emma"] = perplexity(model, emma()[:evaluated])
+    found |= perplexities(model, evaluated)
+    if minutes and method != "dense":
+        found["healed"] = healed(model, minutes) | perplexities(model, evaluated)
     return found
+
+
+def perplexities(model, evaluated: int) -> dict[str, float]:
+    """Return what a model makes of later addresses and of *Emma*."""
+    later = np.load(tokens() / "evaluation.npy")
+    return {
+        "perplexity": perplexity(model, later[:evaluated]),
+        "emma": perplexity(model, emma()[:evaluated]),
+    }
+
+
+def healed(model, minutes: float) -> dict[str, object]:
+    """Heal a smaller model, in place, and return how."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import thresher as th
+
+    teacher = AutoModelForCausalLM.from_pretrained(smollm2(), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(smollm2())
+    text = state_of_the_union(1950, 1990)
+    windows = token_windows(tokenizer, text, length=HEALING_LENGTH, count=10_000)
+    record = th.heal(model, teacher, windows, minutes=minutes)
+    losses = {"loss_before": record.loss_before, "loss_after": record.loss_after}
+    return {"minutes": minutes, "steps": record.steps} | losses
 
 
 def shape(model) -> dict[str, list[int]]:
@@ -159,13 +193,16 @@ def interleaved(models, length: int, repeats: int) -> list[list[float]]:
     return seconds
 
 
-def in_a_process(method: str, windows: str, length: int, evaluated: int) -> dict[str, object]:
+def in_a_process(
+    method: str, windows: str, length: int, evaluated: int, minutes: float
+) -> dict[str, object]:
     """Measure in a process of its own, so that its peak memory is its own."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks.structured", "quality"]
         command += ["--method", method, "--windows", windows, "--length", str(length)]
-        command += ["--evaluated", str(evaluated), "--worker", str(file)]
+        command += ["--evaluated", str(evaluated), "--minutes", str(minutes)]
+        command += ["--worker", str(file)]
         subprocess.run(command, check=True)
         return json.loads(file.read_text())
 
@@ -184,6 +221,7 @@ def main() -> None:
     parser.add_argument("--windows", action="append", help="A:B, repeatable; two sets without it")
     parser.add_argument("--length", type=int, default=1024, help="tokens of a calibration window")
     parser.add_argument("--evaluated", type=int, default=20, help="windows to evaluate on, at most")
+    parser.add_argument("--minutes", type=float, default=0.0, help="of healing, none without it")
     parser.add_argument("--repeats", type=int, default=15, help="of every pass that is timed")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -194,7 +232,8 @@ def main() -> None:
         merge("speed", "structured", row)
         print(json.dumps(row, indent=1))
         return
-    methods, sizes = options.method or ["dense", *METHODS], (options.length, options.evaluated)
+    methods = options.method or ["dense", *METHODS]
+    sizes = (options.length, options.evaluated, options.minutes)
     if options.worker:
         found = quality(methods[0], options.windows[0], *sizes)
         options.worker.write_text(json.dumps(found))
@@ -202,8 +241,11 @@ def main() -> None:
     for windows, method in product(options.windows or SETS, methods):
         row = {"load_before": round(os.getloadavg()[0], 2)} | in_a_process(method, windows, *sizes)
         name = method if method == "dense" else f"{method} {windows} x {options.length}"
+        name += f", {options.minutes:g} minutes" if "healed" in row else ""
         merge("quality", name, row | provenance(*PACKAGES))
-        print(name, row["perplexity"], row["emma"], flush=True)
+        for each in (row, row.get("healed")):
+            if each:
+                print(name, each["perplexity"], each["emma"], flush=True)
 
 
 if __name__ == "__main__":
