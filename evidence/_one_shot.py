@@ -130,7 +130,7 @@ def one_shot(
     needs |= {Gram} if layer_errors else set()
 
     def draw(setting: Any, drawn: Draw) -> Problem:
-        return Problem(setting, _calibrated(drawn, needs, every))
+        return Problem(setting, calibrated_on(drawn, needs, every))
 
     def method(name: str, of: Callable[[Any], Recipe | None]) -> Callable[[Problem], Any]:
         whole = name not in alone
@@ -253,7 +253,7 @@ def log_perplexity(model: nn.Module, windows: torch.Tensor) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _calibrated(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
+def calibrated_on(drawn: Draw, needs: frozenset[type[Moment]], every: int) -> Calibrated:
     """Return the model with what a draw saw of it; the last draw's is kept."""
     rng = drawn.rng
     first, last = windows()
