@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
 TORCH = HERE / "torch.txt"
 TESTED = HERE.parent / "thresher/core/tested.py"
+#: Doors to other tools, most of them large: 80 MB of Ray alone. Tests of these are skipped where
+#: they are not installed.
+_UNLOCKED = {"lightning", "mlflow", "onnx", "ray", "tensorboard", "wandb"}
 
 
 def main() -> None:
@@ -22,8 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         build = _written(scratch / "build.in", PROJECT["build-system"]["requires"])
-        extras = [extra for extra in PROJECT["project"]["optional-dependencies"] if extra != "ray"]
-        # Without Ray's 80 MB, whose tests are skipped where it is not installed.
+        extras = [e for e in PROJECT["project"]["optional-dependencies"] if e not in _UNLOCKED]
         _resolve("lock.txt", scratch, build, *(f"--extra={extra}" for extra in extras))
         # The rest takes as much room again, and twice as long to install.
         shown = [f"--extra={extra}" for extra in ("torch", "assets")]

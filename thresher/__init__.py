@@ -38,6 +38,8 @@ _NAMES = {
     "export": "thresher.run.files.export:export",
     "heal": "thresher.prune.heal.memory:heal",
     "hold": "thresher.prune.heal.hold:hold",
+    "hold_in_lightning": "thresher.prune.heal.lightning:hold_in_lightning",
+    "log_record": "thresher.prune.tracking:log_record",
     "perplexity": "thresher.run.evaluate:perplexity",
     "pack": "thresher.run.pack:pack",
     "patterns": "thresher.parts.patterns",

@@ -1,4 +1,4 @@
-"""Commands that look at models: eval, info, report and bench."""
+"""Commands that look at models: eval, info, report, log and bench."""
 
 from __future__ import annotations
 
@@ -119,6 +119,29 @@ def _short(folders: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command()
+@click.argument("folder", type=MODEL_FOLDER)
+@click.option(
+    "--to",
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    required=True,
+    help="Where its runs go, its own environment variables say, such as WANDB_MODE.",
+)
+@click.option("--project", default="thresher", show_default=True, help="Or MLflow's experiment.")
+@click.option(
+    "--runs", type=FOLDER, default=Path("runs"), show_default=True, help="TensorBoard's folder."
+)
+def log(folder: str, to: str, project: str, runs: Path) -> None:
+    """Send the record of a pruned FOLDER to a tool that keeps track of experiments."""
+    from .prune.tracking import figures, log_record, tracking
+    from .workflow import read_record
+
+    record = read_record(Path(folder))
+    with tracking(to, project, runs) as trackers:
+        log_record(record, *trackers)
+    say(f"sent {len(figures(record))} figures of {folder} to {to}, project {project!r}")
+
+
+@click.command()
 @click.argument("model", type=ENGINE_MODEL)
 @click.option(
     "--dense",
@@ -167,4 +190,4 @@ def bench(
     bench_folder(model, dense, batch, tokens, repeats, layers, device, save)
 
 
-COMMANDS = (evaluate, info, report, bench)
+COMMANDS = (evaluate, info, report, log, bench)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["HoldZeros"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from ...core.errors import OptionError
+from ..tracking import log_record, record_in
 from .hold import Hold, hold
 
 T = TypeVar("T")
@@ -22,15 +23,27 @@ class HoldZeros(TrainerCallback):
 
     ``Trainer(..., callbacks=[thresher.HoldZeros()])``; see
     :func:`~thresher.prune.heal.hold.hold`, also for what is raised when training begins.
+
+    Parameters
+    ----------
+    log : callable, optional
+        Takes the numbers of the model's record when training begins, if it has a record:
+        ``trainer.add_callback(thresher.HoldZeros(trainer.log))`` shows them wherever the trainer
+        reports to. None shows them nowhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Callable[[dict[str, float]], Any] | None = None) -> None:
         self._hold: Hold | None = None
+        self._log = log
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Hold the zeros that the model has now."""
+        """Hold the zeros that the model has now, and log its record."""
         self.on_train_end(args, state, control)
-        self._hold = hold(_only(given, nn.Module), _only(given, torch.optim.Optimizer))
+        model = _only(given, nn.Module)
+        self._hold = hold(model, _only(given, torch.optim.Optimizer))
+        record = record_in(model)
+        if self._log is not None and record is not None:
+            log_record(record, self._log)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Let go of them."""
