@@ -23,14 +23,18 @@ from ...core.remembered import remembered
 from ...parts.activations.attached import attached
 from .checkpoint import Checkpoint, plain_config
 from .companions import RECORD_FILE, copy_companions
+from .index import DENSE_INDEX
 from .recount import kept_in_model
 from .shrunk import save_shrunk
 from .stored import describe_layouts
-from .writer import CheckpointWriter, save_tensors, write_index
+from .streamed import stream_tensors
+from .writer import CheckpointWriter, write_index
 
 #: A bitmask takes this share of the bytes of 16-bit weights; fewer zeros do not pay.
 _LEAST_ZEROS = 1 / 16
 _SHARD_BYTES = 2 << 30
+#: What the hub's library takes by default; written down, as that may change.
+_DENSE_SHARD_BYTES = 5_000_000_000
 
 
 def export(source: str | Path, out: str | Path) -> None:
@@ -62,14 +66,31 @@ def export(source: str | Path, out: str | Path) -> None:
 def write_dense(checkpoint: Checkpoint, folder: Path) -> None:
     """Write an ordinary dense folder, see :func:`export`; an unfinished one may be there."""
     folder.mkdir(exist_ok=True)
-    for number, names in enumerate(_portions(checkpoint)):
+    files = _dense_files(checkpoint)
+    for file, names in files.items():
         with checkpoint.opened():
-            tensors = {name: checkpoint.tensor(name) for name in names}
-        save_tensors(tensors, folder / f"model-{number:05d}.safetensors")
+            outlines = {name: checkpoint.outline(name) for name in names}
+            stream_tensors(folder / file, outlines, checkpoint.tensor)
     copy_companions(checkpoint.folder, folder)
     text = json.dumps(plain_config(checkpoint.folder), indent=2) + "\n"
     write_text(folder / "config.json", text)
-    write_index(folder, folder.glob("model-*.safetensors"), "model.safetensors.index.json")
+    if len(files) > 1:
+        write_index(folder, (folder / file for file in files), DENSE_INDEX)
+
+
+def _dense_files(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """Return the weights of each file of a dense folder, named and parted as the hub has it."""
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    with checkpoint.opened():
+        sizes = {name: checkpoint.dense_bytes(name) for name in checkpoint}
+    found = split_state_dict_into_shards_factory(
+        sizes,
+        get_storage_size=lambda size: size,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_DENSE_SHARD_BYTES,
+    )
+    return found.filename_to_tensors
 
 
 def check_savable(model: nn.Module) -> None:
