@@ -36,6 +36,7 @@ _NAMES = {
     "compare": "thresher.run.evaluate:compare",
     "compare_methods": "thresher.comparing:compare_methods",
     "export": "thresher.run.files.export:export",
+    "export_onnx": "thresher.run.files.onnx:export_onnx",
     "heal": "thresher.prune.heal.memory:heal",
     "hold": "thresher.prune.heal.hold:hold",
     "hold_in_lightning": "thresher.prune.heal.lightning:hold_in_lightning",

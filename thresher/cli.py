@@ -254,12 +254,19 @@ def compare_cell(work: Path, name: str, step: str) -> None:
     type=click.Choice(["f16", "bf16", "q8_0", "q4_0", "q4_1"]),
     help="Of a GGUF file's matrices.  [default: f16]",
 )
-def export(model: str, out: Path, kind: str | None) -> None:
+@click.option("--onnx", is_flag=True, help="Write model.onnx, in float32, in the folder OUT.")
+def export(model: str, out: Path, kind: str | None, onnx: bool) -> None:
     """Write MODEL, dense or sparse, as the dense folder OUT, which loads without Thresher.
 
     With a name that ends in .gguf, OUT is a file for llama.cpp and what is built on it.
     """
-    if out.suffix.lower() == ".gguf":
+    if onnx:
+        if kind is not None or out.suffix.lower() == ".gguf":
+            raise OptionError("--onnx writes a folder, and no GGUF file; leave one of them away")
+        from .workflow import export_folder_as_onnx
+
+        export_folder_as_onnx(model, out)
+    elif out.suffix.lower() == ".gguf":
         from .run.engine.gguf.write import export_gguf
 
         export_gguf(model, out, kind or "f16")

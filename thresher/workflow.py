@@ -10,6 +10,7 @@ __all__ = [
     "check_room",
     "described",
     "evaluate_folder",
+    "export_folder_as_onnx",
     "is_causal_language_model",
     "load_model",
     "load_tokenizer",
@@ -604,6 +605,13 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
             f"{str(folder)!r} is no causal language model that can be evaluated: {error}"
         ) from error
     return model.eval()  # type: ignore[no-untyped-call]
+
+
+def export_folder_as_onnx(model: str, out: Path) -> None:
+    """Write the model of a folder in ONNX; see :func:`~thresher.run.files.onnx.export_onnx`."""
+    from .run.files.onnx import export_onnx
+
+    export_onnx(load_model(resolve(model), torch.float32), out)
 
 
 def bench_folder(
