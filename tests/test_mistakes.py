@@ -102,6 +102,10 @@ EARLY = [
     ("bench llama --dense llama --batch 0", "range x>=1"),
     ("export llama", "Missing argument 'OUT'"),
     ("export model.gguf plain", "GGUF"),
+    ("export llama small.gguf --onnx", "leave one of them away"),
+    ("log nosuch --to wandb", "does not exist"),
+    ("log llama", "Missing option '--to'"),
+    ("log llama --to wandbb", "'wandb'"),
 ]
 #: Told once the model or the text has been looked into.
 LATE = [
@@ -130,6 +134,7 @@ LATE = [
     ("eval llama --tasks missing.jsonl", "does not exist"),
     ("eval llama --tasks book.txt", "every line must be one JSON object"),
     ("report llama", "no record was kept"),
+    ("log llama --to tensorboard", "no record was kept"),
     ("report notes", "has no weights"),
     ("evidence wanda --scale 0", "must be above 0"),
     ("compare llama --methods wanda", "say how much to keep"),

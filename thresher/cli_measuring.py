@@ -1,4 +1,4 @@
-"""Commands that look at models: eval, info, report, log and bench."""
+"""Commands that look at models: eval, info, report, log, bench and lm-eval."""
 
 from __future__ import annotations
 
@@ -190,4 +190,16 @@ def bench(
     bench_folder(model, dense, batch, tokens, repeats, layers, device, save)
 
 
-COMMANDS = (evaluate, info, report, log, bench)
+@click.command(name="lm-eval", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lm_eval(arguments: tuple[str, ...]) -> None:
+    """Run the command of lm-evaluation-harness, which knows sparse folders as --model thresher.
+
+    ARGUMENTS are its own, such as run --model thresher --model_args pretrained=small --tasks piqa.
+    """
+    from .run.harness import run_harness
+
+    run_harness(arguments)
+
+
+COMMANDS = (evaluate, info, report, log, bench, lm_eval)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from model_folders import byte_tokenizer, tiny_llama
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 import thresher as th
+from thresher.cli import main
 from thresher.core.errors import DataError, MissingPackageError, NumericalError, OptionError
 from thresher.run import likelihood, tasks
 from thresher.run.likelihood import log_likelihoods
@@ -201,20 +203,44 @@ def test_a_missing_extra_is_named(monkeypatch):
         evaluate_tasks(model(), tokenizer(), "arc_easy")
 
 
-def test_the_harness_finds_the_same(tmp_path):
-    pytest.importorskip("lm_eval")
-    path = write(tmp_path / "q.jsonl", *(QUESTIONS[i] for i in (0, 1, 3)))
-    task = tmp_path / "same.yaml"
+def same_task(folder):
+    """Write questions, and the same as a task of the harness."""
+    path = write(folder / "q.jsonl", *(QUESTIONS[i] for i in (0, 1, 3)))
+    task = folder / "same.yaml"
     task.write_text(
         f"task: same\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {path}}}}}\n"
         "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
         "doc_to_choice: '{{choices}}'\ndoc_to_target: answer\n"
         "metric_list: [{metric: acc}, {metric: acc_norm}]\n"
     )
+    return path, task
+
+
+def test_the_harness_finds_the_same(tmp_path):
+    pytest.importorskip("lm_eval")
+    path, task = same_task(tmp_path)
     for seed in range(4):
         net = tiny_llama(layers=1, seed=seed, initializer_range=0.3).eval()
         found = evaluate_tasks(net, tokenizer(), f"{path},{task}", progress=False)
         assert found["same"] == pytest.approx(found["q"])
+
+
+def test_the_command_of_the_harness_knows_sparse_folders(tmp_path):
+    pytest.importorskip("lm_eval")
+    path, task = same_task(tmp_path)
+    net = tiny_llama(layers=1, initializer_range=0.3).eval()
+    th.prune(net, "magnitude", density=0.5, progress=False)
+    th.save(net, tmp_path / "small", tokenizer=tokenizer())
+    given = f"pretrained={tmp_path / 'small'},dtype=float32"
+    typed = ["lm-eval", "--model", "thresher", "--model_args", given, "--tasks", str(task)]
+    typed += ["--device", "cpu", "--output_path", str(tmp_path / "results")]
+    said = CliRunner().invoke(main, typed)
+    assert said.exit_code == 0, (said.output, said.exception)
+    (file,) = (tmp_path / "results").rglob("*.json")
+    found = json.loads(file.read_text())["results"]["same"]
+    ours = evaluate_tasks(net, tokenizer(), path, progress=False)["q"]
+    assert found["acc,none"] == pytest.approx(ours["accuracy"])
+    assert found["acc_norm,none"] == pytest.approx(ours["accuracy_norm"])
 
 
 def test_a_task_that_the_harness_lacks_is_named():

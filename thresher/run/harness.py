@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["check_named", "evaluate_named"]
+__all__ = ["MODEL_TYPE", "check_named", "evaluate_named", "register_model_type", "run_harness"]
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ..core.errors import DataError, unknown
 from ..core.extras import naming_the_extra
 from .measure.modes import evaluating
 
+#: How the harness's own command names the models of sparse folders.
+MODEL_TYPE = "thresher"
 #: What two of its measures are called here.
 _MEASURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
 
@@ -78,6 +81,51 @@ def evaluate_named(
             ) from error
     counts = found["n-samples"]
     return {name: _measures(held, counts.get(name)) for name, held in found["results"].items()}
+
+
+@functools.cache
+def register_model_type() -> None:
+    """Have lm-evaluation-harness know sparse folders as the model type ``thresher``.
+
+    Its command then takes ``--model thresher --model_args pretrained=FOLDER``, and all that its
+    type ``hf`` takes; so does ``lm_eval.simple_evaluate``.
+
+    Raises
+    ------
+    MissingPackageError
+        If it is not installed.
+    """
+    with naming_the_extra():
+        from lm_eval.api.registry import register_model
+        from lm_eval.models.huggingface import HFLM
+
+    # What it adds to its base is that this package was imported: transformers reads sparse folders.
+    register_model(MODEL_TYPE)(type("ThresherLM", (HFLM,), {"__module__": __name__}))
+
+
+def run_harness(arguments: Sequence[str]) -> None:
+    """Run the command of lm-evaluation-harness where it knows sparse folders.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What would be typed after ``lm_eval``.
+
+    Raises
+    ------
+    MissingPackageError
+        If it is not installed.
+    """
+    register_model_type()
+    from lm_eval.__main__ import cli_evaluate
+
+    before = sys.argv
+    # It reads them there in every version.
+    sys.argv = ["lm_eval", *arguments]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before
 
 
 @functools.cache
