@@ -15,9 +15,6 @@ HERE = Path(__file__).parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
 TORCH = HERE / "torch.txt"
 TESTED = HERE.parent / "thresher/core/tested.py"
-#: Doors to other tools, most of them large: 80 MB of Ray alone. Tests of these are skipped where
-#: they are not installed.
-_UNLOCKED = {"lightning", "mlflow", "onnx", "ray", "tensorboard", "wandb"}
 
 
 def main() -> None:
@@ -25,7 +22,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         build = _written(scratch / "build.in", PROJECT["build-system"]["requires"])
-        extras = [e for e in PROJECT["project"]["optional-dependencies"] if e not in _UNLOCKED]
+        unlocked = PROJECT["tool"]["thresher"]["unlocked"]
+        extras = [e for e in PROJECT["project"]["optional-dependencies"] if e not in unlocked]
         _resolve("lock.txt", scratch, build, *(f"--extra={extra}" for extra in extras))
         # The rest takes as much room again, and twice as long to install.
         shown = [f"--extra={extra}" for extra in ("torch", "assets")]

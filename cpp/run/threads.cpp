@@ -25,12 +25,14 @@ void run_tasks(std::int64_t count, int threads, Task task, void* context) {
     for (std::int64_t i = 0; i < count; ++i) task(context, i);
     return;
   }
-  const int team = static_cast<int>(std::min<std::int64_t>(threads, count));
+  [[maybe_unused]] const int team = static_cast<int>(std::min<std::int64_t>(threads, count));
   std::atomic<std::int64_t> next{0};
   std::atomic<bool> failed{false};
   std::exception_ptr failure;
   // An exception, such as that memory is short, must not leave the region: it would end the process.
+#if defined(_OPENMP)
 #pragma omp parallel num_threads(team)
+#endif
   {
     try {
       for (std::int64_t i = next++; i < count; i = next++) task(context, i);

@@ -62,7 +62,8 @@ struct Member {
 };
 
 // Runs work(context, member) on `threads` threads of the process's OpenMP runtime, or fewer where
-// it gives fewer: on one in a child of a fork, where that runtime's threads are gone.
+// it gives fewer: on one in a child of a fork, where that runtime's threads are gone, and where
+// this was compiled without OpenMP.
 void run_team(int threads, void (*work)(void*, Member), void* context);
 
 template <class Work>
