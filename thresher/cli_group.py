@@ -103,7 +103,9 @@ def _brief_usage() -> Iterator[None]:
         raise
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "thresher"
-        raise _WrongUsage(f"{error.format_message()}\nTry '{path} --help'.") from error
+        # Choices of an option that is missing come a line each.
+        told = " ".join(error.format_message().split())
+        raise _WrongUsage(f"{told}\nTry '{path} --help'.") from error
 
 
 class _WrongUsage(click.ClickException):

@@ -50,7 +50,7 @@ from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.machine import available_memory
-from .core.output import Output, writing
+from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
 from .core.terminal import manner, say, show
@@ -609,8 +609,11 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
 
 def export_folder_as_onnx(model: str, out: Path) -> None:
     """Write the model of a folder in ONNX; see :func:`~thresher.run.files.onnx.export_onnx`."""
-    from .run.files.onnx import export_onnx
+    from .run.files.onnx import check_installed, export_onnx
 
+    # Before the model is loaded.
+    check_installed()
+    check_free(out)
     export_onnx(load_model(resolve(model), torch.float32), out)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["export_onnx"]
+__all__ = ["check_installed", "export_onnx"]
 
-import inspect
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,9 +62,9 @@ def export_onnx(
     MissingPackageError
         If a package of ``thresher[onnx]`` is not installed.
     """
-    with naming_the_extra():
-        import onnxruntime
-        import onnxscript  # noqa: F401
+    check_installed()
+    import onnxruntime
+
     _check(model)
     language = example is None
     traced, tried = _tokens(model) if language else _batches(example)
@@ -82,6 +81,14 @@ def export_onnx(
         if language:
             _write_companions(model, output.made)
         output.publish()
+
+
+def check_installed() -> None:
+    """Raise MissingPackageError unless the packages of ``thresher[onnx]`` are installed."""
+    with naming_the_extra():
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
 
 
 class _Logits(nn.Module):
@@ -116,13 +123,16 @@ def _check(model: nn.Module) -> None:
 
 def _tokens(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Return inputs of a language model to trace it and to try it, of other sizes."""
-    if "input_ids" not in inspect.signature(model.forward).parameters:
+    from transformers import PreTrainedModel
+
+    known = isinstance(model, PreTrainedModel) and model.can_generate()
+    if not isinstance(model, PreTrainedModel) or not known or model.config.is_encoder_decoder:
         raise OptionError(
-            f"{type(model).__name__} is no language model, so that its inputs are not known; pass "
-            "an example of them, export_onnx(model, out, example)"
+            f"{type(model).__name__} is no causal language model of transformers, so that its "
+            "inputs are not known; pass an example of them, export_onnx(model, out, example)"
         )
     made = torch.Generator().manual_seed(0)
-    size = getattr(model.get_input_embeddings(), "num_embeddings", 2)  # type: ignore[operator]
+    size = model.config.get_text_config().vocab_size
     found = []
     for batch, length in zip((2, 3), _LENGTHS, strict=True):
         ids = torch.randint(size, (batch, length), generator=made)
@@ -177,9 +187,12 @@ def _compare(session: Any, model: nn.Module, tried: list[Tensor]) -> None:
             f"onnxruntime does not run the model on a batch of {len(tried[0])}, after it was "
             f"traced on another ({type(error).__name__}: {error})"
         ) from error
-    outputs = [expected] if isinstance(expected, Tensor) else list(expected)
-    if len(outputs) != len(found):
-        raise CheckpointError(f"the model has {len(outputs)} outputs, in ONNX {len(found)}")
+    outputs = _outputs(expected)
+    if len(outputs) != len(found) or not all(isinstance(output, Tensor) for output in outputs):
+        raise CheckpointError(
+            f"the model gives {len(outputs)} outputs that are not all single tensors, and in ONNX "
+            f"{len(found)} tensors, which cannot be compared; export a module that gives tensors"
+        )
     for output, values in zip(outputs, found, strict=True):
         other = torch.from_numpy(values)
         off = (other - output).abs().max() if other.shape == output.shape else torch.inf
@@ -189,6 +202,12 @@ def _compare(session: Any, model: nn.Module, tried: list[Tensor]) -> None:
                 f"in onnxruntime the model gives something else: off by {float(off):.3g}, and "
                 f"{float(most):.3g} is allowed; nothing was written"
             )
+
+
+def _outputs(given: Any) -> list[Any]:
+    if isinstance(given, Tensor):
+        return [given]
+    return list(given.values() if isinstance(given, Mapping) else given)
 
 
 def _write_companions(model: Any, folder: Path) -> None:

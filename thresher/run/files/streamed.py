@@ -55,7 +55,7 @@ def stream_tensors(
             for name in order:
                 tensor = read(name).contiguous()
                 _check_outline(name, tensor, outlines[name])
-                file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+                file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
         replace(temporary, path)
     except OSError as error:
         raise write_error(path, error) from error
