@@ -54,6 +54,43 @@ def test_gradients_go_straight_through():
     assert torch.equal(x.grad, torch.tensor([[3.0, 5.0]]))
 
 
+@pytest.mark.parametrize("straight", [True, False])
+def test_gradients_of_the_largest_are_those_asked_for(straight):
+    x = torch.tensor([[0.1, 2.0, -3.0]], requires_grad=True)
+    selection = TopK(torch.ones(()), 2, straight_through=straight)
+    selection(x).mul(torch.tensor([3.0, 5.0, 7.0])).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([[3.0 * straight, 5.0, 7.0]]))
+    again = TopK.of(selection.tensors(), selection.settings)
+    assert again.straight_through == straight
+
+
+@pytest.mark.parametrize("method", ["lazy-neuron", "q-sparse"])
+def test_numbers_that_are_kept_stay_while_weights_train(method):
+    model, rows = llama(hidden_act="relu2"), tokens(4)
+    th.activate(model, method, rows, sparsity=0.75, progress=False)
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = model(input_ids=rows, labels=rows).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    with counting() as tallies, torch.no_grad():
+        model(input_ids=rows)
+    assert all(tally.sparsity >= 0.74 for tally in tallies.values())
+
+
+def test_the_record_has_the_zeros_that_a_model_shows_by_itself():
+    model = llama(hidden_act="relu")
+    th.activate(model, "lazy-neuron", tokens(), sparsity=0.0, progress=False)
+    record = th.activation_record(model)
+    assert all(0.3 < site.sparsity < 0.7 for site in record.sites)
+    assert {site.kind for site in record.sites} == {"down_proj"}
+
+
 def test_teal_is_the_quantile_of_magnitudes():
     model = nn.Sequential(nn.Linear(16, 8))
     data = vectors(200)

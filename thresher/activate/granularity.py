@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Granularity", "Inputs", "Neurons", "NeuronsAndAttention"]
+__all__ = ["Granularity", "Hidden", "Inputs", "Neurons", "NeuronsAndAttention"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -66,6 +66,23 @@ class Neurons(Granularity):
             if name_of(network.activation) != "sigmoid"
             and names.issuperset(layer.name for layer in network.layers)
         ]
+
+
+@dataclass(frozen=True)
+class Hidden(Granularity):
+    """What feed-forward networks pass to their last layer: neurons, after gates have scaled them.
+
+    The weights that make a neuron are read before it is known to be dropped; of those that meet it
+    no token reads what is dropped.
+    """
+
+    name = "hidden"
+
+    def __call__(self, visit: Visit, layers: Sequence[Layer]) -> list[Site]:
+        """Return a site for the last layer of every network."""
+        names = {layer.name for layer in layers}
+        downs = [network.down for network in find_feed_forward(visit)]
+        return [Site.of_inputs(layer) for layer in downs if layer.name in names]
 
 
 @dataclass(frozen=True)

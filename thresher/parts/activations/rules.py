@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PerToken", "Quantile", "Rule", "SplitByRank", "quantile"]
+__all__ = ["PerToken", "Quantile", "Rule", "SplitByRank", "over", "quantile"]
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 
 from ...core.errors import LayerError
 from ...core.named import Spelled
-from ...core.options import check_number
+from ...core.options import check_boolean, check_number
 from ..forms import Columns, Rows
 from .attached import INPUTS
 from .selection import RankSplit, Selection, Threshold, TopK
@@ -62,7 +62,7 @@ class Quantile(Rule):
     ) -> Selection:
         """Return a threshold, for every channel its own where there is a scale."""
         bound = quantile(ordered, sparsity)
-        threshold = bound if scale is None else _over(bound, scale)
+        threshold = bound if scale is None else over(bound, scale)
         return Threshold(threshold, site.positions, site.activation)
 
 
@@ -70,12 +70,23 @@ class Quantile(Rule):
 class PerToken(Rule):
     """The same number of entries for every token.
 
+    Parameters
+    ----------
+    straight_through : bool, default True
+        Whether dropped entries hear the gradient that kept ones would when the model trains; False
+        is the gradient of the product with the mask.
+
     References
     ----------
-    Chen et al., WINA (2025), section 3.1; Li et al., The Lazy Neuron Phenomenon (2022), section 4.
+    Chen et al., WINA (2025), section 3.1; Li et al., The Lazy Neuron Phenomenon (2022), section 4;
+    Wang et al., Q-Sparse (2024), section 2, for gradients that go straight through.
     """
 
+    straight_through: bool = True
     name = "top-k"
+
+    def __post_init__(self) -> None:
+        check_boolean("straight_through", self.straight_through)
 
     def __call__(
         self, site: Site, ordered: torch.Tensor, scale: torch.Tensor | None, sparsity: float
@@ -83,7 +94,7 @@ class PerToken(Rule):
         """Return the largest entries' selection."""
         kept = round((1 - sparsity) * site.channels)
         worth = ordered.new_ones(()) if scale is None else scale
-        return TopK(worth, kept, site.positions, site.activation)
+        return TopK(worth, kept, site.positions, site.activation, self.straight_through)
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class SplitByRank(Rule):
         left, right = _factors(layer.matrix(), rank)
         held = layer.weight.dtype
         return RankSplit(
-            bound if scale is None else _over(bound, scale), left.to(held), right.to(held)
+            bound if scale is None else over(bound, scale), left.to(held), right.to(held)
         )
 
     def share(self, selection: Selection, site: Site, dropped: float) -> float:
@@ -143,7 +154,7 @@ def quantile(ordered: torch.Tensor, share: float) -> torch.Tensor:
     return ordered[min(len(ordered) - 1, round(share * len(ordered)))].clone()
 
 
-def _over(bound: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def over(bound: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return by how much an entry must exceed: nothing is kept that is multiplied by zeros."""
     return torch.where(bound > 0, bound / scale, torch.zeros_like(scale))
 

@@ -27,7 +27,8 @@ class Selection(nn.Module, Named):
     is seen.
 
     What is calibrated is held in float32, also when the model is converted to a shorter dtype.
-    Gradients go straight through: a dropped entry hears what a kept one would.
+    Gradients go straight through, so that a dropped entry hears what a kept one would, unless
+    :attr:`straight_through` is False: dropped entries then hear nothing.
 
     Parameters
     ----------
@@ -46,6 +47,7 @@ class Selection(nn.Module, Named):
     kind = "selection"
     #: The tensors that are calibrated, by their names.
     held: ClassVar[tuple[str, ...]] = ()
+    straight_through = True
 
     def __init__(self, positions: int = 0, activation: str | None = None) -> None:
         super().__init__()
@@ -75,7 +77,7 @@ class Selection(nn.Module, Named):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x` with the entries that do not matter set to zero."""
         dropped = self.dropped(x)
-        if torch.is_grad_enabled() and x.requires_grad:
+        if self.straight_through and torch.is_grad_enabled() and x.requires_grad:
             kept: torch.Tensor = _StraightThrough.apply(x, dropped)  # type: ignore[no-untyped-call]
             return kept
         return x.masked_fill(dropped, 0)
@@ -94,9 +96,14 @@ class Selection(nn.Module, Named):
         """Return one value, or one for every channel, as it broadcasts to sizes."""
         return values.reshape(-1, *(1,) * self.positions) if values.dim() else values
 
+    @property
+    def drifts(self) -> bool:
+        """Whether what was calibrated becomes outdated when the weights train."""
+        return True
+
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; warn where a model begins to train, as nothing here learns."""
-        if mode and not self.training:
+        """Set the mode; warn where a model begins to train, and thresholds stay as they were."""
+        if mode and not self.training and self.drifts:
             warnings.warn(
                 "the thresholds of activation sparsity stay as they were calibrated while the "
                 "weights train, so that the shares of inputs that they drop drift; call "
@@ -176,6 +183,9 @@ class TopK(Selection):
         Entries per token, or channels per image.
     positions, activation
         See :class:`Selection`.
+    straight_through : bool, default True
+        Whether dropped entries hear the gradient of kept ones; False is the gradient of the product
+        with the mask.
     """
 
     name = "top-k"
@@ -188,15 +198,22 @@ class TopK(Selection):
         kept: int,
         positions: int = 0,
         activation: str | None = None,
+        straight_through: bool = True,
     ) -> None:
         super().__init__(positions, activation)
-        self.kept = kept
+        self.kept, self.straight_through = kept, straight_through
         self.register_buffer("scale", scale.detach().float())
 
     @property
     def settings(self) -> dict[str, Any]:
         """See :class:`Selection`."""
-        return {"kept": self.kept, **super().settings}
+        settings = {"kept": self.kept, **super().settings}
+        return settings if self.straight_through else {**settings, "straight_through": False}
+
+    @property
+    def drifts(self) -> bool:
+        """Whether channels are weighed by what the weights were; a number alone stays right."""
+        return self.scale.dim() > 0
 
     def dropped(self, x: torch.Tensor) -> torch.Tensor:
         """Return all but the largest."""
