@@ -116,6 +116,12 @@ def falls(measure, *methods, power=-1.0):
     return adjust
 
 
+def sparsing_law(found):
+    """With more data the share of ReLU's neurons falls, and that of SiLU's rises."""
+    falls("density", "ReLU")(found)
+    falls("density", "SiLU", power=1.0)(found)
+
+
 def alternating_completion(found):
     """Exact updates take the longer the larger the rank."""
     found.values["cpu_seconds"][:, column(found, "exact")] *= sizes(found) ** 2
@@ -202,6 +208,7 @@ ADJUST = {
     "sparsegpt": sparsegpt,
     "dsnot": dsnot,
     "essential-sparsity": essential_sparsity,
+    "sparsing-law": sparsing_law,
     "sap": sap,
 }
 
