@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,7 @@ def _trained(drawn: Draw, name: str) -> nn.Module:
     return model
 
 
-def _method(name: str):
+def _method(name: str) -> Callable[[Problem], AffordableSparsity]:
     def run(problem: Problem) -> AffordableSparsity:
         data = text.windows(held_out=True)[-_WATCHED:]
         law = SparsingLaw(problem.rise, steps=8)
