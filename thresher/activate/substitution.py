@@ -1,0 +1,105 @@
+"""Putting ReLUs in the place of a model's activations."""
+
+from __future__ import annotations
+
+__all__ = ["substitute"]
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import LayerError
+from ..parts.elementwise import name_of
+from ..stream.feedforward import FeedForward
+from .networks import Networks, find_networks
+
+
+def substitute(networks: Networks) -> Networks:
+    """Have every feed-forward network of a model activate by ReLU, in place.
+
+    Parameters
+    ----------
+    networks : Networks
+        Of a model that applies its activations by modules of their own, as those of transformers
+        do: the module that is given what a gate's layer returned.
+
+    Returns
+    -------
+    Networks
+        The same ones, with ReLUs.
+
+    Raises
+    ------
+    LayerError
+        If a network's activation is no module that could be exchanged; the model is then as it was.
+    """
+    model = networks.model
+    waiting = {id(_opening(n).module): n for n in networks.networks if name_of(n.activation) != "relu"}
+    found: dict[int, nn.Module] = {}
+    with _watching(model, waiting, found):
+        Networks(model, networks.networks, networks.samples[:1]).run()
+    for key, network in waiting.items():
+        if key not in found:
+            raise LayerError(
+                f"what activates layer {_opening(network).name!r} "
+                f"({name_of(network.activation)!r}) is no module of its own, so that no ReLU can "
+                "take its place; make it one, such as torch.nn.SiLU(), in the model's class"
+            )
+    replaced = {id(module) for module in found.values()}
+    holders = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if child is not None and id(child) in replaced
+    ]
+    for parent, name, _ in holders:
+        setattr(parent, name, nn.ReLU())
+    after = find_networks(model, networks.samples)
+    wrong = [network for network in after.networks if name_of(network.activation) != "relu"]
+    if wrong or len(after.networks) != len(networks.networks):
+        for parent, name, child in holders:
+            setattr(parent, name, child)
+        raise LayerError(
+            f"{type(model).__name__} does more to its gates than to activate them; its networks "
+            "cannot be given ReLUs"
+        )
+    return after
+
+
+def _opening(network: FeedForward) -> Any:
+    """Return the layer whose outputs are activated."""
+    return network.gate or network.up
+
+
+@contextmanager
+def _watching(
+    model: nn.Module, waiting: dict[int, FeedForward], found: dict[int, nn.Module]
+) -> Iterator[None]:
+    """Note the modules without children or weights that are given what layers returned."""
+    given: dict[int, int] = {}
+
+    def note_output(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            given[id(output)] = id(module)
+            kept.append(output)
+
+    def note_input(module: nn.Module, args: Any) -> None:
+        if args and id(args[0]) in given:
+            found.setdefault(given[id(args[0])], module)
+
+    kept: list[torch.Tensor] = []  # or another tensor could come to have one's identity
+    handles = [
+        (module.register_forward_hook(note_output) if id(module) in waiting
+         else module.register_forward_pre_hook(note_input))
+        for module in model.modules()
+        if id(module) in waiting
+        or not (any(True for _ in module.children()) or any(True for _ in module.parameters()))
+    ]  # fmt: skip
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
