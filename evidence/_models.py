@@ -42,6 +42,12 @@ def characters() -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 @functools.cache
+def character_codes() -> tuple[int, ...]:
+    """Return the ASCII code of every character of :func:`characters`, by its id."""
+    return tuple(sorted(set(embedded_text().encode("ascii", "replace"))))
+
+
+@functools.cache
 def _trained_language_model(seed: int, steps: int, share: float) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from thresher.activate.networks import Networks
+from thresher.stream.feedforward import FeedForward
+
 from . import _models as models
 
 #: Characters per window, windows per step, steps at scale 1 and windows that measure a loss.
@@ -72,6 +75,7 @@ def train(
     steps: int,
     *,
     rate: float = 3e-3,
+    data: torch.Tensor | None = None,
     parameters: Iterable[nn.Parameter] | None = None,
     penalty: Callable[[int], torch.Tensor] | None = None,
     at: Callable[[int], None] = lambda step: None,
@@ -88,6 +92,8 @@ def train(
         How many.
     rate : float, default 0.003
         The highest.
+    data : Tensor of shape (windows, characters), optional
+        To learn from instead of :func:`windows`.
     parameters : iterable of Parameter, optional
         What is trained of it.
     penalty : callable, optional
@@ -98,7 +104,7 @@ def train(
     chosen = list(model.parameters() if parameters is None else parameters)
     optimizer = torch.optim.AdamW(chosen, lr=rate, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps + 1, pct_start=0.1)
-    data, order = windows(), torch.Generator().manual_seed(seed)
+    data, order = windows() if data is None else data, torch.Generator().manual_seed(seed)
     model.train()
     for step in range(steps):
         batch = data[torch.randint(len(data), (BATCH,), generator=order)]
@@ -115,7 +121,19 @@ def train(
 
 
 @torch.no_grad()
-def log_perplexity(model: nn.Module) -> float:
-    """Return the mean loss in nats per held-out character."""
-    data = windows(held_out=True)[:HELD_OUT].split(32)
-    return float(np.mean([float(model(input_ids=batch, labels=batch).loss) for batch in data]))
+def log_perplexity(model: nn.Module, data: torch.Tensor | None = None) -> float:
+    """Return the mean loss in nats per character of held-out windows, or of others."""
+    held_out = (windows(held_out=True) if data is None else data)[:HELD_OUT].split(32)
+    return float(np.mean([float(model(input_ids=batch, labels=batch).loss) for batch in held_out]))
+
+
+def density(networks: Networks, data: torch.Tensor, above: float = 0.0) -> float:
+    """Return the share of neurons whose activation is above a magnitude, over windows."""
+    shares: list[float] = []
+
+    def note(network: FeedForward, hidden: torch.Tensor) -> None:
+        shares.append(float((hidden.abs() > above).float().mean()))
+
+    with networks.watched(note), torch.no_grad():
+        networks.model(input_ids=data)
+    return float(np.mean(shares))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.card import Card, Catalogued
 from ..core.options import check_number
-from .networks import find_networks
+from .networks import Networks, find_networks
 from .penalty import HiddenPenalty, penalised
 
 
@@ -90,5 +90,9 @@ class DEFT(Catalogued):
         ThresherError
             If there is no feed-forward network, or the data cannot be used.
         """
-        with penalised(find_networks(model, data, **texts), self.density) as penalty:
+        with self.penalised_networks(find_networks(model, data, **texts)) as penalty:
             yield penalty
+
+    def penalised_networks(self, networks: Networks) -> AbstractContextManager[HiddenPenalty]:
+        """Return the context of :meth:`penalised` for networks that were found before."""
+        return penalised(networks, self.density)
