@@ -21,7 +21,8 @@ PLAIN, GATED = 192, 128
 PROTOCOL = (
     f"Characters of Python's documentation; models of two blocks of 48 channels, {PLAIN} neurons "
     f"each or {GATED} with a gate, 0.06 M weights, trained for {STEPS} steps of {BATCH} windows of "
-    f"{LENGTH} characters; measured on {HELD_OUT} others. The paper's are thousands of times larger."
+    f"{LENGTH} characters; measured on {HELD_OUT} others. The paper's are thousands of times "
+    "larger."
 )
 
 

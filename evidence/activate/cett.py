@@ -94,6 +94,6 @@ experiment = Experiment(
         say=_at_twenty,
         note="Slacks are differences of shares: of neurons that are active, and of those active "
         f"for a token that were not for the one before. {text.PROTOCOL}",
-        reason="models of this size, trained this briefly, have few neurons to spare.",
+        reason="where fewer neurons are active, fewer of them are the next token's too.",
     ),
 )

@@ -133,16 +133,18 @@ experiment = Experiment(
         rule=_rule,
         view=means("density", "Share of active neurons", "active neurons"),
         against={_OURS: (_RIVAL,)},
-        say=lambda found: "Losses: "
-        + "; ".join(
-            f"{name} " + ", ".join(f"{v:.3f}" for v in found.mean("log_perplexity", name))
-            for name in found.study.methods
-        )
-        + " nats a character.",
-        note="Slacks are differences of shares, and of losses in nats a character. The models learn "
-        f"the same text in capitals, by matrices of rank {_RANK} added to four projections of every "
-        f"block, for {_STEPS} steps; the density weighs 0.3. With GELU a neuron is inactive below "
-        f"{_ABOVE['GELU']}. {text.PROTOCOL}",
+        say=lambda found: (
+            "Losses: "
+            + "; ".join(
+                f"{name} " + ", ".join(f"{v:.3f}" for v in found.mean("log_perplexity", name))
+                for name in found.study.methods
+            )
+            + " nats a character."
+        ),
+        note="Slacks are differences of shares, and of losses in nats a character. The models "
+        f"learn the same text in capitals, by matrices of rank {_RANK} added to four projections "
+        f"of every block, for {_STEPS} steps; the density weighs 0.3. With GELU a neuron is "
+        f"inactive below {_ABOVE['GELU']}. {text.PROTOCOL}",
         reason="a density that weighs as much as a tenth of the loss costs more than the paper's.",
     ),
 )

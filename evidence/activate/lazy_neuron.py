@@ -1,4 +1,4 @@
-"""The lazy neuron phenomenon: zeros that training makes, and what the top k neurons are good for."""
+"""The lazy neuron phenomenon: zeros that training makes, and what top k neurons are good for."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class _Block(nn.Module):
         self.up, self.down = nn.Linear(_WIDTH, _NEURONS), nn.Linear(_NEURONS, _WIDTH)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.projections(self.norms[0](x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.projections(self.norms[0](x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        )
         seen = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.mixed(seen.transpose(1, 2).flatten(2))
         return x + self.down(torch.relu(self.up(self.norms[1](x))))
@@ -152,12 +154,14 @@ experiment = Experiment(
         rule=_rule,
         view=means("wrong", "Test digits classified wrongly", "wrong (%)"),
         against={"Top-k": ("ReLU",), "ReLU": ("untrained",)},
-        say=lambda found: "Active neurons: "
-        + "; ".join(
-            f"{name} " + ", ".join(f"{v:.0%}" for v in found.mean("density", name))
-            for name in found.study.methods
-        )
-        + ".",
+        say=lambda found: (
+            "Active neurons: "
+            + "; ".join(
+                f"{name} " + ", ".join(f"{v:.0%}" for v in found.mean("density", name))
+                for name in found.study.methods
+            )
+            + "."
+        ),
         note="Slacks are points of accuracy, calibration errors and shares of neurons. A "
         f"transformer of {_BLOCKS} blocks of {_WIDTH} channels and {_NEURONS} neurons classifies "
         f"digits of 8 x 8 pixels; {_WRONG_LABELS:.0%} of the labels are drawn anew, and corrupted "

@@ -69,8 +69,8 @@ def _near(found: Found) -> Slacks:
 
 experiment = Experiment(
     method=ProSparse.card.name,
-    claim="A model with SiLU that is given ReLUs and trained on with a penalty that rises in stages "
-    "has fewer active neurons than with ReLUs alone, a lower loss than by a factor as high "
+    claim="A model with SiLU that is given ReLUs and trained on with a penalty that rises in "
+    "stages has fewer active neurons than with ReLUs alone, a lower loss than by a factor as high "
     "throughout, and is comparable to the model with SiLU.",
     baseline="ReLUs alone; the highest factor throughout; SiLU; all trained on as long",
     run=Judged(
@@ -95,14 +95,16 @@ experiment = Experiment(
         ),
         view=means("density", "Share of active neurons", "active neurons"),
         against={_OURS: (_SWAPPED, _FIXED)},
-        say=lambda found: "Losses: "
-        + ", ".join(
-            f"{name} {float(found.mean('log_perplexity', name)[0]):.3f}"
-            for name in found.study.methods
-        )
-        + " nats a character.",
-        note="Slacks are differences of shares, and of losses in nats a character. All train on for "
-        f"{_STEPS} steps; factors of the mean magnitude are {_PEAKS}, at the ends of stages of "
+        say=lambda found: (
+            "Losses: "
+            + ", ".join(
+                f"{name} {float(found.mean('log_perplexity', name)[0]):.3f}"
+                for name in found.study.methods
+            )
+            + " nats a character."
+        ),
+        note="Slacks are differences of shares, and of losses in nats a character. All train on "
+        f"for {_STEPS} steps; factors of the mean magnitude are {_PEAKS}, at the ends of stages of "
         f"{_STAGES} of these steps. {text.PROTOCOL}",
         reason="200 steps are short for stages, and a model of 256 neurons in all needs them.",
     ),

@@ -122,6 +122,11 @@ def lazy_neuron(found):
         values[:, column(found, "Top-k")] *= 1e-3
 
 
+def neuron_audit(found):
+    """There are more detectors in the first block."""
+    found.values["other"][0, column(found, "neurons")] *= 1e-3
+
+
 def sparsing_law(found):
     """With more data the share of ReLU's neurons falls, and that of SiLU's rises."""
     falls("density", "ReLU")(found)
@@ -215,6 +220,7 @@ ADJUST = {
     "dsnot": dsnot,
     "essential-sparsity": essential_sparsity,
     "lazy-neuron": lazy_neuron,
+    "neuron-audit": neuron_audit,
     "sparsing-law": sparsing_law,
     "sap": sap,
 }

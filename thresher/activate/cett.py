@@ -36,7 +36,7 @@ class Truncation:
 
     @property
     def active(self) -> list[torch.Tensor]:
-        """Masks of (tokens, neurons), a network each, of neurons that are neither small nor zero."""
+        """Masks of (tokens, neurons), a network each: neither small nor zero."""
         pairs = zip(self.seen, self.thresholds, strict=True)
         return [(seen.sizes >= bound) & (seen.rows != 0) for seen, bound in pairs]
 

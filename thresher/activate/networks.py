@@ -24,7 +24,7 @@ from ..parts.input_rows import InputRows
 from ..stream.calls import input_of, watching_calls
 from ..stream.collect import collect_inputs
 from ..stream.feedforward import FeedForward, find_feed_forward
-from ..stream.passes import call, calibrating
+from ..stream.passes import calibrating, call
 from ..stream.samples import as_samples
 from ..stream.source import InMemory
 from ..stream.stream import Stream

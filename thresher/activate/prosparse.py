@@ -48,8 +48,8 @@ class ProSparse(Catalogued):
     """Make a model with ReLUs of another one, and train it to have few active neurons.
 
     :meth:`substitute` exchanges the activations; within :meth:`penalised` the model trains on, with
-    a factor on the mean magnitude of the hidden activations that is constant at first and then rises
-    along half a sine from peak to peak; :meth:`shift` drops what is left below a threshold.
+    a factor on the mean magnitude of the hidden activations that is constant at first and then
+    rises along half a sine from peak to peak; :meth:`shift` drops what is left below a threshold.
 
     Parameters
     ----------

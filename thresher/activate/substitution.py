@@ -37,7 +37,9 @@ def substitute(networks: Networks) -> Networks:
         If a network's activation is no module that could be exchanged; the model is then as it was.
     """
     model = networks.model
-    waiting = {id(_opening(n).module): n for n in networks.networks if name_of(n.activation) != "relu"}
+    waiting = {
+        id(_opening(n).module): n for n in networks.networks if name_of(n.activation) != "relu"
+    }
     found: dict[int, nn.Module] = {}
     with _watching(model, waiting, found):
         Networks(model, networks.networks, networks.samples[:1]).run()
