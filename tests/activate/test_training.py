@@ -130,6 +130,35 @@ def test_activations_that_are_no_modules_are_named():
         ProSparse().substitute(holder, torch.randn(64, 16))
 
 
+def test_activations_that_others_use_are_named():
+    model = llama()
+    for block in model.model.layers:
+        block.mlp.act_fn = model.model.layers[0].mlp.act_fn
+    networks = ProSparse().substitute(model, tokens())  # shared by the networks alone
+    assert {network.activation for network in networks.networks} == {functional.relu}
+    model = llama()
+    act, head = model.model.layers[0].mlp.act_fn, model.model.norm
+    head.register_forward_hook(lambda module, args, output: act(output))
+    with pytest.raises(LayerError, match="activates something else as well"):
+        ProSparse().substitute(model, tokens())
+    assert model.model.layers[1].mlp.act_fn is not act
+    assert not isinstance(act, nn.ReLU)
+
+
+def test_blocks_that_are_run_again_count_once():
+    model, rows = llama(hidden_act="relu"), tokens(2)
+    with DEFT().penalised(model, rows) as penalty:
+        model(input_ids=rows)
+        expected = penalty().detach()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        for _ in range(2):
+            loss = model(input_ids=rows, labels=rows).loss
+            value = penalty()
+            torch.testing.assert_close(value.detach(), expected)
+            (loss + value).backward()
+
+
 def test_prosparse_trains_to_few_active_neurons_and_shifts_the_rest():
     model, rows = llama(hidden_size=32, intermediate_size=64), tokens(4)
     method = ProSparse(peaks=(1.0, 5.0), steps=(10, 30), threshold=0.05)

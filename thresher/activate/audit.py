@@ -198,7 +198,8 @@ class _Counts:
                 f"a network is given {tuple(hidden.shape[:-1])} tokens where the data has "
                 f"{tuple(ids.shape)}; pass rows of one length without padding"
             )
-        fires = (hidden > 0).flatten(0, -2).cpu().long()
+        # Of gates that are closed, whatever they scale.
+        fires = (hidden != 0).flatten(0, -2).cpu().long()
         if self.by_token is None or self.by_position is None:
             self.by_token = fires.new_zeros(len(self.tokens), fires.shape[-1])
             self.by_position = fires.new_zeros(self.positions, fires.shape[-1])

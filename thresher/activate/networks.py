@@ -29,6 +29,7 @@ from ..stream.samples import as_samples
 from ..stream.source import InMemory
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from ..stream.uses import find_uses
 from .calibrate import attachable
 from .memory import LENGTH, WINDOWS
 
@@ -100,8 +101,9 @@ def find_networks(
     """
     check_none(model, "take the dense model")
     samples, _ = as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length)
-    coverage = cover(model, strict=False)
-    stream = Stream(InMemory(model), find_units(model, attachable(coverage)), samples)
+    source, coverage = InMemory(model), cover(model, strict=False)
+    find_uses(source, coverage, samples)
+    stream = Stream(source, find_units(model, attachable(coverage)), samples)
     with torch.no_grad(), closing(stream.visits()) as visits:
         found = [network for visit in visits for network in find_feed_forward(visit)]
     if not found:

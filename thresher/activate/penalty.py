@@ -18,27 +18,28 @@ Penalty = Callable[[torch.Tensor], torch.Tensor]
 
 
 class HiddenPenalty:
-    """What a penalty comes to in a model's passes, and how many neurons were active in them.
+    """What a penalty comes to in a model's last pass, and how many neurons were active in it.
 
     Attributes
     ----------
     density : float
-        Share of entries that were not zero in the last pass that was taken.
+        Share of entries that were not zero in the pass that was taken.
     """
 
     def __init__(self) -> None:
-        self._terms: list[torch.Tensor] = []
-        self._active: list[float] = []
+        # By network: blocks that are run again for their gradients come before the next pass.
+        self._terms: dict[str, torch.Tensor] = {}
+        self._active: dict[str, float] = {}
         self.density = float("nan")
 
-    def add(self, hidden: torch.Tensor, penalty: Penalty) -> None:
+    def add(self, name: str, hidden: torch.Tensor, penalty: Penalty) -> None:
         """Note what a network passed on."""
-        self._terms.append(penalty(hidden).mean())
+        self._terms[name] = penalty(hidden).mean()
         with torch.no_grad():
-            self._active.append(float((hidden != 0).float().mean()))
+            self._active[name] = float((hidden != 0).float().mean())
 
     def __call__(self) -> torch.Tensor:
-        """Return the mean over networks, tokens and neurons since the last call, to be trained by.
+        """Return the mean over networks, tokens and neurons of the last pass, to be trained by.
 
         Raises
         ------
@@ -47,8 +48,8 @@ class HiddenPenalty:
         """
         if not self._terms:
             raise DataError("no network ran since the penalty was last taken; call the model first")
-        terms, self._terms = self._terms, []
-        self.density, self._active = sum(self._active) / len(self._active), []
+        terms, self._terms = list(self._terms.values()), {}
+        self.density = sum(self._active.values()) / len(self._active)
         return torch.stack(terms).mean()
 
 
@@ -72,7 +73,7 @@ def penalised(networks: Networks, penalty: Penalty) -> Iterator[HiddenPenalty]:
 
     def note(network: FeedForward, hidden: torch.Tensor) -> None:
         if torch.is_grad_enabled():
-            collected.add(hidden, penalty)
+            collected.add(network.down.name, hidden, penalty)
 
     with networks.watched(note):
         yield collected

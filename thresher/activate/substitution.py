@@ -34,14 +34,16 @@ def substitute(networks: Networks) -> Networks:
     Raises
     ------
     LayerError
-        If a network's activation is no module that could be exchanged; the model is then as it was.
+        If a network's activation is no module that could be exchanged, or one that is used
+        elsewhere too; the model is then as it was.
     """
     model = networks.model
     waiting = {
         id(_opening(n).module): n for n in networks.networks if name_of(n.activation) != "relu"
     }
     found: dict[int, nn.Module] = {}
-    with _watching(model, waiting, found):
+    elsewhere: set[int] = set()
+    with _watching(model, waiting, found, elsewhere):
         Networks(model, networks.networks, networks.samples[:1]).run()
     for key, network in waiting.items():
         if key not in found:
@@ -49,6 +51,11 @@ def substitute(networks: Networks) -> Networks:
                 f"what activates layer {_opening(network).name!r} "
                 f"({name_of(network.activation)!r}) is no module of its own, so that no ReLU can "
                 "take its place; make it one, such as torch.nn.SiLU(), in the model's class"
+            )
+        if id(found[key]) in elsewhere:
+            raise LayerError(
+                f"the module that activates layer {_opening(network).name!r} activates something "
+                "else as well; give each a module of its own in the model's class"
             )
     replaced = {id(module) for module in found.values()}
     holders = [
@@ -78,9 +85,15 @@ def _opening(network: FeedForward) -> Any:
 
 @contextmanager
 def _watching(
-    model: nn.Module, waiting: dict[int, FeedForward], found: dict[int, nn.Module]
+    model: nn.Module,
+    waiting: dict[int, FeedForward],
+    found: dict[int, nn.Module],
+    elsewhere: set[int],
 ) -> Iterator[None]:
-    """Note the modules without children or weights that are given what layers returned."""
+    """Note the modules without children or weights that are given what layers returned.
+
+    Those that are given something else, at some other time, are noted beside.
+    """
     given: dict[int, int] = {}
 
     def note_output(module: nn.Module, args: Any, output: Any) -> None:
@@ -91,6 +104,8 @@ def _watching(
     def note_input(module: nn.Module, args: Any) -> None:
         if args and id(args[0]) in given:
             found.setdefault(given[id(args[0])], module)
+        else:
+            elsewhere.add(id(module))
 
     kept: list[torch.Tensor] = []  # or another tensor could come to have one's identity
     handles = [

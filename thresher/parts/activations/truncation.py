@@ -66,7 +66,7 @@ def threshold_at_error(
     """
     if not rows.numel():
         raise DataError("no token reaches the network; pass more data")
-    ordered = sizes.flatten().unique()
+    ordered = sizes.flatten().sort().values
     low, high = 0, len(ordered) - 1
     for _ in range(_HALVINGS):
         if low >= high:
