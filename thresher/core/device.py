@@ -35,8 +35,13 @@ def device_named(name: Any) -> Any:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise OptionError(f"device={name!r} is no device; use auto, cpu, cuda or cuda:N") from error
-    known = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type)
-    if known is not None and (device.index or 0) >= known:
+    known = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    if device.type not in known:
+        raise OptionError(
+            f"device={str(name)!r} is of a kind that nothing here was tried on; use auto, cpu, "
+            "cuda or cuda:N"
+        )
+    if (device.index or 0) >= known[device.type]:
         raise OptionError(
             f"device={str(name)!r} is not here: this PyTorch sees {torch.cuda.device_count()} CUDA "
             "devices; use cpu or auto"

@@ -7,6 +7,7 @@ __all__ = ["json_lines", "read_json", "replace", "sync", "write_error", "write_t
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that cannot be written at all
+            temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
 from ...parts.activations.attached import set_aside
+from ..files.checkpoint import Checkpoint
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
@@ -155,12 +156,22 @@ def _module(folder: str | Path) -> nn.Module:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         architecture_of(AutoConfig.from_pretrained(folder))  # before the weights are read
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        if Path(folder).is_dir():
+            Checkpoint(folder)  # damaged files, and an index that leads elsewhere, are refused
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", output_loading_info=True
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, ThresherError):
             raise
         raise CheckpointError(f"{str(folder)!r} cannot be loaded: {error}") from error
-    return model.eval()  # type: ignore[no-any-return]
+    model: nn.Module = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise CheckpointError(
+            f"{str(folder)!r} lacks {missing[0]!r} (and {len(missing) - 1} more of the model's "
+            "tensors), which would be random; fetch or write the model again"
+        )
+    return model.eval()
 
 
 def _gguf_tokenizer(path: Path) -> Any:

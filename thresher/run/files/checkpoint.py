@@ -330,7 +330,7 @@ class Checkpoint(Shards):
         self.folder = Path(folder)
         config = read_config(self.folder)
         stored, float8 = stored_weights(config, str(self.folder))
-        files = self._locate()
+        files = self._locate(stored.sparse)
         for file in sorted(set(files.values())):
             held = TensorFile(file).names
             # transformers reads what the files hold, whether the index knows of it or not.
@@ -340,8 +340,8 @@ class Checkpoint(Shards):
             files = dict.fromkeys(sorted(held), file) | files
         super().__init__(list(files.items()), stored, str(self.folder), float8)
 
-    def _locate(self) -> dict[str, Path]:
-        files = weight_map(self.folder)
+    def _locate(self, sparse: bool) -> dict[str, Path]:
+        files = weight_map(self.folder, sparse)
         if files is not None:
             return files
         pickles = [p for pattern in _PICKLES for p in self.folder.glob(pattern)]

@@ -19,7 +19,7 @@ DENSE_INDEX = "model.safetensors.index.json"
 _REMEDY = "fetch or write the model again"
 
 
-def weight_map(folder: Path) -> dict[str, Path] | None:
+def weight_map(folder: Path, sparse: bool = True) -> dict[str, Path] | None:
     """Return the file of every tensor of a folder, as its index says or its only file.
 
     Of several, the one that transformers takes: the sparse index, the only file, the dense index.
@@ -28,6 +28,10 @@ def weight_map(folder: Path) -> dict[str, Path] | None:
     ----------
     folder : Path
         A model folder.
+    sparse : bool, default True
+        Whether its configuration says that weights are stored sparse. Of a folder that says
+        nothing of the kind the sparse index is what is left of a model that another one was saved
+        over, and taken only if there is nothing else.
 
     Returns
     -------
@@ -39,7 +43,8 @@ def weight_map(folder: Path) -> dict[str, Path] | None:
     CheckpointError
         If the index is damaged, or names anything but regular files of the folder.
     """
-    if (folder / INDEX_FILE).exists():
+    dense = any((folder / name).exists() for name in (DENSE_FILE, DENSE_INDEX))
+    if (folder / INDEX_FILE).exists() and (sparse or not dense):
         return _read_index(folder / INDEX_FILE)
     single = folder / DENSE_FILE
     if single.exists():
