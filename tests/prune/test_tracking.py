@@ -1,6 +1,7 @@
 """The record of a pruned model in tools that keep track of experiments, in their offline modes."""
 
 import csv
+import inspect
 import sys
 
 import pytest
@@ -91,8 +92,11 @@ def test_nothing_is_sent_where_something_keeps_no_track(record):
 
 
 def test_the_callback_of_transformers_logs_the_record_where_the_trainer_reports(tmp_path):
+    from accelerate import Accelerator
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    if "keep_torch_compile" not in inspect.signature(Accelerator.unwrap_model).parameters:
+        pytest.skip("this accelerate is older than the trainer of this transformers wants")
     reported = []
 
     class Reports(TrainerCallback):
