@@ -134,7 +134,9 @@ def test_activations_that_others_use_are_named():
     model = llama()
     for block in model.model.layers:
         block.mlp.act_fn = model.model.layers[0].mlp.act_fn
-    networks = ProSparse().substitute(model, tokens())  # shared by the networks alone
+    # The folder would say what it was before.
+    with pytest.warns(UserWarning, match=r'model\.config\.hidden_act = "relu"'):
+        networks = ProSparse().substitute(model, tokens())  # shared by the networks alone
     assert {network.activation for network in networks.networks} == {functional.relu}
     model = llama()
     act, head = model.model.layers[0].mlp.act_fn, model.model.norm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["substitute"]
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,11 @@ def substitute(networks: Networks) -> Networks:
     -------
     Networks
         The same ones, with ReLUs.
+
+    Warns
+    -----
+    UserWarning
+        If the model has a configuration, which is not changed.
 
     Raises
     ------
@@ -64,6 +70,13 @@ def substitute(networks: Networks) -> Networks:
         for name, child in parent._modules.items()
         if child is not None and id(child) in replaced
     ]
+    if holders and hasattr(model, "config"):
+        warnings.warn(
+            f"the configuration of {type(model).__name__} still names the activations that it had, "
+            'and a saved model would load with those; say "relu" there before it is saved, such as '
+            'model.config.hidden_act = "relu"',
+            stacklevel=3,
+        )
     for parent, name, _ in holders:
         setattr(parent, name, nn.ReLU())
     after = find_networks(model, networks.samples)
