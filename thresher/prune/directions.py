@@ -166,8 +166,7 @@ class _Run:
             basis = torch.empty(width, kept, dtype=torch.float64, device="meta")
             small = sliced(on_meta, residual, basis)
             config = self.model.config
-            found = fitting(small, _changes(config, width, kept))
-            changes = [each for each in found if _is_accepted(config, each)]
+            changes = list(fitting(small, _changes(config, width, kept)))
             if changes and off(kept) > min(target, 1 - target):
                 raise OptionError(
                     f"density {target:.4g} cannot be reached by a narrower residual stream of "
@@ -282,15 +281,6 @@ def _changes(config: Any, width: int, kept: int) -> Iterator[dict[str, int]]:
             yield changed
             if head is not None:
                 yield changed | {"head_dim": head}
-
-
-def _is_accepted(config: Any, changes: Mapping[str, int]) -> bool:
-    """Return whether transformers takes a changed configuration from a file, with its checks."""
-    try:
-        type(config).from_dict({**config.to_dict(), **changes})
-    except Exception:  # of configurations of all kinds, each has errors of its own
-        return False
-    return True
 
 
 def _restore_dtypes(made: nn.Module, dense: nn.Module) -> None:

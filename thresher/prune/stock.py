@@ -171,8 +171,12 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def _built(small: Any, changes: Mapping[str, int]) -> Any:
-    """Return a model without data, of a changed configuration; None where that makes no sense."""
+    """Return a model without data, of a changed configuration; None where that makes no sense.
+
+    What a folder says is checked more strictly than what is set: that heads divide the width.
+    """
     try:
+        type(small.config).from_dict({**small.config.to_dict(), **changes})
         with torch.device("meta"):
             return type(small)(_changed(small.config, changes))
     except Exception:  # of configurations of all kinds, each has errors of its own
