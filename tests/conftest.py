@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import os
+from html import escape
 from pathlib import Path
 
 # Before torch is imported: the models are tiny, so a second thread makes them slower, and on a
@@ -23,6 +24,31 @@ def caches_left_full():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "_EVICTED_BYTES", 4)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_left_out():
+    """Write reports with empty pictures, which otherwise take longer than most of what they show.
+
+    Tests of what is drawn ask for ``pictures``.
+    """
+    from thresher.report import charts
+
+    def frame(figure, name, label, **size):
+        return f'<svg role="img" aria-label="{escape(label)}"></svg>'
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "draw", frame)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """Draw what reports show."""
+    from thresher.core.drawing import draw
+    from thresher.report import charts
+
+    monkeypatch.setattr(charts, "draw", draw)
 
 
 @pytest.fixture(scope="session")

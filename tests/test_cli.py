@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from click.testing import CliRunner
 from model_folders import save_folder, tiny_llama
 from torch import nn
@@ -290,18 +291,13 @@ class Root(Recipe, Catalogued):
 """
     )
     # In a process of its own, since a registration cannot be taken back.
-    command = [sys.executable, "-m", "thresher", "--plugin", str(plugin)]
-    listed = subprocess.run([*command, "methods"], capture_output=True, text=True, check=True)
+    command = ("-m", "thresher", "--plugin", plugin)
+    listed = warm.run(*command, "methods")
     assert "root" in listed.stdout
     assert "plugin" in listed.stdout
     out = tmp_path / "out"
     arguments = ("prune", llama_folder, "--method", "root", "--density", "0.5", "--out", out)
-    ran = subprocess.run(
-        [*command, *map(str, arguments), "--no-evaluate", "--calibration", str(book)],
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
+    warm.run(*command, *arguments, "--no-evaluate", "--calibration", book)
     assert json.loads((out / "thresher.json").read_text())["method"] == "root"
 
 
@@ -489,14 +485,9 @@ def test_only_our_own_warnings_are_shown(llama_folder, tmp_path):
 
 
 def test_without_a_terminal_every_block_is_a_line(llama_folder, book, tmp_path):
-    command = [sys.executable, "-m", "thresher", "prune", str(llama_folder), "--density", "0.5"]
-    options = ["--calibration", str(book), "--windows", "4", "--length", "64"]
-    done = subprocess.run(
-        [*command, *options, "--out", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ("-m", "thresher", "prune", llama_folder, "--density", "0.5")
+    options = ("--calibration", book, "--windows", "4", "--length", "64")
+    done = warm.run(*command, *options, "--out", tmp_path / "out")
     lines = done.stderr.splitlines()
     assert lines[0].startswith("[1/3] pruned model.layers.0, 0:0")
     assert all("elapsed, about" in line for line in lines)

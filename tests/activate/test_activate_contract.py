@@ -115,7 +115,7 @@ def test_bfloat16_models_are_calibrated(method):
 
 @EACH
 def test_it_compiles_whole_and_runs_in_every_mode(method):
-    model = activated(method, llama(), tokens())
+    model = activated(method, llama(num_hidden_layers=1), tokens())
     rows = tokens(2, seed=7)
     expected = logits(model, rows)
     torch.compiler.reset()

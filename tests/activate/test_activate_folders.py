@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm
 from model_folders import save_folder, tiny_llama
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -80,7 +79,7 @@ rows = torch.arange(20)[None]
 with torch.no_grad():
     assert torch.equal(*(m(input_ids=rows).logits for m in models))
 """
-    subprocess.run([sys.executable, "-c", code, tmp_path / "sparse", dense], check=True)
+    warm.run("-c", code, tmp_path / "sparse", dense)
 
 
 def test_exported_it_is_the_dense_model(dense, tmp_path):

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from model_folders import save_folder, tiny_llama
 
 import thresher as th
@@ -40,7 +39,7 @@ def windows(folder: Path, book: Path) -> torch.Tensor:
 
 def command(source: Path, out: Path, book: Path, *more: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "thresher", "prune", str(source), "--out", str(out)),
+        *("-m", "thresher", "prune", str(source), "--out", str(out)),
         *("--calibration", str(book), "--windows", "6", "--length", "64", "--density", "0.5"),
         *("--no-evaluate", *more),
     ]
@@ -108,18 +107,14 @@ def test_spilling_hidden_states_changes_nothing(llama_folder, book, tmp_path):
 
 def test_killed_at_several_moments_it_resumes_to_the_same_bytes(book, tmp_path):
     source = save_folder(tiny_llama(layers=10, hidden=64), tmp_path / "model")
-    subprocess.run(command(source, tmp_path / "whole", book), check=True, capture_output=True)
+    warm.run(*command(source, tmp_path / "whole", book))
     for block in (1, 8):
-        process = subprocess.Popen(
-            command(source, tmp_path / "killed", book),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = warm.Warm(command(source, tmp_path / "killed", book))
         wait_for_block(tmp_path / "killed", block, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "killed").exists()
-    subprocess.run(command(source, tmp_path / "killed", book), check=True, capture_output=True)
+    warm.run(*command(source, tmp_path / "killed", book))
     for file in (tmp_path / "whole").glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "killed" / file.name).read_bytes()
     assert not remains(tmp_path / "killed")
@@ -130,7 +125,7 @@ def remains(out: Path) -> list[Path]:
     return list(out.parent.glob(f".{out.name}.*"))
 
 
-def wait_for_block(out: Path, block: int, process: subprocess.Popen) -> None:
+def wait_for_block(out: Path, block: int, process: warm.Warm) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         for state in out.parent.glob(f".{out.name}.*/progress.json"):
@@ -142,19 +137,13 @@ def wait_for_block(out: Path, block: int, process: subprocess.Popen) -> None:
 
 def test_interrupting_says_how_to_go_on(book, tmp_path):
     source = save_folder(tiny_llama(layers=10, hidden=64), tmp_path / "model")
-    process = subprocess.Popen(
-        command(source, tmp_path / "out", book),
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background has its children ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = warm.Warm(command(source, tmp_path / "out", book))
     wait_for_block(tmp_path / "out", 1, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "goes on where it stopped" in errors
-    assert "Traceback" not in errors
+    done = process.wait()
+    assert done.returncode == 130
+    assert "goes on where it stopped" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_different_run_does_not_take_up_the_remains(llama_folder, book, tmp_path):
@@ -211,16 +200,14 @@ def test_a_full_disk_loses_nothing(book, tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
         "from thresher.cli import main; main()"
     )
-    arguments = command(source, tmp_path / "out", book)[3:]
-    process = subprocess.run(
-        [sys.executable, "-c", limited, *arguments], capture_output=True, text=True
-    )
+    arguments = command(source, tmp_path / "out", book)[2:]
+    process = warm.run("-c", limited, *arguments, check=False)
     assert process.returncode == 1
     assert "cannot write" in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.rglob("*.tmp"))
-    subprocess.run(command(source, tmp_path / "out", book), check=True, capture_output=True)
+    warm.run(*command(source, tmp_path / "out", book))
 
 
 def test_an_existing_output_folder_is_kept(llama_folder, book, tmp_path):

@@ -68,8 +68,8 @@ def test_a_language_model_is_better_pruned_with_data_than_without(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2())
-    windows = token_windows(tokenizer, embedded_text(), length=128, count=12)
-    prune_folder(smollm2(), tmp_path / "out", as_recipe("sparsegpt").with_options(0.5), windows[:8])
+    windows = token_windows(tokenizer, embedded_text(), length=128, count=10)
+    prune_folder(smollm2(), tmp_path / "out", as_recipe("wanda").with_options(0.5), windows[:8])
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     without = AutoModelForCausalLM.from_pretrained(smollm2()).eval()
     th.prune(without, "magnitude", density=0.5, progress=False)

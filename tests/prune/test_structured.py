@@ -1,11 +1,10 @@
 """Methods that make models smaller: whole units go, and what is left loads and runs."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm
 from coupled_nets import NETS, FusedAttention, ResNet, built
 from model_folders import save_folder, tiny_llama
 from small_models import bert, encoder_inputs, gpt2, llama, tokens
@@ -222,7 +221,7 @@ def test_a_stock_folder_loads_where_there_is_no_thresher(make, tmp_path):
         "assert 'thresher' not in sys.modules\n"
         f"torch.save(model(x)[0].detach(), {str(tmp_path / 'out.pt')!r})\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    warm.run("-c", script)
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     with torch.no_grad():
         torch.testing.assert_close(found, small(sample)[0], rtol=0, atol=1e-5)

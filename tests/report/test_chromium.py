@@ -14,10 +14,13 @@ from thresher.report.html import render, write_report
 from .chromium import find_chromium, open_page, take_picture
 from .test_answers import SPEED
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None,
-    reason="no Chromium on this machine; `apt-get install chromium` provides one",
-)
+pytestmark = [
+    pytest.mark.usefixtures("pictures"),
+    pytest.mark.skipif(
+        find_chromium() is None,
+        reason="no Chromium on this machine; `apt-get install chromium` provides one",
+    ),
+]
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 
 # Tells what a reader would see; the page itself lets no script run.

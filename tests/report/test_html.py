@@ -92,7 +92,7 @@ def test_a_broken_model_is_called_broken(record):
     assert "not a finite number" in visible(record)
 
 
-def test_a_curve_that_explodes_is_drawn_all_the_same(record):
+def test_a_curve_that_explodes_is_drawn_all_the_same(pictures, record):
     record.evaluation["curve"][-2:] = [
         {"density": 0.5, "perplexity": 1e304, "method": "wanda"},
         {"density": 0.4, "perplexity": math.inf, "method": "wanda"},

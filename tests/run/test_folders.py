@@ -1,11 +1,10 @@
 """Sparse folders among others: what they take over, and what happens without Thresher."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm
 from model_folders import save_folder, tiny_llama
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +24,7 @@ def opened_elsewhere(folder):
         f"try: A.from_pretrained({str(folder)!r})\n"
         "finally: assert 'thresher' not in sys.modules\n"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return warm.run("-c", code, check=False)
 
 
 @pytest.mark.parametrize("kind", ["saved", "pruned on disk", "packed"])

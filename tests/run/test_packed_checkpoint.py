@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from layout_contract import one_thread  # noqa: F401
 from model_folders import tiny_llama
 from safetensors.torch import load_file, save_file
@@ -375,9 +375,7 @@ def test_smollm2_loads_within_a_second_and_its_packed_size(tmp_path):
     size = (tmp_path / "thresher-00000.safetensors").stat().st_size
     runs = []
     for _ in range(3):  # at most, as other tests share the cores: 0.33 s where nothing else runs
-        command = [sys.executable, "-c", MEASURE, str(tmp_path)]
-        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        runs.append(json.loads(shown.splitlines()[-1]))
+        runs.append(json.loads(warm.run("-c", MEASURE, tmp_path).stdout.splitlines()[-1]))
         assert runs[-1]["used"] < size + 200e6, (runs, size)
         if runs[-1]["seconds"] < 1.0:
             break

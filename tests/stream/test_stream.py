@@ -427,7 +427,7 @@ def test_two_processes_share_the_samples_and_prune_alike(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(prune_here, (port, tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(prune_here, (port, tmp_path), 2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     alone = llama()
     th.prune(alone, "sparsegpt", tokens(5), density=0.5, progress=False)

@@ -77,7 +77,7 @@ def test_it_comes_nearer_and_keeps_zeros(dense, dtype, tmp_path, rates):
     assert again.loss_before == pytest.approx(record.loss_after, rel=1e-5)
 
 
-@pytest.mark.parametrize("minutes", [0.02, 0.2, 1.0, 5.0])
+@pytest.mark.parametrize("minutes", [0.02, 0.2, 2.0])
 def test_it_ends_on_time(dense, minutes, tmp_path):
     record = heal(pruned(dense), dense, tmp_path, minutes)
     # Every step and every evaluation takes a second here.
@@ -116,7 +116,7 @@ def test_a_rate_that_overflows_is_survived(dense, tmp_path, monkeypatch):
     assert model.lm_head.weight.isfinite().all()
 
 
-@pytest.mark.parametrize("after", [1, 3, 30, 45, 58])
+@pytest.mark.parametrize("after", [1, 30, 58])
 def test_a_run_that_is_stopped_ends_the_same(dense, after, tmp_path, rates, monkeypatch):
     whole = pruned(dense)
     expected = heal(whole, dense, tmp_path / "whole", keep=True)
