@@ -71,6 +71,7 @@ from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
 from .run.files.hub import check_login, push
 from .run.files.recount import describe, kept_in_folder
+from .run.files.whole import load_whole
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
 from .stream.outputs import folder_logits
@@ -505,7 +506,7 @@ def show_info(model: str, layers: bool) -> None:
         data["activations"] = asdict(activations)
         tables += [activation_summary(activations), Fitted(shown)]
     if _has_record(folder):
-        record = read_record(folder)
+        record, changes = _held_against(folder)
         stored = {
             layer.name: checkpoint.stored_bytes(f"{layer.name}.weight")
             for layer in record.layers
@@ -514,6 +515,9 @@ def show_info(model: str, layers: bool) -> None:
         figures = layer_table(record, stored) if layers else kind_table(record)
         data |= record_data(record, stored)
         tables += [recipe_table(record), Fitted(figures)]
+        if changes:
+            data["changed"] = changes
+            tables.append(Text(changes))
     elif activations is None:
         words = f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}"
         data, tables = {"folder": folder, "said": words}, [Text(words)]
@@ -553,9 +557,34 @@ def read_record(folder: Path) -> PruneRecord:
     """
     if not _has_record(folder):
         raise CheckpointError(f"{str(folder)!r}: {_NO_RECORD}. {describe(folder)}")
+    return _held_against(folder)[0]
+
+
+def _held_against(folder: Path) -> tuple[PruneRecord, str]:
+    """Return a folder's record with the counts of its weights, and how these have changed."""
     file = folder / RECORD_FILE
     record = restored_from(file, PruneRecord, "a pruning record", _REMEDY)
-    return record.recounted(kept_in_folder(folder, [layer.name for layer in record.layers]))
+    kept = kept_in_folder(folder, [layer.name for layer in record.layers])
+    found = record.recounted(kept)
+    lost = [layer.name for layer in record.layers if layer.name not in kept]
+    said = []
+    if lost:
+        said.append(
+            f"{len(lost)} of its {len(record.layers)} layers are not in the folder ({lost[0]!r}): "
+            "another model was saved here since"
+        )
+    if found is not record:
+        said.append(
+            f"it counted density {record.density:.3f}, and the weights have {found.density:.3f}: "
+            "they were changed since (trained, merged or saved again)"
+        )
+    words = "; ".join(said)
+    return found, (
+        f"The record is older than the weights: {words}. Counts are those of the weights; "
+        "what was evaluated or timed was so before."
+        if said
+        else ""
+    )
 
 
 def _has_record(folder: Path) -> bool:
@@ -588,13 +617,12 @@ def check_language_model(folder: Path) -> None:
 
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
     """Return a transformers causal language model in evaluation mode."""
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     check_language_model(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
+        return load_whole(folder, dtype)
     except RuntimeError as error:
         raise CheckpointError(
             f"{str(folder)!r} cannot be loaded: {error} Its tensors do not fit its configuration; "
@@ -604,7 +632,6 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
         raise DataError(
             f"{str(folder)!r} is no causal language model that can be evaluated: {error}"
         ) from error
-    return model.eval()  # type: ignore[no-untyped-call]
 
 
 def export_folder_as_onnx(model: str, out: Path) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from .errors import CheckpointError, DataError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Return the object that a JSON file holds.
@@ -142,7 +145,14 @@ def sync(path: Path) -> None:
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:
-    """Return the error to raise when `path` could not be written."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    hint = "the disk is full: free room and run the same command again" if full else str(error)
+    """Return the error to raise when `path` could not be written; it says what to do."""
+    number, said = getattr(error, "errno", None), str(error)
+    # Of a file that it wrote a part of, NumPy says how much, and not why.
+    full = number in _FULL or "No space left" in said or " requested and " in said
+    if full:
+        hint = "the disk is full: free room and run the same command again"
+    elif number in _REFUSED:
+        hint = f"{said}; choose a folder that you may write to, or change its rights"
+    else:
+        hint = said
     return CheckpointError(f"cannot write {str(path)!r}: {hint}")

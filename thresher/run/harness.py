@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core.errors import DataError, unknown
+from ..core.errors import DataError, OptionError, unknown
 from ..core.extras import naming_the_extra
 from .measure.modes import evaluating
 
@@ -115,6 +115,8 @@ def run_harness(arguments: Sequence[str]) -> None:
     ------
     MissingPackageError
         If it is not installed.
+    OptionError
+        If it has no such task.
     """
     register_model_type()
     from lm_eval.__main__ import cli_evaluate
@@ -124,6 +126,15 @@ def run_harness(arguments: Sequence[str]) -> None:
     sys.argv = ["lm_eval", *arguments]
     try:
         cli_evaluate()
+    except ValueError as error:
+        # Which it raises for much else; anything but this one is shown as it is.
+        lacking, _, names = str(error).partition("Tasks not found: ")
+        if lacking or not names:
+            raise
+        raise OptionError(
+            f"lm-evaluation-harness has no task {names}; `thresher lm-eval ls tasks` lists them "
+            "(`--tasks list` in earlier versions)"
+        ) from error
     finally:
         sys.argv = before
 

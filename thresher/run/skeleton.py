@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Skeleton"]
+__all__ = ["IncompleteError", "Skeleton", "check_complete"]
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -255,11 +256,47 @@ class Skeleton:
         names = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
         missing = [name for name in names if self._stored_as(name) is None]
         if missing:
-            raise CheckpointError(
+            ignored = getattr(self.model, "_keys_to_ignore_on_load_missing", None) or ()
+            raise IncompleteError(
                 f"{str(self.checkpoint.folder)!r} has no tensor for {missing[0]!r} (and "
                 f"{len(missing) - 1} more parameters) of {type(self.model).__name__}; fetch or "
-                "write the model again, or prune it in memory with thresher.prune(model, ...)"
+                "write the model again, or prune it in memory with thresher.prune(model, ...)",
+                all(any(re.search(each, name) for each in ignored) for name in missing),
             )
+
+
+class IncompleteError(CheckpointError):
+    """A folder lacks weights of its model.
+
+    Parameters
+    ----------
+    message : str
+    optional : bool
+        Whether its architecture does without all of them.
+    """
+
+    def __init__(self, message: str, optional: bool) -> None:
+        super().__init__(message)
+        self.optional = optional
+
+
+def check_complete(folder: Path) -> None:
+    """Raise if a folder lacks weights of its model.
+
+    Nothing is raised of what cannot be told, as of models that this transformers does not have.
+
+    Raises
+    ------
+    IncompleteError
+        Naming one.
+    """
+    try:
+        Skeleton(folder)
+    except IncompleteError as error:
+        if not error.optional:
+            raise
+    except CheckpointError:
+        return
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Loaded", "check_near", "ends_of", "load", "probe", "tokenizer_of"]
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +17,7 @@ from torch import nn
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
 from ...parts.activations.attached import set_aside
-from ..files.checkpoint import Checkpoint
+from ..files.whole import load_whole
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
@@ -97,7 +98,8 @@ def _of_gguf(path: Path, bits: int | None) -> Loaded:
     names = ("eos_token_id", "eot_token_id", "eom_token_id")
     ends = (file.metadata.get(f"tokenizer.ggml.{name}") for name in names)
     held = frozenset(end for end in ends if isinstance(end, int))
-    return Loaded(data, context, held, lambda: _gguf_tokenizer(path))
+    declared = "tokenizer.ggml.model" in file.metadata
+    return Loaded(data, context, held, lambda: _gguf_tokenizer(path, declared))
 
 
 def probe(vocabulary: int, config: Any) -> torch.Tensor:
@@ -148,7 +150,7 @@ def _prove(model: Any, data: ModelData) -> None:
 
 
 def _module(folder: str | Path) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     from .architectures import architecture_of
@@ -156,36 +158,38 @@ def _module(folder: str | Path) -> nn.Module:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         architecture_of(AutoConfig.from_pretrained(folder))  # before the weights are read
-        if Path(folder).is_dir():
-            Checkpoint(folder)  # damaged files, and an index that leads elsewhere, are refused
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", output_loading_info=True
-        )
+        model: nn.Module = load_whole(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, ThresherError):
             raise
         raise CheckpointError(f"{str(folder)!r} cannot be loaded: {error}") from error
-    model: nn.Module = loaded[0]
-    if missing := sorted(loaded[1]["missing_keys"]):
-        raise CheckpointError(
-            f"{str(folder)!r} lacks {missing[0]!r} (and {len(missing) - 1} more of the model's "
-            "tensors), which would be random; fetch or write the model again"
-        )
-    return model.eval()
+    return model
 
 
-def _gguf_tokenizer(path: Path) -> Any:
+def _gguf_tokenizer(path: Path, declared: bool) -> Any:
+    """Return the tokenizer of a file, None where it holds none that can be read."""
+    from transformers import AutoTokenizer
+
     with naming_the_extra():  # transformers' own error says less
         for package in ("gguf", "sentencepiece"):
             import_module(package)
-    return tokenizer_of(path.parent, gguf_file=path.name)
+    try:
+        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # whatever parts that are missing make its conversion raise
+        if declared:
+            warnings.warn(
+                f"the tokenizer of {str(path)!r} cannot be read ({str(error).strip()}), so that "
+                "texts cannot be given as such; pass tokenizer=, or tokens in place of texts",
+                stacklevel=2,
+            )
+        return None
 
 
-def tokenizer_of(folder: str | Path, **where: str) -> Any:
+def tokenizer_of(folder: str | Path) -> Any:
     """Return a model's tokenizer, None where it has none: tokens can be run without."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, **where)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError):
         return None

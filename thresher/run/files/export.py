@@ -52,10 +52,13 @@ def export(source: str | Path, out: str | Path) -> None:
     OptionError
         If `out` exists.
     CheckpointError
-        If `source` cannot be read.
+        If `source` cannot be read, or lacks weights of its model.
     """
+    from ..skeleton import check_complete
+
     source, out = Path(source), Path(out)
     checkpoint = Checkpoint(source)
+    check_complete(source)
     with writing(out, "export") as output:
         output.check_free()
         output.restart()
