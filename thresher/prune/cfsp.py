@@ -28,6 +28,14 @@ class CFSP(UnitRecipe, Catalogued):
     ----------
     Wang et al., CFSP (2024), section 3. Its training afterwards, of ranks that follow the worth of
     blocks, is the user's to do.
+
+    Notes
+    -----
+    The score is recalled, as is the logistic function of standardised angles: the paper's text was
+    not at hand, and its code has no licence. As others state its equation 8, a neuron's weight is
+    divided by the magnitudes of its row of the last layer alone, and shares of rows of the first
+    layers are added, which are the same for all neurons where magnitudes are added up; here
+    the share in the neuron's own column is added, which is its activation once more.
     """
 
     ranking: Ranking = ByScore(RelativeImportance() * InputNorm())

@@ -42,8 +42,16 @@ class STUN(ExpertRecipe, Catalogued):
 
     References
     ----------
-    Lee et al., STUN (2024), sections 4.1 and 4.2. Clusters are merged by average linkage; the mean
-    of a cluster is not stored in the place of an expert.
+    Lee et al., STUN (2024), sections 4.1 and 4.2.
+
+    Notes
+    -----
+    Two experts are as alike as ``-lambda_1 ||W_i - W_j|| + lambda_2 a_ij`` says, W being rows of
+    the router and a how often the same tokens choose both. This was checked against two summaries
+    of the paper, whose text was not at hand; of its largest model the lambdas are 1 and 0, the
+    default. Here both terms are divided by their largest, and `coactivation` is the second
+    lambda over the first. That clusters are merged by average linkage could not be checked. Where
+    fewer than three experts are in a cluster the paper stores their mean; here one always stays.
     """
 
     experts: float = 0.8

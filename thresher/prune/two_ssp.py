@@ -44,8 +44,9 @@ class TwoSSP(UnitRecipe, Catalogued):
     Notes
     -----
     Of B attentions ``round(B s^(F / (alpha A)))`` go at sparsity s, F being the weights of a
-    block's other layers and A those of its attention: as recalled of section 3.3, whose text was
-    not at hand. A neuron's activation is measured over all tokens together, where the paper takes
+    block's other layers and A those of its attention: as recalled of section 3.3. It could not be
+    checked: the paper's text was not at hand, and its code is under the GPL.
+    A neuron's activation is measured over all tokens together, where the paper takes
     the mean of the norms of sequences.
     """
 
