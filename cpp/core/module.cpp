@@ -22,8 +22,7 @@ NB_MODULE(_core, module) {
          std::optional<Vector> minimum, int most) {
         const std::size_t rows = weight.shape(0), columns = weight.shape(1);
         if (mask.shape(0) != rows || mask.shape(1) != columns || errors.shape(0) != rows ||
-            errors.shape(1) != columns || factor.shape(0) != columns ||
-            factor.shape(1) != columns)
+            errors.shape(1) != columns || factor.shape(0) != columns || factor.shape(1) != columns)
           throw nb::value_error("obs_sweep: shapes do not match");
         if (weight.stride(1) != 1 || factor.stride(1) != 1 || errors.stride(1) != 1 ||
             errors.stride(0) != static_cast<std::int64_t>(columns))

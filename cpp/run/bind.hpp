@@ -44,8 +44,7 @@ inline void check_matrix(std::int64_t rows, std::int64_t columns) {
   const bool overflows = __builtin_mul_overflow(std::max(rows, std::int64_t{1}),
                                                 std::max(columns, std::int64_t{1}), &entries);
   check(rows >= 0 && columns >= 0 && !overflows && entries <= most, "shape",
-        "says " + std::to_string(rows) + " x " + std::to_string(columns) +
-            ", which no matrix has");
+        "says " + std::to_string(rows) + " x " + std::to_string(columns) + ", which no matrix has");
 }
 
 inline void check_size(std::size_t size, std::int64_t expected, const std::string& tensor) {

@@ -26,18 +26,18 @@ Convolution convolution(const Four& input, const Pair& output, const Pair& kerne
           "convolution", "needs a positive kernel, stride and dilation, and no negative padding");
   }
   check(groups > 0 && input[1] % groups == 0, "convolution",
-        "cannot share " + std::to_string(input[1]) + " channels out to " +
-            std::to_string(groups) + " groups");
+        "cannot share " + std::to_string(input[1]) + " channels out to " + std::to_string(groups) +
+            " groups");
   double floats = static_cast<double>(input[1]);
   for (int axis = 0; axis < 2; ++axis) {
     floats *= static_cast<double>(kernel[axis]) *
-              (static_cast<double>(output[axis]) + static_cast<double>(kernel[axis]) *
-                                                       static_cast<double>(dilation[axis]) + 16.0);
+              (static_cast<double>(output[axis]) +
+               static_cast<double>(kernel[axis]) * static_cast<double>(dilation[axis]) + 16.0);
   }
   check(floats < most_floats, "x", "is too large for one convolution");
-  return {input[0],  input[1],  input[2],    input[3],    output[0],   output[1],  kernel[0],
-          kernel[1], stride[0], stride[1],   before[0],   before[1],   dilation[0],
-          dilation[1], groups};
+  return {input[0],  input[1],  input[2],    input[3],    output[0],
+          output[1], kernel[0], kernel[1],   stride[0],   stride[1],
+          before[0], before[1], dilation[0], dilation[1], groups};
 }
 
 // Rows are numbered in 16 bits.
@@ -53,7 +53,8 @@ class RowGroups {
         order_(std::move(order)),
         bf16_(is_bf16(values_)) {
     check_matrix(rows, columns);
-    check(group > 0 && group <= most_group, "values", "cannot hold groups of " + std::to_string(group) + " rows");
+    check(group > 0 && group <= most_group, "values",
+          "cannot hold groups of " + std::to_string(group) + " rows");
     const std::int64_t groups = (rows + group - 1) / group;
     const auto positions = static_cast<std::int64_t>(indices_.size());
     check_size(group_starts_.size(), groups + 1, "group_starts");
@@ -61,8 +62,8 @@ class RowGroups {
     check_increasing(group_starts_.data(), groups, indices_.data(), columns, "indices");
     check_size(values_.size(), positions * group, "values");
     check_order(rows);
-    view_ = {indices_.data(), values_.data(), group_starts_.data(), order_.data(),
-             group,           rows,           columns};
+    view_ = {indices_.data(), values_.data(), group_starts_.data(), order_.data(), group, rows,
+             columns};
   }
 
   void multiply(std::uintptr_t x, std::int64_t batch, std::uintptr_t y, std::uintptr_t bias,
@@ -114,9 +115,8 @@ void check_convolution(const GroupedView& view, const Convolution& shape) {
             std::to_string(view.rows) + " rows");
 }
 
-void run_convolution(const GroupedView& view, bool bf16, const Convolution& shape,
-                     std::uintptr_t x, std::uintptr_t y, std::uintptr_t bias, float low,
-                     float high, int threads) {
+void run_convolution(const GroupedView& view, bool bf16, const Convolution& shape, std::uintptr_t x,
+                     std::uintptr_t y, std::uintptr_t bias, float low, float high, int threads) {
   check_convolution(view, shape);
   if (is_empty(shape)) return;
   const auto run = bf16 ? kernels().convolve_bf16 : kernels().convolve_float;

@@ -112,9 +112,8 @@ void quantize(Floats32 weights, float unit, int bits, OutputBytes codes, OutputS
 void check_shape(const Panels& panels, std::int64_t rows, std::int64_t columns,
                  const std::string& name) {
   check(panels.view().rows == rows && panels.view().columns == columns, name,
-        "is " + std::to_string(panels.view().rows) + " x " +
-            std::to_string(panels.view().columns) + ", expected " + std::to_string(rows) + " x " +
-            std::to_string(columns));
+        "is " + std::to_string(panels.view().rows) + " x " + std::to_string(panels.view().columns) +
+            ", expected " + std::to_string(rows) + " x " + std::to_string(columns));
 }
 
 struct Layer {
@@ -131,8 +130,8 @@ struct Layer {
 class Model {
  public:
   Model(Panels embedding, Panels head, Floats32 final_norm, std::vector<Layer> layers,
-        std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
-        std::int64_t intermediate, float epsilon, Floats32 frequencies, float rotary_scale)
+        std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t intermediate,
+        float epsilon, Floats32 frequencies, float rotary_scale)
       : embedding_(std::move(embedding)),
         head_(std::move(head)),
         final_norm_(std::move(final_norm)),
@@ -187,12 +186,10 @@ class Model {
     if (layer.query_norm) check_size(layer.query_norm->size(), width, "query_norm");
     if (layer.key_norm) check_size(layer.key_norm->size(), width, "key_norm");
     check(layer.window >= 0, "window", "is negative");
-    view_.layers.push_back({qkv, layer.out.view(), gate_up, layer.down.view(),
-                            layer.attention_norm.data(),
-                            layer.mlp_norm.data(),
-                            layer.query_norm ? layer.query_norm->data() : nullptr,
-                            layer.key_norm ? layer.key_norm->data() : nullptr, layer.rotary,
-                            layer.window});
+    view_.layers.push_back(
+        {qkv, layer.out.view(), gate_up, layer.down.view(), layer.attention_norm.data(),
+         layer.mlp_norm.data(), layer.query_norm ? layer.query_norm->data() : nullptr,
+         layer.key_norm ? layer.key_norm->data() : nullptr, layer.rotary, layer.window});
   }
 
   Panels embedding_, head_;
@@ -224,8 +221,7 @@ class Sequence {
   // Goes back to an earlier position: the cache of what came before it is still right.
   void rewind(std::int64_t position) {
     const Hold hold(busy, "sequence");
-    check(position >= 0 && position <= cache.position, "position",
-          "is not one that was passed");
+    check(position >= 0 && position <= cache.position, "position", "is not one that was passed");
     cache.position = position;
   }
 
@@ -296,26 +292,27 @@ class Work {
 void bind_engine(nb::module_& module) {
   using namespace nb::literals;
   nb::class_<Panels>(module, "Panels")
-      .def(nb::init<const std::string&, Bytes, std::optional<Shorts>, std::optional<Shorts>,
-                    float, std::optional<Floats32>, std::int64_t, std::int64_t,
-                    std::optional<Floats32>>(),
-           "form"_a, "codes"_a, "scales"_a.none(), "minimums"_a.none(), "unit"_a,
-           "bias"_a.none(), "rows"_a, "columns"_a, "thresholds"_a.none() = nb::none())
+      .def(nb::init<const std::string&, Bytes, std::optional<Shorts>, std::optional<Shorts>, float,
+                    std::optional<Floats32>, std::int64_t, std::int64_t, std::optional<Floats32>>(),
+           "form"_a, "codes"_a, "scales"_a.none(), "minimums"_a.none(), "unit"_a, "bias"_a.none(),
+           "rows"_a, "columns"_a, "thresholds"_a.none() = nb::none())
       .def_prop_ro("nbytes", &Panels::nbytes)
       .def("multiply", &Panels::multiply, "x"_a, "y"_a)
       .def("dequantize", &Panels::dequantize, "values"_a);
   module.def("quantize", &quantize, "weights"_a, "unit"_a, "bits"_a, "codes"_a, "scales"_a,
              "minimums"_a.none());
   nb::class_<Layer>(module, "EngineLayer")
-      .def("__init__",
-           [](Layer* self, std::vector<Panels> qkv, Panels out, std::vector<Panels> gate_up,
-              Panels down, Floats32 attention_norm, Floats32 mlp_norm, std::optional<Floats32> query_norm,
-              std::optional<Floats32> key_norm, bool rotary, std::int64_t window) {
-             new (self) Layer{std::move(qkv), out, std::move(gate_up), down, attention_norm,
-                              mlp_norm, query_norm, key_norm, rotary, window};
-           },
-           "qkv"_a, "out"_a, "gate_up"_a, "down"_a, "attention_norm"_a, "mlp_norm"_a,
-           "query_norm"_a.none(), "key_norm"_a.none(), "rotary"_a, "window"_a);
+      .def(
+          "__init__",
+          [](Layer* self, std::vector<Panels> qkv, Panels out, std::vector<Panels> gate_up,
+             Panels down, Floats32 attention_norm, Floats32 mlp_norm,
+             std::optional<Floats32> query_norm, std::optional<Floats32> key_norm, bool rotary,
+             std::int64_t window) {
+            new (self) Layer{std::move(qkv), out,        std::move(gate_up), down,   attention_norm,
+                             mlp_norm,       query_norm, key_norm,           rotary, window};
+          },
+          "qkv"_a, "out"_a, "gate_up"_a, "down"_a, "attention_norm"_a, "mlp_norm"_a,
+          "query_norm"_a.none(), "key_norm"_a.none(), "rotary"_a, "window"_a);
   nb::class_<Model>(module, "EngineModel")
       .def(nb::init<Panels, Panels, Floats32, std::vector<Layer>, std::int64_t, std::int64_t,
                     std::int64_t, std::int64_t, float, Floats32, float>(),

@@ -13,17 +13,29 @@ class GroupedNM {
  public:
   GroupedNM(Shorts counts, Bytes indices, Values values, std::int64_t rows, std::int64_t columns,
             std::int64_t n, std::int64_t m, std::int64_t chunk)
-      : counts_(std::move(counts)), indices_(std::move(indices)), values_(std::move(values)),
+      : counts_(std::move(counts)),
+        indices_(std::move(indices)),
+        values_(std::move(values)),
         bf16_(is_bf16(values_)) {
     check_matrix(rows, columns);
     check(n >= 1 && n <= most_n && m >= n && m <= most_m, "values",
-          "cannot keep " + std::to_string(n) + " of " + std::to_string(m) + " rows; n must be 1 or "
-          "2, and m at most " + std::to_string(most_m));
+          "cannot keep " + std::to_string(n) + " of " + std::to_string(m) +
+              " rows; n must be 1 or "
+              "2, and m at most " +
+              std::to_string(most_m));
     check(chunk >= 1 && chunk <= most_chunk, "indices",
           "cannot name the columns of chunks of " + std::to_string(chunk));
     list_patterns(n, m);
-    view_ = {indices_.data(), values_.data(), counts_.data(), pattern_rows_.data(),
-             static_cast<std::int64_t>(pattern_rows_.size()) / n, n, m, chunk, rows, columns};
+    view_ = {indices_.data(),
+             values_.data(),
+             counts_.data(),
+             pattern_rows_.data(),
+             static_cast<std::int64_t>(pattern_rows_.size()) / n,
+             n,
+             m,
+             chunk,
+             rows,
+             columns};
     const std::int64_t groups = (rows + m - 1) / m;
     check_size(indices_.size(), groups * columns, "indices");
     check_size(values_.size(), groups * columns * n, "values");
@@ -56,7 +68,8 @@ class GroupedNM {
     const std::int64_t width = std::min(view_.chunk, view_.columns - first);
     const std::string where = " in chunk " + std::to_string(at);
     std::int64_t total = 0;
-    for (std::int64_t p = 0; p < view_.patterns; ++p) total += view_.counts[at * view_.patterns + p];
+    for (std::int64_t p = 0; p < view_.patterns; ++p)
+      total += view_.counts[at * view_.patterns + p];
     check(total == width, "counts", "does not add up to " + std::to_string(width) + where);
     std::bitset<most_chunk> named;
     for (std::int64_t i = 0; i < width; ++i) {

@@ -35,8 +35,7 @@ class Csr : public IndexedMatrix {
       : IndexedMatrix(std::move(indices), std::move(values), rows, columns),
         row_starts_(std::move(row_starts)) {
     check_size(row_starts_.size(), rows + 1, "row_starts");
-    check_starts(row_starts_.data(), rows, static_cast<std::int64_t>(values_.size()),
-                 "row_starts");
+    check_starts(row_starts_.data(), rows, static_cast<std::int64_t>(values_.size()), "row_starts");
     check_increasing(row_starts_.data(), rows, view_.indices, columns, "indices");
     view_.row_starts = row_starts_.data();
   }
@@ -74,8 +73,7 @@ class Csr : public IndexedMatrix {
 
 class FanIn : public IndexedMatrix {
  public:
-  FanIn(Shorts indices, Values values, std::int64_t rows, std::int64_t columns,
-        std::int64_t fan_in)
+  FanIn(Shorts indices, Values values, std::int64_t rows, std::int64_t columns, std::int64_t fan_in)
       : IndexedMatrix(std::move(indices), std::move(values), rows, columns) {
     check(fan_in >= 0 && fan_in <= columns, "indices",
           "cannot hold a fan-in of " + std::to_string(fan_in));

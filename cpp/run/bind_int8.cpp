@@ -10,8 +10,8 @@ using Signed = nb::ndarray<const std::int8_t, nb::c_contig, nb::device::cpu>;
 
 class Int8Blocks {
  public:
-  Int8Blocks(Longs row_starts, Shorts columns, Signed values, Values scales,
-             std::int64_t rows, std::int64_t column_count)
+  Int8Blocks(Longs row_starts, Shorts columns, Signed values, Values scales, std::int64_t rows,
+             std::int64_t column_count)
       : row_starts_(std::move(row_starts)),
         columns_(std::move(columns)),
         values_(std::move(values)),
@@ -33,8 +33,8 @@ class Int8Blocks {
     check_increasing(starts.data(), block_rows, columns_.data(),
                      (column_count + group - 1) / group * group, "columns");
     row_sums_.resize(static_cast<std::size_t>(rows));
-    view_ = {values_.data(), columns_.data(), row_starts_.data(), row_sums_.data(),
-             scales_.data(), rows, column_count};
+    view_ = {values_.data(), columns_.data(), row_starts_.data(), row_sums_.data(), scales_.data(),
+             rows,           column_count};
     for (std::int64_t row = 0; row < rows; ++row) add_up(row);
   }
 

@@ -151,8 +151,8 @@ void bind_masked(nb::module_& module) {
            "columns"_a)
       .def("multiply", &Bitmask::multiply, unlocked);
   nb::class_<NofM>(module, "NofM")
-      .def(nb::init<Bytes, Values, std::int64_t, std::int64_t, int, int>(), "indices"_a,
-           "values"_a, "rows"_a, "columns"_a, "n"_a, "m"_a)
+      .def(nb::init<Bytes, Values, std::int64_t, std::int64_t, int, int>(), "indices"_a, "values"_a,
+           "rows"_a, "columns"_a, "n"_a, "m"_a)
       .def("multiply", &NofM::multiply, unlocked);
 }
 

@@ -15,8 +15,8 @@ class Quantized {
         zeros_(std::move(zeros)),
         bf16_(is_bf16(scales_, "scales")) {
     check_matrix(rows, columns);
-    view_ = {codes_.data(),  scales_.data(),     zeros_.data(), places_.data(),
-             row_starts_.data(), rows, columns};
+    view_ = {codes_.data(),      scales_.data(), zeros_.data(), places_.data(),
+             row_starts_.data(), rows,           columns};
     const auto groups = static_cast<std::int64_t>(places_.size());
     check_size(codes_.size(), groups * QuantizedView::group / 2, "codes");
     check_size(scales_.size(), groups, "scales");

@@ -24,8 +24,8 @@ struct Kernels {
   void (*int8_bf16)(const Int8View&, const Product&);
   void (*int8_float)(const Int8View&, const Product&);
   // gradient of every stored value, from x and the gradient of y
-  void (*value_gradient)(const IndexedView&, const float* x, const float* grad,
-                         std::int64_t batch, float* gradient, int threads);
+  void (*value_gradient)(const IndexedView&, const float* x, const float* grad, std::int64_t batch,
+                         float* gradient, int threads);
   void (*convolution_gradient)(const GroupedView&, const Convolution&, const float* x,
                                const float* grad, float* gradient, int threads);
 };

@@ -31,9 +31,8 @@ void parallel_rows(std::int64_t rows, std::int64_t unit, int threads, Body&& bod
   constexpr std::int64_t runs_per_thread = 16;
   const std::int64_t even = rows / (runs_per_thread * std::max(threads, 1));
   const std::int64_t run = std::max(even / unit, std::int64_t{1}) * unit;
-  parallel_for((rows + run - 1) / run, threads, [&](std::int64_t i) {
-    body(i * run, std::min(rows, (i + 1) * run));
-  });
+  parallel_for((rows + run - 1) / run, threads,
+               [&](std::int64_t i) { body(i * run, std::min(rows, (i + 1) * run)); });
 }
 
 // Memory of at least `bytes`, aligned to 64, owned by the calling thread and reused: a later call

@@ -11,8 +11,8 @@ struct MaskedView {
   const std::uint8_t* mask;
   std::int64_t mask_stride;  // bytes of a row
   const void* values;
-  std::int64_t count;                // of all values
-  const std::int64_t* row_starts;    // bitmask: rows + 1 prefix sums of the survivors
+  std::int64_t count;              // of all values
+  const std::int64_t* row_starts;  // bitmask: rows + 1 prefix sums of the survivors
   std::int64_t rows, columns;
   int n, m, position_bits;
   const std::uint32_t* group_masks;  // n positions as stored -> m-bit mask, or null
@@ -54,7 +54,7 @@ struct GroupedNMView {
   const std::uint8_t* pattern_rows;  // the n rows of each pattern
   std::int64_t patterns;
   std::int64_t n, m;
-  std::int64_t chunk;                // columns, fewer in the last one
+  std::int64_t chunk;  // columns, fewer in the last one
   std::int64_t rows, columns;
 
   std::int64_t chunks() const { return (columns + chunk - 1) / chunk; }

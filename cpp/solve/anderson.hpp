@@ -33,8 +33,7 @@ class Anderson {
       for (std::size_t i = 0; i < size; ++i) steps[a][i] = history_[a + 1][i] - history_[a][i];
     for (int a = 0; a < depth; ++a)
       for (int b = 0; b <= a; ++b)
-        gram[a][b] = gram[b][a] =
-            dot(steps[a].data() + skip, steps[b].data() + skip, size - skip);
+        gram[a][b] = gram[b][a] = dot(steps[a].data() + skip, steps[b].data() + skip, size - skip);
     for (int a = 0; a < depth; ++a) scale += gram[a][a];
     if (!(scale > 0) || !std::isfinite(scale)) return {};
     double weights[depth];

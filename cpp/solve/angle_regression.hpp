@@ -239,9 +239,9 @@ class AngleRegression {
   Basis basis_;
   std::vector<std::size_t> active_;
   std::vector<double> sign_, shares_, fit_, pull_, speed_;  // of the active columns
-  std::vector<bool> resting_;  // those whose coefficient is zero at this level
-  std::vector<double> outside_, along_, column_;    // of the rows
-  std::vector<double> offset_, slope_;              // of all columns
+  std::vector<bool> resting_;                     // those whose coefficient is zero at this level
+  std::vector<double> outside_, along_, column_;  // of the rows
+  std::vector<double> offset_, slope_;            // of all columns
   std::vector<State> state_;
   Knots knots_;
 };

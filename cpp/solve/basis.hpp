@@ -33,7 +33,8 @@ class Basis {
     std::fill(row, row + size, 0.0);
     shares_.resize(size + 4);
     for (int pass = 0; pass < 2; ++pass) {  // twice is enough for working precision
-      for (std::size_t k = 0; k < size; k += 4) project(k, std::min<std::size_t>(4, size - k), rest);
+      for (std::size_t k = 0; k < size; k += 4)
+        project(k, std::min<std::size_t>(4, size - k), rest);
       for (std::size_t k = 0; k < size; ++k) {
         add_scaled(-shares_[k], direction(k), rest, rows_);
         row[k] += shares_[k];

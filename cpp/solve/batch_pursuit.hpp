@@ -89,14 +89,16 @@ template <class T>
 void batch_pursuit(const T* gram, const T* correlations, const T* squares, const T* tolerances,
                    std::size_t signals, std::size_t atoms, std::size_t limit, std::int32_t* chosen,
                    T* coefficients, int threads) {
-  parallel_for(signals, double(atoms * limit * limit), threads, [&](std::size_t begin, std::size_t end) {
-    BatchPursuit<T> pursuit(gram, atoms, limit);
-    for (std::size_t s = begin; s < end; ++s) {
-      const std::size_t count = pursuit.code(correlations + s * atoms, squares[s], tolerances[s],
-                                             chosen + s * limit, coefficients + s * limit);
-      std::fill(chosen + s * limit + count, chosen + (s + 1) * limit, -1);
-    }
-  });
+  parallel_for(signals, double(atoms * limit * limit), threads,
+               [&](std::size_t begin, std::size_t end) {
+                 BatchPursuit<T> pursuit(gram, atoms, limit);
+                 for (std::size_t s = begin; s < end; ++s) {
+                   const std::size_t count =
+                       pursuit.code(correlations + s * atoms, squares[s], tolerances[s],
+                                    chosen + s * limit, coefficients + s * limit);
+                   std::fill(chosen + s * limit + count, chosen + (s + 1) * limit, -1);
+                 }
+               });
 }
 
 }  // namespace thresher

@@ -196,7 +196,8 @@ class BlockModel {
       state.push_back(geometry_.residual(k).shift());
     }
     for (std::size_t b : set)
-      for (std::size_t k = 0; k < geometry_.size(b); ++k) state.push_back(w_[geometry_.place(b, k)]);
+      for (std::size_t k = 0; k < geometry_.size(b); ++k)
+        state.push_back(w_[geometry_.place(b, k)]);
     return state;
   }
   void unpack(const std::vector<std::size_t>& set, const std::vector<T>& state) {
@@ -230,8 +231,7 @@ class BlockModel {
 
   T residual_square() const {
     T total = 0;
-    for (std::size_t k = 0; k < geometry_.residuals(); ++k)
-      total += geometry_.residual(k).square();
+    for (std::size_t k = 0; k < geometry_.residuals(); ++k) total += geometry_.residual(k).square();
     return total;
   }
 

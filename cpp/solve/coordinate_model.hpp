@@ -80,8 +80,7 @@ class CoordinateModel {
   void refresh() {
     residual_.start();
     for (std::size_t j = 0; j < columns_; ++j)
-      if (const T w = w_[j] - (start_.empty() ? T(0) : start_[j]); w != 0)
-        residual_.subtract(j, w);
+      if (const T w = w_[j] - (start_.empty() ? T(0) : start_[j]); w != 0) residual_.subtract(j, w);
     residual_.finish();
   }
 

@@ -21,34 +21,36 @@ namespace thresher {
 
 // A quadratic loss plus a penalty of blocks of coefficients.
 template <class Model>
-concept BlockModelLike = requires(Model model, const Model told, std::size_t b,
-                                  const std::vector<std::size_t> set,
-                                  const std::vector<typename Model::Scalar> state) {
-  typename Model::Scalar;
-  { told.blocks() } -> std::convertible_to<std::size_t>;
-  { told.work() } -> std::convertible_to<double>;  // multiplications that measuring a block takes
-  model.refresh();
-  { told.measure(b, true) } -> std::same_as<Measure<typename Model::Scalar>>;
-  { model.step(b) } -> std::convertible_to<typename Model::Scalar>;
-  { told.active(b) } -> std::convertible_to<bool>;
-  model.clear(b);
-  { told.strength(b) } -> std::convertible_to<typename Model::Scalar>;
-  { told.squared_norm(b) } -> std::convertible_to<typename Model::Scalar>;
-  // For the duality gap.
-  { told.squares() } -> std::convertible_to<typename Model::Scalar>;
-  { told.target_product() } -> std::convertible_to<typename Model::Scalar>;
-  { told.penalty_value() } -> std::convertible_to<typename Model::Scalar>;
-  // For acceleration.
-  { told.objective(set) } -> std::convertible_to<typename Model::Scalar>;
-  { model.pack(set) } -> std::same_as<std::vector<typename Model::Scalar>>;
-  model.unpack(set, state);
-  // For paths.
-  { told.on_path() } -> std::convertible_to<bool>;
-  { model.follow() } -> std::convertible_to<bool>;
-  model.leave();
-  // Whether the loss is smooth on a support, and the model offers what SupportDescent asks for.
-  { Model::smooth_on_support } -> std::convertible_to<bool>;
-};
+concept BlockModelLike =
+    requires(Model model, const Model told, std::size_t b, const std::vector<std::size_t> set,
+             const std::vector<typename Model::Scalar> state) {
+      typename Model::Scalar;
+      { told.blocks() } -> std::convertible_to<std::size_t>;
+      {
+        told.work()
+      } -> std::convertible_to<double>;  // multiplications that measuring a block takes
+      model.refresh();
+      { told.measure(b, true) } -> std::same_as<Measure<typename Model::Scalar>>;
+      { model.step(b) } -> std::convertible_to<typename Model::Scalar>;
+      { told.active(b) } -> std::convertible_to<bool>;
+      model.clear(b);
+      { told.strength(b) } -> std::convertible_to<typename Model::Scalar>;
+      { told.squared_norm(b) } -> std::convertible_to<typename Model::Scalar>;
+      // For the duality gap.
+      { told.squares() } -> std::convertible_to<typename Model::Scalar>;
+      { told.target_product() } -> std::convertible_to<typename Model::Scalar>;
+      { told.penalty_value() } -> std::convertible_to<typename Model::Scalar>;
+      // For acceleration.
+      { told.objective(set) } -> std::convertible_to<typename Model::Scalar>;
+      { model.pack(set) } -> std::same_as<std::vector<typename Model::Scalar>>;
+      model.unpack(set, state);
+      // For paths.
+      { told.on_path() } -> std::convertible_to<bool>;
+      { model.follow() } -> std::convertible_to<bool>;
+      model.leave();
+      // Whether the loss is smooth on a support, and the model offers what SupportDescent asks for.
+      { Model::smooth_on_support } -> std::convertible_to<bool>;
+    };
 
 template <BlockModelLike Model>
 class Descent {
@@ -56,12 +58,14 @@ class Descent {
   using T = typename Model::Scalar;
 
   Descent(Model& model, const Options& options)
-      : model_(model), options_(options), measures_(model.blocks()), known_(model.blocks(), false), support_(support_of(model)) {
+      : model_(model),
+        options_(options),
+        measures_(model.blocks()),
+        known_(model.blocks(), false),
+        support_(support_of(model)) {
     for (std::size_t b = 0; b < model.blocks(); ++b) {
-      if (model.squared_norm(b) > 0)
-        candidates_.push_back(b);
-      else if (model.strength(b) > 0)
-        model.clear(b);  // a zero column has a zero coefficient
+      if (model.squared_norm(b) > 0) candidates_.push_back(b);
+      else if (model.strength(b) > 0) model.clear(b);  // a zero column has a zero coefficient
     }
   }
 
@@ -218,8 +222,8 @@ class Descent {
     const T scale = std::max(T(0), std::min(best, feasible));
     const T primal = T(0.5) * squares + model_.penalty_value();
     const T curved = T(0.5) * scale * scale * squares;
-    const T rounding = 4 * std::numeric_limits<T>::epsilon() *
-                       (primal + std::abs(scale * product) + curved);
+    const T rounding =
+        4 * std::numeric_limits<T>::epsilon() * (primal + std::abs(scale * product) + curved);
     return {std::abs(primal - scale * product + curved), rounding, scale};
   }
 
@@ -316,7 +320,8 @@ class Descent {
       }
       if (!anderson.push(model_.pack(active))) continue;
       const T before = model_.objective(active);
-      const std::vector<T> here = model_.pack(active), there = anderson.extrapolate(model_.residual_size());
+      const std::vector<T> here = model_.pack(active),
+                           there = anderson.extrapolate(model_.residual_size());
       anderson.restart();
       if (there.empty()) continue;
       model_.unpack(active, there);
@@ -340,10 +345,8 @@ class Descent {
   }
 
   static auto support_of(Model& model) {
-    if constexpr (Model::smooth_on_support)
-      return SupportDescent<Model>(model.kept_products());
-    else
-      return Nothing{};
+    if constexpr (Model::smooth_on_support) return SupportDescent<Model>(model.kept_products());
+    else return Nothing{};
   }
 
   Model& model_;

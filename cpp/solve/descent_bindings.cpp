@@ -12,8 +12,8 @@
 
 #include "block_model.hpp"
 #include "coordinate_model.hpp"
-#include "gram_descent.hpp"
 #include "given.hpp"
+#include "gram_descent.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -65,8 +65,13 @@ struct GivenPenalty {
     require(factors, blocks, "weights of the penalty");
     require(lower, blocks, "lower bounds");
     require(upper, blocks, "upper bounds");
-    return {static_cast<PenaltyKind>(kind), T(alpha),       T(shape),      pointer(factors),
-            pointer(lower),                 pointer(upper), positive};
+    return {static_cast<PenaltyKind>(kind),
+            T(alpha),
+            T(shape),
+            pointer(factors),
+            pointer(lower),
+            pointer(upper),
+            positive};
   }
 };
 
@@ -106,8 +111,8 @@ Told groups(const Design& design, const GivenQuadratic<T>& quadratic,
   require(groups.members, design.columns, "members of the groups");
   BlockModel<Geometry> model(Geometry(quadratic.residual_of(design), groups.starts.data(),
                                       groups.members.data(), groups.count()),
-                             quadratic.curvature.data(), penalty.of(groups.count()),
-                             T(groups.l1), coefficients.data());
+                             quadratic.curvature.data(), penalty.of(groups.count()), T(groups.l1),
+                             coefficients.data());
   return run(model, options);
 }
 
@@ -171,16 +176,14 @@ void bind_of_design(nb::module_& module) {
   module.def(
       "tasks",
       [](const Arrays& x, const GivenQuadratic<T>& quadratic, const GivenPenalty<T>& penalty,
-         Rows<T> w, const Options& options) {
-        return tasks<T>(x.design(), quadratic, penalty, w, options);
-      },
+         Rows<T> w,
+         const Options& options) { return tasks<T>(x.design(), quadratic, penalty, w, options); },
       nb::arg(), nb::arg(), nb::arg(), taken, nb::arg());
   module.def(
       "moments",
       [](const Arrays& x, const std::optional<In<T>>& h, bool centre, Out<T> means,
-         Out<T> curvature, int threads) {
-        moments<T>(x.design(), h, centre, means, curvature, threads);
-      },
+         Out<T> curvature,
+         int threads) { moments<T>(x.design(), h, centre, means, curvature, threads); },
       nb::arg(), maybe, nb::arg(), taken, taken, nb::arg());
 }
 
@@ -194,8 +197,7 @@ void bind(nb::module_& module) {
   nb::class_<Trail<T>>(module, name("Trail32", "Trail64"),
                        "Keeps what one fit of a path hands on to the next.")
       .def(nb::init<>());
-  nb::class_<GivenDense<T>>(module, name("Dense32", "Dense64"))
-      .def(nb::init<Columns<T>>(), taken);
+  nb::class_<GivenDense<T>>(module, name("Dense32", "Dense64")).def(nb::init<Columns<T>>(), taken);
   nb::class_<GivenCsc<T>>(module, name("Csc32", "Csc64"))
       .def(nb::init<In<T>, In<std::int32_t>, In<std::int64_t>, std::size_t>(), taken, taken, taken,
            nb::arg());

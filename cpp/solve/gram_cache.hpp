@@ -49,8 +49,8 @@ class GramCache {
   const T* row(std::size_t place) const { return gram_.get() + place * stride_; }
 
  private:
-  static constexpr std::size_t most_columns = 2048;          // a Gram matrix of 32 MiB
-  static constexpr std::size_t most_entries = 1ul << 24;     // columns of 128 MiB
+  static constexpr std::size_t most_columns = 2048;       // a Gram matrix of 32 MiB
+  static constexpr std::size_t most_entries = 1ul << 24;  // columns of 128 MiB
   static constexpr std::size_t tile = 32;  // columns that stay in the cache meanwhile
   static constexpr std::size_t line = 64 / sizeof(T);
 
@@ -92,7 +92,8 @@ class GramCache {
   // Memory for the most there can be: the system provides what is written to.
   void reserve(std::size_t most, std::size_t rows) {
     length_ = (rows + line - 1) / line * line;
-    stride_ = (most + line - 1) / line * line + line;  // not a power of two: rows would compete for the same cache lines
+    stride_ = (most + line - 1) / line * line +
+              line;  // not a power of two: rows would compete for the same cache lines
     gram_ = memory(most * stride_);
     columns_ = memory((most + 3) * length_);  // for the last four
   }

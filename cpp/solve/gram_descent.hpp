@@ -50,12 +50,13 @@ template <class T>
 void gram_descents(const T* grams, const T* linears, std::size_t count, std::size_t size,
                    const T* l1, const T* ridge, const T* tolerances, int passes, T* coefs,
                    int threads) {
-  parallel_for(count, 10.0 * double(size) * double(size), threads, [=](std::size_t first, std::size_t last) {
-    std::vector<T> gradient(size);
-    for (std::size_t k = first; k < last; ++k)
-      gram_descent<T>(grams + k * size * size, linears + k * size, size, l1[k], ridge[k],
-                      tolerances[k], passes, coefs + k * size, gradient);
-  });
+  parallel_for(count, 10.0 * double(size) * double(size), threads,
+               [=](std::size_t first, std::size_t last) {
+                 std::vector<T> gradient(size);
+                 for (std::size_t k = first; k < last; ++k)
+                   gram_descent<T>(grams + k * size * size, linears + k * size, size, l1[k],
+                                   ridge[k], tolerances[k], passes, coefs + k * size, gradient);
+               });
 }
 
 }  // namespace thresher

@@ -6,12 +6,12 @@
 namespace thresher {
 
 struct Options {
-  double tolerance;       // on the duality gap, or on the optimality violation
-  int max_iterations;     // rounds of working sets
-  int max_epochs;         // passes over one working set
-  bool gap;               // stop on the duality gap (convex problems) and screen with it
-  bool verify;            // measure all blocks at the end; false where the caller judges the result
-  int start_size;         // first working set
+  double tolerance;    // on the duality gap, or on the optimality violation
+  int max_iterations;  // rounds of working sets
+  int max_epochs;      // passes over one working set
+  bool gap;            // stop on the duality gap (convex problems) and screen with it
+  bool verify;         // measure all blocks at the end; false where the caller judges the result
+  int start_size;      // first working set
   int threads;
 };
 

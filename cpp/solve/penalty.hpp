@@ -13,11 +13,11 @@ enum class PenaltyKind { ElasticNet = 0, Mcp = 1, Scad = 2, LogSum = 3, Lq = 4, 
 template <class T>
 struct Penalty {
   PenaltyKind kind;
-  T alpha;           // strength
-  T shape;           // ridge (elastic net), gamma (MCP, SCAD), epsilon (log-sum), q (Lq)
-  const T* weights;  // per-coordinate factors of alpha; null for ones
+  T alpha;                 // strength
+  T shape;                 // ridge (elastic net), gamma (MCP, SCAD), epsilon (log-sum), q (Lq)
+  const T* weights;        // per-coordinate factors of alpha; null for ones
   const T *lower, *upper;  // bounds of the coefficients, zero between them; null for none
-  bool positive;     // coefficients below zero are excluded
+  bool positive;           // coefficients below zero are excluded
 
   T strength(std::size_t j) const { return weights ? alpha * weights[j] : alpha; }
   bool convex() const { return kind == PenaltyKind::ElasticNet; }

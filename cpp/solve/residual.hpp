@@ -23,8 +23,7 @@ class Residual {
   // `known`, if not null, is the weighted residual at the coefficients of the start. It spares a
   // pass over the active columns, and its digits where the targets are large beside what is
   // left of them, as those of Newton steps are.
-  Residual(const Design& design, const T* target, const T* weights, const T* means,
-           const T* known)
+  Residual(const Design& design, const T* target, const T* weights, const T* means, const T* known)
       : design_(design),
         target_(target),
         weights_(weights),
@@ -49,10 +48,8 @@ class Residual {
     shift_ = 0;
   }
   void subtract(std::size_t j, T coefficient) {
-    if (known_)
-      design_.add(j, -coefficient, weights_, v_.data());
-    else
-      design_.add(j, -coefficient, v_.data());
+    if (known_) design_.add(j, -coefficient, weights_, v_.data());
+    else design_.add(j, -coefficient, v_.data());
   }
   void finish() {
     if (!known_)
@@ -80,10 +77,8 @@ class Residual {
 
   // The coefficient of column j grew by `delta`.
   void move(std::size_t j, T delta) {
-    if (weights_)
-      design_.add(j, -delta, weights_, v_.data());
-    else
-      design_.add(j, -delta / T(rows()), v_.data());
+    if (weights_) design_.add(j, -delta, weights_, v_.data());
+    else design_.add(j, -delta / T(rows()), v_.data());
     if (means_) shift_ += delta * means_[j];
   }
 

@@ -29,7 +29,8 @@ class Trail {
       return false;
     const T step = before_.strength - last_.strength, next = last_.strength - strength;
     // Further than a step or two ahead the line says little.
-    const bool line = convex && !before_.coefficients.empty() && step > 0 && next > 0 && next < 2 * step;
+    const bool line =
+        convex && !before_.coefficients.empty() && step > 0 && next > 0 && next < 2 * step;
     const T ratio = line ? next / step : T(0);
     gains = last_.gains;
     if (ratio == 0) return true;

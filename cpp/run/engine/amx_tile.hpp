@@ -91,8 +91,8 @@ void multiply_tile_amx(const EngineMatrix& matrix, std::int64_t panel, const std
       if constexpr (code_zero<format, minimums> != 0) {
         sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(code_zero<format, minimums> * x.sums[at]));
       }
-      totals[b] += reinterpret_cast<Floats>(_mm512_cvtepi32_ps(sum)) *
-                   (row_scales * splat(x.scales[at]));
+      totals[b] +=
+          reinterpret_cast<Floats>(_mm512_cvtepi32_ps(sum)) * (row_scales * splat(x.scales[at]));
       if constexpr (minimums) totals[b] += least * splat(x.totals[at]);
     }
   }

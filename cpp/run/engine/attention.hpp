@@ -13,8 +13,7 @@ inline void fill_angles(const EngineModel& model, const EngineWork& work, const 
   const auto half = static_cast<std::int64_t>(model.frequencies.size());
   for (std::int64_t i = 0; i < half; ++i) {
     const float angle = position * model.frequencies[static_cast<std::size_t>(i)];
-    work.cosines.get()[token * work.head_width + i] =
-        __builtin_cosf(angle) * model.rotary_scale;
+    work.cosines.get()[token * work.head_width + i] = __builtin_cosf(angle) * model.rotary_scale;
     work.sines.get()[token * work.head_width + i] = __builtin_sinf(angle) * model.rotary_scale;
   }
 }
@@ -98,14 +97,13 @@ THRESHER_INLINE __m512 sixteen_sums(const Floats (&of)[16]) {
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
     const __m512 one = fours[2 * i], other = fours[2 * i + 1];
-    twos[i] = _mm512_add_ps(_mm512_shuffle_ps(one, other, 0x44),
-                            _mm512_shuffle_ps(one, other, 0xee));
+    twos[i] =
+        _mm512_add_ps(_mm512_shuffle_ps(one, other, 0x44), _mm512_shuffle_ps(one, other, 0xee));
   }
   const __m512 mixed = _mm512_add_ps(_mm512_shuffle_ps(twos[0], twos[1], 0x88),
                                      _mm512_shuffle_ps(twos[0], twos[1], 0xdd));
   // The sum of vector i has come to lie at 4 (i % 4) + i / 4.
-  const __m512i places =
-      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   return _mm512_permutexvar_ps(places, mixed);
 }
 #endif
@@ -154,11 +152,10 @@ inline void attend(const EngineModel& model, const EngineWork& work, const Row& 
   const std::int64_t width = work.head_width;
   const std::int64_t kv_head = head / (model.heads / model.kv_heads);
   const std::int64_t end = row.position + 1;
-  const std::int64_t begin =
-      weights.window > 0 && end > weights.window ? end - weights.window : 0;
+  const std::int64_t begin = weights.window > 0 && end > weights.window ? end - weights.window : 0;
   float* query = work.queries.get() + rank * width;
-  place_head(model, work, work.qkv.get() + token * work.qkv_width + head * model.head_dim,
-             token, weights.query_norm, weights.rotary, query);
+  place_head(model, work, work.qkv.get() + token * work.qkv_width + head * model.head_dim, token,
+             weights.query_norm, weights.rotary, query);
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(model.head_dim));
   float* scores = work.thread_scores(rank);
   const float* keys = row.cache->keys(layer, kv_head) + begin * width;

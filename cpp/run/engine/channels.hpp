@@ -33,8 +33,8 @@ THRESHER_INLINE std::int64_t keep_group(const std::int8_t* codes, std::int64_t s
   const __m256i held = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
   const __mmask32 some = _mm256_test_epi8_mask(held, held);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(kept), _mm256_maskz_compress_epi8(some, held));
-  const __m256i chosen = _mm256_maskz_compress_epi8(
-      some, _mm256_load_si256(reinterpret_cast<const __m256i*>(order)));
+  const __m256i chosen =
+      _mm256_maskz_compress_epi8(some, _mm256_load_si256(reinterpret_cast<const __m256i*>(order)));
   const __m128i halves[2] = {_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1)};
   for (int i = 0; i < 2; ++i) {
     _mm512_storeu_si512(columns + 16 * i,
@@ -153,8 +153,7 @@ void add_kept(const Strip& from, const Operand& x, TallTile& tile) {
       const std::int32_t* words = kept.words.get() + here.first / 4;
       const std::uint32_t* const end = places + here.last;
       for (const std::uint32_t* at = places + here.first; at < end; at += 4) {
-        sums.add(interleaved(lines + at[0], lines + at[1], lines + at[2], lines + at[3]),
-                 *words++);
+        sums.add(interleaved(lines + at[0], lines + at[1], lines + at[2], lines + at[3]), *words++);
       }
       add_scaled<minimums>(matrix, from.scale_place(p, here.group), x, here.group, sums, tile[p]);
     }

@@ -74,7 +74,7 @@ class Pass {
                    Fill&& fill) {
     const std::int64_t groups = width / EngineMatrix::group;
     const std::int64_t base = count == 1 ? member_.rank : 0;
-    const Operand first{work_.inputs.get(), work_.input_codes.get(), work_.input_scales.get(),
+    const Operand first{work_.inputs.get(),     work_.input_codes.get(),  work_.input_scales.get(),
                         work_.input_sums.get(), work_.input_totals.get(), width};
     const auto make = [&](std::int64_t t) {
       const std::int64_t slot = base + t;
@@ -87,8 +87,7 @@ class Pass {
         values = room;
       }
       round_groups(values, groups, work_.input_codes.get() + slot * width,
-                   work_.input_scales.get() + slot * groups,
-                   work_.input_sums.get() + slot * groups,
+                   work_.input_scales.get() + slot * groups, work_.input_sums.get() + slot * groups,
                    work_.input_totals.get() + slot * groups);
     };
     const auto rank = static_cast<std::size_t>(member_.rank);
@@ -117,8 +116,8 @@ class Pass {
                  std::int64_t count) {
     return prepared(matrix, count, work_.hidden_width, [&](std::int64_t i, float* values) {
       const std::int64_t t = chosen == nullptr ? i : chosen[i];
-      normalize(work_.residual.get() + t * work_.hidden_width, norm, model_.hidden,
-                model_.epsilon, values);
+      normalize(work_.residual.get() + t * work_.hidden_width, norm, model_.hidden, model_.epsilon,
+                values);
       clear(values + model_.hidden, work_.hidden_width - model_.hidden);
       return values;
     });
@@ -213,8 +212,8 @@ class Pass {
   const Member member_;
 };
 
-inline void forward(const EngineModel& model, EngineWork& work, const Row* rows,
-                    std::int64_t count, int threads) {
+inline void forward(const EngineModel& model, EngineWork& work, const Row* rows, std::int64_t count,
+                    int threads) {
   for (std::int64_t first = 0; first < count; first += EngineWork::chunk) {
     const std::int64_t here = smaller(EngineWork::chunk, count - first);
     auto pass = [&](Member member) { Pass(model, work, rows + first, here, member).run(); };

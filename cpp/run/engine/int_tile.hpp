@@ -14,7 +14,9 @@ constexpr std::int64_t bytes_ahead = 8192;
 
 // What codes count from.
 template <Format format, bool minimums>
-constexpr std::int32_t code_zero = minimums ? 0 : format == Format::int8 ? 128 : 8;
+constexpr std::int32_t code_zero = minimums                 ? 0
+                                   : format == Format::int8 ? 128
+                                                            : 8;
 template <Format format>
 constexpr int group_lines = format == Format::int8 ? 8 : 4;
 
@@ -33,8 +35,8 @@ THRESHER_INLINE void add_group(const std::uint8_t* lines, const Operand& x, std:
 #pragma GCC unroll 8
   for (int b = 0; b < Batch; ++b) {
     const std::int32_t* sum = x.sums + b * x.width / EngineMatrix::group + g;
-    sums[b] = minimums ? _mm512_setzero_si512()
-                       : _mm512_set1_epi32(-code_zero<format, minimums> * *sum);
+    sums[b] =
+        minimums ? _mm512_setzero_si512() : _mm512_set1_epi32(-code_zero<format, minimums> * *sum);
   }
 #pragma GCC unroll 8
   for (int line = 0; line < group_lines<format>; ++line) {
@@ -144,8 +146,8 @@ void multiply_tile_int(const EngineMatrix& matrix, std::int64_t panel, const Ope
         const __m256i sums =
             half_group<format, minimums>(lines + g * group_lines<format> * line_bytes,
                                          x.codes + at * EngineMatrix::group, x.sums[at]);
-        totals[b] += reinterpret_cast<Floats>(_mm256_cvtepi32_ps(sums)) *
-                     (row_scales * splat(x.scales[at]));
+        totals[b] +=
+            reinterpret_cast<Floats>(_mm256_cvtepi32_ps(sums)) * (row_scales * splat(x.scales[at]));
         if constexpr (minimums) totals[b] += least * splat(x.totals[at]);
       }
     }

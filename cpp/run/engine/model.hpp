@@ -21,8 +21,7 @@ enum class Format { bf16, float16, float32, int8, int4, channels };
 // A code counts from the middle of its range, 128 or 8, or where there are minimums from 0: an entry
 // is code * scale + minimum, times the unit. What is beyond the last row or column is zero.
 struct EngineMatrix {
-  static constexpr std::int64_t panel_rows = 16, group = 32, tall_rows = 128,
-                                strip_panels = 4;
+  static constexpr std::int64_t panel_rows = 16, group = 32, tall_rows = 128, strip_panels = 4;
 
   Format format = Format::bf16;
   const std::uint8_t* codes = nullptr;

@@ -21,7 +21,7 @@ struct Operand {
   Operand from(std::int64_t token) const {
     const std::int64_t group = token * width / EngineMatrix::group;
     return {values + token * width, codes + token * width, scales + group,
-            sums + group,           totals + group,         width};
+            sums + group,           totals + group,        width};
   }
 };
 
@@ -44,8 +44,8 @@ THRESHER_INLINE float widen_half(std::uint16_t half) {
   const std::uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
   const float sign = half >> 15 != 0 ? -1.0f : 1.0f;
   if (exponent == 0) return sign * static_cast<float>(fraction) * 0x1p-24f;
-  const std::uint32_t word = exponent == 31 ? 0x7f800000u | fraction << 13
-                                            : (exponent + 112) << 23 | fraction << 13;
+  const std::uint32_t word =
+      exponent == 31 ? 0x7f800000u | fraction << 13 : (exponent + 112) << 23 | fraction << 13;
   float value;
   std::memcpy(&value, &word, sizeof value);
   return sign * value;

@@ -16,8 +16,8 @@ THRESHER_INLINE void multiply_tile_int(const EngineMatrix& matrix, std::int64_t 
 }
 
 template <int Batch>
-THRESHER_INLINE void multiply_tile(const EngineMatrix& matrix, std::int64_t panel,
-                                   const Operand& x, Tile tile) {
+THRESHER_INLINE void multiply_tile(const EngineMatrix& matrix, std::int64_t panel, const Operand& x,
+                                   Tile tile) {
   switch (matrix.format) {
     case Format::bf16: return multiply_tile_float<Format::bf16, Batch>(matrix, panel, x, tile);
     case Format::float16:
@@ -140,7 +140,8 @@ inline void read_row(const EngineMatrix& matrix, std::int64_t row, float* values
     const std::int64_t place = matrix.scale_place(panel) + g * rows + lane;
     const float scale = widen_half(matrix.scales[place]) * matrix.unit;
     if (matrix.minimums != nullptr) {
-      values[c] = static_cast<float>(code) * scale + widen_half(matrix.minimums[place]) * matrix.unit;
+      values[c] =
+          static_cast<float>(code) * scale + widen_half(matrix.minimums[place]) * matrix.unit;
     } else {
       values[c] = static_cast<float>(code - (matrix.format == Format::int8 ? 128 : 8)) * scale;
     }

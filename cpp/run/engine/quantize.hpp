@@ -130,8 +130,8 @@ inline void quantize(const float* weights, std::int64_t groups, float inverse_un
     for (Half& half : group.halves) totals += half *= inverse_unit;
     const float mean = minimums == nullptr ? 0 : added(totals) / size;
     for (Half& half : group.halves) half -= mean;
-    const Fit fit = minimums == nullptr ? search_scale(group, codes)
-                                        : search_with_minimum(group, codes);
+    const Fit fit =
+        minimums == nullptr ? search_scale(group, codes) : search_with_minimum(group, codes);
     scales[g] = narrow_half(fit.scale);
     float minimum = 0;
     if (minimums != nullptr) {

@@ -69,8 +69,7 @@ void run_team(int threads, void (*work)(void*, Member), void* context);
 template <class Work>
 void run_team(int threads, Work& work) {
   run_team(
-      threads, [](void* context, Member member) { (*static_cast<Work*>(context))(member); },
-      &work);
+      threads, [](void* context, Member member) { (*static_cast<Work*>(context))(member); }, &work);
 }
 
 }  // namespace thresher

@@ -23,8 +23,8 @@ EngineWork::EngineWork(const EngineModel& model)
       hidden_width(padded_to(model.hidden, EngineMatrix::group)),
       attended_width(padded_to(model.heads * model.head_dim, EngineMatrix::group)),
       mlp_width(padded_to(model.intermediate, EngineMatrix::group)),
-      qkv_width(padded_to((model.heads + 2 * model.kv_heads) * model.head_dim,
-                          EngineMatrix::panel_rows)),
+      qkv_width(
+          padded_to((model.heads + 2 * model.kv_heads) * model.head_dim, EngineMatrix::panel_rows)),
       operand_width(std::max({hidden_width, attended_width, mlp_width})),
       residual(chunk * hidden_width),
       qkv(chunk * qkv_width),

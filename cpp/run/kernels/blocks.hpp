@@ -118,9 +118,9 @@ void multiply_blocks_large(const BlockView& view, const Product& product) {
       for (std::int64_t row = from; row < to; row += strip) {
         const std::int64_t* starts = view.row_starts + row / strip;
         clear(sums, strip * width);
-        const auto tiles = block_tiles<Step>(
-            static_cast<const T*>(view.values) + starts[0] * block_size, view.places + starts[0],
-            starts[1] - starts[0]);
+        const auto tiles =
+            block_tiles<Step>(static_cast<const T*>(view.values) + starts[0] * block_size,
+                              view.places + starts[0], starts[1] - starts[0]);
         multiply_panel<typename Step::Math>(tiles, strip, panel, width, sums);
         store_sums(sums, width, smaller(strip, to - row), row, view.rows, batch, product.bias, y);
       }

@@ -77,8 +77,8 @@ THRESHER_INLINE void store_segments(const float* sums, const Strip& strip, T* y)
 
 // Rows of the matrix from group `first` to `end` at one strip.
 template <int Vectors, int Rows, class T>
-void convolve_strip(const GroupedView& view, std::int64_t first, std::int64_t end,
-                    const Band& band, const Strip& strip, const Convolved& io) {
+void convolve_strip(const GroupedView& view, std::int64_t first, std::int64_t end, const Band& band,
+                    const Strip& strip, const Convolved& io) {
   const T* values = static_cast<const T*>(view.values);
   const Floats low = splat(io.low), high = splat(io.high);
   const float* x = band.panel + strip.position;
@@ -90,8 +90,8 @@ void convolve_strip(const GroupedView& view, std::int64_t first, std::int64_t en
       const std::int64_t stored = group * view.group + r;
       const int rows = static_cast<int>(smaller(Rows, view.rows - stored));
       Floats totals[Rows][Vectors] = {};
-      accumulate(view.indices + begin, values + begin * view.group + r, count, view.group, x, offset,
-                 totals);
+      accumulate(view.indices + begin, values + begin * view.group + r, count, view.group, x,
+                 offset, totals);
 #pragma GCC unroll 4
       for (int k = 0; k < Rows; ++k) {
         if (k >= rows) break;

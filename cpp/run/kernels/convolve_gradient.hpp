@@ -29,13 +29,14 @@ inline void convolution_gradient(const GroupedView& view, const Convolution& sha
         for (std::int64_t row = at; row < next; ++row) {
           clear(positions, grid.width());
           grid.segments(band, 0, grid.width(), view.rows, [&](const Segment& segment) {
-            copy(positions + segment.position,
-                 grad + segment.destination + row * grid.image_size(), segment.count);
+            copy(positions + segment.position, grad + segment.destination + row * grid.image_size(),
+                 segment.count);
           });
           const std::int64_t begin = view.group_starts[row];
-          add_all_dots(view.indices + begin, view.group_starts[row + 1] - begin, panel,
-                       [&](std::uint16_t index) { return offsets[index]; }, positions,
-                       grid.width(), gradient + begin);
+          add_all_dots(
+              view.indices + begin, view.group_starts[row + 1] - begin, panel,
+              [&](std::uint16_t index) { return offsets[index]; }, positions, grid.width(),
+              gradient + begin);
         }
       }
       at = next;

@@ -29,9 +29,8 @@ THRESHER_INLINE __m256 gather_eight(const float* from, const Index* indices) {
 template <class Index>
 THRESHER_INLINE Floats gather(const float* from, const Index* indices) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Floats>(
-      _mm512_insertf32x8(_mm512_castps256_ps512(gather_eight(from, indices)),
-                         gather_eight(from, indices + 8), 1));
+  return reinterpret_cast<Floats>(_mm512_insertf32x8(
+      _mm512_castps256_ps512(gather_eight(from, indices)), gather_eight(from, indices + 8), 1));
 #elif defined(__AVX2__)
   return reinterpret_cast<Floats>(gather_eight(from, indices));
 #else

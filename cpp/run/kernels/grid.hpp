@@ -80,9 +80,7 @@ class Grid {
   }
   // Positions of a band, a multiple of the lanes.
   std::int64_t width() const { return width_; }
-  std::int64_t panel_floats() const {
-    return shape_.channels / shape_.groups * phases() * plane_;
-  }
+  std::int64_t panel_floats() const { return shape_.channels / shape_.groups * phases() * plane_; }
 
   // Where in the panel each column of the matrix starts.
   void fill_offsets(std::int32_t* offsets) const {
@@ -182,15 +180,16 @@ class Grid {
       for (const std::int64_t column_phase : columns_.phases) {
         // Columns of the image are at column_phase - left + i * stride.
         const std::int64_t stride = shape_.stride_width, origin = column_phase - shape_.left;
-        const std::int64_t before = origin < 0 ? smaller((stride - 1 - origin) / stride, pitch_) : 0;
+        const std::int64_t before =
+            origin < 0 ? smaller((stride - 1 - origin) / stride, pitch_) : 0;
         const std::int64_t past =
             origin < shape_.width ? (shape_.width - origin + stride - 1) / stride : 0;
         const std::int64_t after = past < before ? before : smaller(past, pitch_);
         for (std::int64_t row = 0; row < rows; ++row) {
           const std::int64_t y = (start + row) * shape_.stride_height + row_phase - shape_.top;
           if (y < 0 || y >= shape_.height) continue;
-          copy_row(planes + row * pitch_ + before,
-                   x + y * shape_.width + origin + before * stride, stride, after - before);
+          copy_row(planes + row * pitch_ + before, x + y * shape_.width + origin + before * stride,
+                   stride, after - before);
         }
         planes += plane_;
       }

@@ -20,8 +20,9 @@ THRESHER_INLINE void add_columns(const std::uint8_t* indices, const T* values, s
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) totals[r][v] = load(rows[r] + v * lanes);
   }
-  accumulate(indices, values, count, Rows, panel,
-             [width](std::int64_t index) { return index * width; }, totals);
+  accumulate(
+      indices, values, count, Rows, panel, [width](std::int64_t index) { return index * width; },
+      totals);
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8
@@ -75,32 +76,32 @@ void multiply_grouped_nm_panel(const GroupedNMView& view, const Product& product
     const std::int64_t width = round_up(batch, panel_alignment);
     float* panel = scratch<float>(Scratch::panel, view.columns * width);
     for (std::int64_t b = 0; b < width; b += block) {
-      pack_panel<FloatStep<T>>(
-          static_cast<const T*>(product.x) + (first + b) * view.columns, smaller(block, batch - b),
-          view.columns, view.columns, smaller(block, width - b), panel + b * view.columns,
-          product.threads);
+      pack_panel<FloatStep<T>>(static_cast<const T*>(product.x) + (first + b) * view.columns,
+                               smaller(block, batch - b), view.columns, view.columns,
+                               smaller(block, width - b), panel + b * view.columns,
+                               product.threads);
     }
     T* y = static_cast<T*>(product.y) + first * view.rows;
-    parallel_for((groups + groups_per_task - 1) / groups_per_task, product.threads,
-                 [&](std::int64_t task) {
-      const std::int64_t from = task * groups_per_task;
-      const std::int64_t count = smaller(groups_per_task, groups - from);
-      const std::int64_t row = from * view.m, rows = smaller(count * view.m, view.rows - row);
-      const std::int64_t held = round_up(count * view.m, 16);
-      float* sums = scratch<float>(Scratch::sums, held * width);
-      clear(sums, held * width);
-      for (std::int64_t chunk = 0; chunk < view.chunks(); ++chunk) {
-        for (std::int64_t b = 0; b < width; b += block) {
-          const std::int64_t wide = smaller(block, width - b);
-          const float* x = panel + b * view.columns + chunk * view.chunk * wide;
-          for (std::int64_t g = 0; g < count; ++g) {
-            add_chunk<Rows, T>(view, from + g, chunk, x, wide, sums + g * view.m * width + b,
-                               width);
+    parallel_for(
+        (groups + groups_per_task - 1) / groups_per_task, product.threads, [&](std::int64_t task) {
+          const std::int64_t from = task * groups_per_task;
+          const std::int64_t count = smaller(groups_per_task, groups - from);
+          const std::int64_t row = from * view.m, rows = smaller(count * view.m, view.rows - row);
+          const std::int64_t held = round_up(count * view.m, 16);
+          float* sums = scratch<float>(Scratch::sums, held * width);
+          clear(sums, held * width);
+          for (std::int64_t chunk = 0; chunk < view.chunks(); ++chunk) {
+            for (std::int64_t b = 0; b < width; b += block) {
+              const std::int64_t wide = smaller(block, width - b);
+              const float* x = panel + b * view.columns + chunk * view.chunk * wide;
+              for (std::int64_t g = 0; g < count; ++g) {
+                add_chunk<Rows, T>(view, from + g, chunk, x, wide, sums + g * view.m * width + b,
+                                   width);
+              }
+            }
           }
-        }
-      }
-      store_sums(sums, width, rows, row, view.rows, batch, product.bias, y);
-    });
+          store_sums(sums, width, rows, row, view.rows, batch, product.bias, y);
+        });
   }
 }
 
@@ -175,8 +176,8 @@ void multiply_grouped_nm_vector(const GroupedNMView& view, const Product& produc
         prefetch_part(values + (at + ahead) * Rows, view.chunk * Rows * sizeof(T), 0, 1);
         for (std::int64_t p = 0; p < view.patterns; ++p) {
           const std::int64_t count = *counts++;
-          add_dots<Rows>(view.indices + at, values + at * Rows, count,
-                         groups * view.columns - at, x + chunk * view.chunk, totals[p]);
+          add_dots<Rows>(view.indices + at, values + at * Rows, count, groups * view.columns - at,
+                         x + chunk * view.chunk, totals[p]);
           at += count;
         }
       }

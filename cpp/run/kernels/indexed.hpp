@@ -57,7 +57,7 @@ void multiply_indexed_vector(const IndexedView& view, const Product& product) {
       const std::int64_t begin = view.begin(row);
       const float total =
           gather_row<Gather>(view.indices + begin, static_cast<const T*>(view.values) + begin,
-                     view.begin(row + 1) - begin, all - begin, x);
+                             view.begin(row + 1) - begin, all - begin, x);
       narrow(total + (product.bias == nullptr ? 0.0f : product.bias[row]), y[row]);
     }
   });
@@ -81,19 +81,19 @@ THRESHER_INLINE void accumulate(const Index* indices, const T* values, std::int6
                                 Floats (&totals)[Rows][Vectors]) {
   constexpr int chains = Vectors * Rows >= 8 ? 1 : 8 / (Vectors * Rows);
   Floats more[chains][Rows][Vectors] = {};
-  const auto add = [&](std::int64_t i, Floats (&sums)[Rows][Vectors])
+  const auto add = [&](std::int64_t i, Floats(&sums)[Rows][Vectors])
                        __attribute__((always_inline)) {
-    const float* from = panel + offset(indices[i]);
-    Floats x[Vectors];
+                         const float* from = panel + offset(indices[i]);
+                         Floats x[Vectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) x[v] = load(from + v * lanes);
+                         for (int v = 0; v < Vectors; ++v) x[v] = load(from + v * lanes);
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) {
-      const Floats weight = splat(widen(values[i * stride + r]));
+                         for (int r = 0; r < Rows; ++r) {
+                           const Floats weight = splat(widen(values[i * stride + r]));
 #pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[r][v] += weight * x[v];
-    }
-  };
+                           for (int v = 0; v < Vectors; ++v) sums[r][v] += weight * x[v];
+                         }
+                       };
   std::int64_t i = 0;
 #pragma GCC unroll 1
   for (; i + chains <= count; i += chains) {
@@ -124,8 +124,9 @@ THRESHER_INLINE void add_panel_rows(const std::uint16_t* indices, const T* value
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) totals[r][v] = load(sums + r * width + v * lanes);
   }
-  accumulate(indices, values, count, stride, panel,
-             [width](std::int64_t index) { return index * width; }, totals);
+  accumulate(
+      indices, values, count, stride, panel, [width](std::int64_t index) { return index * width; },
+      totals);
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8

@@ -77,8 +77,8 @@ void pack_bytes(const T* x, std::int64_t batch, std::int64_t columns, std::int64
         std::uint8_t square[16][16];
         const std::int64_t rows = smaller(16, width - b);
         for (std::int64_t r = 0; r < rows; ++r) {
-          const std::int64_t count = b + r < batch && scales[b + r] == scales[b + r]
-                                         ? smaller(16, columns - c) : 0;
+          const std::int64_t count =
+              b + r < batch && scales[b + r] == scales[b + r] ? smaller(16, columns - c) : 0;
           round_to_bytes(count > 0 ? x + (b + r) * columns + c : x, count, levels[b + r],
                          square[r]);
         }
@@ -142,8 +142,8 @@ THRESHER_INLINE void add_group_wide(const std::int8_t* values, const std::uint16
     __m128i rows[4];
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) {
-      rows[k] = _mm_loadu_si128(
-          reinterpret_cast<const __m128i*>(panel + columns[k] * width + 16 * v));
+      rows[k] =
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel + columns[k] * width + 16 * v));
     }
     __m512i quad = _mm512_castsi128_si512(rows[0]);
     quad = _mm512_inserti32x4(quad, rows[1], 1);
@@ -181,8 +181,7 @@ void dot_groups_wide(const std::int8_t* values, const std::uint16_t* columns, st
   }
 #pragma GCC unroll 1
   for (; g < count; ++g) {
-    add_group_wide<Vectors>(values + 16 * g, columns + 4 * g, panel, width, interleaved,
-                            totals[0]);
+    add_group_wide<Vectors>(values + 16 * g, columns + 4 * g, panel, width, interleaved, totals[0]);
   }
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
@@ -195,9 +194,8 @@ void dot_groups_wide(const std::int8_t* values, const std::uint16_t* columns, st
   }
 }
 
-inline void dot_groups(const std::int8_t* values, const std::uint16_t* columns,
-                       std::int64_t count, const std::uint8_t* panel, std::int64_t width,
-                       std::int32_t* sums) {
+inline void dot_groups(const std::int8_t* values, const std::uint16_t* columns, std::int64_t count,
+                       const std::uint8_t* panel, std::int64_t width, std::int32_t* sums) {
   switch (width) {
     case narrow_panel: return dot_groups_narrow(values, columns, count, panel, sums);
     case 16: return dot_groups_wide<1>(values, columns, count, panel, width, sums);
@@ -224,9 +222,8 @@ void dot_groups(const std::int8_t* values, const std::uint16_t* columns, std::in
   for (int r = 0; r < 4; ++r) copy(sums + r * width, totals[r], Width);
 }
 
-inline void dot_groups(const std::int8_t* values, const std::uint16_t* columns,
-                       std::int64_t count, const std::uint8_t* panel, std::int64_t width,
-                       std::int32_t* sums) {
+inline void dot_groups(const std::int8_t* values, const std::uint16_t* columns, std::int64_t count,
+                       const std::uint8_t* panel, std::int64_t width, std::int32_t* sums) {
   if (width == narrow_panel) {
     return dot_groups<narrow_panel>(values, columns, count, panel, width, sums);
   }
@@ -269,22 +266,22 @@ void multiply_int8(const Int8View& view, const Product& product) {
     const std::int64_t width = batch <= narrow_panel ? narrow_panel : round_up(batch, 16);
     std::uint8_t* panel = scratch<std::uint8_t>(Scratch::panel, padded * width);
     float* scales = scratch<float>(Scratch::row, 2 * width);
-    pack_bytes(static_cast<const T*>(product.x) + first * view.columns, batch, view.columns,
-               padded, width, panel, scales, product.threads);
+    pack_bytes(static_cast<const T*>(product.x) + first * view.columns, batch, view.columns, padded,
+               width, panel, scales, product.threads);
     T* y = static_cast<T*>(product.y) + first * view.rows;
     parallel_for((block_rows + block_rows_per_task - 1) / block_rows_per_task, product.threads,
                  [&](std::int64_t task) {
-      std::int32_t sums[Int8View::block_rows * wide_panel];
-      const std::int64_t last = smaller(block_rows, (task + 1) * block_rows_per_task);
-      for (std::int64_t row = task * block_rows_per_task; row < last; ++row) {
-        const std::int64_t begin = view.row_starts[row];
-        dot_groups(view.values + begin * Int8View::group_weights,
-                   view.columns_of + begin * Int8View::group, view.row_starts[row + 1] - begin,
-                   panel, width, sums);
-        store_scaled(view, sums, width, row * Int8View::block_rows, batch, scales, product.bias,
-                     y);
-      }
-    });
+                   std::int32_t sums[Int8View::block_rows * wide_panel];
+                   const std::int64_t last = smaller(block_rows, (task + 1) * block_rows_per_task);
+                   for (std::int64_t row = task * block_rows_per_task; row < last; ++row) {
+                     const std::int64_t begin = view.row_starts[row];
+                     dot_groups(view.values + begin * Int8View::group_weights,
+                                view.columns_of + begin * Int8View::group,
+                                view.row_starts[row + 1] - begin, panel, width, sums);
+                     store_scaled(view, sums, width, row * Int8View::block_rows, batch, scales,
+                                  product.bias, y);
+                   }
+                 });
   }
 }
 

@@ -186,7 +186,8 @@ void dot_rows(std::int64_t batch, const std::uint8_t* const* masks,
     case 1: return dot_rows<Step, 1, Rows>(masks, values, ahead, x, x_stride, results);
     case 2: return dot_rows<Step, 2, Rows>(masks, values, ahead, x, x_stride, results);
     case 3: return dot_rows<Step, 3, Rows>(masks, values, ahead, x, x_stride, results);
-    default: return dot_rows<Step, batch_per_pass, Rows>(masks, values, ahead, x, x_stride, results);
+    default:
+      return dot_rows<Step, batch_per_pass, Rows>(masks, values, ahead, x, x_stride, results);
   }
 }
 

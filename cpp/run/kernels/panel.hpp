@@ -94,13 +94,11 @@ THRESHER_INLINE typename Step::Math::Unit read_unit(const typename Step::Element
 
 // Whether units of x can be moved as whole words of memory.
 template <class Step>
-constexpr bool units_are_words =
-    sizeof(typename Step::Element) * Step::Math::columns_per_unit == 4;
+constexpr bool units_are_words = sizeof(typename Step::Element) * Step::Math::columns_per_unit == 4;
 
 // What a unit of x is read as: a word, or an element that is widened.
 template <class Step>
-using UnitSource =
-    std::conditional_t<units_are_words<Step>, std::uint32_t, typename Step::Element>;
+using UnitSource = std::conditional_t<units_are_words<Step>, std::uint32_t, typename Step::Element>;
 
 // Packs `units` units of every row of x; rows past the batch become zeros.
 template <class Step>
@@ -181,8 +179,8 @@ void multiply_tile(const Tiles<Math>& tiles, std::int64_t row, const typename Ma
 }
 
 template <class Math, int Vectors, int Rows>
-void multiply_rows(const Tiles<Math>& tiles, std::int64_t rows,
-                   const typename Math::Unit* panel, std::int64_t width, float* sums) {
+void multiply_rows(const Tiles<Math>& tiles, std::int64_t rows, const typename Math::Unit* panel,
+                   std::int64_t width, float* sums) {
   for (std::int64_t r = 0; r < rows; r += Rows) {
     multiply_tile<Math, Rows, Vectors>(tiles, r, panel, width, sums + r * width);
   }
@@ -238,8 +236,7 @@ void multiply_expanded(std::int64_t rows, std::int64_t columns, const Product& p
   using T = typename Step::Element;
   using Math = typename Step::Math;
   using Unit = typename Math::Unit;
-  constexpr std::int64_t strip = 32, strips_per_task = 4, most_columns = 512,
-                         units_per_chunk = 256;
+  constexpr std::int64_t strip = 32, strips_per_task = 4, most_columns = 512, units_per_chunk = 256;
   const std::int64_t units = round_up(columns, column_alignment) / Math::columns_per_unit;
   const std::int64_t chunks = (units + units_per_chunk - 1) / units_per_chunk;
   // Rows a power of two apart would all compete for the same few lines of the cache.
@@ -252,25 +249,25 @@ void multiply_expanded(std::int64_t rows, std::int64_t columns, const Product& p
                      width, panel, product.threads);
     T* y = static_cast<T*>(product.y) + first * rows;
     constexpr std::int64_t rows_per_task = strips_per_task * strip;
-    parallel_for((rows + rows_per_task - 1) / rows_per_task, product.threads,
-                 [&](std::int64_t task) {
-      Unit* tile = scratch<Unit>(Scratch::tile, strip * stride);
-      float* sums = scratch<float>(Scratch::sums, strip * width);
-      const std::int64_t last = smaller(rows, (task + 1) * rows_per_task);
-      for (std::int64_t row = task * rows_per_task; row < last; row += strip) {
-        clear(sums, strip * width);
-        expand(row, strip, tile, units, stride);
-        const std::int64_t next = row + strip, ahead = smaller(strip, last - next);
-        for (std::int64_t c = 0; c < chunks; ++c) {
-          if (ahead > 0) prefetch(next, ahead, c, chunks);
-          const std::int64_t u = c * units_per_chunk;
-          const Tiles<Math> chunk{
-              tile + u, stride, 0, smaller(units_per_chunk, units - u), nullptr, 1};
-          multiply_panel<Math>(chunk, strip, panel + u * width, width, sums);
-        }
-        store_sums(sums, width, smaller(strip, rows - row), row, rows, batch, product.bias, y);
-      }
-    });
+    parallel_for(
+        (rows + rows_per_task - 1) / rows_per_task, product.threads, [&](std::int64_t task) {
+          Unit* tile = scratch<Unit>(Scratch::tile, strip * stride);
+          float* sums = scratch<float>(Scratch::sums, strip * width);
+          const std::int64_t last = smaller(rows, (task + 1) * rows_per_task);
+          for (std::int64_t row = task * rows_per_task; row < last; row += strip) {
+            clear(sums, strip * width);
+            expand(row, strip, tile, units, stride);
+            const std::int64_t next = row + strip, ahead = smaller(strip, last - next);
+            for (std::int64_t c = 0; c < chunks; ++c) {
+              if (ahead > 0) prefetch(next, ahead, c, chunks);
+              const std::int64_t u = c * units_per_chunk;
+              const Tiles<Math> chunk{tile + u, stride, 0, smaller(units_per_chunk, units - u),
+                                      nullptr,  1};
+              multiply_panel<Math>(chunk, strip, panel + u * width, width, sums);
+            }
+            store_sums(sums, width, smaller(strip, rows - row), row, rows, batch, product.bias, y);
+          }
+        });
   }
 }
 

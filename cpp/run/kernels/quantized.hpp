@@ -13,8 +13,8 @@ THRESHER_INLINE void decode_group(const QuantizedView& view, std::int64_t g, flo
   const float zero = view.zeros[g];
 #if defined(__AVX512F__)
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes));
-  const __m128i nibbles = _mm_and_si128(
-      _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4)), _mm_set1_epi8(15));
+  const __m128i nibbles =
+      _mm_and_si128(_mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4)), _mm_set1_epi8(15));
   const __m512 numbers = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(nibbles));
   store(weights, splat(scale) * (reinterpret_cast<Floats>(numbers) - splat(zero)));
 #else
@@ -50,11 +50,11 @@ THRESHER_INLINE void add_two_groups(const QuantizedView& view, std::int64_t g, c
   const __m512i low_nibbles = _mm512_set1_epi32(0x000f000f);
   const __m512i offset = _mm512_set1_epi16(16);
   // Broadcast words hold (first, second): spread the first over the lower half.
-  const __m512i zero_order = _mm512_inserti64x4(
-      _mm512_set1_epi32(static_cast<int>(0x80008000u)),
-      _mm256_set1_epi32(static_cast<int>(0x80018001u)), 1);
-  const __m512i scale_order = _mm512_inserti64x4(
-      _mm512_set1_epi32(0x01008080), _mm256_set1_epi32(0x03028080), 1);
+  const __m512i zero_order =
+      _mm512_inserti64x4(_mm512_set1_epi32(static_cast<int>(0x80008000u)),
+                         _mm256_set1_epi32(static_cast<int>(0x80018001u)), 1);
+  const __m512i scale_order =
+      _mm512_inserti64x4(_mm512_set1_epi32(0x01008080), _mm256_set1_epi32(0x03028080), 1);
   std::uint16_t two_zeros;
   std::uint32_t two_scales;
   std::memcpy(&two_zeros, view.zeros + g, sizeof two_zeros);
@@ -63,12 +63,12 @@ THRESHER_INLINE void add_two_groups(const QuantizedView& view, std::int64_t g, c
       _mm512_shuffle_epi8(_mm512_set1_epi16(static_cast<short>(two_zeros)), zero_order);
   const __m512i scales =
       _mm512_shuffle_epi8(_mm512_set1_epi32(static_cast<int>(two_scales)), scale_order);
-  const __m512i bytes = _mm512_cvtepu8_epi32(
-      _mm_loadu_si128(reinterpret_cast<const __m128i*>(view.codes + g * 8)));
+  const __m512i bytes =
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(view.codes + g * 8)));
   const __m512i codes =
       _mm512_and_si512(_mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12)), low_nibbles);
-  const __m512i weights = _mm512_permutexvar_epi16(
-      _mm512_sub_epi16(_mm512_add_epi16(codes, offset), zeros), table);
+  const __m512i weights =
+      _mm512_permutexvar_epi16(_mm512_sub_epi16(_mm512_add_epi16(codes, offset), zeros), table);
   const bf16* first = x + view.places[g] * QuantizedView::group;
   const bf16* second = x + view.places[g + 1] * QuantizedView::group;
 #pragma GCC unroll 4
@@ -77,8 +77,7 @@ THRESHER_INLINE void add_two_groups(const QuantizedView& view, std::int64_t g, c
         _mm512_castsi256_si512(
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + b * x_stride))),
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(second + b * x_stride)), 1);
-    const __m512 sums = _mm512_dpbf16_ps(_mm512_setzero_ps(),
-                                         reinterpret_cast<__m512bh>(weights),
+    const __m512 sums = _mm512_dpbf16_ps(_mm512_setzero_ps(), reinterpret_cast<__m512bh>(weights),
                                          reinterpret_cast<__m512bh>(columns));
     totals[b] += reinterpret_cast<Floats>(sums) * reinterpret_cast<Floats>(scales);
   }
@@ -180,9 +179,8 @@ void multiply_quantized(const QuantizedView& view, const Product& product) {
   multiply_expanded<Step>(
       view.rows, view.columns, product,
       [&](std::int64_t first, std::int64_t strip, typename Step::Math::Unit* tile,
-          std::int64_t units, std::int64_t stride) {
-        decode_strip<Step>(view, first, strip, tile, units, stride);
-      },
+          std::int64_t units,
+          std::int64_t stride) { decode_strip<Step>(view, first, strip, tile, units, stride); },
       [&](std::int64_t first, std::int64_t rows, std::int64_t part, std::int64_t parts) {
         constexpr std::int64_t group_bytes = QuantizedView::group / 2;
         const std::int64_t begin = view.row_starts[first], end = view.row_starts[first + rows];

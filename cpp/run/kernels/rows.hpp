@@ -13,7 +13,9 @@ constexpr int batch_per_pass = 4;
 
 THRESHER_INLINE void widen_to(bf16* to, bf16 value) { *to = value; }
 template <class T>
-THRESHER_INLINE void widen_to(float* to, T value) { *to = widen(value); }
+THRESHER_INLINE void widen_to(float* to, T value) {
+  *to = widen(value);
+}
 
 // x itself, or a copy whose rows are padded with zeros to whole steps, in the type and the order
 // that the dots of Step take.

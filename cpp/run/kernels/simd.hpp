@@ -35,9 +35,7 @@ typedef std::uint16_t AnyHalves __attribute__((vector_size(lanes * 2), aligned(2
 
 THRESHER_INLINE Floats splat(float value) { return value - Floats{}; }
 
-THRESHER_INLINE Floats load(const float* from) {
-  return *reinterpret_cast<const AnyFloats*>(from);
-}
+THRESHER_INLINE Floats load(const float* from) { return *reinterpret_cast<const AnyFloats*>(from); }
 
 THRESHER_INLINE Floats load(const bf16* from) {
   const Halves halves = *reinterpret_cast<const AnyHalves*>(from);
@@ -54,8 +52,7 @@ THRESHER_INLINE Floats keep_first(Floats values, std::int64_t count) {
   // that miss the cache take several times as long on Zen 5.
   __asm__("" : "+v"(values));
   const __mmask16 kept = static_cast<__mmask16>((1u << count) - 1);
-  return reinterpret_cast<Floats>(
-      _mm512_maskz_mov_ps(kept, reinterpret_cast<__m512>(values)));
+  return reinterpret_cast<Floats>(_mm512_maskz_mov_ps(kept, reinterpret_cast<__m512>(values)));
 #else
   for (std::int64_t i = count; i < lanes; ++i) values[i] = 0;
   return values;

@@ -51,8 +51,8 @@ inline void value_gradient(const IndexedView& view, const float* x, const float*
     const std::int64_t width = round_up(chunk, panel_alignment);
     float* x_panel = scratch<float>(Scratch::panel, view.columns * width);
     float* grad_panel = scratch<float>(Scratch::input, view.rows * width);
-    pack_panel<FloatStep<float>>(x + first * view.columns, chunk, view.columns, view.columns,
-                                 width, x_panel, threads);
+    pack_panel<FloatStep<float>>(x + first * view.columns, chunk, view.columns, view.columns, width,
+                                 x_panel, threads);
     pack_panel<FloatStep<float>>(grad + first * view.rows, chunk, view.rows, view.rows, width,
                                  grad_panel, threads);
     parallel_for((view.rows + strip - 1) / strip, threads, [&](std::int64_t task) {
@@ -61,9 +61,10 @@ inline void value_gradient(const IndexedView& view, const float* x, const float*
         const std::int64_t begin = view.begin(row), count = view.begin(row + 1) - begin;
         float* out = gradient + begin;
         if (first == 0) clear(out, count);
-        add_all_dots(view.indices + begin, count, x_panel,
-                     [width](std::int64_t index) { return index * width; },
-                     grad_panel + row * width, width, out);
+        add_all_dots(
+            view.indices + begin, count, x_panel,
+            [width](std::int64_t index) { return index * width; }, grad_panel + row * width, width,
+            out);
       }
     });
   }
