@@ -64,6 +64,7 @@ wheel: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $$(find cpp -name '*.[ch]pp')
 	$(BIN)/mypy
 
 # Time every packed layout beside its rivals; wants a quiet machine, and says when it is not.
