@@ -16,6 +16,7 @@ from ..core.errors import DataError
 from . import _solve
 from .datafits import Datafit
 from .design import Design
+from .line_search import falls, search
 from .penalties import Penalty
 
 T = TypeVar("T")
@@ -206,19 +207,26 @@ class Problem:
                 break  # neither the loss nor its slope tells a better constant
             least = size
             step = slope / max(float(self.datafit.curvature(*arguments).sum()), 1e-300)
-            slack = 4 * _EPSILON * abs(loss) if np.isfinite(loss) else 0.0
-            for _ in range(60):
-                trial = self.datafit.value(self.y, offset + intercept - step, self.weight)
-                if trial <= loss + slack:
-                    break
-                step = step / 2
-            else:
+            taken = self._searched(offset, intercept, step, loss)
+            if taken is None:
                 break
-            intercept = intercept - step
-            if np.max(np.abs(step)) <= 1e-14 * max(1.0, float(np.max(np.abs(intercept)))):
+            reached, moved = taken
+            change, intercept = float(np.max(np.abs(moved - intercept))), moved
+            if change <= 1e-14 * max(1.0, float(np.max(np.abs(intercept)))):
                 break
-            flat, loss = trial >= loss - slack, min(loss, trial)
+            flat, loss = falls(loss, reached, whole=True), min(loss, reached)
         return intercept
+
+    def _searched(
+        self, offset: np.ndarray, intercept: np.ndarray, step: np.ndarray, loss: float
+    ) -> tuple[float, np.ndarray] | None:
+        """Return the loss and the intercept that a step down from `loss` ends at."""
+
+        def reach(length: float) -> tuple[float, np.ndarray]:
+            moved = intercept - length * step
+            return self.datafit.value(self.y, offset + moved, self.weight), moved
+
+        return search(reach, loss, trials=60)
 
     def violation(self, coef: np.ndarray, prediction: np.ndarray) -> float:
         """Return the largest violation of the optimality conditions.

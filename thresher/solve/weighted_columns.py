@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from . import _solve
+from .centring import Centring
 from .design import Design, canonical
 
 _CONSTANT = 1e-14  # what is left of a constant column by rounding, relative to its entries
@@ -36,8 +37,8 @@ class WeightedColumns:
     ----------
     roots : array of shape (n,)
         Roots of the sample weights, by which the rows are multiplied.
-    averages : array of shape (p,)
-        What was taken from the columns as given; zero if they were not centred.
+    averages : array of shape (p,) or None
+        What was taken from the columns as given; None if they were not centred.
     scale : array of shape (p,)
         What a coefficient is divided by to go with the columns as given.
     """
@@ -49,7 +50,7 @@ class WeightedColumns:
         self._weighted = weight is not None
         self._total = float(self.roots @ self.roots)
         self.centred = centre
-        self.averages = np.zeros(X.shape[1])
+        self.averages: np.ndarray | None = None
         if centre:
             self.averages = np.asarray(X.T @ (self.roots**2 / self._total), dtype=float)
         prepare = self._sparse if sparse.issparse(X) else self._dense
@@ -59,7 +60,7 @@ class WeightedColumns:
     def _dense(self, X: np.ndarray, unit: bool) -> tuple:
         matrix = np.array(X, dtype=float, order="F")  # the one copy; the rest works in place
         entries: Any = 0.0
-        if self.centred:
+        if self.averages is not None:
             entries = _CONSTANT * _largest_magnitudes(matrix)
             matrix -= self.averages
         largest = _largest_magnitudes(matrix)
@@ -86,7 +87,7 @@ class WeightedColumns:
         np.maximum.at(largest, column, np.abs(matrix.data))
         scale = _common(largest, unit)
         matrix.data /= scale[column]
-        shift = self.averages / scale
+        shift = np.zeros(X.shape[1]) if self.averages is None else self.averages / scale
         weight = (self.roots**2)[matrix.indices]
         kept = np.bincount(column, weight, X.shape[1])
         square = np.bincount(column, weight * (matrix.data - shift[column]) ** 2, X.shape[1])
@@ -104,10 +105,10 @@ class WeightedColumns:
         roots = None if self._shift is None else self.roots
         return Design(self._matrix).given, _solve.Centring(roots, self._shift)
 
-    def target(self, y: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return a target treated as the columns are, and its weighted mean."""
+    def target(self, y: np.ndarray) -> tuple[np.ndarray, Centring]:
+        """Return a target treated as the columns are, and what was taken from both."""
         mean = float(self.roots**2 @ y) / self._total if self.centred else 0.0
-        return self.roots * (y - mean), mean
+        return self.roots * (y - mean), Centring(self.averages, mean)
 
     def correlate(self, vectors: np.ndarray) -> np.ndarray:
         """Return the products of all columns with vectors of shape (n,) or (n, k)."""

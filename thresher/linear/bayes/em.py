@@ -23,7 +23,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
 from ...core.options import check_number, check_whole
-from ..standardised import LinearRegressor, Standardised
+from ..predictor import LinearRegressor
+from ..standardised import Standardised
 
 # From prior variances and the noise variance to posterior means and variances.
 Expectation = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
@@ -278,5 +279,5 @@ class EMRegressor(LinearRegressor):
         self.coef_ = found.mean * data.factor
         self.posterior_variances_ = found.variance * data.factor**2
         self.noise_variance_ = found.noise * data.unit**2
-        self.intercept_ = data.intercept(self.coef_)
+        self.intercept_ = float(data.centring.intercept(self.coef_))
         self.n_iter_ = found.n_iter

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ...core.options import check_boolean, check_number, check_whole
+from ...solve.centring import Centring
 from ...solve.weighted_columns import WeightedColumns
 from ..greedy.pursuit import positive_weights
+from ..predictor import LinearRegressor
 
 # First noise variances, as shares of the target's. From a large one alone, targets made of
 # many features end in a model of a few features and much noise.
 _STARTS = (0.1, 0.01, 0.001)
 
 
-class SparseBayes(RegressorMixin, BaseEstimator):
+class SparseBayes(LinearRegressor):
     """Bayesian linear regression that learns the prior variance of every coefficient.
 
     Maximises the evidence of ``y = X w + b + noise`` with ``w_j ~ N(0, variance_j)``, from
@@ -116,14 +117,14 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True)
         X, y, weight = positive_weights(X, y, sample_weight)
         columns = WeightedColumns(X, weight, self.fit_intercept)
-        target, mean = columns.target(y)
+        target, centring = columns.target(y)
         if self.fit_intercept and np.ptp(y) <= 1e-14 * np.abs(y).max():
             target = np.zeros(len(y))  # which a constant is, but for rounding
         total = float(columns.roots @ columns.roots)
         largest = float(np.abs(target).max()) or 1.0
         unit = largest * (float(np.linalg.norm(target / largest)) / np.sqrt(total) or 1.0)
         found, self.n_iter_ = self._climb(columns, target / unit, total)
-        self._keep(found, columns, mean, unit)
+        self._keep(found, columns, centring, unit)
         return self
 
     def _climb(
@@ -143,7 +144,9 @@ class SparseBayes(RegressorMixin, BaseEstimator):
             )
         return found, count
 
-    def _keep(self, found: _Posterior, columns: WeightedColumns, mean: float, unit: float) -> None:
+    def _keep(
+        self, found: _Posterior, columns: WeightedColumns, centring: Centring, unit: float
+    ) -> None:
         factor = unit / columns.scale[found.kept]
         self.support_ = found.kept
         self.coef_ = np.zeros(columns.shape[1])
@@ -152,8 +155,9 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         self.variances_[found.kept] = found.variances * factor**2
         self.covariance_ = found.covariance * np.outer(factor, factor)
         self.noise_variance_ = float(found.noise * unit**2)
-        self._means = columns.averages
-        self.intercept_ = mean - float(columns.averages @ self.coef_)
+        means = centring.means
+        self._centring = Centring(None if means is None else means[found.kept])
+        self.intercept_ = float(centring.intercept(self.coef_))
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
@@ -172,13 +176,11 @@ class SparseBayes(RegressorMixin, BaseEstimator):
         std : array of shape (n_samples,)
             Only if asked for; noise included.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False)
-        mean = np.asarray(X @ self.coef_) + self.intercept_
+        mean = self._linear_prediction(X)
         if not return_std:
             return mean
-        used = X[:, self.support_]
-        used = (used.toarray() if sparse.issparse(used) else used) - self._means[self.support_]
+        used = self._features(X)[:, self.support_]
+        used = self._centring.columns(used.toarray() if sparse.issparse(used) else used)
         variance = np.einsum("ij,jk,ik->i", used, self.covariance_, used)
         return mean, np.sqrt(variance + self.noise_variance_)
 

@@ -98,7 +98,7 @@ def _follow(
     rows, available = columns.shape
     determined = min(rows - columns.centred, available)
     _check_options(method, count, alpha_min, available)
-    target, mean = columns.target(y)
+    target, centring = columns.target(y)
     unit = float(np.max(np.abs(target), initial=0.0)) or 1.0
     # In these units no product overflows; all columns share one scale.
     scale = float(columns.scale[0])
@@ -118,7 +118,8 @@ def _follow(
     coefs = np.zeros((len(levels), available))
     coefs[np.repeat(np.arange(len(levels)), np.diff(starts)), index] = values * (unit / scale)
     criteria = violations / max(levels[0], np.finfo(float).tiny)
-    path = Path(alphas, coefs, mean - coefs @ columns.averages, criteria, criteria <= _ROUNDING)
+    intercepts = np.zeros(len(alphas)) + centring.intercept(coefs.T)
+    path = Path(alphas, coefs, intercepts, criteria, criteria <= _ROUNDING)
     _, first = np.unique(index, return_index=True)
     return path, index[np.sort(first)]
 

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ...core.errors import DataError, OptionError
 from ...core.options import check_boolean, check_count, check_number, check_whole
 from ...solve import _solve
 from ...solve.design import thread_count
 from ...solve.weighted_columns import WeightedColumns, power_of_two
+from ..predictor import LinearRegressor
 
 
 def batch_omp(
@@ -206,7 +206,7 @@ class Chosen(NamedTuple):
     rounds: int
 
 
-class GreedyRegressor(RegressorMixin, BaseEstimator):
+class GreedyRegressor(LinearRegressor):
     """What the greedy estimators share: weights, centring, unit columns, and the refit.
 
     Subclasses override ``_choose``.
@@ -265,12 +265,12 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def _fit_target(self, columns: WeightedColumns, y: np.ndarray) -> Chosen:
-        target, mean = columns.target(y)
+        target, centring = columns.target(y)
         chosen, coefficients = self._choose(columns, target)
         support = np.array(chosen, dtype=int)
         coef = np.zeros(columns.shape[1])
         coef[support] = coefficients / columns.scale[support]
-        return Chosen(coef, mean - float(columns.averages @ coef), support, max(len(support), 1))
+        return Chosen(coef, float(centring.intercept(coef)), support, max(len(support), 1))
 
     def _keep(self, fits: list[Any], y: np.ndarray, X: Any) -> None:
         """Keep what was found, of one target or of several."""
@@ -283,14 +283,6 @@ class GreedyRegressor(RegressorMixin, BaseEstimator):
         else:
             self.coef_, self.intercept_ = coefs[0], fits[0].intercept
             self.support_ = fits[0].support
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict every row of `X`: of shape (n_samples,), or (n_samples, n_targets)."""
-        check_is_fitted(self)
-        X = validate_data(
-            self, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=False
-        )
-        return np.asarray(X @ self.coef_.T) + self.intercept_
 
 
 class OrthogonalMatchingPursuit(GreedyRegressor):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.stats import norm
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...core.errors import DataError
 from ...core.options import check_number
+from ..predictor import LinearRegressor
 from .cross_validation import LassoCV
 from .lasso import Lasso
 from .parameters import check_jobs
@@ -22,7 +22,7 @@ from .parameters import check_jobs
 _NOTHING = 1e-7
 
 
-class DebiasedLasso(RegressorMixin, BaseEstimator):
+class DebiasedLasso(LinearRegressor):
     """Say how sure the coefficients of a Lasso are, with more features than samples too.
 
     To a feature's coefficient is added what the residual of the fit says along the part of the
@@ -192,22 +192,6 @@ class DebiasedLasso(RegressorMixin, BaseEstimator):
         check_number("level", level, above=0.0, below=1.0)
         ends = norm.ppf((1 + level) / 2) * self.stderr_
         return np.column_stack([self.debiased_ - ends, self.debiased_ + ends])
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict by the Lasso's coefficients.
-
-        Parameters
-        ----------
-        X : array or data frame of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        array of shape (n_samples,)
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        return np.asarray(X @ self.coef_ + self.intercept_)
 
 
 def _on_others(others: np.ndarray, feature: np.ndarray, alpha: float) -> np.ndarray:

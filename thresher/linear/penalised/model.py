@@ -9,13 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _num_samples,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
 from ...core.errors import DataError
 from ...core.options import check_number, check_whole
@@ -33,11 +27,12 @@ from ...solve.penalties import Penalty
 from ...solve.problem import Problem, Solution
 from ...solve.solvers import Solver
 from ...solve.solvers.choice import fastest
+from ..predictor import LinearPredictor, LinearRegressor
 from .parameters import check_parameters, nested, with_inner
 
 
 @dataclass(eq=False, repr=False)
-class PenalizedModel(BaseEstimator):
+class PenalizedModel(LinearPredictor):
     """A linear model fitted by minimising a datafit plus a penalty.
 
     Subclasses say which datafit and penalty; parameters called ``alpha`` and ``warm_start``
@@ -294,28 +289,6 @@ class PenalizedModel(BaseEstimator):
         warn_of_unmet_tolerance([path], solver.tol, "fits of the path")
         return path
 
-    def _linear_prediction(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = validate_data(
-            self, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=False
-        )
-        return np.asarray(X @ self.coef_.T) + self.intercept_
 
-
-class SparseRegressor(RegressorMixin, PenalizedModel):
+class SparseRegressor(LinearRegressor, PenalizedModel):
     """A penalised model of a real target."""
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target.
-
-        Parameters
-        ----------
-        X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        array of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions.
-        """
-        return self._linear_prediction(X)

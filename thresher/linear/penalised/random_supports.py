@@ -13,7 +13,8 @@ from sklearn.utils.validation import validate_data
 from ...core.card import Card, Catalogued
 from ...core.errors import OptionError
 from ...core.options import check_whole
-from ..standardised import LinearRegressor
+from ...solve.centring import Centring
+from ..predictor import LinearRegressor
 from .cross_validation import LassoCV
 
 
@@ -196,20 +197,21 @@ class ProjectedLasso(Catalogued, LinearRegressor):
         """
         check_whole("rank", self.rank, least=0)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        means, offset = X.mean(axis=0), float(np.mean(y))
-        scores, values, directions = np.linalg.svd(X - means, full_matrices=False)
+        centring = Centring.of(X, y)
+        centred, target = centring.columns(X), y - centring.offset
+        scores, values, directions = np.linalg.svd(centred, full_matrices=False)
         # A direction without variance has nothing to say, and would be divided by zero.
         rank = min(self.rank, int(np.sum(values > 1e-10 * max(values[0], 1e-300))))
         scores, values, directions = scores[:, :rank], values[:rank], directions[:rank]
-        rest = X - means - (scores * values) @ directions
+        rest = centred - (scores * values) @ directions
         rest[:, rest.std(axis=0) <= 1e-10 * X.std(axis=0)] = 0.0  # nothing is left but rounding
         deviation = rest.std(axis=0)
         unit = np.where(deviation > 0, deviation, 1.0)
         # The rest is orthogonal to the scores: the two fits do not know of each other.
-        lasso = LassoCV(cv=self.cv, tol=1e-4).fit(rest / unit, y - offset)
+        lasso = LassoCV(cv=self.cv, tol=1e-4).fit(rest / unit, target)
         self.alpha_, self.sparse_coef_, self.n_iter_ = lasso.alpha_, lasso.coef_, lasso.n_iter_
         inside = lasso.coef_ / unit
         inside -= directions.T @ (directions @ inside)
-        self.coef_ = inside + directions.T @ (scores.T @ (y - offset) / values)
-        self.intercept_ = offset - float(means @ self.coef_)
+        self.coef_ = inside + directions.T @ (scores.T @ target / values)
+        self.intercept_ = float(centring.intercept(self.coef_))
         return self

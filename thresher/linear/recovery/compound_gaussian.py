@@ -18,7 +18,8 @@ from ...core.options import check_number, check_whole
 from ...solve.datafits import Squares
 from ...solve.penalties import L1, Penalty
 from ...solve.solvers import Problem, ProximalGradient
-from ..standardised import LinearRegressor, Standardised
+from ..predictor import LinearRegressor
+from ..standardised import Standardised
 
 
 class CompoundGaussian(Catalogued, LinearRegressor):
@@ -136,7 +137,7 @@ class CompoundGaussian(Catalogued, LinearRegressor):
             A, target, penalty.scaled(self.alpha), covariance
         )
         self.coef_ = self.scale_ * self.texture_ * data.factor
-        self.intercept_ = data.intercept(self.coef_)
+        self.intercept_ = float(data.centring.intercept(self.coef_))
         self.n_iter_ = len(self.objective_) - 1
         return self
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...core.card import Card, Catalogued
 from ...core.options import check_number, check_whole
+from ...solve.centring import Centring
 from ...solve.datafits import Squares
 from ...solve.design import Design
 from ...solve.penalties import L1
@@ -167,10 +168,11 @@ class LassoMixtureOfExperts(Catalogued, RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         self.coef_ = best.coefs * data.factor
-        self.intercept_ = data.offset + data.unit * best.constants - self.coef_ @ data.means
+        self.intercept_ = data.centring.intercept(self.coef_.T, data.unit * best.constants)
         self.variances_ = (best.deviations * data.unit) ** 2
         self.gate_coef_ = best.gate.T * (data.factor / data.unit)
-        self.gate_intercept_ = best.gate_constants - self.gate_coef_ @ data.means
+        gates = Centring(data.centring.means)  # nothing was taken from what they predict
+        self.gate_intercept_ = gates.intercept(self.gate_coef_.T, best.gate_constants)
         self.objective_, self.n_iter_ = np.array(values), len(values)
         return self
 

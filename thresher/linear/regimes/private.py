@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ...core.card import Card, Catalogued
 from ...core.errors import OptionError
 from ...core.options import check_count, check_number, check_whole
 from ...core.prox import soft, top_k
+from ..predictor import LinearRegressor
 
 
 def gaussian_deviation(epsilon: float, delta: float, sensitivity: float) -> float:
@@ -59,7 +59,7 @@ def gaussian_deviation(epsilon: float, delta: float, sensitivity: float) -> floa
     return sensitivity * float(np.exp(brentq(excess, -20, 20, xtol=1e-12)))
 
 
-class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
+class LocallyPrivateRegression(Catalogued, LinearRegressor):
     """Sparse linear regression under local differential privacy.
 
     Each row is a person who clips and randomises it with Gaussian noise; only these reports
@@ -109,6 +109,8 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
     ----------
     coef_ : array of shape (n_features,)
         Coefficients.
+    intercept_ : float
+        Zero.
     noise_deviation_ : float
         Standard deviation of the noise in every number that a person sends.
 
@@ -184,6 +186,7 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         self._check_options(X.shape[1], X_public)
+        self.intercept_ = 0.0
         self._bound = np.sqrt(X.shape[1]) if self.bound_x is None else self.bound_x
         rng = check_random_state(self.random_state)
         # A person's target shrinks with the row: the equation between the two stays true.
@@ -217,11 +220,6 @@ class LocallyPrivateRegression(Catalogued, RegressorMixin, BaseEstimator):
         check_whole("rounds", self.rounds)
         if self.k is not None:
             check_count("k", self.k, features, "features")
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X`, of shape (n_samples,)."""
-        check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_
 
     def _non_interactive(
         self, X: np.ndarray, y: np.ndarray, rng: np.random.RandomState

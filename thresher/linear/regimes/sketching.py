@@ -13,7 +13,8 @@ from sklearn.utils.validation import validate_data
 from ...core.card import Card, Catalogued
 from ...core.errors import OptionError, nearest
 from ...core.options import check_whole
-from ..standardised import LinearRegressor
+from ...solve.centring import Centring
+from ..predictor import LinearRegressor
 
 
 def hadamard_sketch(A: np.ndarray, rows: int, rng: np.random.RandomState) -> np.ndarray:
@@ -176,12 +177,11 @@ class SketchedRegression(Catalogued, LinearRegressor):
         check_whole("n_rows", rows)
         if rows < X.shape[1]:
             raise OptionError(f"n_rows {rows} is below the number of features, {X.shape[1]}")
-        means = X.mean(axis=0) if self.fit_intercept else np.zeros(X.shape[1])
-        offset = float(np.mean(y)) if self.fit_intercept else 0.0
-        both = np.column_stack([X - means, y - offset])
+        centring = Centring.of(X, y, self.fit_intercept)
+        both = np.column_stack([centring.columns(X), y - centring.offset])
         if rows < len(both):
             both = _SKETCHES[self.sketch](both, rows, check_random_state(self.random_state))
         self.n_rows_ = len(both)
         self.coef_ = np.linalg.lstsq(both[:, :-1], both[:, -1], rcond=None)[0]
-        self.intercept_ = offset - float(means @ self.coef_)
+        self.intercept_ = float(centring.intercept(self.coef_))
         return self

@@ -7,14 +7,15 @@ __all__ = ["ZeroImputedRegression", "imputation_bias"]
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from ...core.card import Card, Catalogued
 from ...core.options import check_number
+from ...solve.centring import Centring
+from ..predictor import LinearRegressor
 
 
-class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
+class ZeroImputedRegression(Catalogued, LinearRegressor):
     """Averaged stochastic gradient descent, in one pass, on rows whose gaps are zeros.
 
     Entries missing completely at random act like a ridge penalty whose strength nobody has
@@ -35,7 +36,7 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
     coef_ : array of shape (n_features,)
         Average of the iterates.
     intercept_ : float
-        Mean of the target, or zero.
+        Prediction of a row of zeros; zero without an intercept.
     means_ : array of shape (n_features,)
         What replaces missing entries.
 
@@ -97,25 +98,23 @@ class ZeroImputedRegression(Catalogued, RegressorMixin, BaseEstimator):
             seen = ~np.isnan(X)
             sums = np.where(seen, X, 0).sum(axis=0)
             self.means_ = sums / np.maximum(seen.sum(axis=0), 1)
-        self.intercept_ = float(np.mean(y)) if self.fit_intercept else 0.0
-        rows = self._imputed(X)
+        centring = Centring(self.means_, float(np.mean(y)) if self.fit_intercept else 0.0)
+        rows = centring.columns(self._filled(X))
         power = float(np.einsum("ij,ij->", rows, rows)) / len(rows)
         step = self.step / power if power > 0 else 0.0
         coef = np.zeros(X.shape[1])
         self.coef_ = np.zeros(X.shape[1])
-        for count, (row, target) in enumerate(zip(rows, y - self.intercept_, strict=True), 1):
+        for count, (row, target) in enumerate(zip(rows, y - centring.offset, strict=True), 1):
             coef += step * (target - row @ coef) * row
             self.coef_ += (coef - self.coef_) / count
+        self.intercept_ = float(centring.intercept(self.coef_))
         return self
 
-    def _imputed(self, X: np.ndarray) -> np.ndarray:
-        return np.nan_to_num(X - self.means_, nan=0.0)
+    def _filled(self, X: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(X), self.means_, X)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the target of every row of `X` (NaN where missing), of shape (n_samples,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        return self._imputed(X) @ self.coef_ + self.intercept_
+    def _features(self, X: Any) -> np.ndarray:
+        return self._filled(super()._features(X))
 
 
 def imputation_bias(covariance: np.ndarray, coef: np.ndarray, observed: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..centring import Centring
 from ..datafits import Datafit
 
 _SHARED_GRAM = 5_500  # most columns for which the whole Gram matrix is formed, in 240 MB
@@ -66,8 +67,8 @@ class Problems:
         alike = self.datafit.quadratic and bool(np.all(self.weights == self.weights[0]))
         gram = None
         if alike and self.X.shape[1] <= _SHARED_GRAM:
-            means = self.weights[0] @ self.X if self.intercept else 0.0
-            centred = self.X - means
+            means = self.weights[0] @ self.X if self.intercept else None
+            centred = Centring(means).columns(self.X)
             gram = centred.T @ (centred * self.weights[0][:, None])
         object.__setattr__(self, "gram", gram)
         count = len(self.targets)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ...core.errors import DataError
+from ..centring import Centring
 from ..design import Design
 from ..problem import Problem, Solution
 
@@ -27,29 +28,23 @@ class Conditioned:
     ----------
     problem : Problem
         With centred columns, or in double precision, where that was needed.
-    means : array of shape (p,) or None
-        What was subtracted from each column.
-    centre : array of shape () or (outputs,)
-        What was subtracted from the target.
+    centring : Centring
+        What was subtracted from columns and target.
     """
 
     problem: Problem
-    means: np.ndarray | None
-    centre: np.ndarray
+    centring: Centring
 
     def start(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where the restated problem starts."""
         coef = coef.astype(self.problem.design.dtype, copy=False)
-        return coef, intercept - self.centre + self._shift(coef)
+        return coef, self.centring.constant(coef, intercept)
 
     def finish(self, solution: Solution, dtype: np.dtype) -> Solution:
         """Return the solution of the first problem, its coefficients in the given precision."""
         coef = solution.coef.astype(dtype, copy=False)
-        intercept = solution.intercept + self.centre - self._shift(coef)
+        intercept = self.centring.intercept(coef, solution.intercept)
         return replace(solution, coef=coef, intercept=np.asarray(intercept))
-
-    def _shift(self, coef: np.ndarray) -> np.ndarray:
-        return np.zeros(()) if self.means is None else self.means @ coef.astype(float)
 
 
 def condition(problem: Problem) -> Conditioned:
@@ -76,15 +71,17 @@ def condition(problem: Problem) -> Conditioned:
     """
     kept = problem.once(_restated)
     if kept is None:
-        return Conditioned(problem, None, np.zeros(()))
+        return Conditioned(problem, Centring())
     restated = kept.problem.with_penalty(problem.penalty)
     return replace(kept, problem=restated.with_trail(problem.trail) if problem.trail else restated)
 
 
 def _restated(problem: Problem) -> Conditioned | None:
     """Return None for the problem itself, which must not keep itself alive."""
-    conditioned = replace(_condition(problem.centred), centre=problem.centre)
-    return None if conditioned.problem is problem else conditioned
+    conditioned = _condition(problem.centred)
+    if conditioned.problem is problem:
+        return None
+    return replace(conditioned, centring=replace(conditioned.centring, offset=problem.centre))
 
 
 def _condition(problem: Problem) -> Conditioned:
@@ -96,7 +93,7 @@ def _condition(problem: Problem) -> Conditioned:
     if dwarfed.any() and not problem.design.is_sparse:
         return _centred(problem)
     _require_range(problem)
-    return Conditioned(problem, None, np.zeros(()))
+    return Conditioned(problem, Centring())
 
 
 def _dwarfed(problem: Problem) -> np.ndarray:
@@ -122,7 +119,7 @@ def _centred(problem: Problem) -> Conditioned:
     design = Design(matrix.astype(problem.design.dtype, copy=False))
     restated = replace(problem, design=design)
     _require_range(restated)
-    return Conditioned(restated, means, np.zeros(()))
+    return Conditioned(restated, Centring(means))
 
 
 def _in_range(problem: Problem) -> bool:

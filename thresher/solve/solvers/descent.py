@@ -12,6 +12,7 @@ import numpy as np
 
 from ...core.options import check_whole
 from .. import _solve
+from ..centring import Centring
 from ..design import thread_count
 from ..penalties import Grouped, Penalty, Rows, Separable
 from ..problem import Problem, Solution, Trail
@@ -158,9 +159,7 @@ class Descent(Solver):
 
 
 def _intercept(problem: Problem, coef: np.ndarray) -> np.ndarray:
-    means = problem.moments[0]
-    centre = 0.0 if means is None else means.astype(float) @ coef
-    return np.asarray(problem.best_constant - centre)
+    return np.asarray(Centring(problem.moments[0], problem.best_constant).intercept(coef))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.card import Card, Catalogued
+from ..line_search import search
 from ..penalties import Ball, Polytope
 from ..problem import Problem, Solution
 from .base import Need, Solver
@@ -99,7 +100,9 @@ class FrankWolfe(Catalogued, Solver):
             step = 2 / (count + 2)
             if self.line_search:
                 slope = -float(np.vdot(gradient, toward))
-                step = _search(problem, prediction, toward, slope, longest)
+                step = _step(problem, prediction, toward, slope, longest)
+                if step == 0:
+                    break  # rounding is all that is left
             coef = coef + step * toward if pairwise is None else pairwise.moved(step)
             count += 1
         return Solution(
@@ -139,7 +142,7 @@ class _Pairwise:
         return self.ball.combined(self.shares, self.shape)
 
 
-def _search(
+def _step(
     problem: Problem, prediction: np.ndarray, toward: np.ndarray, slope: float, longest: float
 ) -> float:
     """Return the step, at most `longest`, that minimises a quadratic model and lowers the loss."""
@@ -150,7 +153,9 @@ def _search(
     step = min(longest, slope / bend) if bend > 0 else longest
     if datafit.quadratic:
         return step
-    value = datafit.value(y, prediction, weight)
-    while step > 1e-12 and datafit.value(y, prediction + step * along, weight) > value:
-        step /= 2
-    return step
+
+    def reach(length: float) -> tuple[float, float]:
+        return datafit.value(y, prediction + length * along, weight), length
+
+    taken = search(reach, datafit.value(y, prediction, weight), step, trials=40)
+    return 0.0 if taken is None else taken[1]

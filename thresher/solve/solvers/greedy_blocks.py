@@ -14,6 +14,7 @@ from scipy import sparse
 from ...core.card import Card, Catalogued
 from ...core.errors import OptionError, nearest
 from ...core.options import check_whole
+from ..line_search import search
 from ..penalties import L1
 from ..problem import Problem, Solution
 from .base import Need, Solver
@@ -232,19 +233,17 @@ def _newton(
 def _descend(
     problem: Problem, coef: np.ndarray, prediction: np.ndarray, toward: np.ndarray
 ) -> np.ndarray:
-    current = problem.objective(coef, prediction)
-    slack = 4 * np.finfo(float).eps * abs(current)
     along = problem.predict(toward, np.zeros(()))
     constant = prediction - problem.predict(coef, np.zeros(()))
-    step = 1.0
-    while step > 1e-8:
+
+    def reach(step: float) -> tuple[float, np.ndarray]:
         moved = coef + step * toward
         offset = prediction - constant + step * along
         reached = offset + problem.best_intercept(offset, constant[0])
-        if problem.objective(moved, reached) <= current + slack:
-            return moved
-        step /= 2
-    return coef
+        return problem.objective(moved, reached), moved
+
+    taken = search(reach, problem.objective(coef, prediction))
+    return coef if taken is None else taken[1]
 
 
 def _has_forests(problem: Problem) -> bool:

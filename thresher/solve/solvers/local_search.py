@@ -116,7 +116,7 @@ def _unit_columns(problem: Problem) -> WeightedColumns:
 def _moved_squares(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray] | None:
     """Make the best moves of least squares until none helps; None if none did."""
     columns = problem.once(_unit_columns)
-    target, mean = columns.target(problem.y)
+    target, centring = columns.target(problem.y)
     cost = _costs(problem)
     support = np.flatnonzero(problem.penalty.generalized_support(solution.coef))
     fit, moved = SupportFit(columns, target, support), False
@@ -127,7 +127,7 @@ def _moved_squares(problem: Problem, solution: Solution) -> tuple[np.ndarray, np
         return None
     coef = np.zeros_like(solution.coef)
     coef[fit.support] = fit.coefficients / columns.scale[fit.support]
-    return coef, np.asarray(mean - columns.averages @ coef)
+    return coef, np.asarray(centring.intercept(coef))
 
 
 class _QuadraticModel:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from .. import _solve
+from ..line_search import search
 from ..penalties import Grouped, Penalty, Separable
 from ..problem import Problem, Solution
 from .criterion import Criterion
@@ -205,15 +206,14 @@ def _search(
     point: Point, proposal: np.ndarray, change: np.ndarray, shift: np.ndarray
 ) -> Point | None:
     """Halve the step towards the proposal until the objective falls; None if it never does."""
-    coef, fit, current = point.coef, point.fit, point.objective
-    step = 1.0
-    # At the end of the digits the objective cannot tell progress; the violation still can.
-    slack = 4 * np.finfo(float).eps * max(abs(current), 1e-300)
-    for _ in range(30 if point.problem.penalty.convex else 1):
+    coef, fit = point.coef, point.fit
+
+    def reach(step: float) -> tuple[float, Point]:
         trial = proposal if step == 1 else coef + coef.dtype.type(step) * (proposal - coef)
         reached = Fit(fit.problem, fit.prediction + step * change, fit.intercept + step * shift)
         found = Point(point.problem, trial, reached)
-        if found.objective < current or (step == 1 and found.objective <= current + slack):
-            return found
-        step /= 2
-    return None
+        return found.objective, found
+
+    trials = 30 if point.problem.penalty.convex else 1  # a concave penalty may rise on the way
+    taken = search(reach, point.objective, trials=trials)
+    return None if taken is None else taken[1]

@@ -89,7 +89,7 @@ class AcceleratedConcave(Catalogued, Solver):
         aggregate_step = 0.99 / (state.lipschitz_bound() + concavity)
         scale = float(np.max(np.abs(problem.null_gradient), initial=0.0))
         # The intercept is one more, unpenalised, coordinate of the centred problem.
-        point = np.append(coef.astype(float), state.centre(coef, intercept))
+        point = np.append(coef.astype(float), state.centring.constant(coef, intercept))
         aggregate = point.copy()
         converged, violation, count = scale == 0, 0.0, 0
         for count in range(1, self.max_iter + 1):
@@ -113,7 +113,7 @@ class AcceleratedConcave(Catalogued, Solver):
         coef, constant = aggregate[:-1], aggregate[-1]
         return Solution(
             coef.astype(problem.design.dtype, copy=False),
-            np.asarray(state.uncentre(coef, constant)),
+            np.asarray(state.centring.intercept(coef, constant)),
             violation / scale if scale > 0 else 0.0,
             "optimality violation",
             count,

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _solve
 from ..design import thread_count
+from ..line_search import falls
 from .batch import Problems, State
 
 _FIRST_SET = 50  # size of the first working sets; they grow to twice the support
@@ -112,15 +113,13 @@ class Portion:
     def _search(self, proposal: np.ndarray, toward: np.ndarray, shift: np.ndarray) -> bool:
         """Move each problem towards its proposal, halving steps until its objective falls."""
         left = np.arange(len(proposal))
-        # At the end of the digits the objective cannot tell progress; a whole step may stay.
-        slack = 4 * np.finfo(float).eps * np.maximum(np.abs(self.objectives), 1e-300)
         length = 1.0
         for _ in range(30):
             coefs = self.coefs[left] + length * (proposal - self.coefs)[left]
             predictions = self.predictions[left] + length * toward[left]
             reached = self.batch.losses(predictions, self.index[left])
             reached += penalties(coefs, self.l1[left], self.ridge[left])
-            fell = reached <= self.objectives[left] + (slack[left] if length == 1 else 0.0)
+            fell = falls(reached, self.objectives[left], length == 1)
             some = left[fell]
             # A whole step ends at the proposal itself, whose zeros are exact.
             self.coefs[some] = proposal[some] if length == 1 else coefs[fell]

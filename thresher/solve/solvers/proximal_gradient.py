@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..centring import Centring
 from ..datafits import PoissonIdentity
 from ..problem import Problem, Solution
 from .base import Solver
@@ -53,7 +54,7 @@ class ProximalGradient(Solver):
         """Minimise from the given start."""
         state = Centred(problem)
         coef = coef.astype(float)
-        point = (coef, state.centre(coef, intercept))
+        point = (coef, state.centring.constant(coef, intercept))
         extrapolated, momentum = point, 1.0
         criterion = Criterion.of(problem, self.tol)
         if isinstance(problem.datafit, PoissonIdentity):
@@ -94,7 +95,7 @@ def _judged(
     criterion: Criterion, state: Centred, point: tuple[np.ndarray, np.ndarray]
 ) -> tuple[Point, Judgement]:
     """Measure a point, with the intercept that fits best where the gap asks for it."""
-    coef, intercept = point[0], state.uncentre(*point)
+    coef, intercept = point[0], state.centring.intercept(*point)
     prediction = state.predict(point)
     found = Point(state.problem, coef, Fit(state.problem, prediction, intercept))
     if criterion.gap is not None:
@@ -116,19 +117,11 @@ class Centred:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         means, self.curvature = problem.moments
-        self.means = np.zeros(problem.design.shape[1]) if means is None else means.astype(float)
-
-    def centre(self, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
-        """Return the constant of the centred problem."""
-        return intercept + self.means @ coef if self.problem.intercept else intercept
-
-    def uncentre(self, coef: np.ndarray, constant: np.ndarray) -> np.ndarray:
-        """Return the intercept of the problem as given."""
-        return constant - self.means @ coef if self.problem.intercept else constant
+        self.centring = Centring(None if means is None else means.astype(float))
 
     def predict(self, point: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the predictions at a point."""
-        return self.problem.predict(point[0], self.uncentre(*point))
+        return self.problem.predict(point[0], self.centring.intercept(*point))
 
     def gradient(self, point: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient of the datafit: of the coefficients, and of the constant."""
@@ -138,7 +131,7 @@ class Centred:
         if not problem.intercept:
             return gradient, np.zeros(slope.shape[1:])
         drift = slope.sum(axis=0)
-        return gradient - np.multiply.outer(self.means, drift), drift
+        return self.centring.gradient(gradient, drift), drift
 
     def lipschitz_bound(self) -> float:
         """Return a bound of the Lipschitz constant for losses of bounded curvature.
@@ -151,7 +144,8 @@ class Centred:
         dense = matrix.toarray() if problem.design.is_sparse else matrix
         unit = np.sqrt(np.maximum(self._peak_curvature(), 0))[:, None]
         return max(
-            float(np.linalg.norm((dense - self.means) * unit, 2)) ** 2, float(np.sum(unit**2))
+            float(np.linalg.norm(self.centring.columns(dense) * unit, 2)) ** 2,
+            float(np.sum(unit**2)),
         )
 
     def _peak_curvature(self) -> np.ndarray:
