@@ -35,6 +35,14 @@ def test_a_pair_is_solved_or_refused(name, intercept):
     assert solved > 5
 
 
+@pytest.mark.parametrize("solver", problems.SOLVERS.values(), ids=problems.SOLVERS)
+def test_what_a_solver_needs_is_said_with_what_to_do_otherwise(solver):
+    for need in solver.needs:
+        wrong, _, remedy = need.otherwise.rpartition("; ")
+        assert wrong
+        assert remedy.partition(" ")[0] in ("use", "give", "set")
+
+
 WRONG = {
     "weights": penalties.L1(0.01, weights=np.ones(3)),
     "group weights": penalties.Grouped(

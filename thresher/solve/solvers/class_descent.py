@@ -37,7 +37,7 @@ class ClassDescent(Solver):
     needs: ClassVar = (
         Need(
             lambda _, problem: problem.datafit.parted,
-            "the loss does not tell what one output costs beside the others",
+            "the loss does not tell what one output costs beside the others; use ProximalGradient",
         ),
         Need(
             lambda _, problem: (

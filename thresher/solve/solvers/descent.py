@@ -243,7 +243,8 @@ class GroupDescent(Descent):
                 problem.datafit.quadratic
                 or np.all(np.isfinite(np.asarray(problem.penalty.radial.slope_at_zero)))
             ),
-            "a penalty of infinite slope at zero has no Newton steps for groups",
+            "a penalty of infinite slope at zero has no Newton steps for groups; use "
+            "ProximalGradient",
         ),
     )
 
