@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -46,8 +47,16 @@ TAKES = {
 
 def numeric(subject):
     """Return the names of a class's parameters that are numbers."""
-    parameters = inspect.signature(subject).parameters.items()
-    return [n for n, p in parameters if {"int", "float"} & set(str(p.annotation).split(" | "))]
+    fields = get_type_hints(subject)
+    found = []
+    for name, parameter in inspect.signature(subject).parameters.items():
+        kinds = set(str(parameter.annotation).split(" | "))
+        if name in fields:
+            kind = fields[name]
+            kinds = {getattr(part, "__name__", "") for part in get_args(kind) or (kind,)}
+        if kinds & {"int", "float"}:
+            found.append(name)
+    return found
 
 
 def wrong(subject, name):

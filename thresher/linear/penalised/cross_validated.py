@@ -34,7 +34,7 @@ from ...solve.solvers import Solver
 from .folds import Judge, check_fold, fold_path
 from .information import CRITERIA, information
 from .model import PenalizedModel
-from .parameters import check_parameters
+from .parameters import Jobs, Ratio, Whole, check_parameters
 
 
 @dataclass(eq=False, repr=False)
@@ -80,13 +80,13 @@ class CrossValidated(PenalizedModel):
     """
 
     _: KW_ONLY
-    n_alphas: int = 50
-    eps: float = 1e-3
+    n_alphas: Whole = 50
+    eps: Ratio = 1e-3
     alphas: Any = None
     selection: str = "min"
     scoring: Any = None
     cv: Any = None
-    n_jobs: int | None = None
+    n_jobs: Jobs = None
     # Routed to the splitter, as in scikit-learn, not requested by the estimator itself.
     __metadata_request__fit = {"groups": UNUSED}  # noqa: RUF012
 

@@ -15,12 +15,10 @@ __all__ = [
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from ...solve.datafits import Datafit
-from ...solve.penalties import Penalty
-from ...solve.solvers import Solver
 from .cross_validated import CrossValidated
 from .glm import GLMModel, LogisticModel
 from .lasso import ElasticNetModel, GroupLassoModel, LassoModel, MultiTaskModel
+from .parameters import Bounds, ClassWeight, Loss, Method, Ratio, Regulariser, Shares, Switch
 
 
 @dataclass(eq=False, repr=False)
@@ -39,8 +37,8 @@ class LassoCV(CrossValidated, LassoModel):
 
     _: KW_ONLY
     weights: Any = None
-    positive: bool = False
-    bounds: Any = None
+    positive: Switch = False
+    bounds: Bounds = None
 
 
 @dataclass(eq=False, repr=False)
@@ -60,10 +58,10 @@ class ElasticNetCV(CrossValidated, ElasticNetModel):
     """
 
     _: KW_ONLY
-    l1_ratio: Any = 0.5
+    l1_ratio: Shares = 0.5
     weights: Any = None
-    positive: bool = False
-    bounds: Any = None
+    positive: Switch = False
+    bounds: Bounds = None
 
 
 @dataclass(eq=False, repr=False)
@@ -86,7 +84,7 @@ class GroupLassoCV(CrossValidated, GroupLassoModel):
 
     _: KW_ONLY
     groups: Any = None
-    l1_ratio: Any = 0.0
+    l1_ratio: Shares = 0.0
     group_weights: Any = None
 
 
@@ -118,7 +116,7 @@ class MultiTaskElasticNetCV(CrossValidated, MultiTaskModel):
     """
 
     _: KW_ONLY
-    l1_ratio: Any = 0.5
+    l1_ratio: Shares = 0.5
 
 
 @dataclass(eq=False, repr=False)
@@ -146,10 +144,10 @@ class SparseGLMCV(CrossValidated, GLMModel):
     array([0, 5])
     """
 
-    datafit: Datafit | None = None
-    penalty: Penalty | str | None = "l1"
+    datafit: Loss = None
+    penalty: Regulariser = "l1"
     _: KW_ONLY
-    solver: Solver | None = None
+    solver: Method = None
 
     def fit(  # type: ignore[override]
         self,
@@ -211,8 +209,8 @@ class SparseLogisticCV(CrossValidated, LogisticModel):
     """
 
     _: KW_ONLY
-    eps: float = 1e-2
-    l1_ratio: Any = 1.0
-    penalty: Penalty | str | None = "l1"
-    share_features: bool = False
-    class_weight: Any = None
+    eps: Ratio = 1e-2
+    l1_ratio: Shares = 1.0
+    penalty: Regulariser = "l1"
+    share_features: Switch = False
+    class_weight: ClassWeight = None

@@ -22,6 +22,7 @@ from ...solve.problem import Problem
 from ...solve.solvers import Solver
 from .explained import explained_deviance
 from .model import PenalizedModel, SparseRegressor
+from .parameters import ClassWeight, Loss, Method, Regulariser, Share, Strength, Switch
 
 
 class GLMModel(SparseRegressor):
@@ -203,12 +204,12 @@ class SparseGLM(GLMModel):
     array([0])
     """
 
-    datafit: Datafit | None = None
-    penalty: Penalty | str | None = "l1"
-    alpha: float = 1.0
+    datafit: Loss = None
+    penalty: Regulariser = "l1"
+    alpha: Strength = 1.0
     _: KW_ONLY
-    solver: Solver | None = None
-    warm_start: bool = False
+    solver: Method = None
+    warm_start: Switch = False
 
 
 class LogisticModel(ClassifierMixin, PenalizedModel):
@@ -340,10 +341,10 @@ class SparseLogistic(LogisticModel):
         Class labels.
     """
 
-    alpha: float = 0.01
-    l1_ratio: float = 1.0
+    alpha: Strength = 0.01
+    l1_ratio: Share = 1.0
     _: KW_ONLY
-    penalty: Penalty | str | None = "l1"
-    share_features: bool = False
-    class_weight: Any = None
-    warm_start: bool = False
+    penalty: Regulariser = "l1"
+    share_features: Switch = False
+    class_weight: ClassWeight = None
+    warm_start: Switch = False

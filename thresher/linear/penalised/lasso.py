@@ -14,6 +14,7 @@ from ...solve.datafits import Datafit, MultiTaskSquares
 from ...solve.penalties import L1, L1L2, Bounded, Penalty, Rows, sparse_group_lasso
 from ...solve.penalties.blocks import numbered
 from .model import SparseRegressor
+from .parameters import Bounds, Share, Strength, Switch
 
 
 class ElasticNetModel(SparseRegressor):
@@ -99,13 +100,13 @@ class ElasticNet(ElasticNetModel):
     array([0.667, 0.   , 0.   , 1.5  ])
     """
 
-    alpha: float = 1.0
-    l1_ratio: float = 0.5
+    alpha: Strength = 1.0
+    l1_ratio: Share = 0.5
     _: KW_ONLY
     weights: Any = None
-    positive: bool = False
-    bounds: Any = None
-    warm_start: bool = False
+    positive: Switch = False
+    bounds: Bounds = None
+    warm_start: Switch = False
 
 
 @dataclass(eq=False, repr=False)
@@ -135,12 +136,12 @@ class Lasso(LassoModel):
     array([0.6, 0. , 0. , 1.6])
     """
 
-    alpha: float = 1.0
+    alpha: Strength = 1.0
     _: KW_ONLY
     weights: Any = None
-    positive: bool = False
-    bounds: Any = None
-    warm_start: bool = False
+    positive: Switch = False
+    bounds: Bounds = None
+    warm_start: Switch = False
 
 
 @dataclass(eq=False, repr=False)
@@ -174,11 +175,11 @@ class GroupLasso(GroupLassoModel):
     """
 
     groups: Any = None
-    alpha: float = 1.0
-    l1_ratio: float = 0.0
+    alpha: Strength = 1.0
+    l1_ratio: Share = 0.0
     _: KW_ONLY
     group_weights: Any = None
-    warm_start: bool = False
+    warm_start: Switch = False
 
 
 class MultiTaskModel(SparseRegressor):
@@ -228,9 +229,9 @@ class MultiTaskLasso(MultiTaskModel):
     multiple classification problems (2010).
     """
 
-    alpha: float = 1.0
+    alpha: Strength = 1.0
     _: KW_ONLY
-    warm_start: bool = False
+    warm_start: Switch = False
 
 
 @dataclass(eq=False, repr=False)
@@ -257,10 +258,10 @@ class MultiTaskElasticNet(MultiTaskModel):
     for :class:`ElasticNet`.
     """
 
-    alpha: float = 1.0
-    l1_ratio: float = 0.5
+    alpha: Strength = 1.0
+    l1_ratio: Share = 0.5
     _: KW_ONLY
-    warm_start: bool = False
+    warm_start: Switch = False
 
 
 def _check_weights(weights: Any, n_features: int) -> None:

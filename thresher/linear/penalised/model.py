@@ -28,7 +28,7 @@ from ...solve.problem import Problem, Solution
 from ...solve.solvers import Solver
 from ...solve.solvers.choice import fastest
 from ..predictor import LinearPredictor, LinearRegressor
-from .parameters import check_parameters, nested, with_inner
+from .parameters import Strength, Switch, Whole, check_parameters, nested, with_inner
 
 
 @dataclass(eq=False, repr=False)
@@ -62,9 +62,9 @@ class PenalizedModel(LinearPredictor):
     """
 
     _: KW_ONLY
-    fit_intercept: bool = True
-    tol: float = 1e-6
-    max_iter: int = 1000
+    fit_intercept: Switch = True
+    tol: Strength = 1e-6
+    max_iter: Whole = 1000
 
     # By this scikit-learn's SelectFromModel knows that what is not zero is to be kept. Not a
     # parameter, but of the classes that name one so.

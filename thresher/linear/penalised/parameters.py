@@ -1,14 +1,31 @@
-"""Parameters of the estimators: checks of those that they share, by name, and those of parts."""
+"""Parameters of the estimators: their types, with what they may be, and those of parts."""
 
 from __future__ import annotations
 
-__all__ = ["check_jobs", "check_parameters", "nested", "with_inner"]
+__all__ = [
+    "Bounds",
+    "ClassWeight",
+    "Jobs",
+    "Loss",
+    "Method",
+    "Ratio",
+    "Regulariser",
+    "Share",
+    "Shares",
+    "Strength",
+    "Switch",
+    "Whole",
+    "check_jobs",
+    "check_parameters",
+    "nested",
+    "with_inner",
+]
 
 import numbers
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Annotated, Any, get_type_hints
 
 from ...core.errors import OptionError, nearest
 from ...core.options import check_boolean, check_number, check_whole
@@ -51,24 +68,20 @@ def check_jobs(name: str, value: Any) -> None:
         )
 
 
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "alpha": check_number,
-    "l1_ratio": partial(check_number, most=1.0),
-    "tol": check_number,
-    "max_iter": check_whole,
-    "n_alphas": check_whole,
-    "eps": partial(check_number, above=0.0, below=1.0),
-    "n_jobs": check_jobs,
-    "fit_intercept": check_boolean,
-    "positive": check_boolean,
-    "bounds": _check_bounds,
-    "share_features": check_boolean,
-    "warm_start": check_boolean,
-    "datafit": partial(_check_part, Datafit, "datafits.Huber()"),
-    "penalty": _check_penalty,
-    "class_weight": _check_class_weight,
-    "solver": partial(_check_part, Solver, "solvers.CoordinateDescent()"),
-}
+# The types of parameters, each with the check that its values must pass.
+Strength = Annotated[float, check_number]
+Share = Annotated[float, partial(check_number, most=1.0)]
+#: One share, or several; these are checked one by one, as the estimator that each of them makes.
+Shares = Annotated[Any, partial(check_number, most=1.0)]
+Ratio = Annotated[float, partial(check_number, above=0.0, below=1.0)]
+Whole = Annotated[int, check_whole]
+Jobs = Annotated[int | None, check_jobs]
+Switch = Annotated[bool, check_boolean]
+Bounds = Annotated[Any, _check_bounds]
+Loss = Annotated[Datafit | None, partial(_check_part, Datafit, "datafits.Huber()")]
+Regulariser = Annotated[Penalty | str | None, _check_penalty]
+Method = Annotated[Solver | None, partial(_check_part, Solver, "solvers.CoordinateDescent()")]
+ClassWeight = Annotated[Any, _check_class_weight]
 
 
 def check_parameters(estimator: Any) -> None:
@@ -77,16 +90,25 @@ def check_parameters(estimator: Any) -> None:
     Parameters
     ----------
     estimator : BaseEstimator
-        Parameters of the names that are known here are checked, others are left to it.
+        Parameters whose type is one of those here are checked, others are left to it.
 
     Raises
     ------
     OptionError
         Naming the parameter, its value and what it may be.
     """
+    kind: type[object] = type(estimator)
+    checks = _checks(kind)
     for name, value in estimator.get_params(deep=False).items():
-        if name in _CHECKS:
-            _CHECKS[name](name, value)
+        for check in checks.get(name, ()):
+            check(name, value)
+
+
+@cache
+def _checks(kind: type) -> dict[str, tuple[Callable[[str, Any], None], ...]]:
+    """Return the checks of the types of a class's fields."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
 
 
 def nested(parts: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SyntheticControl"]
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from ...core.card import Card, Catalogued
 from ...solve.penalties import L1LInf, Penalty
 from .model import SparseRegressor
+from .parameters import Share, Strength, Switch, Whole
 
 
+@dataclass(eq=False, repr=False)
 class SyntheticControl(Catalogued, SparseRegressor):
     """Weights of control units that rebuild a treated unit, under an L-infinity penalty.
 
@@ -69,22 +72,11 @@ class SyntheticControl(Catalogued, SparseRegressor):
         summary="synthetic control with dense weights: least squares under the maximum norm",
     )
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        l1_ratio: float = 0.0,
-        *,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 2000,
-        warm_start: bool = False,
-    ) -> None:
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
+    alpha: Strength = 1.0
+    l1_ratio: Share = 0.0
+    _: KW_ONLY
+    max_iter: Whole = 2000
+    warm_start: Switch = False
 
     def _penalty(self, n_features: int, alpha: float) -> Penalty:
         return L1LInf(alpha, self.l1_ratio)
