@@ -29,28 +29,38 @@ np.savez(sys.argv[2], **{
     for name, column in frame.fillna({n: "" for n in frame.select_dtypes("object")}).items()
 })
 """
-# The peers' environment has the reader of R's files.
 _GOLUB = """
 import sys, rdata
 import numpy as np
-found = rdata.read_rda(sys.argv[1])
-np.savez(sys.argv[2], X=found["golub"].to_numpy().T, positive=np.asarray(found["golub.cl"]) == 1)
+found = rdata.read_rda(sys.argv[1], default_encoding="ascii")
+np.savez(sys.argv[2], X=found["golub"].to_numpy().T, positive=np.asarray(found["golub.cl"]) == 1,
+         names=np.asarray(found["golub.gnames"], dtype=str).reshape(3, -1)[1])
 """
 _SPAM = """
 import sys, rdata
 import numpy as np
-frame = rdata.read_rda(sys.argv[1])["spam"]
+frame = rdata.read_rda(sys.argv[1], default_encoding="ascii")["spam"]
 np.savez(sys.argv[2], X=frame.iloc[:, :-1].to_numpy(float),
-         positive=(frame.iloc[:, -1] == "spam").to_numpy(bool))
+         positive=(frame.iloc[:, -1] == "spam").to_numpy(bool),
+         names=frame.columns[:-1].to_numpy(str))
 """
 _SCRIPTS = {"nci60": _NCI60, "golub": _GOLUB, "spam": _SPAM}
 
 
 def real(name: str, python: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return standardised features and labels of -1 and 1.
+    """Return standardised features and labels of -1 and 1, of a data set of :func:`named`."""
+    data = named(name, python)
+    X = data["X"]
+    X = np.asfortranarray((X - X.mean(axis=0)) / X.std(axis=0))
+    return X, np.where(data["positive"], 1.0, -1.0)
 
-    NCI60: 64 tumours x 6,830 genes, melanoma or not; golub: 38 patients x 3,051 genes, AML or
-    ALL; spam: 4,601 mails x 57 frequencies. `python` is an interpreter with pandas and rdata.
+
+def named(name: str, python: str) -> dict[str, np.ndarray]:
+    """Return features ``X`` as they are, labels ``positive``, and ``names`` of the features.
+
+    NCI60: 64 tumours x 6,830 genes without names, melanoma or not; golub: 38 patients x 3,051
+    genes, AML or ALL; spam: 4,601 mails x 57 frequencies. `python` is an interpreter with pandas,
+    for the last two also with rdata.
     """
 
     def build(folder: Path) -> None:
@@ -58,10 +68,8 @@ def real(name: str, python: str) -> tuple[np.ndarray, np.ndarray]:
         target = str(folder / "data.npz")
         subprocess.run([python, "-c", _SCRIPTS[name], str(source), target], check=True)
 
-    data = np.load(cached(f"{name}-converted", build) / "data.npz")
-    X = data["X"]
-    X = np.asfortranarray((X - X.mean(axis=0)) / X.std(axis=0))
-    return X, np.where(data["positive"], 1.0, -1.0)
+    with np.load(cached(f"{name}-arrays", build) / "data.npz") as data:
+        return dict(data)
 
 
 def table(name: str, python: str) -> dict[str, np.ndarray]:

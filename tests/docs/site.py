@@ -25,5 +25,15 @@ def test_the_example_shows_what_it_found():
     assert re.search(r"[1-9]\d* of 6830 genes at alpha", example)
 
 
+def test_the_other_pages_on_real_data_say_what_they_found():
+    said = {
+        "golub": ["38 patients x 3051 genes, 11 AML", "genes reach a share of 60%"],
+        "spam": ["4601 mails x 57 frequencies, 1813 spam", "of the good mails are lost"],
+    }
+    for page, lines in said.items():
+        text = (SITE / "examples" / f"{page}.html").read_text(encoding="utf-8")
+        assert all(line in text for line in lines)
+
+
 def test_docstrings_are_there():
     assert "Return the perplexity" in (SITE / "api/thresher.run.evaluate.html").read_text()
