@@ -78,6 +78,7 @@ def test_the_score_counts_what_was_judged():
     outcomes = [Outcome(mutant, word, 1.0) for word in ("killed", "killed", "survived", "unknown")]
     found = command.summary(outcomes)
     assert found["score"] == pytest.approx(2 / 3)
+    assert found["standard_error"] == pytest.approx((2 / 3 / 3 / 3) ** 0.5)
     assert found["by_room"] == {"solve": {"killed": 2, "survived": 1, "unknown": 1}}
     assert len(found["survivors"]) == 2
 

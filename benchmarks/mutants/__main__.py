@@ -11,17 +11,23 @@ own (the command line) sees the sound code. With `--named`, the mutants of `name
 instead, each of which must be noticed.
 
 A mutant is killed where a test fails that passes without it, or none ends in time. Some that
-survive change nothing that can be told; they count as survivors all the same.
+survive change nothing that can be told; they count as survivors all the same. As a sample tells
+the share of all mutants only so well, the score comes with its standard error. It is written after
+every mutant: a run may be stopped at any time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+
+from thresher.core.files import write_text
 
 from ..machine import provenance
 from .draw import ROOMS, draw
@@ -41,32 +47,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     mutants = named() if options.named else draw(options.count, options.seed, options.rooms)
-    outcomes = run(mutants, time.monotonic() + 60 * options.minutes)
+    drawn = {"seed": options.seed, "asked": options.count, "rooms": options.rooms}
+    drawn |= {"seconds": SECONDS} | provenance("cosmic-ray", "pytest")
+    outcomes = []
+    for outcome in run(mutants, time.monotonic() + 60 * options.minutes):
+        outcomes.append(outcome)
+        told = f"{outcome.word}: {outcome.mutant} ({outcome.seconds:.0f} s)"
+        print(f"{len(outcomes)}/{len(mutants)} {told}", flush=True)
+        if not options.named:
+            write_text(options.out, json.dumps(drawn | summary(outcomes), indent=2) + "\n")
     found = summary(outcomes)
     print(json.dumps(found, indent=2))
     if options.named:
         sys.exit(1 if found["survived"] or found["unknown"] else 0)
-    drawn = {"seed": options.seed, "asked": options.count, "rooms": options.rooms}
-    found = drawn | {"seconds": SECONDS} | found | provenance("cosmic-ray", "pytest")
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def run(mutants: list[Mutant], deadline: float) -> list[Outcome]:
+def run(mutants: list[Mutant], deadline: float) -> Iterator[Outcome]:
     """Try mutants one after another until the time is over."""
-    outcomes = []
-    for k, mutant in enumerate(mutants):
+    for mutant in mutants:
         if time.monotonic() > deadline:
             break
-        outcomes.append(tried(mutant))
-        last = outcomes[-1]
-        print(f"{k + 1}/{len(mutants)} {last.word}: {mutant} ({last.seconds:.0f} s)", flush=True)
-    return outcomes
+        yield tried(mutant)
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, object]:
     """Return counts, by room too, the share that was killed, and what survived."""
     words = Counter(outcome.word for outcome in outcomes)
     judged = words["killed"] + words["survived"]
+    score = words["killed"] / judged if judged else None
     rooms = {outcome.mutant.room: Counter[str]() for outcome in outcomes}
     for outcome in outcomes:
         rooms[outcome.mutant.room][outcome.word] += 1
@@ -75,7 +83,8 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
         "killed": words["killed"],
         "survived": words["survived"],
         "unknown": words["unknown"],
-        "score": words["killed"] / judged if judged else None,
+        "score": score,
+        "standard_error": None if score is None else math.sqrt(score * (1 - score) / judged),
         "by_room": {room: dict(counts) for room, counts in sorted(rooms.items())},
         "survivors": [str(o.mutant) for o in outcomes if o.word != "killed"],
     }
