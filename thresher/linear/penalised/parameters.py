@@ -97,7 +97,7 @@ def check_parameters(estimator: Any) -> None:
     OptionError
         Naming the parameter, its value and what it may be.
     """
-    kind: type[object] = type(estimator)
+    kind: Any = type(estimator)
     checks = _checks(kind)
     for name, value in estimator.get_params(deep=False).items():
         for check in checks.get(name, ()):
