@@ -47,7 +47,7 @@ class LinearRegressor(RegressorMixin, LinearPredictor):
         Parameters
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            Features; sparse where :meth:`fit` takes sparse ones.
+            Features; sparse where ``fit`` takes sparse ones.
 
         Returns
         -------
