@@ -169,5 +169,14 @@ def test_what_cannot_be_is_named():
         method.plan(nn.Linear(2, 2), X, 0.5, **options)
     with pytest.raises(LayerError, match="training mode"):
         method.plan(network().train(), X, 0.5, **options)
-    with pytest.raises(LayerError, match="has 1 convolutions"):
+    with pytest.raises(LayerError, match="has one convolution"):
         method.plan(nn.Sequential(nn.Conv2d(3, 4, 1)).eval(), X, 0.5, **options)
+    with pytest.raises(LayerError, match="has no convolution"):
+        method.plan(nn.Sequential(nn.Linear(3, 4)).eval(), X, 0.5, **options)
+
+
+def test_what_was_merged_into_one_convolution_still_has_a_cost():
+    # A plan may leave a single one, whose products the evidence counts.
+    one = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False)).eval()
+    (shape,) = chain_of(one).shapes(X)
+    assert multiplications(one[0], shape) == 4 * 3 * 3 * 3 * 10 * 10

@@ -91,7 +91,7 @@ def chain_of(model: nn.Module) -> Chain:
     Raises
     ------
     LayerError
-        If it is no Sequential, is in training mode, or holds fewer than two convolutions.
+        If it is no Sequential, is in training mode, or holds no convolution.
     """
     if not isinstance(model, nn.Sequential):
         raise LayerError(
@@ -115,11 +115,8 @@ def chain_of(model: nn.Module) -> Chain:
             convolutions[-1] = fuse_conv_bn_eval(convolutions[-1], module)
         else:
             between[-1].append(module)
-    if len(convolutions) < 2:
-        raise LayerError(
-            f"the model has {len(convolutions)} convolutions of two dimensions, and nothing to "
-            "merge"
-        )
+    if not convolutions:
+        raise LayerError("the model has no convolution of two dimensions, and nothing to merge")
     return Chain(tuple(head), tuple(convolutions), tuple(map(tuple, between)))
 
 

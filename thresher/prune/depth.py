@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from ..core.card import Card, Catalogued
-from ..core.errors import OptionError
+from ..core.errors import LayerError, OptionError
 from ..parts.chains import Chain, chain_of, merged
 
 #: A row of convolutions, by its first one and the one after its last.
@@ -158,8 +158,15 @@ class DepthCompression(Catalogued):
         -------
         dict of (int, int) to float
             By the first convolution and the one after the last.
+
+        Raises
+        ------
+        LayerError
+            If the model is no Sequential, is training, or has fewer than two convolutions.
         """
         chain = chain_of(model)
+        if len(chain.convolutions) < 2:
+            raise LayerError("the model has one convolution of two dimensions, nothing to merge")
         shapes = chain.shapes(example)
         return {
             (start, stop): float(cost(merged(chain.convolutions[start:stop]), shapes[start]))
