@@ -30,7 +30,7 @@ from rich.table import Table
 
 from ..core.card import Entry, entries, entry_of, find
 from ..core.columns import Fitted
-from ..core.errors import unknown
+from ..core.errors import ThresherError, unknown
 from ..core.evidence import available, execute
 from ..core.terminal import manner, show
 from .docstrings import wrapped
@@ -181,13 +181,36 @@ def provenance(result: dict[str, Any]) -> str:
 
 
 def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Path) -> None:
-    """``thresher evidence``: rerun experiments, all if none is named, and print the verdicts."""
-    for each in names or available():
-        with experiment_progress(each):
-            chosen = None if seeds is None else range(seeds)
-            result = execute(each, scale=scale, seeds=chosen, folder=out)
-        print_evidence(result)
-        _console.print(f"{result['seconds']} s; wrote {out / each}.json and .html")
+    """``thresher evidence``: rerun experiments, all if none is named, and print the verdicts.
+
+    Raises
+    ------
+    ThresherError
+        If experiments failed, naming them; what the others found is written by then.
+    """
+    chosen = list(names) or available()
+    failed: dict[str, ThresherError] = {}
+    for each in chosen:
+        try:
+            _rerun(each, scale, seeds, out)
+        except ThresherError as error:  # what the others find is worth more than an early end
+            if len(chosen) == 1:
+                raise
+            failed[each] = error
+            _console.print(f"{each} failed: {error}", style="red", markup=False)
+    if failed:
+        raise ThresherError(
+            f"{len(failed)} of {len(chosen)} experiments failed: {', '.join(failed)}; "
+            f"thresher evidence {next(iter(failed))} -v shows the first in full"
+        )
+
+
+def _rerun(name: str, scale: float, seeds: int | None, out: Path) -> None:
+    with experiment_progress(name):
+        chosen = None if seeds is None else range(seeds)
+        result = execute(name, scale=scale, seeds=chosen, folder=out)
+    print_evidence(result)
+    _console.print(f"{result['seconds']} s; wrote {out / name}.json and .html")
 
 
 @contextmanager
