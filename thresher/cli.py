@@ -254,13 +254,40 @@ def compare_cell(work: Path, name: str, step: str) -> None:
     type=click.Choice(["f16", "bf16", "q8_0", "q4_0", "q4_1"]),
     help="Of a GGUF file's matrices.  [default: f16]",
 )
+@click.option(
+    "--text",
+    "--calibration",
+    type=TEXT,
+    help=f"Have the codes of --type q4_1 calibrated on this data: {TEXT_HELP}",
+)
+@click.option(
+    "--windows", type=COUNT, default=64, show_default=True, help="Calibration windows, at most."
+)
+@click.option("--length", type=COUNT, default=1024, show_default=True, help="Tokens per window.")
 @click.option("--onnx", is_flag=True, help="Write model.onnx, in float32, in the folder OUT.")
-def export(model: str, out: Path, kind: str | None, onnx: bool) -> None:
+def export(
+    model: str,
+    out: Path,
+    kind: str | None,
+    text: Path | None,
+    windows: int,
+    length: int,
+    onnx: bool,
+) -> None:
     """Write MODEL, dense or sparse, as the dense folder OUT, which loads without Thresher.
 
     With a name that ends in .gguf, OUT is a file for llama.cpp and what is built on it.
     """
-    if onnx:
+    if text is not None:
+        if onnx or out.suffix.lower() != ".gguf" or kind != "q4_1":
+            raise OptionError(
+                "--text calibrates GGUF files of --type q4_1, the type whose codes it can choose; "
+                "add it, or leave --text out"
+            )
+        from .packing import export_rounded
+
+        export_rounded(model, out, text, windows, length)
+    elif onnx:
         if kind is not None or out.suffix.lower() == ".gguf":
             raise OptionError("--onnx writes a folder, and no GGUF file; leave one of them away")
         from .workflow import export_folder_as_onnx

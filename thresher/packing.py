@@ -1,21 +1,21 @@
-"""What ``thresher pack`` does: a model as a folder of the engine's, calibrated where asked for."""
+"""Four bits that are calibrated: for ``thresher pack``, and for GGUF files."""
 
 from __future__ import annotations
 
-__all__ = ["pack_model", "round_folder"]
+__all__ = ["export_rounded", "pack_model", "round_folder"]
 
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .core.errors import OptionError
-from .core.output import check_apart
+from .core.output import check_apart, check_free
 from .core.progress import progress_bar
 from .parts.calibration import file_windows, warn_of_fewer
 from .parts.coverage import cover
@@ -30,6 +30,8 @@ from .prune.recipe import Recipe
 from .run.engine import Engine
 from .run.engine.convert import Conversion
 from .run.engine.formats import Matrix, four_bits
+from .run.engine.gguf.blocks import BLOCKS, Q4_1, pack
+from .run.engine.gguf.write import export_gguf
 from .run.engine.loading import check_near, ends_of, probe
 from .run.engine.model import LayerData, ModelData
 from .run.engine.quantize import FourBits, unit_of
@@ -87,16 +89,65 @@ def pack_model(
     folder = resolve(model)
     check_dense_folder(folder, "leave --text out, which rounds to nearest")
     check_apart(folder, out)
-    tokenizer, fitting = load_tokenizer(folder), window_length(folder, length)
-    cut = file_windows(text, tokenizer, length=fitting, count=windows)
-    warn_of_fewer(len(cut), windows, fitting, str(text))
-    tell(f"rounding {folder} to 4 bits on {len(cut)} windows of {fitting} tokens ...")
+    cut = _windows(folder, text, windows, length)
     skeleton = Skeleton(folder)
+    with _scratch(out) as scratch:
+        data = round_folder(skeleton, cut, scratch)
+    config: Any = skeleton.model.config
+    ends, tokenizer = ends_of(folder, config), load_tokenizer(folder)
+    write_store(data, config.max_position_embeddings, ends, tokenizer, out)
+
+
+def export_rounded(model: str, out: Path, text: Path, windows: int, length: int) -> None:
+    """Write a model as a GGUF file of the type Q4_1, its codes chosen by GPTQ.
+
+    Parameters
+    ----------
+    model : str
+        Folder of a model of transformers, or its name on the hub.
+    out : Path
+        File to write.
+    text : Path
+        To calibrate on.
+    windows, length : int
+        See :func:`pack_model`.
+
+    Raises
+    ------
+    ThresherError
+        See :func:`~thresher.run.engine.gguf.write.export_gguf` and :func:`round_folder`.
+    """
+    folder = resolve(model)
+    check_dense_folder(folder, "leave --text out, which rounds to nearest")
+    check_free(out)
+    cut = _windows(folder, text, windows, length)
+
+    def rounded() -> dict[str, Tensor]:
+        rows: dict[str, Tensor] = {}
+        with _scratch(out) as scratch:
+            for _, found in _rounded_blocks(Skeleton(folder), cut, scratch, unit=1.0):
+                # At once: codes take twice as much in memory as in the file.
+                rows |= {name: pack(BLOCKS[Q4_1], each) for name, each in found.items()}
+        return rows
+
+    export_gguf(folder, out, "q4_1", rounded)
+
+
+def _windows(folder: Path, text: Path, count: int, length: int) -> Tensor:
+    """Return what to calibrate on, and say so."""
+    tokenizer, fitting = load_tokenizer(folder), window_length(folder, length)
+    cut = file_windows(text, tokenizer, length=fitting, count=count)
+    warn_of_fewer(len(cut), count, fitting, str(text))
+    tell(f"rounding {folder} to 4 bits on {len(cut)} windows of {fitting} tokens ...")
+    return cut
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Have a folder beside what is to be written while the context lasts."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        data = round_folder(skeleton, cut, Path(scratch))
-    config: Any = skeleton.model.config
-    write_store(data, config.max_position_embeddings, ends_of(folder, config), tokenizer, out)
+        yield Path(scratch)
 
 
 def _to_nearest(bits: int, text: Path | None) -> str:
@@ -132,6 +183,23 @@ def round_folder(skeleton: Skeleton, windows: Tensor, scratch: Path) -> ModelDat
     """
     model, folder = skeleton.model, skeleton.checkpoint.folder
     conversion = Conversion(model, 4)
+    layers = {}
+    for block, found in _rounded_blocks(skeleton, windows, scratch):
+        index = conversion.blocks.index(block)
+        layers[index] = conversion.layer(index, found)
+    data = _whole(skeleton, conversion, layers)
+    ids = probe(data.embedding.rows, model.config)
+    with closing(folder_logits(folder, ids[None], overlay=scratch)) as logits:
+        check_near(data, ids, next(logits)[:], type(model).__name__)
+    return data
+
+
+@torch.no_grad()
+def _rounded_blocks(
+    skeleton: Skeleton, windows: Tensor, scratch: Path, unit: float | None = None
+) -> Iterator[tuple[nn.Module, dict[str, Matrix]]]:
+    """Yield blocks, loaded and rounded, and what their layers were rounded to by name."""
+    model = skeleton.model
     coverage = cover(model)
     check_windows(model, windows)
     samples = [{"input_ids": window.unsqueeze(0)} for window in windows]
@@ -140,24 +208,18 @@ def round_folder(skeleton: Skeleton, windows: Tensor, scratch: Path) -> ModelDat
     source = Folder(skeleton, precision)
     find_uses(source, coverage, samples)
     units = find_units(model, coverage.layers)
-    rounding, layers = _Rounding(), {}
+    rounding = _Rounding(unit=unit)
     counts = {layer.name: layer.weight.numel() for layer in coverage.layers}
-    writer = CheckpointWriter(scratch, folder)
-    with torch.no_grad(), progress_bar(len(units), lines=True) as advance:
+    writer = CheckpointWriter(scratch, skeleton.checkpoint.folder)
+    with progress_bar(len(units), lines=True) as advance:
         stream = Stream(source, units, samples, precision=precision)
         pruner = UnitPruner(stream, coverage.layers, rounding, unseen="dense", progress=advance)
         with closing(stream.visits()) as visits:
             for visit in visits:
                 pruner.prune(visit, counts)
-                index = conversion.blocks.index(visit.unit.module)
-                layers[index] = conversion.layer(index, rounding.found)
+                yield visit.unit.module, rounding.found
                 rounding.found.clear()
                 writer.add(visit.index, _outgoing(skeleton, visit), {})
-    data = _whole(skeleton, conversion, layers)
-    ids = probe(data.embedding.rows, model.config)
-    with closing(folder_logits(folder, ids[None], overlay=scratch)) as logits:
-        check_near(data, ids, next(logits)[:], type(model).__name__)
-    return data
 
 
 def _outgoing(skeleton: Skeleton, visit: Visit) -> dict[str, Tensor]:
@@ -183,6 +245,8 @@ class _Rounding(Recipe):
 
     Parameters
     ----------
+    unit : float, optional
+        See :class:`~thresher.run.engine.quantize.FourBits`.  [default: of each block]
     found : dict of str to Matrix
         What layers were rounded to, by name.
     """
@@ -190,6 +254,7 @@ class _Rounding(Recipe):
     score: Score = Magnitude()
     density: float | None = 1.0
     stages: bool = True
+    unit: float | None = None
     found: dict[str, Matrix] = field(default_factory=dict)
 
     @property
@@ -204,7 +269,7 @@ class _Rounding(Recipe):
         layers = [layer for layer in visit.unit.layers if layer.name in statistics]
         for layer in layers:
             layer.check_finite()
-        unit = unit_of(layer.weight for layer in layers)
+        unit = self.unit or unit_of(layer.weight for layer in layers)
         rounded = {}
         for layer in layers:
             known, weight = statistics[layer.name], layer.matrix()

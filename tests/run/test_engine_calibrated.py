@@ -9,6 +9,7 @@ from test_cli import run
 
 import thresher as th
 from thresher.run.engine import loading
+from thresher.run.engine.gguf.file import GGUFFile
 from thresher.run.files.checkpoint import Checkpoint
 
 LENGTH = 64
@@ -83,6 +84,72 @@ def test_zeros_of_a_sparse_folder_stay(wide, book, tmp_path):
     weight = Checkpoint(tmp_path / "sparse").tensor("model.layers.0.self_attn.o_proj.weight")
     assert 0.3 < float((weight == 0).float().mean()) < 0.7
     assert bool((dense[weight == 0] == 0).all())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder of a model whose rows are whole groups, and whose query heads are turned in GGUF."""
+    model = tiny_llama(hidden=64, num_attention_heads=4, num_key_value_heads=2)
+    return save_folder(model.eval(), tmp_path_factory.mktemp("whole") / "model")
+
+
+GGUF = ("--type", "q4_1", "--windows", 8, "--length", LENGTH)
+
+
+def test_gguf_files_have_the_codes_of_the_packed_folder(whole, book, tmp_path):
+    pack(whole, tmp_path / "fast", "--text", book, *CALIBRATED)
+    run("export", whole, tmp_path / "model.gguf", "--text", book, *GGUF)
+    run("export", whole, tmp_path / "nearest.gguf", "--type", "q4_1")
+    ids = torch.tensor(byte_tokenizer()(book.read_text()[-2000:])["input_ids"][:300])
+    ours, file = th.Engine(tmp_path / "fast"), th.Engine(tmp_path / "model.gguf")
+    assert file._loaded.data.layers[1].qkv.form == "int4"
+    assert torch.equal(file.logits(ids), ours.logits(ids))
+    nearest = th.Engine(tmp_path / "nearest.gguf")
+    assert off(file, whole, ids) < 0.9 * off(nearest, whole, ids)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["fast", "model.gguf", "nearest.gguf"]
+
+
+def test_gguf_files_of_odd_rows_are_floating_point_there(wide, book, tmp_path):
+    run("export", wide, tmp_path / "model.gguf", "--text", book, *GGUF)
+    run("export", wide, tmp_path / "nearest.gguf", "--type", "q4_1")
+    file, nearest = (GGUFFile(tmp_path / f"{name}.gguf") for name in ("model", "nearest"))
+    # 80 columns are no whole groups, and 160 are.
+    assert file.matrix("blk.0.attn_q.weight").form == "float16"
+    assert file.matrix("blk.0.ffn_down.weight").form == "int4"
+    changed = [x.matrix("blk.0.ffn_down.weight").codes for x in (file, nearest)]
+    assert not torch.equal(*changed)
+
+
+def test_zeros_of_a_sparse_folder_stay_in_gguf_files(whole, book, tmp_path):
+    options = ("--windows", 8, "--length", LENGTH, "--calibration", book, "--no-evaluate")
+    run("prune", whole, "--sparsity", 0.5, "--out", tmp_path / "sparse", *options)
+    run("export", tmp_path / "sparse", tmp_path / "model.gguf", "--text", book, *GGUF)
+    dense = GGUFFile(tmp_path / "model.gguf").matrix("blk.0.attn_output.weight").dense()
+    weight = Checkpoint(tmp_path / "sparse").tensor("model.layers.0.self_attn.o_proj.weight")
+    assert 0.3 < float((weight == 0).float().mean()) < 0.7
+    assert bool((dense[weight == 0] == 0).all())
+
+
+@pytest.mark.parametrize(
+    "more", [("plain", "--type", "q4_1"), ("model.gguf", "--type", "q4_0"), ("model.gguf",)]
+)
+def test_codes_of_other_files_are_not_calibrated(more, whole, book, tmp_path):
+    out, *options = more
+    said = run("export", whole, tmp_path / out, "--text", book, *options, code=1)
+    assert "calibrates GGUF files of --type q4_1" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_gguf_cannot_hold_is_refused_before_the_rounding(book, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=256, n_embd=32, n_layer=2, n_head=2, n_positions=128)
+    folder = save_folder(GPT2LMHeadModel(config), tmp_path / "gpt2")
+    said = run("export", folder, tmp_path / "a.gguf", "--text", book, *GGUF, code=1)
+    assert "GGUF files are not written for" in said
+    assert "%" not in said
+    (tmp_path / "a.gguf").touch()
+    assert "exists" in run("export", folder, tmp_path / "a.gguf", "--text", book, *GGUF, code=1)
 
 
 def test_what_is_rounded_to_nearest_is_said(wide, book, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BLOCKS", "FLOATS", "Blocks", "pack", "unpack"]
+__all__ = ["BLOCKS", "FLOATS", "Q4_1", "Blocks", "pack", "unpack"]
 
 from dataclasses import dataclass
 
@@ -35,11 +35,12 @@ class Blocks:
     size: int
 
 
-#: Types of blocks, by their number: Q4_0, Q4_1 and Q8_0.
+Q4_0, Q4_1, Q8_0 = 2, 3, 8
+#: Types of blocks, by their number.
 BLOCKS = {
-    2: Blocks("int4", False, 18),
-    3: Blocks("int4", True, 20),
-    8: Blocks("int8", False, 34),
+    Q4_0: Blocks("int4", False, 18),
+    Q4_1: Blocks("int4", True, 20),
+    Q8_0: Blocks("int8", False, 34),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["TYPES", "export_gguf"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +23,19 @@ from ..formats import FLOATS as DTYPES
 from ..formats import Matrix
 from ..loading import ends_of, tokenizer_of
 from ..quantize import GROUP, quantize
-from .blocks import BLOCKS, FLOATS, pack
+from .blocks import BLOCKS, FLOATS, Q4_0, Q4_1, Q8_0, pack
 from .names import FAMILIES, MODEL, PARTS, Family, pairs
 from .tokenizer import vocabulary_of
 
 #: Types of matrices by what users call them: the tensors' number and the file's.
-TYPES = {"f16": (1, 1), "bf16": (30, 32), "q8_0": (8, 7), "q4_0": (2, 2), "q4_1": (3, 3)}
-_F32, _F16, _Q8_0 = 0, 1, 8
+TYPES = {
+    "f16": (1, 1),
+    "bf16": (30, 32),
+    "q8_0": (Q8_0, 7),
+    "q4_0": (Q4_0, 2),
+    "q4_1": (Q4_1, 3),
+}
+_F32, _F16 = 0, 1
 
 _Bytes = NDArray[Any]
 
@@ -45,7 +51,12 @@ class _Tensor:
     change: Callable[[Tensor], Tensor]
 
 
-def export_gguf(source: str | Path, out: str | Path, kind: str = "f16") -> None:
+def export_gguf(
+    source: str | Path,
+    out: str | Path,
+    kind: str = "f16",
+    rounded: Callable[[], Mapping[str, Tensor]] = dict,
+) -> None:
     """Write a model's folder as a GGUF file, tokenizer and chat template included.
 
     Tensors are read and written one after another.
@@ -60,6 +71,10 @@ def export_gguf(source: str | Path, out: str | Path, kind: str = "f16") -> None:
         Of matrices. Those in blocks of 32 are rounded to nearest, with searched scales; with four
         bits the embedding and the head get eight. Rows that are no whole blocks, and norms and
         biases, stay floating-point numbers.
+    rounded : callable, optional
+        Returns rows of blocks of this type by the names of their layers, as
+        :func:`~thresher.run.engine.gguf.blocks.pack` does, to write instead of rounding to nearest.
+        Called once all that could be refused has been looked at.
 
     Raises
     ------
@@ -104,7 +119,7 @@ def export_gguf(source: str | Path, out: str | Path, kind: str = "f16") -> None:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         export.tell(writer)
         vocabulary.tell(writer)
-        export.write(writer)
+        export.write(writer, rounded())
         writer.close()
         output.publish()
 
@@ -141,8 +156,8 @@ class _Export:
             writer.add_string(f"{self.name}.rope.scaling.type", "linear")
             writer.add_rope_scaling_factor(config.rope_parameters["factor"])
 
-    def write(self, writer: Any) -> None:
-        """Write the tensors."""
+    def write(self, writer: Any, rounded: Mapping[str, Tensor]) -> None:
+        """Write the tensors, of which some rows of blocks are known by the layer's name."""
         import gguf
 
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
@@ -169,6 +184,10 @@ class _Export:
         if self._factors is not None:
             writer.write_tensor_data(self._factors.numpy())
         for tensor in self.tensors:
+            rows = rounded.get(tensor.module)
+            if rows is not None and tensor.kind == self.kind:
+                writer.write_tensor_data(tensor.change(rows).numpy())
+                continue
             module = self.model.get_submodule(tensor.module)
             with self.skeleton.loaded(module, tensor.module):
                 values = self.model.get_parameter(tensor.parameter).detach()
@@ -209,7 +228,7 @@ class _Export:
             return self.kind
         if parameter.shape[1] % GROUP:
             return _F16
-        return _Q8_0 if part in MODEL else self.kind
+        return Q8_0 if part in MODEL else self.kind
 
     def _refuse_what_is_not_expressed(self) -> None:
         told = {tensor.parameter for tensor in self.tensors}
