@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from thresher.parts.chooser import MaskChooser
 from thresher.parts.coverage import find_layers
 from thresher.parts.groups.find import Coupled, Group, find_groups
 from thresher.parts.layers import Layer
 from thresher.parts.moments import Gradient, Moment, Norm, forward
-from thresher.parts.patterns import Unstructured
 from thresher.parts.rankings import AllByScore, ByScore, Ranking
 from thresher.parts.scores import GradientMagnitude, InputNorm, Magnitude
 from thresher.parts.spreads import Incremental, Ranked, Removed
@@ -28,13 +26,14 @@ from thresher.parts.statistics import Statistics
 from thresher.prune.losses import default_loss
 from thresher.prune.unit_bias import add_biases, put_into_bias
 from thresher.prune.unit_recipe import UnitRecipe
-from thresher.prune.unit_refit import columns_that_stay, staying
+from thresher.prune.unit_refit import columns_that_stay, made_up
 from thresher.prune.unit_search import Attention, Candidates, find_attentions, is_heads
 from thresher.prune.unit_survey import Survey
 from thresher.stream.change import AngularChange
 from thresher.stream.collect import collect_inputs
 from thresher.stream.gradients import collect_gradients
 from thresher.stream.source import InMemory
+from thresher.stream.stream import Stream
 from thresher.stream.units import find_units
 
 from ._one_shot import LENGTH, block_of, language_model, log_perplexity, windows
@@ -125,6 +124,9 @@ def _without(recipe: UnitRecipe) -> Callable[[Problem], float]:
             find_attentions(seen.coupled, seen.groups, seen.layers),
             seen.samples,
             default_loss,
+            lambda layers: Stream(
+                InMemory(seen.model), find_units(seen.model, layers), seen.samples
+            ),
         )
         target = (1 - problem.removed) * candidates.weights({})
         removed, attentions = recipe.choose(candidates, target)
@@ -179,14 +181,10 @@ def masked(seen: Watched, recipe: UnitRecipe, removed: Removed) -> Iterator[None
         if recipe.bias:
             add_biases(layers)
         for layer in layers:
-            statistics, weight = seen.statistics[layer.name], seen.dense[layer.name]
-            stay = masks[layer.name]
+            statistics, stay = seen.statistics[layer.name], masks[layer.name]
             if recipe.bias:
                 put_into_bias(layer, stay, statistics[Norm].mean)
-            choose = MaskChooser(
-                staying(masks), Unstructured(), int(stay.sum()), statistics, tuple(weight.shape)
-            )
-            layer.overwrite(layer.store(recipe.update(weight, choose, statistics)[0]))
+            layer.overwrite(made_up(layer, stay, recipe.update, statistics))
         yield
     finally:
         for layer in layers:

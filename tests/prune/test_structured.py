@@ -14,14 +14,18 @@ import thresher as th
 from thresher.core.card import catalogue
 from thresher.core.errors import CheckpointError, DataError, LayerError, OptionError
 from thresher.core.remembered import remembered
+from thresher.parts.evolution import Evolution
 from thresher.parts.rankings import ByScore, GreedyOBS
 from thresher.parts.scores import Random
 from thresher.parts.spreads import PerKind, WholeModel
 from thresher.parts.updates import LeastSquares
+from thresher.prune.tyr import Tyr
 from thresher.prune.unit_recipe import UnitRecipe
 
 METHODS = [name for name, kind in catalogue().items() if issubclass(kind, UnitRecipe)]
-EACH = pytest.mark.parametrize("method", METHODS)
+#: Of methods that search, with less of it.
+QUICK = {"tyr": Tyr(iterations=1, search=Evolution(generations=1, offspring=2, most=1))}
+EACH = pytest.mark.parametrize("method", [QUICK.get(name, name) for name in METHODS], ids=METHODS)
 
 
 def images(count=3):

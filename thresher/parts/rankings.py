@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import torch
 
+from .linalg import damped
 from .moments import Gram, Moment
 from .scores import Magnitude, Score
 from .statistics import Statistics
@@ -101,21 +102,25 @@ class GreedyOBS(Ranking):
     rounds : int, default 16
         Each round removes this part of what is left: many units first and few in the end, when it
         matters more which.
+    first_order : bool, default False
+        Whether what a unit adds to the layer's own output counts beside half of that.
 
     Notes
     -----
     With C the inverse second moment of what is left, removing the columns J of a unit costs
     ``tr(W_J (C_JJ)^-1 W_J^T)`` where the other columns make up for them as well as they can,
-    which is exact for all columns of a unit together.
+    which is exact for all columns of a unit together. The first order is the sum over J of
+    ``|G_j . W_j|``, G being the dense weight times the second moment.
 
     References
     ----------
     Ling et al., SlimGPT (2024), sections 3.2 and 3.3; Hassibi and Stork, Second order derivatives
-    for network pruning (1992).
+    for network pruning (1992). The first order: Li et al., Týr-the-Pruner (2025), equation 4.
     """
 
     damping: float = 0.01
     rounds: int = 16
+    first_order: bool = False
 
     @property
     def needs(self) -> frozenset[type[Moment]]:
@@ -132,8 +137,12 @@ class GreedyOBS(Ranking):
         matrices = weight.reshape(-1, *weight.shape[-2:])
         owners = labels.to(weight.device).reshape(matrices.shape)[:, 0]
         inverses = (factor.mT @ factor).reshape(-1, *factor.shape[-2:])
-        for matrix, inverse, units in zip(matrices, inverses, owners, strict=True):
-            self._add(costs, matrix, inverse, units)
+        slopes: list[torch.Tensor] | list[None] = [None] * len(matrices)
+        if self.first_order:
+            moment = damped(statistics[Gram].value, self.damping)
+            slopes = list((weight @ moment).reshape(matrices.shape))
+        for matrix, inverse, units, slope in zip(matrices, inverses, owners, slopes, strict=True):
+            self._add(costs, matrix, inverse, units, slope)
         return costs
 
     def _add(
@@ -142,6 +151,7 @@ class GreedyOBS(Ranking):
         weight: torch.Tensor,
         inverse: torch.Tensor,
         units: torch.Tensor,
+        slope: torch.Tensor | None,
     ) -> None:
         """Add what the units of one matrix cost."""
         left, reached = len(torch.unique(units[units >= 0])), 0.0
@@ -149,12 +159,17 @@ class GreedyOBS(Ranking):
             # All units have equally many columns; what belongs to none comes first.
             index = units.argsort(stable=True)[(units < 0).sum() :].view(left, -1)
             errors = _errors(weight, inverse, index)
+            if slope is not None:
+                errors = errors / 2 + (slope * weight).sum(0).abs()[index].sum(1)
             chosen = errors.argsort(stable=True)[: max(1, left // self.rounds)]
             # A unit never costs less than one that went before it.
             raised = errors[chosen].double().clamp(min=reached).cummax(0).values
             costs[units[index[chosen, 0]]] += raised
             left, reached = left - len(chosen), float(raised[-1])
-            weight, inverse, units = _without(weight, inverse, units, index[chosen].flatten())
+            gone = index[chosen].flatten()
+            if slope is not None:
+                slope = slope[:, _staying(units, gone)]
+            weight, inverse, units = _without(weight, inverse, units, gone)
 
 
 def _errors(weight: torch.Tensor, inverse: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -172,10 +187,14 @@ def _without(
     weight: torch.Tensor, inverse: torch.Tensor, units: torch.Tensor, gone: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return what is left without some columns, the others making up for them."""
-    stays = torch.ones_like(units, dtype=torch.bool)
-    stays[gone] = False
-    kept = stays.nonzero().flatten()
+    kept = _staying(units, gone)
     across = inverse[gone][:, kept]
     share = torch.linalg.solve(inverse[gone][:, gone], across)
     left = torch.addmm(weight[:, kept], weight[:, gone], share, alpha=-1)
     return left, torch.addmm(inverse[kept][:, kept], across.mT, share, alpha=-1), units[kept]
+
+
+def _staying(units: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:
+    stays = torch.ones_like(units, dtype=torch.bool)
+    stays[gone] = False
+    return stays.nonzero().flatten()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["columns_that_stay", "refit", "staying"]
+__all__ = ["columns_that_stay", "made_up", "refit", "staying"]
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import torch
 
+from ..parts.chooser import MaskChooser
 from ..parts.groups.find import Group
 from ..parts.layers import Layer
 from ..parts.patterns import Unstructured
 from ..parts.scores import Score
 from ..parts.spreads import Removed
 from ..parts.statistics import Statistics
+from ..parts.updates import Update
 from ..stream.stream import Stream
 from .layerwise import UnitPruner
 from .recipe import Recipe
@@ -66,6 +68,32 @@ def columns_that_stay(
                 stay = keep[labels_of(layer, member)]
                 masks[layer.name] = masks.get(layer.name, torch.ones_like(stay)) & stay
     return masks
+
+
+def made_up(
+    layer: Layer, mask: torch.Tensor, update: Update, statistics: Statistics
+) -> torch.Tensor:
+    """Return what a layer's weight becomes without some columns, the others making up for them.
+
+    Parameters
+    ----------
+    layer : Layer
+        It stays as it is.
+    mask : Tensor of bool, shape (..., rows, columns)
+        Which weights stay.
+    update : Update
+    statistics : Statistics
+        Of the layer's inputs, with the moments that the update needs.
+
+    Returns
+    -------
+    Tensor
+        Of the weight's own shape and dtype.
+    """
+    weight, masks = layer.matrix(), {layer.name: mask}
+    shape, keep = tuple(weight.shape), int(mask.sum())
+    choose = MaskChooser(staying(masks), Unstructured(), keep, statistics, shape)
+    return layer.store(update(weight, choose, statistics)[0])
 
 
 def refit(

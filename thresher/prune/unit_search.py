@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Attention", "Candidates", "find_attentions", "is_heads"]
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from ..parts.layers import Layer
 from ..parts.spreads import Ranked, Removed
 from ..stream.gradients import Loss
 from ..stream.passes import settled
+from ..stream.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Candidates:
         Inputs that the loss is taken on.
     lossy : callable
         ``lossy(model, sample)`` returns a scalar tensor.
+    stream : callable
+        ``stream(layers)`` sends the samples through the model, to visit some layers.
     """
 
     model: nn.Module
@@ -128,6 +131,7 @@ class Candidates:
     attentions: Sequence[Attention]
     samples: Sequence[Any]
     lossy: Loss
+    stream: Callable[[Sequence[Layer]], Stream]
 
     def weights(self, removed: Removed) -> int:
         """Return how many weights of the layers stay without some units."""
@@ -150,15 +154,25 @@ class Candidates:
         DataError
             If there is no sample, or the loss is NaN.
         """
-        samples = self.samples[:most]
-        if not samples:
-            raise DataError("the search needs calibration data to take the loss of: pass data=")
         with ExitStack() as stack:
-            stack.enter_context(settled(self.model))
             stack.enter_context(silenced(self.model, self.coupled.kept(removed)))
             for attention in attentions:
                 stack.enter_context(attention.silenced())
-            total = sum(float(self.lossy(self.model, sample)) for sample in samples)
+            return self.mean_loss(range(len(self.samples))[:most])
+
+    @torch.no_grad()
+    def mean_loss(self, indices: Sequence[int]) -> float:
+        """Return the mean loss of the model as it is, on the samples of some indices.
+
+        Raises
+        ------
+        DataError
+            If there is no sample, or the loss is NaN.
+        """
+        if not indices:
+            raise DataError("the search needs calibration data to take the loss of: pass data=")
+        with settled(self.model):
+            total = sum(float(self.lossy(self.model, self.samples[index])) for index in indices)
         if total != total:
             raise DataError("the loss on the calibration data is NaN; check the data and the model")
-        return total / len(samples)
+        return total / len(indices)

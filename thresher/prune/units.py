@@ -161,6 +161,7 @@ class _Run:
                 # A loss of the user's own is given labels too.
                 samples if self.loss is default_loss else whole,
                 self.loss,
+                lambda layers: self._stream(layers, samples, dense=False),
             )
             removed, gone = self.recipe.choose(candidates, self.recipe.target * total)
             records = self._refit(groups, removed, samples, progress)

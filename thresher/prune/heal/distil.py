@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["Targets", "Teacher", "backward", "bucket_divergence", "divergence"]
+__all__ = ["Targets", "Teacher", "backward", "divergence"]
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ...parts.divergence import bucket_divergence, likeliest
 from ...run.files.tensors import TensorFile
 from ...run.files.writer import save_tensors
 from .tap import POSITIONS, Tap
 
-_TOP = 64
-#: Of a bucket that has no probability at all.
-_LEAST = -100.0
 #: How much the hidden states count beside the divergence in nats.
 _HIDDEN = 0.25
 
@@ -78,32 +75,9 @@ class Teacher:
     @torch.no_grad()
     def _answer(self, window: torch.Tensor) -> Targets:
         final, hidden = self._tap.run(window, self.blocks)
-        parts = [_likeliest(self._tap.logits(part)) for part in final.split(POSITIONS)]
+        parts = [likeliest(self._tap.logits(part)) for part in final.split(POSITIONS)]
         ids, log_probabilities = (torch.cat(each) for each in zip(*parts, strict=True))
         return Targets(ids, log_probabilities, tuple(state.bfloat16() for state in hidden))
-
-
-def bucket_divergence(
-    logits: torch.Tensor, ids: torch.Tensor, log_probabilities: torch.Tensor
-) -> torch.Tensor:
-    """Return how far predictions are from a teacher's, over its likeliest tokens and the rest.
-
-    The Kullback-Leibler divergence of the distributions over ``top + 1`` buckets.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (positions, vocabulary)
-        Of the student; gradients reach these.
-    ids, log_probabilities : Tensor
-        Of the teacher, see :class:`Targets`.
-
-    Returns
-    -------
-    Tensor of shape (positions,)
-        In nats.
-    """
-    found: torch.Tensor = _BucketDivergence.apply(logits, ids, log_probabilities)  # type: ignore[no-untyped-call]
-    return found
 
 
 @torch.no_grad()
@@ -167,37 +141,3 @@ def _distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     teacher = teacher.to(student.device, torch.float32)
     square = (student.float() - teacher).square().sum(-1)
     return (square / teacher.square().sum(-1).clamp(min=1e-12)).mean()
-
-
-def _likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = logits.float()
-    # One token at least is left for the rest.
-    top = logits.topk(min(_TOP, logits.shape[-1] - 1), -1)
-    rest = logits.scatter(-1, top.indices, -torch.inf).logsumexp(-1, keepdim=True)
-    found = torch.cat((top.values, rest), -1) - logits.logsumexp(-1, keepdim=True)
-    return top.indices, found.clamp(min=_LEAST)
-
-
-class _BucketDivergence(torch.autograd.Function):
-    """Loss and gradient in one go: what autograd would keep is several times as wide as logits."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: torch.Tensor, ids: torch.Tensor, log_probabilities: torch.Tensor
-    ) -> torch.Tensor:
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        log_student = logits.to(wide).log_softmax(-1)
-        log_teacher = log_probabilities.to(wide)
-        teacher = log_teacher.exp()
-        top = log_student.gather(-1, ids)
-        gradient = log_student.exp_().scatter_(-1, ids, 0)
-        rest = gradient.sum(-1, keepdim=True).clamp(min=torch.finfo(wide).tiny)
-        gradient *= 1 - teacher[:, -1:] / rest
-        gradient.scatter_(-1, ids, top.exp() - teacher[:, :-1])
-        ctx.save_for_backward(gradient.to(logits.dtype))
-        return (teacher * (log_teacher - torch.cat((top, rest.log()), -1))).sum(-1)
-
-    @staticmethod
-    def backward(ctx: Any, scale: torch.Tensor) -> Any:  # type: ignore[override]
-        (gradient,) = ctx.saved_tensors
-        return gradient * scale[:, None].to(gradient.dtype), None, None
