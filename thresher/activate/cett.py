@@ -15,6 +15,7 @@ from torch import nn
 from ..core.card import Card, Catalogued
 from ..core.options import check_number
 from ..parts.activations.attached import Tally
+from ..parts.activations.rules import over
 from ..parts.activations.truncation import threshold_at_error, truncation_errors
 from .networks import SeenNetwork, dropping, find_networks, see_networks
 
@@ -60,7 +61,8 @@ class Truncation:
 
     def applied(self) -> AbstractContextManager[dict[str, Tally]]:
         """Have the model drop inactive neurons while the context lasts, which counts them."""
-        return dropping(list(zip(self.seen, self.thresholds, strict=True)))
+        pairs = zip(self.seen, self.thresholds, strict=True)
+        return dropping([(seen.site, over(bound, seen.norms)) for seen, bound in pairs])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Networks", "SeenNetwork", "check_relu", "find_networks", "see_networks"]
+__all__ = [
+    "Networks",
+    "SeenNetwork",
+    "check_relu",
+    "dropping",
+    "find_networks",
+    "see_networks",
+]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,9 +20,8 @@ import torch
 from torch import nn
 
 from ..core.errors import LayerError
-from ..parts.activations.attached import INPUTS, Tally, check_none, counting, detach
+from ..parts.activations.attached import Tally, check_none, counting, has_selection
 from ..parts.activations.importance import ColumnNorm
-from ..parts.activations.rules import over
 from ..parts.activations.selection import Threshold
 from ..parts.activations.sites import Site
 from ..parts.coverage import cover
@@ -191,13 +197,30 @@ def see_networks(networks: Networks, most: int = 512) -> list[SeenNetwork]:
 
 
 @contextmanager
-def dropping(cuts: Sequence[tuple[SeenNetwork, torch.Tensor]]) -> Iterator[dict[str, Tally]]:
-    """Drop neurons whose outputs are below thresholds, and count them, while the context lasts."""
+def dropping(cuts: Sequence[tuple[Site, torch.Tensor]]) -> Iterator[dict[str, Tally]]:
+    """Drop what is below thresholds, and count it, while the context lasts.
+
+    Parameters
+    ----------
+    cuts : sequence of tuple of Site and Tensor
+        Thresholds of shape () or (channels,); what is below infinity is dropped always.
+
+    Raises
+    ------
+    LayerError
+        If something is dropped there already.
+    """
+    for site, _ in cuts:
+        if has_selection(site.layer.module, site.side):
+            raise LayerError(
+                f"the {site.side} of layer {site.name!r} are dropped already; do one "
+                "after the other"
+            )
     try:
-        for seen, threshold in cuts:
-            seen.site.attach(Threshold(over(threshold, seen.norms)))
+        for site, threshold in cuts:
+            site.attach(Threshold(threshold))
         with counting() as tallies:
             yield tallies
     finally:
-        for seen, _ in cuts:
-            detach(seen.network.down.module, INPUTS)
+        for site, _ in cuts:
+            site.remove()

@@ -12,6 +12,7 @@ __all__ = [
     "check_none",
     "counting",
     "detach",
+    "has_selection",
     "set_aside",
 ]
 
@@ -74,10 +75,14 @@ def attached(model: nn.Module) -> dict[tuple[str, str], Selection]:
     }
 
 
+def has_selection(layer: nn.Module, side: str) -> bool:
+    """Return whether a layer's side has a selection."""
+    return isinstance(layer._modules.get(_CHILDREN[side]), Selection)
+
+
 def detach(layer: nn.Module, side: str) -> None:
     """Take the selection of a layer's side away, if there is one."""
-    selection = layer._modules.get(_CHILDREN[side])
-    if not isinstance(selection, Selection):
+    if not has_selection(layer, side):
         return
     del layer._modules[_CHILDREN[side]]
     hooks: tuple[Any, ...] = (_select_inputs, _complete) if side == INPUTS else (_select_outputs,)
