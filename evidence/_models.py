@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -153,6 +153,7 @@ def train_classifier(
     rate: float = 2e-3,
     masks: Mapping[str, torch.Tensor] | None = None,
     data: tuple[torch.Tensor, torch.Tensor] | None = None,
+    at: Callable[[float], None] = lambda progress: None,
 ) -> None:
     """Train a classifier in place, with Adam and batches of 128.
 
@@ -170,13 +171,15 @@ def train_classifier(
         By layer name; weights outside stay zero.
     data : tuple of Tensor, optional
         Images and labels; those of :func:`digits` by default.
+    at : callable, optional
+        ``at(progress)`` is called after every epoch with the share of the training that is done.
     """
     images, labels = data or digits()[:2]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     order = torch.Generator().manual_seed(seed)
     weights = {name: model.get_submodule(name).weight for name in masks or {}}
-    for _ in range(epochs):
+    for epoch in range(epochs):
         for batch in torch.randperm(len(images), generator=order).split(128):
             loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
             optimizer.zero_grad()
@@ -186,6 +189,7 @@ def train_classifier(
                 for name, weight in weights.items():
                     weight.mul_(masks[name])
         schedule.step()
+        at((epoch + 1) / epochs)
 
 
 def masks_of(model: nn.Module) -> dict[str, torch.Tensor]:
