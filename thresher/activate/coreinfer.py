@@ -213,7 +213,9 @@ class CoreInfer(Catalogued):
         check_count("groups", groups, len(sentences), "sentences")
         found = KMeans(groups, n_init=1, random_state=seed).fit(embeddings)
         cores = tuple(
-            self.choose(networks, [sentences[i] for i in np.flatnonzero(found.labels_ == group)])
+            self.choose(
+                networks, [sentences[i] for i in np.flatnonzero(found.labels_ == group).tolist()]
+            )
             for group in range(groups)
         )
         return Topics(found.cluster_centers_, cores)

@@ -16,7 +16,7 @@ from ..core.card import Card, Catalogued
 from ..core.errors import LayerError
 from ..core.options import check_number
 from ..core.top_k import top_k_mask
-from ..parts.activations.attached import OUTPUTS, attach, check_none, detach
+from ..parts.activations.attached import OUTPUTS, attach, attached, check_none, detach
 from ..parts.activations.positions import Positions
 from ..parts.coverage import find_layers
 from ..parts.layers import Layer
@@ -51,7 +51,8 @@ class FeatureMaps:
     @property
     def masks(self) -> dict[str, torch.Tensor]:
         """Positions that are computed, by the convolution's name, of shape (height, width)."""
-        return {layer.name: layer.module.sparse_outputs.kept for layer in self.layers}
+        sides = {layer.name: attached(layer.module)["", OUTPUTS] for layer in self.layers}
+        return {name: side.kept for name, side in sides.items() if isinstance(side, Positions)}
 
     @property
     def density(self) -> float:
@@ -105,9 +106,11 @@ class FeatureMaps:
             If a convolution is in groups, or padded by something else than zeros; nothing has been
             changed then.
         """
+        masks = self.masks
         made = {
-            layer.name: PartialConv2d(layer.module, mask, self.sizes[layer.name])
-            for layer, mask in zip(self.layers, self.masks.values(), strict=True)
+            layer.name: PartialConv2d(layer.module, masks[layer.name], self.sizes[layer.name])
+            for layer in self.layers
+            if isinstance(layer.module, nn.Conv2d)
         }
         for layer in self.layers:
             detach(layer.module, OUTPUTS)
