@@ -143,7 +143,7 @@ experiment = Experiment(
     run=Judged(
         study=Study(
             over=("neurons kept",),
-            settings={share: share for share in (0.8, 0.6, _PAPERS)},
+            settings={share: share for share in (0.6, _PAPERS)},
             draw=lambda share, drawn: Problem(share, _seen(drawn)),
             methods={
                 _OURS: _method(_OURS),

@@ -11,7 +11,7 @@ from thresher.prune.tyr import Tyr
 from .._study import Judged, ahead, means
 from .._units import LLM_PRUNER, PROTOCOL, WANDA, of_units
 
-_TYR = Tyr(iterations=2, search=Evolution(generations=3, offspring=8, most=2))
+_TYR = Tyr(iterations=2, interval=0.25, search=Evolution(generations=3, offspring=8, most=2))
 _SAME = SlimGPT(ranking=_TYR.ranking, spread=_TYR.spread, update=_TYR.update)
 _RIVALS = ("one share everywhere", "FLAP", "LLM-Pruner", "Wanda")
 
