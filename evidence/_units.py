@@ -85,6 +85,7 @@ class Problem:
 def of_units(
     settings: Mapping[Any, float],
     methods: Mapping[str, UnitRecipe | Callable[[Problem], float]],
+    workers: int = 1,
 ) -> Study:
     """Return a study that removes units by every method, and has the dense model beside them.
 
@@ -94,6 +95,8 @@ def of_units(
         Shares of the weights of the chosen blocks to remove.
     methods : mapping of str to UnitRecipe or callable
         A callable returns the log-perplexity of what it makes of a problem.
+    workers : int, default 1
+        Draws at a time, each with a model of its own.
     """
     recipes = [method for method in methods.values() if isinstance(method, UnitRecipe)]
     needs = frozenset().union(*(recipe.needs for recipe in recipes))
@@ -107,6 +110,7 @@ def of_units(
         draw=lambda removed, drawn: Problem(removed, _watched(drawn, needs)),
         methods=runs | {"dense": lambda problem: _measured(problem.watched)},
         measures={"log_perplexity": lambda answer, _: answer},
+        workers=workers,
     )
 
 

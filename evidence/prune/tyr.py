@@ -11,7 +11,7 @@ from thresher.prune.tyr import Tyr
 from .._study import Judged, ahead, means
 from .._units import LLM_PRUNER, PROTOCOL, WANDA, of_units
 
-_TYR = Tyr(iterations=2, interval=0.25, search=Evolution(generations=3, offspring=8, most=2))
+_TYR = Tyr(iterations=2, interval=0.25, search=Evolution(generations=2, offspring=6, most=2))
 _SAME = SlimGPT(ranking=_TYR.ranking, spread=_TYR.spread, update=_TYR.update)
 _RIVALS = ("one share everywhere", "FLAP", "LLM-Pruner", "Wanda")
 
@@ -32,6 +32,7 @@ experiment = Experiment(
                 "LLM-Pruner": LLM_PRUNER,
                 "Wanda": WANDA,
             },
+            workers=2,
         ),
         rule=ahead("log_perplexity", "Týr", *_RIVALS),
         view=means("log_perplexity", "Perplexity without heads and neurons", "perplexity", True),
@@ -42,6 +43,8 @@ experiment = Experiment(
         f"{_TYR.search.most} windows at last, where the paper has 4 of 50 of 128 and 128 thousand "
         "tokens. SliceGPT, ZipLM and whole blocks, and models of billions of weights, are not "
         "rerun. Scales below 1 say nothing of the claim.",
+        reason="two generations of six offspring move few units: the paper's budget is 1,000 times "
+        "as large, and two draws are noisy.",
     ),
-    seeds=(0, 1, 2),
+    seeds=(0, 1),
 )
