@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from thresher.activate.semi_structured import SemiStructured
+from thresher.activate.semi_structured import SemiStructuredActivations
 from thresher.core.evidence import Experiment
 
 from .. import _models as models
@@ -62,7 +62,7 @@ def _trained(drawn: Draw) -> nn.Sequential:
 
 def _ours(problem: Problem) -> Answer:
     model, drawn = _network(problem.drawn.seed), problem.drawn
-    maps = SemiStructured(problem.sparsity).attach(model, models.digits()[0][:1])
+    maps = SemiStructuredActivations(problem.sparsity).attach(model, models.digits()[0][:1])
     with maps.watched():
         models.train_classifier(model, drawn.seed, drawn.amount(_EPOCHS, 2), at=maps.step)
     density = maps.density
@@ -75,7 +75,7 @@ def _after(problem: Problem) -> Answer:
     model = _network(problem.drawn.seed).eval()
     model.load_state_dict(_trained(problem.drawn).state_dict())
     images = models.digits()[0]
-    maps = SemiStructured(problem.sparsity, settled=1.0).attach(model, images[:1])
+    maps = SemiStructuredActivations(problem.sparsity, settled=1.0).attach(model, images[:1])
     with maps.watched(), torch.no_grad():
         model(images)
     maps.step(1.0)
@@ -103,7 +103,7 @@ def _near_dense(found: Found) -> Slacks:
 
 
 experiment = Experiment(
-    method=SemiStructured.card.name,
+    method=SemiStructuredActivations.card.name,
     claim="A network of convolutions trained with a fifth of the positions left out loses no more "
     "than 1.1 points of accuracy; and over 10 to 30 % left out, fewer images are classified "
     "wrongly than if positions are left out after training, or than by a narrower network of as "

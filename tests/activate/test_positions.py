@@ -6,7 +6,7 @@ from small_models import cnn, images, llama, tokens
 from torch import nn
 
 from thresher.activate.partial_conv import PartialConv2d
-from thresher.activate.semi_structured import SemiStructured
+from thresher.activate.semi_structured import SemiStructuredActivations
 from thresher.core.errors import LayerError, OptionError
 from thresher.parts.activations.attached import attached, counting
 from thresher.parts.activations.positions import Positions
@@ -19,7 +19,7 @@ def network(**options):
 
 
 def settled(model, sparsity, data, **options):
-    maps = SemiStructured(sparsity, settled=1.0).attach(model, data[:1], **options)
+    maps = SemiStructuredActivations(sparsity, settled=1.0).attach(model, data[:1], **options)
     with maps.watched(), torch.no_grad():
         model(data)
     maps.step(1.0)
@@ -68,7 +68,7 @@ def test_without_sparsity_nothing_changes_and_counts_are_right():
 
 def test_positions_become_fewer_and_then_stay_while_it_trains():
     model, data = network(), images()
-    maps = SemiStructured(0.5, settled=0.6).attach(model, data[:1])
+    maps = SemiStructuredActivations(0.5, settled=0.6).attach(model, data[:1])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     shares, masks = [], []
     with maps.watched():
@@ -97,15 +97,15 @@ def test_gradients_are_those_of_what_is_computed():
 
 def test_mistakes_are_named():
     with pytest.raises(OptionError, match="share of positions left out"):
-        SemiStructured(1.0)
+        SemiStructuredActivations(1.0)
     with pytest.raises(OptionError, match="settled"):
-        SemiStructured(settled=0)
+        SemiStructuredActivations(settled=0)
     with pytest.raises(LayerError, match=r"calls no convolution of images.*'teal'"):
-        SemiStructured().attach(llama(), tokens(1))
+        SemiStructuredActivations().attach(llama(), tokens(1))
     model, data = cnn(), images()
     maps = settled(model, 0.5, data)  # depthwise ones have inputs enough to stay
     with pytest.raises(LayerError, match="take the dense model"):
-        SemiStructured().attach(model, data[:1])
+        SemiStructuredActivations().attach(model, data[:1])
     with pytest.raises(OptionError, match="progress"):
         maps.step(1.5)
     with pytest.raises(LayerError, match=r"chosen for outputs of \(8, 8\)"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FeatureMaps", "SemiStructured"]
+__all__ = ["FeatureMaps", "SemiStructuredActivations"]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class FeatureMaps:
     ----------
     model : nn.Module
         Whose they are.
-    method : SemiStructured
+    method : SemiStructuredActivations
         How many positions are left out when.
     layers : list of Layer
         The convolutions.
@@ -43,7 +43,7 @@ class FeatureMaps:
     """
 
     model: nn.Module
-    method: SemiStructured
+    method: SemiStructuredActivations
     layers: list[Layer]
     sizes: dict[str, tuple[int, int]]
     _seen: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class FeatureMaps:
 
 
 @dataclass(frozen=True)
-class SemiStructured(Catalogued):
+class SemiStructuredActivations(Catalogued):
     """Leave out positions of every convolution's output, the same of all channels and images.
 
     In the product that a convolution is, each position is a column, so that the product gets as
