@@ -21,6 +21,30 @@ TEXT = (
 BOUNDS = {None: (1e-4, 1.0001), 8: (0.05, 1.02), 4: (0.05, 1.02)}
 
 
+PROMPTS = (
+    "The capital of France is",
+    "def fibonacci(n):",
+    "Water boils at",
+    "The three primary colours are",
+    "Once upon a time, in a small village,",
+    "import numpy as np\n\n",
+    "To make bread you need",
+    "The largest planet of the solar system",
+    "Dear Sir or Madam,",
+    "In 1969,",
+    "She opened the door and",
+    "SELECT name FROM",
+    "The opposite of hot is",
+    "Photosynthesis is the process by which",
+    "1, 2, 3, 4,",
+    "My favourite colour is",
+    "According to the law,",
+    "The train to Vienna leaves",
+    "<html>\n<head>",
+    TEXT,
+)
+
+
 @pytest.fixture(scope="module")
 def model():
     from transformers import AutoModelForCausalLM
@@ -69,13 +93,7 @@ def test_the_gguf_file_runs_as_it_is(model, tokenizer):
 
 def test_greedy_text_is_that_of_transformers(model, tokenizer):
     engine = th.Engine(model, tokenizer=tokenizer)
-    for prompt in (
-        "The capital of France is",
-        "def fibonacci(n):",
-        "Water boils at",
-        "The three primary colours are",
-        TEXT,
-    ):
+    for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         out = model.generate(ids, max_new_tokens=16, do_sample=False, pad_token_id=0)
         expected = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
