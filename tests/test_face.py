@@ -1,5 +1,6 @@
 """The package's face: the names that a user, an editor and a notebook see."""
 
+import copy
 import importlib.metadata
 import inspect
 import pickle
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from joblib import Parallel, delayed
 from torch import nn
 
 import thresher as th
@@ -25,6 +27,14 @@ assert "Parameters" in inspect.getdoc(th.prune)
 assert thresher.prune.recipe.Recipe is th.Recipe and th.prune.record is record
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_functions_that_mention_the_package_go_to_other_processes():
+    """As joblib, Dask and Ray send them: with what they mention."""
+    version = Parallel(n_jobs=2)(delayed(lambda _: th.__version__)(each) for each in range(2))
+    assert version == [th.__version__] * 2
+    assert pickle.loads(pickle.dumps(th)) is th
+    assert copy.deepcopy({"package": th})["package"] is th
 
 
 def test_the_version_is_the_installed_one():

@@ -72,6 +72,11 @@ def __getattr__(name: str) -> Any:
 class _Package(ModuleType):
     """Keeps the verbs where imports of the rooms of their names would take their place."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What sends functions that mention the package to other processes (joblib, Dask, Ray) knows
+        # plain modules alone.
+        return importlib.import_module, (self.__name__,)
+
 
 def _verb(name: str) -> property:
     """Return the attribute of the package that is a verb, and the name of the verb's room."""
