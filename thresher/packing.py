@@ -4,9 +4,8 @@ from __future__ import annotations
 
 __all__ = ["export_rounded", "pack_model", "round_folder"]
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.errors import OptionError
-from .core.output import check_apart, check_free
+from .core.output import check_apart, check_free, writing
 from .core.progress import progress_bar
 from .parts.calibration import file_windows, warn_of_fewer
 from .parts.coverage import cover
@@ -91,8 +90,10 @@ def pack_model(
     check_apart(folder, out)
     cut = _windows(folder, text, windows, length)
     skeleton = Skeleton(folder)
-    with _scratch(out) as scratch:
-        data = round_folder(skeleton, cut, scratch)
+    # Where this ends in `kill -9`, the same command clears it away.
+    with writing(out, "round") as output:
+        output.restart()
+        data = round_folder(skeleton, cut, output.work / "rounded")
     config: Any = skeleton.model.config
     ends, tokenizer = ends_of(folder, config), load_tokenizer(folder)
     write_store(data, config.max_position_embeddings, ends, tokenizer, out)
@@ -122,12 +123,11 @@ def export_rounded(model: str, out: Path, text: Path, windows: int, length: int)
     check_free(out)
     cut = _windows(folder, text, windows, length)
 
-    def rounded() -> dict[str, Tensor]:
+    def rounded(scratch: Path) -> dict[str, Tensor]:
         rows: dict[str, Tensor] = {}
-        with _scratch(out) as scratch:
-            for _, found in _rounded_blocks(Skeleton(folder), cut, scratch, unit=1.0):
-                # At once: codes take twice as much in memory as in the file.
-                rows |= {name: pack(BLOCKS[Q4_1], each) for name, each in found.items()}
+        for _, found in _rounded_blocks(Skeleton(folder), cut, scratch, unit=1.0):
+            # At once: codes take twice as much in memory as in the file.
+            rows |= {name: pack(BLOCKS[Q4_1], each) for name, each in found.items()}
         return rows
 
     export_gguf(folder, out, "q4_1", rounded)
@@ -140,14 +140,6 @@ def _windows(folder: Path, text: Path, count: int, length: int) -> Tensor:
     warn_of_fewer(len(cut), count, fitting, str(text))
     tell(f"rounding {folder} to 4 bits on {len(cut)} windows of {fitting} tokens ...")
     return cut
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """Have a folder beside what is to be written while the context lasts."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        yield Path(scratch)
 
 
 def _to_nearest(bits: int, text: Path | None) -> str:

@@ -23,6 +23,7 @@ import thresher as th
 from thresher import workflow
 from thresher.core.errors import CheckpointError, DataError, OptionError
 from thresher.core.files import write_error
+from thresher.packing import export_rounded, pack_model
 from thresher.run import harness
 from thresher.run.engine.gguf.write import export_gguf
 
@@ -168,23 +169,39 @@ def killed(step, work):
         os._exit(1)
 
 
-@pytest.mark.parametrize("kind", ["export", "save"])
-def test_what_is_killed_is_done_whole_by_the_same_call_again(kind, sparse, tmp_path):
+def contents(path):
+    files = path.iterdir() if path.is_dir() else [path]
+    return {file.name: file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("kind", ["export", "save", "pack", "gguf"])
+def test_what_is_killed_is_done_whole_by_the_same_call_again(kind, sparse, book, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(sparse)
-    call = {"export": lambda out: th.export(sparse, out), "save": lambda out: th.save(model, out)}
-    call[kind](tmp_path / "whole")
-    whole = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    calls = {
+        "export": lambda out: th.export(sparse, out),
+        "save": lambda out: th.save(model, out),
+        "pack": lambda out: pack_model(str(sparse), out, 4, book, 2, 32),
+        "gguf": lambda out: export_rounded(str(sparse), out, book, 2, 32),
+    }
+
+    def again(folder):
+        # The same name each time, as it is in the file.
+        (tmp_path / folder).mkdir(exist_ok=True)
+        calls[kind](tmp_path / folder / "out")
+
+    again("whole")
+    whole = contents(tmp_path / "whole" / "out")
     for step in range(1, 30):
-        out = tmp_path / str(step)
-        code = killed(step, lambda: call[kind](out))  # noqa: B023 - called here and now
+        out = tmp_path / str(step) / "out"
+        code = killed(step, lambda: again(str(step)))  # noqa: B023 - called here and now
         if code == 0:
             break
         assert code == -signal.SIGKILL
         assert not out.exists()
-        call[kind](out)
-        assert {file.name: file.read_bytes() for file in out.iterdir()} == whole
-    assert step > 3
-    assert all(not name.startswith(".") for name in os.listdir(tmp_path))
+        again(str(step))
+        assert contents(out) == whole
+        assert os.listdir(out.parent) == ["out"]
+    assert step > 2
 
 
 def test_a_sparse_model_is_trained_and_saved_into_its_own_folder(sparse, tmp_path):

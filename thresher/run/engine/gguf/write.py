@@ -55,7 +55,7 @@ def export_gguf(
     source: str | Path,
     out: str | Path,
     kind: str = "f16",
-    rounded: Callable[[], Mapping[str, Tensor]] = dict,
+    rounded: Callable[[Path], Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Write a model's folder as a GGUF file, tokenizer and chat template included.
 
@@ -72,9 +72,9 @@ def export_gguf(
         bits the embedding and the head get eight. Rows that are no whole blocks, and norms and
         biases, stay floating-point numbers.
     rounded : callable, optional
-        Returns rows of blocks of this type by the names of their layers, as
+        ``rounded(scratch)`` returns rows of blocks of this type by the names of their layers, as
         :func:`~thresher.run.engine.gguf.blocks.pack` does, to write instead of rounding to nearest.
-        Called once all that could be refused has been looked at.
+        Called once all that could be refused has been looked at, with a folder that it may make.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def export_gguf(
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         export.tell(writer)
         vocabulary.tell(writer)
-        export.write(writer, rounded())
+        export.write(writer, rounded(output.work / "rounded") if rounded else {})
         writer.close()
         output.publish()
 
