@@ -58,11 +58,12 @@ def llama(seed=0, tied=False, **changes):
     return LlamaForCausalLM(LlamaConfig(**(options | changes))).eval()
 
 
-def gpt2(seed=0):
+def gpt2(seed=0, **options):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=3, n_head=4, n_positions=32)
+    sizes = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 32}
+    config = GPT2Config(**sizes | options)
     return GPT2LMHeadModel(config).eval()
 
 

@@ -99,8 +99,12 @@ def test_factors_rise_along_half_a_sine():
     assert ProSparse(peaks=(0.2,), steps=(5,)).factor_at(100) == 0.2
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
-def test_relus_take_the_place_of_other_activations(make):
+RELU = {llama: "hidden_act", gpt2: "activation_function"}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", RELU)
+def test_relus_take_the_place_of_other_activations(make, tmp_path):
     model, rows = make(), tokens(4)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     networks = ProSparse().substitute(model, rows)
@@ -108,9 +112,18 @@ def test_relus_take_the_place_of_other_activations(make):
     assert len(networks.networks) == 3
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
-    if make is llama:
-        expected = llama(hidden_act="relu")(input_ids=rows).logits
-        torch.testing.assert_close(model(input_ids=rows).logits, expected)
+    expected = make(**{RELU[make]: "relu"})(input_ids=rows).logits
+    torch.testing.assert_close(model(input_ids=rows).logits, expected)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(type(model).from_pretrained(tmp_path)(rows).logits, expected)
+
+
+def test_a_configuration_that_cannot_say_so_is_named():
+    model, rows = llama(), tokens(2)
+    model.model.layers[1].mlp.act_fn = nn.GELU()  # which no model of a configuration would have
+    del model.config.hidden_act
+    with pytest.warns(UserWarning, match=r'model\.config\.hidden_act = "relu"'):
+        ProSparse().substitute(model, rows)
 
 
 def test_activations_that_are_no_modules_are_named():
@@ -134,9 +147,7 @@ def test_activations_that_others_use_are_named():
     model = llama()
     for block in model.model.layers:
         block.mlp.act_fn = model.model.layers[0].mlp.act_fn
-    # The folder would say what it was before.
-    with pytest.warns(UserWarning, match=r'model\.config\.hidden_act = "relu"'):
-        networks = ProSparse().substitute(model, tokens())  # shared by the networks alone
+    networks = ProSparse().substitute(model, tokens())  # shared by the networks alone
     assert {network.activation for network in networks.networks} == {functional.relu}
     model = llama()
     act, head = model.model.layers[0].mlp.act_fn, model.model.norm

@@ -135,8 +135,9 @@ class ProSparse(Catalogued):
 
         Notes
         -----
-        The configuration of a model of transformers is not changed: say ``hidden_act="relu"`` in it
-        before it is saved, or it will load with the activations that it had.
+        Where an entry of the configuration of a model of transformers says so, such as
+        ``hidden_act``, it becomes "relu", so that a saved model loads with ReLUs; a warning tells
+        where none does.
         """
         return substitute(find_networks(model, data, **texts))
 

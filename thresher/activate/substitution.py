@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["substitute"]
 
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +36,8 @@ def substitute(networks: Networks) -> Networks:
     Warns
     -----
     UserWarning
-        If the model has a configuration, which is not changed.
+        If the model has a configuration in which no ReLUs could be said for these places; where one
+        entry of it says so, it is changed, so that a saved model loads with them.
 
     Raises
     ------
@@ -70,13 +72,6 @@ def substitute(networks: Networks) -> Networks:
         for name, child in parent._modules.items()
         if child is not None and id(child) in replaced
     ]
-    if holders and hasattr(model, "config"):
-        warnings.warn(
-            f"the configuration of {type(model).__name__} still names the activations that it had, "
-            'and a saved model would load with those; say "relu" there before it is saved, such as '
-            'model.config.hidden_act = "relu"',
-            stacklevel=3,
-        )
     for parent, name, _ in holders:
         setattr(parent, name, nn.ReLU())
     after = find_networks(model, networks.samples)
@@ -88,7 +83,48 @@ def substitute(networks: Networks) -> Networks:
             f"{type(model).__name__} does more to its gates than to activate them; its networks "
             "cannot be given ReLUs"
         )
+    if holders and hasattr(model, "config"):
+        _say(model, [child for _, _, child in holders])
     return after
+
+
+def _say(model: Any, before: Sequence[nn.Module]) -> None:
+    """Have a model's configuration say what it has now in the place of modules that it had."""
+    config = model.config
+    places = {name for name, module in model.named_modules() if type(module) is nn.ReLU}
+    for entry in _entries(config, before):
+        changed = copy.deepcopy(config)
+        setattr(changed, entry, "relu")
+        if _relus(type(model), changed) == places:
+            setattr(config, entry, "relu")
+            return
+    warnings.warn(
+        f"the configuration of {type(model).__name__} still names the activations that it had, and "
+        'a saved model would load with those; say "relu" there before it is saved, such as '
+        'model.config.hidden_act = "relu"',
+        stacklevel=4,
+    )
+
+
+def _entries(config: Any, before: Sequence[nn.Module]) -> list[str]:
+    """Return the entries of a configuration that name activations of these modules' types."""
+    from transformers.activations import ACT2FN
+
+    names = {
+        name for name in ACT2FN if any(type(ACT2FN[name]) is type(module) for module in before)
+    }
+    said = config.to_dict() if hasattr(config, "to_dict") else {}
+    return [entry for entry, value in said.items() if isinstance(value, str) and value in names]
+
+
+def _relus(kind: type[nn.Module], config: Any) -> set[str]:
+    """Return where a new model of a configuration has ReLUs; nowhere if there can be none."""
+    try:
+        with torch.device("meta"):
+            model = kind(config)
+    except Exception:  # whatever a class of the user's own does with it
+        return set()
+    return {name for name, module in model.named_modules() if type(module) is nn.ReLU}
 
 
 def _opening(network: FeedForward) -> Any:
