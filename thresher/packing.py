@@ -243,6 +243,8 @@ class _Rounding(Recipe):
         What layers were rounded to, by name.
     """
 
+    done = "rounded"
+
     score: Score = Magnitude()
     density: float | None = 1.0
     stages: bool = True

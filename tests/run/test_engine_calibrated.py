@@ -68,7 +68,8 @@ def test_the_engine_is_held_against_the_rounded_model(wide, book, tmp_path, monk
 
 
 def test_the_same_command_gives_the_same_bytes(wide, packed, book, tmp_path):
-    pack(wide, tmp_path / "again", "--calibration", book, *CALIBRATED)
+    said = pack(wide, tmp_path / "again", "--calibration", book, *CALIBRATED)
+    assert "rounded model.layers.0" in said
     for name in ("engine.json", "engine.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (packed / name).read_bytes()
     assert [file.name for file in tmp_path.iterdir()] == ["again"]

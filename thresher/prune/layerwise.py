@@ -148,7 +148,7 @@ class UnitPruner:
                         layer, visit.index, recipe, known, keep, stored, done
                     )
                     masks[layer.name], records[layer.name] = mask, record
-        self._progress(f"pruned {visit.unit.name or 'the model'}")
+        self._progress(f"{self.recipe.done} {visit.unit.name or 'the model'}")
         return masks, [records[layer.name] for layer in visit.unit.layers]
 
     def _stages(self, visit: Visit) -> list[Stage]:

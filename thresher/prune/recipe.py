@@ -9,7 +9,7 @@ import numbers
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -64,6 +64,9 @@ class Recipe(Written):
     >>> Recipe.from_yaml("{score: Magnitude, pattern: 2:4}").target
     0.5
     """
+
+    #: What lines of progress say of a block.
+    done: ClassVar[str] = "pruned"
 
     score: Score
     pattern: Pattern = Unstructured()
