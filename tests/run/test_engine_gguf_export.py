@@ -6,7 +6,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from model_folders import byte_tokenizer
+from model_folders import byte_tokenizer, save_folder, tiny_llama
+from safetensors.torch import load_file, save_file
 from small_models import llama
 from test_cli import run
 
@@ -302,6 +303,51 @@ def test_the_command(folders, tmp_path):
     assert GGUFFile(tmp_path / "model.gguf").metadata["general.file_type"] == 7
     help_text = run("export", "--help")
     assert all(kind in help_text for kind in TYPES)
+
+
+def headed(folder):
+    """Write a model whose head differs from its embedding, though its configuration ties them."""
+    model = tiny_llama(hidden=64)
+    generator = torch.Generator().manual_seed(1)
+    head = 0.1 * torch.randn(model.lm_head.weight.shape, generator=generator)
+    model.lm_head.weight = torch.nn.Parameter(head)
+    save_folder(model.eval(), folder)
+    assert loaded(folder).lm_head.weight.equal(head)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bf16", "q8_0", "q4_1"])
+def test_a_head_of_its_own_is_kept_where_the_configuration_ties_it(book, tmp_path, kind):
+    folder = headed(tmp_path / "model")
+    ids = ids_of(loaded(folder))
+    expected = logits(loaded(folder), ids)
+    run("export", folder, tmp_path / "model.gguf", "--type", kind)
+    assert distance(th.Engine(tmp_path / "model.gguf").logits(ids), expected) < BOUNDS[kind]
+    bits = {"q8_0": 8, "q4_1": 4}.get(kind)
+    assert distance(th.Engine(folder, bits).logits(ids), expected) < BOUNDS[kind]
+    if kind == "q4_1":
+        options = ("--text", book, "--windows", 2, "--length", 32)
+        run("pack", folder, "--out", tmp_path / "fast", "--bits", 4, *options)
+        assert distance(th.Engine(tmp_path / "fast").logits(ids), expected) < BOUNDS[kind]
+
+
+def test_a_head_that_is_stored_twice_is_tied(tmp_path):
+    folder = headed(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    export_gguf(folder, tmp_path / "model.gguf")
+    assert "output.weight" not in {t.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+
+
+def test_more_ends_of_texts_than_gguf_names_are_refused(tmp_path):
+    model = tiny_llama()
+    model.generation_config.eos_token_id = [1, 2, 3]
+    export_gguf(save_folder(model, tmp_path / "three"), tmp_path / "three.gguf")
+    model.generation_config.eos_token_id = [1, 2, 3, 4]
+    with pytest.raises(CheckpointError, match=r"end at \d tokens .* GGUF files name 3; leave"):
+        export_gguf(save_folder(model, tmp_path / "four"), tmp_path / "four.gguf")
+    assert not (tmp_path / "four.gguf").exists()
 
 
 def test_what_gguf_cannot_express_is_refused(folders, tmp_path):

@@ -62,6 +62,17 @@ def test_no_model_is_exported_without_its_head(headless, tmp_path):
     assert os.listdir(tmp_path) == ["headless"]
 
 
+def test_a_tokenizer_of_a_larger_model_is_said_to_be_one(dense, tmp_path):
+    folder, text = shutil.copytree(dense, tmp_path / "model"), tmp_path / "text.txt"
+    small = tiny_llama(layers=1, vocab_size=100)
+    small.save_pretrained(folder)
+    text.write_text("zebra " * 100)
+    said = run("eval", folder, "--text", text, "--length", 16, code=1)
+    assert "is beyond the 100 of LlamaForCausalLM's vocabulary: the tokenizer belongs to" in said
+    with pytest.raises(DataError, match="beyond the 100"):
+        th.perplexity(small.eval(), torch.tensor([[1, 100]]))
+
+
 def test_what_transformers_does_not_know_is_exported_all_the_same(dense, tmp_path):
     folder = shutil.copytree(dense, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..core.card import Card, Catalogued
 from ..core.errors import DataError, NumericalError
+from ..parts.limits import check_windows
 from .measure.modes import evaluating
 
 #: Positions whose log-probabilities are in float32 at a time: they stay in a core's cache.
@@ -203,6 +204,7 @@ def _every_logits(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -
     if not isinstance(model, nn.Module):
         yield from model
         return
+    check_windows(model, windows)
     device = next(model.parameters()).device
     for window in windows:
         # Dropout would make another model of it at every call.

@@ -58,6 +58,7 @@ class Skeleton:
             held = {name: self.checkpoint.outline(name) for name in self.checkpoint}
         self.names = Names(self.model, held)
         self.checkpoint.confirm(held.keys() - set(self.names.surplus))
+        self._part_what_differs()
         self._twins = _tied(self.model)
         self._check_nothing_missing()
         if has_activations(folder):
@@ -251,6 +252,24 @@ class Skeleton:
     def _aliases(self, name: str) -> tuple[str, ...]:
         """Return every name of a parameter or buffer, the given one first."""
         return (name, *self._twins.get(name, ()))
+
+    def _part_what_differs(self) -> None:
+        """Untie parameters that the folder holds different tensors for, as transformers does."""
+        apart: set[str] = set()
+        for name, others in _tied(self.model).items():
+            for other in others:
+                both = {name, other}
+                if both <= self.names.groups.keys() and not both & apart and self._differ(*both):
+                    apart.add(other)
+        for name in apart:
+            path, _, leaf = name.rpartition(".")
+            owner = self.model.get_submodule(path)
+            owner._parameters[leaf] = _without_data(owner.get_parameter(leaf))
+
+    def _differ(self, name: str, other: str) -> bool:
+        groups = (self.names.groups[each] for each in (name, other))
+        held = [[self.checkpoint.tensor(each) for each in sorted(group.stored)] for group in groups]
+        return len(held[0]) != len(held[1]) or not all(map(torch.equal, *held))
 
     def _check_nothing_missing(self) -> None:
         names = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]

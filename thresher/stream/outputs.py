@@ -15,6 +15,7 @@ import torch
 from ..core.device import device_named
 from ..core.errors import CheckpointError
 from ..parts.coverage import cover
+from ..parts.limits import check_windows
 from ..parts.reasons import output_head
 from ..run.skeleton import Skeleton
 from .logits import Logits, shortened
@@ -129,10 +130,13 @@ def folder_logits(
     ------
     CheckpointError
         If the folder cannot be read.
+    DataError
+        If an id is beyond the vocabulary, or a window longer than the positions.
     """
     skeleton = Skeleton(folder, dtype)
     if overlay is not None:
         skeleton.overlay(overlay)
+    check_windows(skeleton.model, windows)
     layers = cover(skeleton.model).layers
     place = device_named(device)
     used = Precision.natural(skeleton.stored_dtype(layers[0].parameter), place, precision)

@@ -26,6 +26,10 @@ _PARTINGS: dict[tuple[Any, ...], str] = {
 }
 
 
+#: Names of tokens that end a text.
+_ENDS = ("eos", "eot", "eom")
+
+
 @dataclass
 class Vocabulary:
     """What a GGUF file says of its tokenizer.
@@ -95,7 +99,7 @@ def vocabulary_of(tokenizer: Any, size: int, ends: frozenset[int]) -> Vocabulary
     Raises
     ------
     CheckpointError
-        If GGUF has no word for how it works, naming what.
+        If GGUF has no word for how it works, or for all tokens that end a text, naming what.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -260,8 +264,14 @@ def _special(tokenizer: Any, ends: frozenset[int]) -> dict[str, int]:
     held = {name: getattr(tokenizer, f"{of}_token_id", None) for name, of in given.items()}
     own = tokenizer.eos_token_id
     ordered = sorted(ends, key=lambda end: (end != own, end)) or [own]
+    if len(ordered) > len(_ENDS):
+        raise CheckpointError(
+            f"the model's texts end at {len(ordered)} tokens ({', '.join(map(str, ordered))}), and "
+            f"GGUF files name {len(_ENDS)}; leave those that it writes in eos_token_id of "
+            "generation_config.json"
+        )
     return {
         name: token
-        for name, token in (*held.items(), *zip(("eos", "eot", "eom"), ordered, strict=False))
+        for name, token in (*held.items(), *zip(_ENDS, ordered, strict=False))
         if token is not None
     }
