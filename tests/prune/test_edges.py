@@ -259,6 +259,8 @@ def test_patterns_that_match_nothing_are_named(tmp_path):
     with pytest.raises(OptionError, match=r"include='\*.v_prj' matches no layer .* 'v_proj'"):
         half(llama(), "magnitude", include=["*.v_prj"])
     # Programs share lists of what to leave out among architectures.
+    with pytest.warns(UserWarning, match=r"include='\*.layers.0.\*' changes nothing.* exclude the"):
+        th.prune(llama(), "magnitude", density=0.5, include=["*.layers.0.*"], progress=False)
     with pytest.warns(UserWarning, match=r"exclude='\*.v_prj' matches no layer .* 'v_proj'"):
         half(llama(), "magnitude", exclude=["*.v_prj"])
     with pytest.raises(OptionError, match="pass a list"):

@@ -205,23 +205,27 @@ class _Patterns:
                 raise OptionError(f"{option}={patterns!r} is a text; pass a list: [{patterns!r}]")
         self._include, self._exclude = tuple(include), tuple(exclude)
         self._idle = {*self._include, *self._exclude}
+        self._effective: set[str] = set()
         self._seen: list[str] = []
 
     def includes(self, layer: Layer) -> bool:
-        return self._match(self._include, layer)
+        """Return whether a layer that would stay dense is to be pruned."""
+        hits = self._match(self._include, layer)
+        self._effective.update(hits)
+        return bool(hits)
 
     def excludes(self, layer: Layer) -> bool:
         self._seen.append(layer.name)
         # Asked of every layer, so that a pattern of either kind is known to match something.
         self._match(self._include, layer)
-        return self._match(self._exclude, layer)
+        return bool(self._match(self._exclude, layer))
 
-    def _match(self, patterns: tuple[str, ...], layer: Layer) -> bool:
+    def _match(self, patterns: tuple[str, ...], layer: Layer) -> list[str]:
         names = {layer.name, layer.parameter, layer.parameter.rpartition(".")[0]}
         # A layer's own name matches, though the brackets of an expert's are a class in a pattern.
         hits = [p for p in patterns if any(p == n or fnmatch.fnmatchcase(n, p) for n in names)]
         self._idle.difference_update(hits)
-        return bool(hits)
+        return hits
 
     def check(self, model: nn.Module, strict: bool) -> None:
         for pattern in (*self._include, *self._exclude):
@@ -236,6 +240,12 @@ class _Patterns:
                 if strict or option == "include":
                     raise OptionError(message)
                 warnings.warn(message, stacklevel=4)
+            elif pattern in self._include and pattern not in self._effective:
+                warnings.warn(
+                    f"include={pattern!r} changes nothing: what it matches is pruned anyway, as "
+                    "other layers are; to prune some layers alone, exclude the others",
+                    stacklevel=4,
+                )
 
 
 def _layers_in(path: str, module: nn.Module) -> Iterator[Layer]:
