@@ -71,6 +71,7 @@ from .run.files.checkpoint import Checkpoint, read_config, resolve
 from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
 from .run.files.hub import check_login, push
 from .run.files.recount import describe, kept_in_folder
+from .run.files.tokenizers import holds_tokenizer, read_tokenizer
 from .run.files.whole import load_whole
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
@@ -756,10 +757,8 @@ def window_length(folder: Path, length: int) -> int:
 
 def load_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a model folder, or raise CheckpointError."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return read_tokenizer(folder)
     except Exception as error:  # transformers has no error of its own for it
         raise CheckpointError(_no_tokenizer(folder, error)) from error
 
@@ -768,8 +767,8 @@ def _no_tokenizer(folder: Path, error: Exception) -> str:
     """Say that a folder's texts cannot be read, and what to do."""
     if is_causal_language_model(folder):
         # What transformers says of a missing file speaks of other packages.
-        held = any(folder.glob("*token*")) or any(folder.glob("*.model"))
-        reason = f" that can be read ({str(error).strip().partition(chr(10))[0]})" if held else ""
+        why = str(error).strip().partition("\n")[0]
+        reason = f" that can be read ({why})" if holds_tokenizer(folder) else ""
         return (
             f"{str(folder)!r} has no tokenizer{reason}; write the original model's into it: "
             f"AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained({str(folder)!r})"

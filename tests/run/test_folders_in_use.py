@@ -26,6 +26,7 @@ from thresher.core.files import write_error
 from thresher.packing import export_rounded, pack_model
 from thresher.run import harness
 from thresher.run.engine.gguf.write import export_gguf
+from thresher.run.engine.loading import tokenizer_of
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,20 @@ def test_a_tokenizer_of_a_larger_model_is_said_to_be_one(dense, tmp_path):
     assert "is beyond the 100 of LlamaForCausalLM's vocabulary: the tokenizer belongs to" in said
     with pytest.raises(DataError, match="beyond the 100"):
         th.perplexity(small.eval(), torch.tensor([[1, 100]]))
+
+
+def test_a_folder_without_a_tokenizer_gets_none_made_up(tmp_path):
+    """As some versions of transformers do, by the architecture alone."""
+    tiny_llama(layers=1).save_pretrained(tmp_path / "model")
+    assert tokenizer_of(tmp_path / "model") is None
+    with pytest.raises(CheckpointError, match="has no tokenizer; write the original model's"):
+        workflow.load_tokenizer(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    with pytest.raises(DataError, match=r"texts need a tokenizer, and .* has none"):
+        th.prune(model, "wanda", ["A text."], density=0.5, progress=False)
+    th.prune(model, "magnitude", density=0.5, progress=False)
+    th.save(model, tmp_path / "sparse")
+    assert not list((tmp_path / "sparse").glob("*token*"))
 
 
 def test_what_transformers_does_not_know_is_exported_all_the_same(dense, tmp_path):

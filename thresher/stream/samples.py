@@ -16,6 +16,7 @@ from ..core.errors import DataError
 from ..parts.calibration import embedded_text, row_windows
 from ..parts.limits import check_windows, fitting_length
 from ..parts.rows import has_text
+from ..run.files.tokenizers import read_tokenizer
 from .inputs import as_input, check_input, taken_for_labels
 
 
@@ -184,9 +185,13 @@ def _to_device(sample: Any, device: torch.device) -> Any:
 
 
 def _tokenizer(model: nn.Module) -> Any:
-    from transformers import AutoTokenizer
-
     name = getattr(model, "name_or_path", "")
-    if not name:
-        raise DataError("texts need a tokenizer: pass tokenizer=, or windows of token ids as data=")
-    return AutoTokenizer.from_pretrained(name)
+    try:
+        if name:
+            return read_tokenizer(name)
+    except OSError as error:
+        raise DataError(
+            f"texts need a tokenizer, and {name!r} has none that can be read: pass tokenizer=, or "
+            "windows of token ids as data="
+        ) from error
+    raise DataError("texts need a tokenizer: pass tokenizer=, or windows of token ids as data=")

@@ -17,6 +17,7 @@ from torch import nn
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
 from ...parts.activations.attached import set_aside
+from ..files.tokenizers import read_tokenizer
 from ..files.whole import load_whole
 from .convert import convert
 from .gguf import GGUFFile, read_model
@@ -187,9 +188,7 @@ def _gguf_tokenizer(path: Path, declared: bool) -> Any:
 
 def tokenizer_of(folder: str | Path) -> Any:
     """Return a model's tokenizer, None where it has none: tokens can be run without."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return read_tokenizer(folder)
     except (OSError, ValueError, KeyError):
         return None

@@ -28,6 +28,7 @@ from .recount import kept_in_model
 from .shrunk import save_shrunk
 from .stored import describe_layouts
 from .streamed import stream_tensors
+from .tokenizers import read_tokenizer
 from .writer import CheckpointWriter, write_index
 
 #: A bitmask takes this share of the bytes of 16-bit weights; fewer zeros do not pay.
@@ -223,12 +224,10 @@ def tokenizer_of(model: Any) -> Any:
     model : transformers.PreTrainedModel
         Its ``name_or_path`` tells where it was loaded from.
     """
-    from transformers import AutoTokenizer
-
     if not getattr(model, "name_or_path", None):
         return None
     try:
-        return AutoTokenizer.from_pretrained(model.name_or_path, local_files_only=True)
+        return read_tokenizer(model.name_or_path, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError):
         return None
 
