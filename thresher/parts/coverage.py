@@ -242,8 +242,8 @@ class _Patterns:
                 warnings.warn(message, stacklevel=4)
             elif pattern in self._include and pattern not in self._effective:
                 warnings.warn(
-                    f"include={pattern!r} changes nothing: what it matches is pruned anyway, as "
-                    "other layers are; to prune some layers alone, exclude the others",
+                    f"include={pattern!r} changes nothing: what it matches is pruned anyway, or "
+                    "excluded; to prune some layers alone, exclude the others",
                     stacklevel=4,
                 )
 
