@@ -189,19 +189,19 @@ def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Pat
         If experiments failed, naming them; what the others found is written by then.
     """
     chosen = list(names) or available()
-    failed: dict[str, ThresherError] = {}
+    failed: list[str] = []
     for each in chosen:
         try:
             _rerun(each, scale, seeds, out)
-        except ThresherError as error:  # what the others find is worth more than an early end
+        except Exception as error:  # of any kind: the others' work is worth more than an early end
             if len(chosen) == 1:
                 raise
-            failed[each] = error
-            _console.print(f"{each} failed: {error}", style="red", markup=False)
+            failed.append(each)
+            _console.print(f"{each} failed: {error!r}", style="red", markup=False)
     if failed:
         raise ThresherError(
             f"{len(failed)} of {len(chosen)} experiments failed: {', '.join(failed)}; "
-            f"thresher evidence {next(iter(failed))} -v shows the first in full"
+            f"thresher evidence {failed[0]} -v shows the first in full"
         )
 
 

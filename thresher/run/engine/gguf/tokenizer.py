@@ -24,8 +24,6 @@ _PARTINGS: dict[tuple[Any, ...], str] = {
     (("Split", _WORDS + r"\p{N}" + _REST), ("ByteLevel", False), False): "qwen2",
     (("Split", _WORDS + r"\p{N}{1,3}" + _REST), ("ByteLevel", False), True): "llama-bpe",
 }
-
-
 #: Names of tokens that end a text.
 _ENDS = ("eos", "eot", "eom")
 
