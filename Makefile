@@ -84,7 +84,7 @@ SANITIZED := build/sanitized
 sanitize: $(INSTALLED)
 	cmake -S . -B $(SANITIZED) -DTHRESHER_SANITIZE=ON \
 	  -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build $(SANITIZED) --target _run _solve
+	cmake --build $(SANITIZED) --parallel 2 --target _run _solve
 	$(BIN)/python tests/sanitized.py $(SANITIZED)
 
 docs: $(INSTALLED)
