@@ -141,6 +141,15 @@ def test_costs_are_compared_within_their_group():
     assert set(counts.values()) == {96}
 
 
+def test_what_is_left_of_wide_groups_is_a_multiple():
+    counts, left = spread_over(WholeModel(multiple=24), 0.55)
+    assert {128 - count for count in counts.values()} == {72}
+    assert left == 72 / 128
+    # With less than twice as many units there is little to choose from.
+    counts, _ = spread_over(WholeModel(multiple=65), 0.55)
+    assert {128 - count for count in counts.values()} <= {70, 71}
+
+
 def test_later_blocks_lose_more():
     counts, left = spread_over(Incremental(first=0.5), 0.7)
     assert counts["a1"] == counts["b1"] == pytest.approx(2 * counts["a0"], abs=1)
@@ -168,7 +177,10 @@ def test_blocks_of_unknown_change_lose_what_one_of_mean_change_does():
     assert shares[0.0] > 0.5 > shares[2 / 3]
 
 
-@pytest.mark.parametrize("bad", [lambda: Incremental(first=0), lambda: ByChange(steepness=-1)])
+@pytest.mark.parametrize(
+    "bad",
+    [lambda: Incremental(first=0), lambda: ByChange(steepness=-1), lambda: WholeModel(multiple=0)],
+)
 def test_spreads_name_options_out_of_range(bad):
     with pytest.raises(OptionError, match="out of range"):
         bad()
