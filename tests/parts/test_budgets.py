@@ -19,6 +19,7 @@ from thresher.parts.budgets import (
     lamp_score,
     summarise,
 )
+from thresher.parts.progression import ArithmeticProgression
 
 ALL = pytest.mark.parametrize("budget", instances(budgets.Budget), ids=repr)
 DENSITIES = pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 0.9, 1.0])
@@ -166,6 +167,16 @@ def test_owl_gives_a_block_one_density_and_none_when_all_are_alike():
     assert shares[2] == shares[3]
     even = [summarise(str(i), (4, 4), i, torch.ones(4, 4)) for i in range(3)]
     assert OWL()(even, 0.3) == Uniform()(even, 0.3)
+
+
+def test_a_progression_falls_by_equal_steps_around_the_mean():
+    same = [LayerSummary(str(i), (10,), 2 * i) for i in range(3)]
+    assert ArithmeticProgression(0.1)(same, 0.5) == pytest.approx([0.6, 0.5, 0.4])
+    # Of 60 weights the last block has 40: (20 * 0.6 + 40 * 0.45) / 60 is a half.
+    wide = [LayerSummary("0", (20,), 0), LayerSummary("1", (40,), 1)]
+    shares = ArithmeticProgression(0.075)(wide, 0.5)
+    assert shares == pytest.approx([0.6, 0.45])
+    assert ArithmeticProgression(0.1)(same, 0.95) == pytest.approx([1.0, 0.95, 0.9])
 
 
 def test_coarse_to_fine_by_hand():

@@ -17,12 +17,13 @@ __all__ = [
     "LayerSummary",
     "Uniform",
     "scale_to",
+    "spread_over_blocks",
     "summarise",
 ]
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -274,19 +275,12 @@ class OWL(Budget):
 
     def __call__(self, layers: Sequence[LayerSummary], density: float) -> list[float]:
         """Return one density per block, rising with its outlier ratio."""
-        blocks = sorted({layer.block for layer in layers})
-        members = {b: [layer for layer in layers if layer.block == b] for b in blocks}
-        ratios = torch.tensor([self._outlier_ratio(members[b]) for b in blocks]).double()
-        sizes = torch.tensor([sum(layer.size for layer in members[b]) for b in blocks]).double()
-        span = float(ratios.max() - ratios.min())
-        if span == 0:
-            return [density] * len(layers)
-        shifts = (ratios - (ratios * sizes).sum() / sizes.sum()) / span
-        # Clipping instead would change the mean.
-        room = min(-density / float(shifts.min()), (1 - density) / float(shifts.max()))
-        shares = density + min(2 * self.spread, room) * shifts
-        raw = dict(zip(blocks, shares.clamp(0, 1).tolist(), strict=True))
-        return [raw[layer.block] for layer in layers]
+        blocks = {layer.block for layer in layers}
+        ratios = {
+            block: self._outlier_ratio([layer for layer in layers if layer.block == block])
+            for block in blocks
+        }
+        return spread_over_blocks(layers, ratios, density, self.spread)
 
     def _outlier_ratio(self, layers: Sequence[LayerSummary]) -> float:
         size = sum(layer.size for layer in layers)
@@ -364,6 +358,41 @@ def _shares_above(
         shares.append(float(kept[start : start + s.numel()].double().mean()))
         start += s.numel()
     return shares
+
+
+def spread_over_blocks(
+    layers: Sequence[LayerSummary], values: Mapping[int, float], density: float, spread: float
+) -> list[float]:
+    """Return densities that rise with a value of each layer's block.
+
+    Parameters
+    ----------
+    layers : sequence of LayerSummary
+        All prunable layers.
+    values : mapping of int to float
+        Of every block, in any unit.
+    density : float
+        The mean, weighted by size.
+    spread : float
+        Half the range of the densities; less where one would leave [0, 1] otherwise.
+
+    Returns
+    -------
+    list of float
+        Of every layer; all are `density` where all values are the same.
+    """
+    sizes = dict.fromkeys(values, 0)
+    for layer in layers:
+        sizes[layer.block] += layer.size
+    mean = sum(values[block] * size for block, size in sizes.items()) / sum(sizes.values())
+    span = max(values.values()) - min(values.values())
+    if span == 0:
+        return [density] * len(layers)
+    shifts = {block: (value - mean) / span for block, value in values.items()}
+    # Clipping instead would change the mean.
+    room = min(-density / min(shifts.values()), (1 - density) / max(shifts.values()))
+    shares = {b: density + min(2 * spread, room) * shift for b, shift in shifts.items()}
+    return [min(1.0, max(0.0, shares[layer.block])) for layer in layers]
 
 
 def scale_to(raw: Sequence[float], sizes: Sequence[int], density: float) -> list[float]:
