@@ -7,8 +7,8 @@
 A ResNet of three stages (He et al. 2016, section 4.2, one block each) is trained on CIFAR-10. Every
 method makes it smaller to several degrees, each result is fine-tuned for as many passes over the
 images, and all are timed in turn. Torch-Pruning is given importances that its examples offer, over
-the whole network. Rows are merged into ``benchmarks/results/smaller-cnn.json``, networks are kept in
-``artifacts/smaller-cnn``.
+the whole network. Rows are merged into ``benchmarks/results/smaller-cnn.json``, networks are kept
+in ``artifacts/smaller-cnn``.
 """
 
 import argparse
