@@ -6,9 +6,10 @@
 
 The model is written as GGUF files of Q4_0 and Q4_1, and every library runs the very same files:
 torch makes the weights of Q4_1 dense. All of them decode greedily after a prompt, and read a longer
-prompt, in turn, several rounds of it; medians count. llama.cpp (by llama-cpp-python, where that is
-installed) has the number of threads with which it is fastest, and the better of both files. Results
-are merged into ``benchmarks/results/engine.json``; run it on a quiet machine.
+prompt, in turn, several rounds of it; medians count. torch also reads the prompt compiled.
+llama.cpp (by llama-cpp-python, where that is installed) has the number of threads with which it is
+fastest, and the better of both files. Results are merged into ``benchmarks/results/engine.json``;
+run it on a quiet machine.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from thresher.run.engine.gguf.write import export_gguf
 from thresher.run.evaluate import perplexity
 
 from .. import machine
-from .runners import LlamaCpp, Ours, Runner, Torch, decoding, reading
+from .runners import Compiled, LlamaCpp, Ours, Runner, Torch, decoding, reading
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
 KINDS = ("q4_0", "q4_1")
@@ -70,6 +71,8 @@ def timed(
     for repeat in range(given.repeats + 1):
         for name, runner in runners.items():
             for what, (prepared, count) in works.items():
+                if what == "decoding" and isinstance(runner, Compiled):
+                    continue
                 rate = count / seconds(prepared(runner))
                 if repeat:  # the first warms up
                     rates[name].setdefault(what, []).append(rate)
@@ -100,6 +103,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
             runners[f"llama.cpp, {kind}"] = LlamaCpp(path, threads, context)
         for dtype in DTYPES:
             runners[f"torch, {dtype}"] = Torch(files["q4_1"], DTYPES[dtype])
+            runners[f"torch.compile, {dtype}"] = Compiled(files["q4_1"], DTYPES[dtype])
         rates = timed(runners, ids, given)
         for kind, path in rivals.items():
             runners[f"llama.cpp, {kind}"] = LlamaCpp(path, threads, context, every=True)
@@ -128,13 +132,16 @@ def show(found: dict) -> None:
     rows = found["rows"]
     rival = "torch" if found["threads"]["llama.cpp"] is None else "llama.cpp"
     rivals = [row for name, row in rows.items() if name.startswith(rival)]
-    best = {what: max(row[what] for row in rivals) for what in ("decoding", "prompt")}
+    best = {w: max(row[w] for row in rivals if w in row) for w in ("decoding", "prompt")}
     if rival == "torch":
         print("llama-cpp-python is not installed: ratios are to torch")
     print(f"{found['machine']['processor']}, {found['instructions']}, threads {found['threads']}")
     print(f"{'':18}{'decoding/s':>12}{'':8}{'prompt/s':>12}{'':8}{'perplexity':>12}")
     for name, row in rows.items():
-        each = "".join(f"{row[what]:12.1f}{row[what] / best[what]:7.2f}x" for what in best)
+        each = "".join(
+            f"{row[what]:12.1f}{row[what] / best[what]:7.2f}x" if what in row else f"{'-':>20}"
+            for what in best
+        )
         print(f"{name:18}{each}{row['perplexity']:12.3f}")
     if found["busy_percent"] > machine.QUIET_PERCENT:
         print(f"others took {found['busy_percent']:.0f} % of the processor: not to be relied on")

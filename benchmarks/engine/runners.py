@@ -119,6 +119,20 @@ class Torch:
         return self.model(torch.from_numpy(tokens)[None]).logits[0].float()
 
 
+class Compiled(Torch):
+    """The same compiled, for prompts alone: of a text that grows it would compile every length."""
+
+    def __init__(self, path: Path, dtype: torch.dtype) -> None:
+        super().__init__(path, dtype)
+        self.compiled = torch.compile(self.model, dynamic=False)
+
+    @torch.inference_mode()
+    def add(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the logits after the last of a prompt's tokens."""
+        made = self.compiled(torch.from_numpy(tokens)[None], use_cache=True, logits_to_keep=1)
+        return made.logits[0, -1].float().numpy()
+
+
 def decoding(runner: Runner, prompt: np.ndarray, count: int) -> Callable[[], None]:
     """Return what goes on greedily from where a prompt left a runner, by so many tokens."""
     runner.start()
