@@ -30,18 +30,21 @@ from thresher.core.files import write_text
 from ..machine import provenance
 from .perplexity import perplexity
 from .reference import RESULTS as REFERENCE
-from .tokens import emma, tokens
+from .tokens import emma, own, tokens
 from .windows import window_slice
 
 RESULTS = REFERENCE.with_name("quality-best.json")
 #: Disjoint sets of calibration windows, then all of them.
 SETS = ("0:16", "16:32", "32:48", "48:64", ":")
+#: Windows that the dense model wrote, as many as in a set.
+OWN = "own"
 PATTERNS = {"50 %": {"density": 0.5}, "2:4": {"pattern": "2:4"}, "70 %": {"density": 0.3}}
 
 
 def recipes():
     """Return SparseGPT, best, best without each of its parts, and with what it does without."""
     from thresher.parts import budgets, tokens, updates
+    from thresher.parts.progression import ArithmeticProgression
     from thresher.prune.best import Best
     from thresher.prune.sparsegpt import SparseGPT
 
@@ -58,9 +61,18 @@ def recipes():
     }
     changed = {f"best without {part}": change for part, change in without.items()}
     changed |= {f"best with {part}": change for part, change in strengths.items()}
-    changed |= {"best with an OWL budget": {"budget": budgets.OWL()}}
-    return {"sparsegpt": SparseGPT(), "best": best} | {
-        name: dataclasses.replace(best, **change) for name, change in changed.items()
+    others = {
+        "OWL": budgets.OWL(),
+        "LAMP": budgets.LAMP(),
+        "an arithmetic progression": ArithmeticProgression(),
+    }
+    changed |= {f"best with {name}": {"budget": budget} for name, budget in others.items()}
+    plain = SparseGPT()
+    return {
+        "sparsegpt": plain,
+        **{f"sparsegpt with {n}": dataclasses.replace(plain, budget=b) for n, b in others.items()},
+        "best": best,
+        **{name: dataclasses.replace(best, **change) for name, change in changed.items()},
     }
 
 
@@ -73,7 +85,8 @@ def measure(method: str, pattern: str, windows: str, out: Path) -> dict[str, obj
     from thresher.prune.disk import prune_folder
 
     recipe = recipes()[method].with_options(**PATTERNS[pattern])
-    calibration = torch.from_numpy(np.load(tokens() / "calibration.npy")[window_slice(windows)])
+    given = np.load(tokens() / "calibration.npy")
+    calibration = torch.from_numpy(own() if windows == OWN else given[window_slice(windows)])
     record = prune_folder(smollm2(), out, recipe, calibration)
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     return {
@@ -143,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", action="append", help="Repeatable; all without it.")
     parser.add_argument("--pattern", choices=PATTERNS, action="append")
-    parser.add_argument("--windows", choices=SETS, action="append")
+    parser.add_argument("--windows", choices=(*SETS, OWN), action="append")
     parser.add_argument("--timing", action="store_true", help="record seconds: a quiet machine")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

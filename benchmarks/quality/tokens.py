@@ -12,6 +12,7 @@ LENGTH = 1024
 CALIBRATION_WINDOWS = 64
 EVALUATION_WINDOWS = 20
 EMMA_WINDOWS = 8
+OWN_WINDOWS = 16
 
 
 def tokens() -> Path:
@@ -27,6 +28,25 @@ def tokens() -> Path:
 def emma() -> np.ndarray:
     """Return the first 8 windows of *Emma*, cut as the others: a text of another genre."""
     return np.load(cached("quality-emma-1", _write_emma) / "emma.npy")
+
+
+def own() -> np.ndarray:
+    """Return 16 windows of text that the dense model wrote itself, sampled at temperature 1."""
+    return np.load(cached("quality-own-1", _write_own) / "own.npy")
+
+
+def _write_own(folder: Path) -> None:
+    import thresher as th
+
+    engine, texts, seed = th.Engine(smollm2()), [], 0
+    ids: list[int] = []
+    while len(ids) < OWN_WINDOWS * LENGTH:
+        start = "<|im_start|>" if seed % 2 else "The"
+        texts.append(engine.generate(start, max_new_tokens=LENGTH - 1, temperature=1.0, seed=seed))
+        ids = engine.tokenizer("\n\n".join(texts), add_special_tokens=False)["input_ids"]
+        seed += 1
+    cut = np.array(ids[: OWN_WINDOWS * LENGTH], dtype=np.int64)
+    np.save(folder / "own.npy", cut.reshape(OWN_WINDOWS, LENGTH))
 
 
 def _write_emma(folder: Path) -> None:
