@@ -123,8 +123,11 @@ def test_a_chat_without_a_template_is_refused_with_a_remedy(tmp_path):
     [
         ('{"text": "b"', "line 2 of '.*' is no JSON: .*every line must be one JSON object"),
         ("[1]", r"line 2 of '.*' holds list \[1\], expected an object"),
-        ('{"body": "b", "id": 1}', "line 2 of '.*' has no text: it has 'body', 'id', and a row"),
-        ('{"text": 5}', "line 2 of '.*' has no text"),
+        (
+            '{"body": "b", "id": 1}',
+            r"line 2 of '.*' has no text: it has 'body' \(str\), 'id' \(int\), and a row",
+        ),
+        ('{"text": null}', r"line 2 of '.*' has no text: it has 'text' \(NoneType\)"),
         ('{"messages": []}', "line 2 of '.*' is a chat without a turn"),
         ('{"messages": [{"who": "me"}]}', "a turn that has 'who'; a turn must have 'role'"),
     ],

@@ -81,7 +81,9 @@ def _text(where: str, row: Any, tokenizer: Any) -> str:
         return _rendered(where, turns, tokenizer)
     if isinstance(row, Mapping) and isinstance(row.get("text"), str):
         return row["text"]  # type: ignore[no-any-return]
-    held = ", ".join(map(repr, row)) if isinstance(row, Mapping) else type(row).__name__
+    held = type(row).__name__
+    if isinstance(row, Mapping):
+        held = ", ".join(f"{key!r} ({type(value).__name__})" for key, value in row.items())
     raise DataError(
         f"{where} has no text: it has {held or 'nothing'}, and a row must have a string as 'text', "
         "or the turns of a chat as 'messages' or 'conversations'"
