@@ -586,7 +586,6 @@ def test_models_without_experts_are_compared(source, book, other, tmp_path, in_p
     ("method", "pattern", "message"),
     [
         ("task-experts", "2:4", "removes whole experts, and has no pattern '2:4'"),
-        ("flap", None, "'flap' makes have a shape of their own in every block"),
         ("structured", "2:4", "'structured' removes whole units, and has no pattern '2:4'"),
     ],
 )

@@ -37,8 +37,7 @@ class Cell:
     Raises
     ------
     OptionError
-        If there is no such method or pattern, or the density is out of range or missing; if the
-        method makes models of shapes that no plain folder says.
+        If there is no such method or pattern, or the density is out of range or missing.
     """
 
     method: str
@@ -74,12 +73,6 @@ class Cell:
             raise OptionError(
                 f"method {self.method!r} removes whole {recipe.removes}, and has no pattern "
                 f"{self.pattern!r}; leave the pattern away"
-            )
-        if not recipe.stock:
-            raise OptionError(
-                f"models that {self.method!r} makes have a shape of their own in every block, "
-                "which no plain folder says, and are not compared from folders; make them with "
-                "thresher.prune, and compare 'structured'"
             )
         return recipe.with_density(self.density)
 

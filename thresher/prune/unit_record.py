@@ -13,6 +13,7 @@ from torch import nn
 from ..parts.coverage import Coverage
 from ..parts.groups.find import Coupled
 from ..parts.groups.shrink import Setting
+from ..parts.groups.sizes import as_data
 from ..parts.spreads import Removed
 from ..stream.units import find_units
 from .record import LayerRecord
@@ -83,9 +84,6 @@ def structure_of(
     found: dict[str, Any] = {
         "removed": {name: [int(unit) for unit in units] for name, units in removed.items()},
         "weights": {"before": coupled.weights(parameters, {}), "after": left},
-        "settings": [
-            {"module": s.module, "name": s.name, "value": s.value, "of_config": s.of_config}
-            for s in settings
-        ],
+        "settings": as_data(settings),
     }
     return found | ({"silent": [attention.name for attention in gone]} if gone else {})

@@ -25,6 +25,7 @@ from ..parts.coverage import cover
 from ..parts.given import check_is_model
 from ..parts.groups.find import Coupled, Group, find_groups
 from ..parts.groups.shrink import Shrunk, prove, shrink
+from ..parts.groups.sizes import note_sizes
 from ..parts.layers import Layer
 from ..parts.moments import Cross, Moment, Norm
 from ..parts.spreads import Ranked, Removed
@@ -171,6 +172,9 @@ class _Run:
         if self._stock:
             made = fit_configuration(shrunk.module, coupled, removed, self._run)
             shrunk = Shrunk(made)
+        elif hasattr(self.model, "save_pretrained"):
+            small: Any = shrunk.module
+            note_sizes(small.config, shrunk.settings)
         self.record.layers = layer_records(self.model, shrunk.module, self.coverage, gone, records)
         self.record.coverage = self.coverage.summary()
         self.record.structure |= structure_of(coupled, self.layers, removed, gone, shrunk.settings)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
+from ..parts.groups.sizes import cut, sizes_of
 from .files.activations import ACTIVATIONS_FILE, has_activations, load_activations
 from .files.checkpoint import Checkpoint, Shards
 from .files.names import Names, StoredGroup
@@ -56,6 +57,9 @@ class Skeleton:
         self._given: set[str] = set()
         with self.checkpoint.opened():
             held = {name: self.checkpoint.outline(name) for name in self.checkpoint}
+        sizes = sizes_of(self.model.config)
+        if sizes is not None:
+            cut(self.model, {name: each.shape for name, each in held.items()}, sizes)
         self.names = Names(self.model, held)
         self.checkpoint.confirm(held.keys() - set(self.names.surplus))
         self._part_what_differs()

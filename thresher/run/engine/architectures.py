@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.errors import LayerError, nearest
+from ...parts.groups.sizes import SIZES_KEY
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ def architecture_of(config: Any) -> Architecture:
         If the engine does not run it, or not with what the configuration asks for; it says what.
     """
     name = str(getattr(config, "model_type", None))
+    if hasattr(config, SIZES_KEY):
+        raise LayerError(
+            f"the engine runs blocks of one size, and those of this {name} model have sizes of "
+            "their own; use the model's own generate(), or make it smaller with 'structured'"
+        )
     if name not in _ARCHITECTURES:
         raise LayerError(
             f"the engine does not run models of the architecture {name!r}; "

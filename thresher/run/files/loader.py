@@ -21,6 +21,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ...core.errors import CheckpointError
+from ...parts.groups.sizes import cut, sizes_of
 from ..layouts.base import Layout
 from ..layouts.convolution import Geometry
 from ..layouts.convolving import ConvolvingLayout
@@ -340,6 +341,9 @@ def _device(path: str, devices: Mapping[str, Any]) -> torch.device:
 def _load(load: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     arguments = dict(inspect.signature(load).bind(*args, **kwargs).arguments)
     quantizer = getattr(arguments.get("load_config"), "hf_quantizer", None)
+    sizes = sizes_of(arguments["model"].config)
+    if sizes is not None:
+        cut(arguments["model"], _stored_shapes(arguments, quantizer), sizes)
     if isinstance(quantizer, ThresherQuantizer):
         found = quantizer.load(load, arguments)
     else:
@@ -348,6 +352,18 @@ def _load(load: Callable[..., Any], instance: Any, args: tuple, kwargs: dict[str
     if hasattr(model.config, CONFIG_KEY):
         load_activations(model, _activations_file(model, arguments))
     return found
+
+
+def _stored_shapes(arguments: Mapping[str, Any], quantizer: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what a model is about to be loaded from, packed weights as dense."""
+    files = [Path(file) for file in arguments.get("checkpoint_files") or ()]
+    if not files:
+        return {name: tuple(t.shape) for name, t in (arguments.get("state_dict") or {}).items()}
+    known = isinstance(quantizer, ThresherQuantizer)
+    stored = quantizer.stored if known else StoredWeights(sparse=False)
+    shards = Shards.of_files(files, str(files[0].parent), stored)
+    with shards.opened():
+        return {name: tuple(shards.outline(name).shape) for name in shards}
 
 
 def _activations_file(model: Any, arguments: Mapping[str, Any]) -> Path:
