@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "smaller-cnn.json"
 NETWORKS = Path("artifacts/smaller-cnn")
 PACKAGES = ("torch", "torch-pruning", "onnxruntime", "numpy")
 #: Passes over the images: to train, and to fine-tune what is smaller.
-EPOCHS, TUNING = 6, 0.5
+EPOCHS, TUNING = 6, 0.3
 BATCH, RATE, TUNING_RATE = 128, 0.1, 0.02
 #: Shares of weights that ours keep, and shares of channels that Torch-Pruning removes.
 DENSITIES, RATIOS = (0.6, 0.4, 0.25, 0.12), (0.1, 0.2, 0.35, 0.5)

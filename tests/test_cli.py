@@ -232,6 +232,11 @@ def test_the_catalogue_by_area():
     assert "frank-wolfe" not in run("methods", "--area", "prune")
     assert "did you mean 'prune'?" in run("methods", "--area", "prun", code=1)
     assert "not both" in run("methods", "wanda", "--area", "prune", code=2)
+    # Linear models have no card, and are found by their names.
+    names = [each["name"] for each in json.loads(run("methods", "lasso", "--json"))]
+    assert names[0] == "Lasso"
+    assert "GroupLassoCV" in names
+    assert "thresher.linear.BestSubset" in run("methods", "best-subset").replace("\n", "")
 
 
 def test_sparsity_is_what_density_leaves(llama_folder, book, tmp_path):

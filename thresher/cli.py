@@ -293,6 +293,11 @@ def export(
         from .workflow import export_folder_as_onnx
 
         export_folder_as_onnx(model, out)
+    elif out.suffix.lower() == ".onnx":
+        raise OptionError(
+            f"without --onnx a folder is written, and {str(out)!r} is named as an ONNX file; add "
+            "--onnx, which writes model.onnx into the folder that you name"
+        )
     elif out.suffix.lower() == ".gguf":
         from .run.engine.gguf.write import export_gguf
 

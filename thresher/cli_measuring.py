@@ -136,7 +136,8 @@ def log(folder: str, to: str, project: str, runs: Path) -> None:
     from .workflow import read_record
 
     record = read_record(Path(folder))
-    with tracking(to, project, runs) as trackers:
+    # TensorBoard makes one run of a folder's files.
+    with tracking(to, project, runs / Path(folder).resolve().name) as trackers:
         log_record(record, *trackers)
     say(f"sent {len(figures(record))} figures of {folder} to {to}, project {project!r}")
 

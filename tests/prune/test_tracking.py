@@ -181,7 +181,8 @@ def test_tensorboard_reads_what_the_command_wrote(folder, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _log(folder, tmp_path, "tensorboard")
-    events = EventAccumulator(str(tmp_path / "thresher"))
+    # A folder for every model, whose files would be one run otherwise.
+    events = EventAccumulator(str(tmp_path / folder.name / "thresher"))
     events.Reload()
     (density,) = events.Scalars("thresher/density")
     assert density.value == pytest.approx(0.5)
@@ -219,6 +220,19 @@ def test_a_tool_that_is_not_installed_is_named(folder, monkeypatch):
         tracking.tracking("wandb", "thresher", folder),
     ):
         pass
+
+
+def test_what_a_tool_does_not_begin_is_said(folder, tmp_path, monkeypatch):
+    import accelerate
+
+    def refuse(*args, **options):
+        raise ValueError("no key\nwas set")
+
+    monkeypatch.setitem(sys.modules, "wandb", type(sys)("wandb"))
+    monkeypatch.setattr(accelerate, "Accelerator", refuse)
+    result = CliRunner().invoke(main, ["log", str(folder), "--to", "wandb"])
+    assert result.exit_code == 1
+    assert "wandb does not begin a run: no key was set;" in " ".join(result.output.split())
 
 
 def test_a_folder_without_a_record_is_refused(llama_folder):

@@ -47,6 +47,16 @@ def test_figures_of_another_text_do_not_stand_beside(record, other):
     assert "No perplexity of b: evaluated on another text than the first run (poems.txt)." in text
 
 
+def test_figures_of_another_dense_model_do_not_stand_beside(record, other):
+    record.evaluation |= {"dense_perplexity": 20.0}
+    other.evaluation |= {"dense_perplexity": 20.2}
+    assert compared_runs({"a": record, "b": other}).rows[2].perplexity == 30.0
+    other.evaluation |= {"dense_perplexity": 12.0}
+    found = compared_runs({"a": record, "b": other})
+    assert [row.perplexity for row in found.rows] == [20.0, 45.0, None]
+    assert "another dense model" in found.rows[2].missing["perplexity"]
+
+
 def test_times_of_another_machine_do_not_stand_beside(record, other):
     record.speed = SPEED | {"processor": "Another CPU", "speedup": 9.0}
     found = compared_runs({"a": record, "b": other})

@@ -55,6 +55,17 @@ def test_a_shrunk_network_runs_in_onnxruntime_and_is_smaller(runtime, tmp_path):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_depend_on_the_length_are_refused(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(exporting, "check_installed", lambda: None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
+    model = tiny_llama(layers=1)
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_type": kind}
+    with pytest.raises(LayerError, match=f"'{kind}' depend on how long a text is"):
+        th.export_onnx(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sparse_language_model_is_exported_by_the_command(runtime, tmp_path):
     model = tiny_llama(layers=1)
     th.prune(model, "magnitude", pattern="2:4", progress=False)

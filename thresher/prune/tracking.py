@@ -127,7 +127,7 @@ def tracking(name: str, project: str, folder: str | Path) -> Iterator[list[Any]]
     Raises
     ------
     OptionError
-        If the name is none of them.
+        If the name is none of them, or the tool does not begin a run.
     MissingPackageError
         If its package is not installed.
     """
@@ -136,8 +136,16 @@ def tracking(name: str, project: str, folder: str | Path) -> Iterator[list[Any]]
 
     with naming_the_extra():
         importlib.import_module(name)
-    accelerator = Accelerator(cpu=True, log_with=name, project_dir=str(folder))
-    accelerator.init_trackers(project)
+    try:
+        accelerator = Accelerator(cpu=True, log_with=name, project_dir=str(folder))
+        accelerator.init_trackers(project)
+    except Exception as error:  # each tool has errors of its own, for servers, keys and folders
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OptionError(
+            f"{name} does not begin a run: {said}; set what its own documentation asks for, such "
+            "as WANDB_MODE=offline or MLFLOW_TRACKING_URI=sqlite:///mlflow.db, or name another "
+            "folder"
+        ) from error
     try:
         yield accelerator.trackers
     finally:

@@ -72,7 +72,7 @@ class Written:
         """
         try:
             # Texts alone: what YAML itself takes for numbers is 124 where 2:4 is written.
-            data = yaml.load(text, Loader=yaml.BaseLoader)
+            data = yaml.load(text, Loader=_Texts)
         except yaml.YAMLError as error:
             place = getattr(error, "problem_mark", None)
             line = f" at line {place.line + 1}" if place else ""
@@ -103,6 +103,20 @@ class Written:
         if not issubclass(found, cls):
             raise OptionError(f"method {name!r} has no recipe of parts; name one that has")
         return found
+
+
+class _Texts(yaml.BaseLoader):
+    """Reads texts alone, and no key twice, of which YAML's own loaders keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value!r} is said twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _families(base: type) -> list[type]:

@@ -105,8 +105,35 @@ def _in_area(area: str | None) -> list[Entry]:
     return [entry for entry in found if area in (None, entry.area)]
 
 
+def _estimators(name: str) -> list[dict[str, str]]:
+    """Return the linear models, which have no card, whose names hold a text."""
+    from .. import linear
+
+    wanted = name.replace("-", "").replace("_", "").lower()
+    found = []
+    for each in sorted(linear.__all__, key=lambda each: (len(each), each)):
+        held = getattr(linear, each)
+        if wanted and wanted in each.lower() and inspect.isclass(held):
+            summary = (inspect.getdoc(held) or "").partition("\n")[0]
+            found.append({"name": each, "summary": summary, "usage": f"{linear.__name__}.{each}"})
+    return found
+
+
+def _estimator_table(name: str, estimators: Sequence[dict[str, str]]) -> Table:
+    table = Table(title=f"Linear models with {name!r} in their names")
+    for column in ("name", "what it does", "usage"):
+        table.add_column(column, overflow="fold")
+    for each in estimators:
+        table.add_row(each["name"], each["summary"], each["usage"])
+    return table
+
+
 def describe(name: str) -> None:
-    """Print one method's card, usage, documentation and evidence."""
+    """Print one method's card, usage, documentation and evidence, or the linear models so named."""
+    estimators = _estimators(name)
+    if estimators and name not in entries():
+        show(estimators, _estimator_table(name, estimators))
+        return
     if manner().json:
         show(method_data(name))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["compared_runs"]
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,10 @@ from ..prune.record import PruneRecord
 
 #: What times of two runs must agree in to be held beside each other.
 _PLACE = ("processor", "device", "threads", "batch", "new_tokens")
+
+
+#: How far perplexities of one model are apart at most, in other types and on other machines.
+_ROUNDING = 0.02
 
 
 def compared_runs(records: Mapping[str, PruneRecord]) -> Comparison:
@@ -84,6 +89,11 @@ def _row(
         why = f"evaluated on another text than the first run ({held.get('text', 'not recorded')})"
         row.perplexity = row.kl = row.top1_agreement = None
         row.missing["perplexity"] = why
+    elif row.perplexity is not None and not _same_dense(held, first.evaluation):
+        other = held["dense_perplexity"]
+        why = f"of another dense model than the first run, whose perplexity is {other:.4g}"
+        row.perplexity = row.kl = row.top1_agreement = None
+        row.missing["perplexity"] = why
     if not speed:
         row.missing["tokens_per_second"] = "`thresher bench --save` was not run"
         return row
@@ -96,6 +106,15 @@ def _row(
 def _text_of(evaluation: Mapping[str, Any]) -> Any:
     """Return what tells texts apart: records of earlier versions have no digest."""
     return evaluation.get("digest") or [evaluation.get(x) for x in ("text", "windows", "length")]
+
+
+def _same_dense(held: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Return whether two runs began with models of one perplexity, but for rounding.
+
+    Their paths may differ, and so may what they are stored in.
+    """
+    one, other = held.get("dense_perplexity"), first.get("dense_perplexity")
+    return one is None or other is None or math.isclose(one, other, rel_tol=_ROUNDING)
 
 
 def _timed(row: ComparedModel, speed: Mapping[str, Any]) -> ComparedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Architecture", "architecture_of"]
+__all__ = ["FIXED_ROTARY", "Architecture", "architecture_of"]
 
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +52,7 @@ _ARCHITECTURES = {
 }
 
 #: Ways to scale rotary positions whose frequencies do not depend on how long a text is.
-_ROTARY = ("default", "linear", "llama3", "yarn")
+FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -80,9 +80,9 @@ def architecture_of(config: Any) -> Architecture:
             "'silu' alone"
         )
     rotary = config.rope_parameters["rope_type"]
-    if rotary not in _ROTARY:
+    if rotary not in FIXED_ROTARY:
         raise LayerError(
             f"the engine does not run rotary positions of the type {rotary!r} of this {name} "
-            f"model; it runs {', '.join(_ROTARY)}"
+            f"model; it runs {', '.join(FIXED_ROTARY)}"
         )
     return _ARCHITECTURES[name]

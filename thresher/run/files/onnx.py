@@ -19,6 +19,7 @@ from ...core.extras import naming_the_extra
 from ...core.files import write_text
 from ...core.output import writing
 from ...parts.activations.attached import check_none
+from ..engine.architectures import FIXED_ROTARY
 from ..measure.modes import evaluating
 from ..packed.layer import PackedLayer
 from .checkpoint import plain_config
@@ -56,7 +57,8 @@ def export_onnx(
     OptionError
         If `out` exists, or there is no example.
     LayerError
-        If weights are packed, of another type or on another device, or activations are dropped.
+        If weights are packed, of another type or on another device, activations are dropped, or
+        rotary positions depend on the length of a text.
     CheckpointError
         If PyTorch cannot write the model as ONNX, or onnxruntime gives anything else.
     MissingPackageError
@@ -131,6 +133,7 @@ def _tokens(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
             f"{type(model).__name__} is no causal language model of transformers, so that its "
             "inputs are not known; pass an example of them, export_onnx(model, out, example)"
         )
+    _check_rotary(model.config.get_text_config())
     made = torch.Generator().manual_seed(0)
     size = model.config.get_text_config().vocab_size
     found = []
@@ -138,6 +141,18 @@ def _tokens(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         ids = torch.randint(size, (batch, length), generator=made)
         found.append([ids, torch.ones_like(ids)])
     return found[0], found[1]
+
+
+def _check_rotary(config: Any) -> None:
+    """Raise if positions are turned otherwise in long texts, which a short trace does not show."""
+    held = getattr(config, "rope_parameters", None) or {}
+    kinds = held.values() if all(isinstance(each, dict) for each in held.values()) else [held]
+    for kind in kinds:
+        if kind and kind.get("rope_type", "default") not in FIXED_ROTARY:
+            raise LayerError(
+                f"rotary positions of the type {kind['rope_type']!r} depend on how long a text is, "
+                "and an ONNX file would keep those of short ones; run the model in torch"
+            )
 
 
 def _batches(example: Tensor | Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
