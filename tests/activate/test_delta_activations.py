@@ -237,6 +237,11 @@ def test_mistakes_are_named():
         DeltaActivations().attach(odd, data).stream()
     assert attached(odd)
     assert type(model[0]) is nn.Conv2d
+    with pytest.raises(LayerError, match="holds no layer that rounds its inputs"):
+        DeltaActivations().attach(nn.Linear(12, 2), data).stream()
+    deltas.stream()
+    with pytest.raises(LayerError, match="stream it once"):
+        deltas.stream()
 
 
 def test_a_stream_refuses_what_is_not_the_next_frame():

@@ -138,9 +138,15 @@ class FrameDeltas:
         Raises
         ------
         LayerError
-            If a convolution is padded by anything but zeros, or a layer has hooks of somebody
-            else, which would be lost; nothing has been changed then.
+            If a convolution is padded by anything but zeros, a layer has hooks of somebody else,
+            which would be lost, the model is itself a layer, or there is none that rounds its
+            inputs (any more); nothing has been changed then.
         """
+        if not self.roundings or "" in self.roundings:
+            raise LayerError(
+                f"{type(self.model).__name__} holds no layer that rounds its inputs: attach to a "
+                "model that has layers (torch.nn.Sequential(layer) is one), and stream it once"
+            )
         made = {}
         for name, rounding in self.roundings.items():
             module = self.model.get_submodule(name)
