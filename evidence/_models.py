@@ -154,6 +154,7 @@ def train_classifier(
     masks: Mapping[str, torch.Tensor] | None = None,
     data: tuple[torch.Tensor, torch.Tensor] | None = None,
     at: Callable[[float], None] = lambda progress: None,
+    penalty: Callable[[], torch.Tensor | float] = lambda: 0.0,
 ) -> None:
     """Train a classifier in place, with Adam and batches of 128.
 
@@ -173,6 +174,8 @@ def train_classifier(
         Images and labels; those of :func:`digits` by default.
     at : callable, optional
         ``at(progress)`` is called after every epoch with the share of the training that is done.
+    penalty : callable, optional
+        ``penalty()`` is called after every pass and added to the loss.
     """
     images, labels = data or digits()[:2]
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
@@ -181,7 +184,7 @@ def train_classifier(
     weights = {name: model.get_submodule(name).weight for name in masks or {}}
     for epoch in range(epochs):
         for batch in torch.randperm(len(images), generator=order).split(128):
-            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch]) + penalty()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

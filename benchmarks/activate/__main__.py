@@ -4,11 +4,13 @@
     python -m benchmarks.activate billion --threads 2  # tokens per second, random weights
     python -m benchmarks.activate smollm2 --threads 2  # and perplexity in the engine, calibrated
     python -m benchmarks.activate quality              # perplexity in torch, a quarter of an hour
+    python -m benchmarks.activate frames               # what changes of a video, in torch
     python -m benchmarks.activate kernel --repeats 3   # whether it runs
 
 Speeds are held against the engine's own dense product of the very same four-bit numbers, groups of
-32 inputs with a scale and a minimum, in turn, several rounds of it; medians of ratios count. Each
-part writes ``benchmarks/results/activate-PART.json``, which says how busy the machine was before.
+32 inputs with a scale and a minimum, and frames against torch's convolution, in turn, several
+rounds of it; medians of ratios count. Each part writes ``benchmarks/results/activate-PART.json``,
+which says how busy the machine was before.
 """
 
 import argparse
@@ -21,11 +23,18 @@ from thresher.core.files import write_text
 
 from .. import machine
 from .decoding import billion, smollm2
+from .frames import frames
 from .products import products
 from .quality import quality
 
 RESULTS = Path(__file__).parents[1] / "results"
-PARTS = {"kernel": products, "billion": billion, "smollm2": smollm2, "quality": quality}
+PARTS = {
+    "kernel": products,
+    "billion": billion,
+    "smollm2": smollm2,
+    "quality": quality,
+    "frames": frames,
+}
 
 
 def main() -> None:

@@ -40,7 +40,9 @@ def test_the_largest_positions_are_kept_by_hand():
     assert maps.density == pytest.approx(0.25, abs=0.01)
 
 
-@pytest.mark.parametrize("options", [{}, {"dilation": 2, "stride": 2, "bias": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"dilation": 2, "stride": 2, "bias": False}, {"groups": 3}]
+)
 def test_computed_alone_they_are_what_the_mask_gives(options):
     model, data = network(**options), images()
     maps = settled(model, 0.4, data)
@@ -110,9 +112,9 @@ def test_mistakes_are_named():
         maps.step(1.5)
     with pytest.raises(LayerError, match=r"chosen for outputs of \(8, 8\)"):
         model(torch.randn(1, 3, 32, 32))
-    grouped = nn.Conv2d(4, 4, 3, groups=2)
-    with pytest.raises(LayerError, match="in one group"):
-        PartialConv2d(grouped, torch.ones(6, 6, dtype=torch.bool), (8, 8))
+    odd = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+    with pytest.raises(LayerError, match="only 'zeros'"):
+        PartialConv2d(odd, torch.ones(8, 8, dtype=torch.bool), (8, 8))
     with pytest.raises(LayerError, match="36 positions"):
         PartialConv2d(nn.Conv2d(4, 4, 3), torch.ones(5, 5, dtype=torch.bool), (8, 8))
     assert Positions(torch.ones(2, 2, dtype=torch.bool)).settings == {}
