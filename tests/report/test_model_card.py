@@ -5,7 +5,9 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
+from model_folders import tiny_llama
 
+import thresher as th
 from thresher.core.paths import hub_name, model_name
 from thresher.report.model_card import write_card
 
@@ -75,6 +77,23 @@ def test_what_loads_without_thresher_is_shown_so_and_a_broken_card_is_no_obstacl
     assert "AutoModel.from_pretrained" in text
     assert "| dense |" not in text
     assert "base_model" not in text
+
+
+def test_a_dense_export_keeps_the_data_and_not_how_the_sparse_folder_loads(record, tmp_path):
+    model = tiny_llama(layers=1)
+    th.prune(model, "magnitude", density=0.5, progress=False)
+    th.save(model, tmp_path / "sparse")
+    (tmp_path / "sparse" / "README.md").write_text(DENSE)
+    write_card(record, tmp_path / "sparse")
+    th.export(tmp_path / "sparse", tmp_path / "dense")
+    card = ModelCard.load(tmp_path / "dense" / "README.md")
+    assert card.data.to_dict()["license"] == "apache-2.0"
+    assert "import thresher" not in card.content
+    assert "stored dense" in card.text
+    # A card of somebody else stays.
+    (tmp_path / "sparse" / "README.md").write_text(DENSE)
+    th.export(tmp_path / "sparse", tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text() == DENSE
 
 
 @pytest.mark.parametrize(

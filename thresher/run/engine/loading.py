@@ -16,6 +16,7 @@ from torch import nn
 
 from ...core.errors import CheckpointError, LayerError, ThresherError
 from ...core.extras import naming_the_extra
+from ...core.paths import local_model
 from ...parts.activations.attached import set_aside
 from ..files.tokenizers import read_tokenizer
 from ..files.whole import load_whole
@@ -157,6 +158,7 @@ def _module(folder: str | Path) -> nn.Module:
     from .architectures import architecture_of
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    local_model(folder)  # what cannot be a name on the hub is not asked for there
     try:
         architecture_of(AutoConfig.from_pretrained(folder))  # before the weights are read
         model: nn.Module = load_whole(folder)

@@ -76,10 +76,26 @@ def write_dense(checkpoint: Checkpoint, folder: Path) -> None:
             outlines = {name: checkpoint.outline(name) for name in names}
             stream_tensors(folder / file, outlines, checkpoint.tensor)
     copy_companions(checkpoint.folder, folder)
+    _say_dense(folder)
     text = json.dumps(plain_config(checkpoint.folder), indent=2) + "\n"
     write_text(folder / "config.json", text)
     if len(files) > 1:
         write_index(folder, (folder / file for file in files), DENSE_INDEX)
+
+
+def _say_dense(folder: Path) -> None:
+    """Have the card of a sparse folder, which says how it loads and its size, say so no more."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if "By `thresher prune`" not in text:
+        return
+    _, fence, rest = text.partition("---\n")
+    known, closed, _ = rest.partition("\n---\n")
+    front = f"{fence}{known}{closed}\n" if closed else ""
+    said = (
+        "Weights of a model that was pruned with Thresher, stored dense: transformers loads them."
+    )
+    write_text(card, f"{front}{said}\n")
 
 
 def _dense_files(checkpoint: Checkpoint) -> dict[str, list[str]]:
