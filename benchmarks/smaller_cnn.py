@@ -39,7 +39,7 @@ EPOCHS, TUNING = 6, 0.3
 BATCH, RATE, TUNING_RATE = 128, 0.1, 0.02
 #: Shares of weights that ours keep, and shares of channels that Torch-Pruning removes.
 DENSITIES, RATIOS = (0.6, 0.4, 0.25, 0.12), (0.1, 0.2, 0.35, 0.5)
-OURS, THEIRS = ("spa", "obspa"), ("magnitude", "taylor", "bn-scale")
+OURS, THEIRS = ("spa", "obspa"), ("magnitude", "taylor")
 #: Channels that are left are a multiple of it: engines compute several at a time.
 MULTIPLE = 8
 #: Speed-ups at which accuracies are compared.
@@ -146,7 +146,6 @@ def theirs(importance: str) -> Callable[[nn.Module, object, float], nn.Module]:
         scores = {
             "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
             "taylor": torch_pruning.importance.GroupTaylorImportance,
-            "bn-scale": torch_pruning.importance.BNScaleImportance,
         }
         small = copy.deepcopy(model)
         if importance == "taylor":
