@@ -114,7 +114,8 @@ def cut(model: nn.Module, shapes: Mapping[str, Sequence[int]], settings: Sequenc
                 requires_grad=like.requires_grad,
             )
         owner._parameters[leaf] = made[key]
-    apply(model, [_checked(model, each, prefix) for each in settings])
+    modules = dict(model.named_modules(remove_duplicate=False))
+    apply(model, [_checked(modules, each, prefix) for each in settings])
     fit(model)
 
 
@@ -138,8 +139,7 @@ def _local(name: str, prefix: str, is_known: Any) -> str | None:
     return None
 
 
-def _checked(model: nn.Module, setting: Setting, prefix: str) -> Setting:
-    modules = dict(model.named_modules(remove_duplicate=False))
+def _checked(modules: Mapping[str, nn.Module], setting: Setting, prefix: str) -> Setting:
     path = _local(setting.module, prefix, modules.__contains__)
     owner: Any = None if path is None else modules[path]
     holder = getattr(owner, "config", None) if setting.of_config else owner
@@ -150,7 +150,7 @@ def _checked(model: nn.Module, setting: Setting, prefix: str) -> Setting:
     if path is None or not whole:
         raise CheckpointError(
             f"the configuration says that {setting.name!r} of {setting.module!r} is a size, and "
-            f"this {type(model).__name__} has no such number; write the folder again"
+            f"this {type(modules['']).__name__} has no such number; write the folder again"
         )
     return Setting(path, type(owner), setting.name, setting.value, setting.of_config)
 
