@@ -301,7 +301,9 @@ def merge(rows: dict[str, dict[str, object]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("make", "speed", "table"), nargs="?", default="make")
-    parser.add_argument("--share", type=float, default=0.5, help="of the images")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of the images, to train on and to test on"
+    )
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--tuning", type=float, default=TUNING, help="epochs for smaller ones")
     parser.add_argument("--repeats", type=int, default=20)

@@ -65,6 +65,7 @@ def test_parts_are_spelled_as_on_the_command_line_and_numbers_are_numbers():
     [
         ("", "is a mapping"),
         ("[1, 2]", "is a mapping"),
+        ("? [method]\n: wanda", "not YAML at line 1"),
         ("method: [wanda", "not YAML at line"),
         ("density: 0.5\nmethod: wanda\ndensity: 0.9", "YAML at line 3: 'density' is said twice"),
         ("method: wandb", "did you mean 'wanda'"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["kind_of", "restored", "restored_from"]
+__all__ = ["CARD_BEGINS", "kind_of", "restored", "restored_from"]
 
 import dataclasses
 import types
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from .errors import CheckpointError
 from .files import read_json
 
+#: How the sentence begins that tells the card of a pruned folder from a card of the user's own.
+CARD_BEGINS = "By `thresher prune`, with this recipe;"
 _Record = TypeVar("_Record")
 
 

@@ -130,8 +130,7 @@ def _estimator_table(name: str, estimators: Sequence[dict[str, str]]) -> Table:
 
 def describe(name: str) -> None:
     """Print one method's card, usage, documentation and evidence, or the linear models so named."""
-    estimators = _estimators(name)
-    if estimators and name not in entries():
+    if name not in entries() and (estimators := _estimators(name)):
         show(estimators, _estimator_table(name, estimators))
         return
     if manner().json:

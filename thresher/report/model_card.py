@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.files import read_json, write_text
 from ..core.paths import hub_name, model_name
+from ..core.records import CARD_BEGINS
 from .answers import size_rows, speed_rows
 from .quality import quality_rows
 from .units import removed
@@ -100,7 +101,7 @@ def _loading(folder: Path) -> str:
 def _made(record: PruneRecord) -> str:
     told = ", ".join(f"{key} {value}" for key, value in record.versions.items())
     used = ", ".join(f"{key}: {_said(value)}" for key, value in record.calibration.items())
-    lines = [f"By `thresher prune`, with this recipe; calibrated on {used}; {told}."]
+    lines = [f"{CARD_BEGINS} calibrated on {used}; {told}."]
     if record.parts:
         import yaml
 

@@ -15,8 +15,6 @@ from ..prune.record import PruneRecord
 
 #: What times of two runs must agree in to be held beside each other.
 _PLACE = ("processor", "device", "threads", "batch", "new_tokens")
-
-
 #: How far perplexities of one model are apart at most, in other types and on other machines.
 _ROUNDING = 0.02
 

@@ -19,6 +19,7 @@ from ...core.compiled import uncompiled
 from ...core.errors import CheckpointError
 from ...core.files import write_text
 from ...core.output import writing
+from ...core.records import CARD_BEGINS
 from ...core.remembered import remembered
 from ...parts.activations.attached import attached
 from .checkpoint import Checkpoint, plain_config
@@ -87,7 +88,7 @@ def _say_dense(folder: Path) -> None:
     """Have the card of a sparse folder, which says how it loads and its size, say so no more."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    if "By `thresher prune`" not in text:
+    if CARD_BEGINS not in text:
         return
     _, fence, rest = text.partition("---\n")
     known, closed, _ = rest.partition("\n---\n")
