@@ -540,9 +540,13 @@ def test_a_model_with_packed_layers_is_timed_beside_the_dense_one(
 
 def test_smaller_models_are_compared(source, book, other, tmp_path, in_process):
     out = tmp_path / "out"
-    output = type_in(arguments(source, book, other, out, "structured,magnitude", "0.7"))
+    output = type_in(arguments(source, book, other, out, "structured,flap,magnitude", "0.7"))
     rows = rows_of(out)
-    assert list(rows) == ["dense", "structured-0.7", "magnitude-0.7"]
+    assert list(rows) == ["dense", "structured-0.7", "flap-0.7", "magnitude-0.7"]
+    # Each of its blocks has a width of its own.
+    assert not rows["flap-0.7"]["error"]
+    assert rows["flap-0.7"]["speedup"] > 0
+    assert rows["flap-0.7"]["stored_bytes"] < rows["dense"]["stored_bytes"]
     row, dense = rows["structured-0.7"], rows["dense"]
     assert not row["error"]
     assert (row["pattern"], row["layouts"], row["dtype"]) == ("units", "dense", dense["dtype"])

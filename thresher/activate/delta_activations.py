@@ -20,7 +20,7 @@ from ..parts.activations.attached import INPUTS, Tally, attach, attached, check_
 from ..parts.activations.rounded import Rounded
 from ..parts.coverage import find_layers
 from ..parts.layers import Layer
-from ..stream.passes import calibrating, call
+from ..stream.passes import watched_call
 from ..stream.samples import as_samples
 from .delta_layers import DeltaConv2d, DeltaLayer, DeltaLinear
 from .penalty import HiddenPenalty
@@ -268,13 +268,11 @@ class DeltaActivations(Catalogued):
         found = find_layers(model, include=include, exclude=exclude)
         found = [layer for layer in found if type(layer.module) in _STREAMED]
         sizes: dict[str, float] = {}
-        handles = [layer.module.register_forward_pre_hook(_sizing(layer, sizes)) for layer in found]
-        try:
-            with calibrating(model), torch.no_grad():
-                call(model, samples[0])
-        finally:
-            for handle in handles:
-                handle.remove()
+
+        def note(name: str, args: Any, output: Any) -> None:
+            sizes[name] = _size(name, args[0])
+
+        watched_call(model, {layer.name: layer.module for layer in found}, samples[0], note)
         layers = [layer for layer in found if layer.name in sizes]
         if not layers:
             raise LayerError(
@@ -287,17 +285,14 @@ class DeltaActivations(Catalogued):
         return FrameDeltas(model, self, layers)
 
 
-def _sizing(layer: Layer, sizes: dict[str, float]) -> Callable[[nn.Module, Any], None]:
-    def note(module: nn.Module, args: Any) -> None:
-        size = float(args[0].double().square().mean().sqrt())
-        if not 0 < size < math.inf:
-            raise DataError(
-                f"layer {layer.name!r} is given inputs of size {size} by the first sample, which "
-                "no step fits; give frames that are finite and not all zeros"
-            )
-        sizes[layer.name] = size
-
-    return note
+def _size(name: str, inputs: torch.Tensor) -> float:
+    size = float(inputs.double().square().mean().sqrt())
+    if not 0 < size < math.inf:
+        raise DataError(
+            f"layer {name!r} is given inputs of size {size} by the first sample, which no step "
+            "fits; give frames that are finite and not all zeros"
+        )
+    return size
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:

@@ -21,7 +21,7 @@ from ..parts.activations.positions import Positions
 from ..parts.coverage import find_layers
 from ..parts.layers import Layer
 from ..parts.schedules import Cubic
-from ..stream.passes import calibrating, call
+from ..stream.passes import watched_call
 from ..stream.samples import as_samples
 from .partial_conv import PartialConv2d
 
@@ -197,13 +197,11 @@ class SemiStructuredActivations(Catalogued):
         found = find_layers(model, include=include, exclude=exclude)
         layers = [layer for layer in found if type(layer.module) is nn.Conv2d]
         given: dict[str, tuple[torch.Size, torch.Size]] = {}
-        handles = [layer.module.register_forward_hook(_sizes(layer, given)) for layer in layers]
-        try:
-            with calibrating(model):
-                call(model, samples[0])
-        finally:
-            for handle in handles:
-                handle.remove()
+
+        def note(name: str, args: Any, output: torch.Tensor) -> None:
+            given[name] = (args[0].shape[-2:], output.shape[-2:])
+
+        watched_call(model, {layer.name: layer.module for layer in layers}, samples[0], note)
         layers = [layer for layer in layers if layer.name in given]
         if not layers:
             raise LayerError(
@@ -215,10 +213,3 @@ class SemiStructuredActivations(Catalogued):
             attach(layer.name, layer.module, Positions(kept), OUTPUTS)
         sizes = {name: (shape[0], shape[1]) for name, (shape, _) in given.items()}
         return FeatureMaps(model, self, layers, sizes)
-
-
-def _sizes(layer: Layer, given: dict[str, tuple[torch.Size, torch.Size]]) -> Callable[..., None]:
-    def note(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-        given[layer.name] = (args[0].shape[-2:], output.shape[-2:])
-
-    return note

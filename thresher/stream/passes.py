@@ -11,6 +11,7 @@ __all__ = [
     "first_output",
     "placed",
     "settled",
+    "watched_call",
 ]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,6 +44,36 @@ def call(model: nn.Module, sample: Any) -> Any:
         f"a sample must be a tensor, a tuple of arguments or a dict of keywords, "
         f"not {type(sample).__name__}"
     )
+
+
+def watched_call(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    sample: Any,
+    note: Callable[[str, Any, Any], None],
+) -> None:
+    """Call a model on a sample as for calibration, and note what modules are given and give.
+
+    Parameters
+    ----------
+    model : nn.Module
+    modules : mapping of str to nn.Module
+        Those to watch, by what they are called.
+    sample : Any
+        See :func:`call`.
+    note : callable
+        ``note(name, arguments, output)``, after every call of a module.
+    """
+    handles = [
+        module.register_forward_hook(lambda _, args, output, name=name: note(name, args, output))
+        for name, module in modules.items()
+    ]
+    try:
+        with calibrating(model), torch.no_grad():
+            call(model, sample)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def first_output(output: Any) -> Any:

@@ -6,9 +6,9 @@ of its stored tensors; what numbers of its modules say sizes is in the configura
 
 from __future__ import annotations
 
-__all__ = ["SIZES_KEY", "as_data", "cut", "note_sizes", "sizes_of"]
+__all__ = ["SIZES_KEY", "as_data", "cut", "from_data", "note_sizes", "place", "sizes_of"]
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,8 +53,17 @@ def sizes_of(config: Any) -> list[Setting] | None:
         If they are damaged.
     """
     held = getattr(config, SIZES_KEY, None)
-    if held is None:
-        return None
+    return None if held is None else from_data(held)
+
+
+def from_data(held: Any) -> list[Setting]:
+    """Return the settings that :func:`as_data` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If they are damaged.
+    """
     if not isinstance(held, list):
         raise _damaged(held)
     found = []
@@ -97,26 +106,46 @@ def cut(model: nn.Module, shapes: Mapping[str, Sequence[int]], settings: Sequenc
     """
     prefix = str(getattr(model, "base_model_prefix", ""))
     held = dict(model.named_parameters(remove_duplicate=False))
-    made: dict[int, nn.Parameter] = {}
+    shared: dict[int, Any] = {}
     for stored, shape in shapes.items():
         name = _local(stored, prefix, lambda each: _place_of(model, each) is not None)
-        place = None if name is None else _place_of(model, name)
-        if name is None or place is None or (name in held and held[name].shape == tuple(shape)):
+        found = None if name is None else _place_of(model, name)
+        if name is None or found is None or (name in held and held[name].shape == tuple(shape)):
             continue
-        owner, leaf = place
-        before = held.get(name)
-        like = before if before is not None else next(owner.parameters())
-        # What several modules share stays shared.
-        key = id(before) if before is not None else id(owner)
-        if key not in made:
-            made[key] = nn.Parameter(
-                torch.empty(tuple(shape), dtype=like.dtype, device="meta"),
-                requires_grad=like.requires_grad,
-            )
-        owner._parameters[leaf] = made[key]
+        owner, leaf = found
+        like = held[name] if name in held else next(owner.parameters())
+        empty = torch.empty(tuple(shape), dtype=like.dtype, device="meta")
+        place(owner, leaf, empty, shared)
     modules = dict(model.named_modules(remove_duplicate=False))
     apply(model, [_checked(modules, each, prefix) for each in settings])
     fit(model)
+
+
+def place(holder: nn.Module, leaf: str, tensor: torch.Tensor, shared: dict[int, Any]) -> None:
+    """Put a tensor in the place of a module's parameter or buffer, whatever its shape.
+
+    Parameters
+    ----------
+    holder : nn.Module
+    leaf : str
+        Name of the parameter, which may be a bias that the module does without, or of the buffer.
+    tensor : Tensor
+    shared : dict
+        Of all calls for one model, empty at first: what modules share stays shared.
+    """
+    held = getattr(holder, leaf, None)
+    if leaf in holder._buffers:
+        holder._buffers[leaf] = tensor
+        return
+    made = shared.get(id(held)) if held is not None else None
+    if made is None:
+        trained = held.requires_grad if isinstance(held, nn.Parameter) else True
+        made = nn.Parameter(tensor, requires_grad=trained)
+        if held is not None:
+            # Kept alive, so that no other parameter takes its place in memory.
+            shared[id(held)] = made
+            shared.setdefault(-1, []).append(held)
+    holder._parameters[leaf] = made
 
 
 def _place_of(model: nn.Module, name: str) -> tuple[nn.Module, str] | None:
@@ -131,7 +160,7 @@ def _place_of(model: nn.Module, name: str) -> tuple[nn.Module, str] | None:
     return (owner, leaf) if there or free else None
 
 
-def _local(name: str, prefix: str, is_known: Any) -> str | None:
+def _local(name: str, prefix: str, is_known: Callable[[str], bool]) -> str | None:
     """Return a stored name as the model has it, which may be the base model or have one."""
     for each in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
         if is_known(each):
@@ -157,6 +186,6 @@ def _checked(modules: Mapping[str, nn.Module], setting: Setting, prefix: str) ->
 
 def _damaged(held: Any) -> CheckpointError:
     return CheckpointError(
-        f"{SIZES_KEY!r} of the configuration holds {str(held)[:80]!r}, expected a list of objects "
-        "with module, name, value and of_config; write the folder again"
+        f"the sizes of modules are said as {str(held)[:80]!r}, expected a list of objects with "
+        "module, name, value and of_config; save the model again"
     )

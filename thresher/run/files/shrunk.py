@@ -15,6 +15,7 @@ from ...core.errors import CheckpointError
 from ...core.files import read_json, write_text
 from ...core.output import writing
 from ...parts.groups.shrink import Setting, apply, fit
+from ...parts.groups.sizes import from_data, place
 from .companions import RECORD_FILE
 
 _WEIGHTS = "model.safetensors"
@@ -91,26 +92,10 @@ def rebuild(module: nn.Module, folder: str | Path) -> nn.Module:
     shared: dict[int, Any] = {}
     for name, tensor in stored.items():
         owner, _, leaf = name.rpartition(".")
-        _place(module.get_submodule(owner), leaf, tensor, shared)
+        place(module.get_submodule(owner), leaf, tensor, shared)
     apply(module, settings)
     fit(module)
     return module
-
-
-def _place(holder: nn.Module, leaf: str, tensor: torch.Tensor, shared: dict[int, Any]) -> None:
-    held = getattr(holder, leaf, None)
-    if leaf in holder._buffers:
-        holder._buffers[leaf] = tensor
-        return
-    made = shared.get(id(held)) if held is not None else None
-    if made is None:
-        trained = held.requires_grad if isinstance(held, nn.Parameter) else True
-        made = nn.Parameter(tensor, requires_grad=trained)
-        if held is not None:
-            # Kept alive, so that no other parameter takes its place in memory.
-            shared[id(held)] = made
-            shared.setdefault(-1, []).append(held)
-    holder._parameters[leaf] = made
 
 
 def _settings(folder: Path) -> list[Setting]:
@@ -119,9 +104,4 @@ def _settings(folder: Path) -> list[Setting]:
     structure = read_json(file, remedy).get("structure") if file.is_file() else None
     if not structure:
         raise CheckpointError(f"{str(folder)!r} holds no smaller model; {remedy}")
-    found = []
-    for each in structure["settings"]:
-        value = each["value"]
-        value = tuple(value) if isinstance(value, list) else value
-        found.append(Setting(each["module"], object, each["name"], value, each["of_config"]))
-    return found
+    return from_data(structure["settings"])
