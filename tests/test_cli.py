@@ -268,6 +268,44 @@ def test_results_alone(small, llama_folder, book, option):
         assert "no record" in json.loads(run("info", llama_folder, "--json"))["said"]
 
 
+def test_every_command_that_ends_in_a_result_says_it_as_json():
+    dialogues = {"chat", "serve", "lm-eval", "compare-cell"}
+    lacking = {
+        name
+        for name, command in main.commands.items()
+        if not any("--json" in option.opts for option in command.params)
+    }
+    assert lacking == dialogues
+
+
+def test_what_was_written_and_generated_as_json(small, llama_folder, tmp_path):
+    dense, page = tmp_path / "dense", tmp_path / "page.html"
+    assert json.loads(run("export", small, dense, "--json"))["out"] == str(dense)
+    assert json.loads(run("report", small, "--out", page, "--json"))["out"] == str(page)
+    options = ("--tokens", 3, "--temperature", 0)
+    plain = run("generate", llama_folder, "a", *options)
+    assert (
+        json.loads(run("generate", llama_folder, "a", *options, "--json"))["text"] + "\n" == plain
+    )
+    packed = tmp_path / "packed"
+    assert json.loads(run("pack", llama_folder, "--out", packed, "--json"))["out"] == str(packed)
+
+
+def test_several_runs_as_json(small, tmp_path):
+    shutil.copytree(small, tmp_path / "again")
+    out = ("--out", tmp_path / "both.html")
+    shown = json.loads(run("report", small, tmp_path / "again", *out, "--json"))
+    assert [row["name"] for row in shown["rows"]][1:] == ["small", "again"]
+    assert (tmp_path / "both.html").is_file()
+
+
+def test_evidence_as_json(tmp_path):
+    options = ("--scale", 0.02, "--seeds", 1, "--out", tmp_path, "--json")
+    (found,) = json.loads(run("evidence", "frank-wolfe", *options))
+    assert found["method"] == "frank-wolfe"
+    assert (tmp_path / "frank-wolfe.json").is_file()
+
+
 def test_verbose_shows_where_an_error_comes_from(tmp_path):
     assert "Traceback" not in run("info", tmp_path / "none", code=1)
     assert "Traceback" in run("info", tmp_path, "-v", code=1)

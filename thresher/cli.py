@@ -33,7 +33,7 @@ from .core.errors import OptionError
 from .core.index import index
 from .core.output import check_apart, check_replaceable
 from .core.paths import local_model
-from .core.terminal import manner, say
+from .core.terminal import done, manner, say
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -178,6 +178,7 @@ def _check_before_torch(
 @click.option("--precision", type=DTYPES, default="auto", show_default=True, help="Of passes.")
 @with_device
 @click.option("--overwrite", is_flag=True, help="Replace OUT, or an unfinished other run.")
+@with_json
 def heal(model: str, **options: Any) -> None:
     """Recover what pruning cost: train sparse FOLDER to predict what the dense model does.
 
@@ -214,6 +215,7 @@ def heal(model: str, **options: Any) -> None:
 @click.option(
     "--parallel", type=COUNT, default=1, show_default=True, help="Models at a time, through Ray."
 )
+@with_json
 def compare(model: str, method: list[str], sparsity: list[float], **options: Any) -> None:
     """Prune MODEL by several METHODS, and measure each result beside the dense model.
 
@@ -227,7 +229,7 @@ def compare(model: str, method: list[str], sparsity: list[float], **options: Any
     from .report.comparison import show_comparison
 
     job = CompareJob(model, method, progress=not manner().quiet, **options)
-    show_comparison(job.run())
+    show_comparison(job.run(), job.out)
     say(f"wrote {job.out} and {job.out / 'report.html'}")
 
 
@@ -265,6 +267,7 @@ def compare_cell(work: Path, name: str, step: str) -> None:
 )
 @click.option("--length", type=COUNT, default=1024, show_default=True, help="Tokens per window.")
 @click.option("--onnx", is_flag=True, help="Write model.onnx, in float32, in the folder OUT.")
+@with_json
 def export(
     model: str,
     out: Path,
@@ -308,7 +311,7 @@ def export(
         from .run.files.export import export as write
 
         write(model, out)
-    say(f"wrote {out}")
+    done(f"wrote {out}", model=model, out=out)
 
 
 for _command in (

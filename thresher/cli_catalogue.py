@@ -33,6 +33,7 @@ def methods(name: str | None, area: str | None) -> None:
 @click.option("--scale", default=1.0, show_default=True, help="Size of the experiment.")
 @click.option("--seeds", type=COUNT, help="How many seeds.")
 @click.option("--out", type=FOLDER, default=Path("evidence-results"), show_default=True)
+@with_json
 def evidence(
     names: tuple[str, ...], everything: bool, scale: float, seeds: int | None, out: Path
 ) -> None:

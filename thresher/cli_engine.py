@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from .cli_options import COUNT, ENGINE_MODEL, FOLDER, TEXT, TEXT_HELP
+from .cli_options import COUNT, ENGINE_MODEL, FOLDER, TEXT, TEXT_HELP, with_json
 from .core.errors import OptionError, ThresherError
 from .core.output import check_free
-from .core.terminal import manner, say
+from .core.terminal import done, manner, say, show
 
 _BITS = click.option(
     "--bits",
@@ -77,6 +77,7 @@ def _drawing(command: Any) -> Any:
     "--windows", type=COUNT, default=64, show_default=True, help="Calibration windows, at most."
 )
 @click.option("--length", type=COUNT, default=1024, show_default=True, help="Tokens per window.")
+@with_json
 def pack(
     model: str, out: Path, bits: str | None, text: Path | None, windows: int, length: int
 ) -> None:
@@ -85,7 +86,7 @@ def pack(
     from .packing import pack_model
 
     pack_model(model, out, int(bits) if bits else None, text, windows, length)
-    say(f"wrote {out}")
+    done(f"wrote {out}", model=model, out=out)
 
 
 @click.command()
@@ -94,6 +95,7 @@ def pack(
 @click.option("--tokens", type=COUNT, default=128, show_default=True, help="New ones, at most.")
 @_BITS
 @_drawing
+@with_json
 def generate(model: str, prompt: str, tokens: int, bits: str | None, **options: Any) -> None:
     """Write what follows PROMPT by MODEL as it comes, on the compiled engine.
 
@@ -102,7 +104,11 @@ def generate(model: str, prompt: str, tokens: int, bits: str | None, **options: 
     from .run.engine import Engine
 
     engine = Engine(model, int(bits) if bits else None)
-    for piece in engine.stream(prompt, max_new_tokens=tokens, **options):
+    pieces = engine.stream(prompt, max_new_tokens=tokens, **options)
+    if manner().json:
+        show({"model": model, "prompt": prompt, "text": "".join(pieces)})
+        return
+    for piece in pieces:
         click.echo(piece, nl=False)
     click.echo()
 

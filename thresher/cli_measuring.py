@@ -21,7 +21,7 @@ from .cli_options import (
     with_device,
     with_json,
 )
-from .core.terminal import say
+from .core.terminal import done, say
 
 _SAVE = click.option(
     "--save", is_flag=True, help="Keep the figures in MODEL's record, and write its report again."
@@ -92,6 +92,7 @@ def info(model: str, layers: bool, yaml: bool) -> None:
     type=FOLDER,
     help="HTML file to write.  [default: FOLDER/report.html; of several, comparison.html]",
 )
+@with_json
 def report(folders: tuple[str, ...], out: Path | None) -> None:
     """Write the HTML report of a pruned FOLDER again; of several, a comparison."""
     from .report.comparison import show_comparison, write_comparison
@@ -103,12 +104,13 @@ def report(folders: tuple[str, ...], out: Path | None) -> None:
     if len(folders) == 1:
         target = out or Path(folders[0]) / "report.html"
         write_report(records[folders[0]], target, folders[0])
+        done(f"wrote {target}", out=target)
     else:
         target = out or Path("comparison.html")
         found = compared_runs({short: records[each] for each, short in _short(folders).items()})
-        show_comparison(found)
         write_comparison(found, target)
-    say(f"wrote {target}")
+        show_comparison(found, target)
+        say(f"wrote {target}")
 
 
 def _short(folders: tuple[str, ...]) -> dict[str, str]:
@@ -130,6 +132,7 @@ def _short(folders: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--runs", type=FOLDER, default=Path("runs"), show_default=True, help="TensorBoard's folder."
 )
+@with_json
 def log(folder: str, to: str, project: str, runs: Path) -> None:
     """Send the record of a pruned FOLDER to a tool that keeps track of experiments."""
     from .prune.tracking import figures, log_record, tracking
@@ -139,7 +142,9 @@ def log(folder: str, to: str, project: str, runs: Path) -> None:
     # TensorBoard makes one run of a folder's files.
     with tracking(to, project, runs / Path(folder).resolve().name) as trackers:
         log_record(record, *trackers)
-    say(f"sent {len(figures(record))} figures of {folder} to {to}, project {project!r}")
+    sent = figures(record)
+    told = f"sent {len(sent)} figures of {folder} to {to}, project {project!r}"
+    done(told, to=to, project=project, figures=sent)
 
 
 @click.command()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 __all__ = ["heal_command"]
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from rich.text import Text
 
 from .core.dtypes import dtype_named
 from .core.errors import OptionError
 from .core.files import read_json
+from .core.terminal import show
 from .parts.calibration import EMBEDDED, file_windows
 from .prune.heal.folder import heal_folder
 from .prune.heal.session import HealOptions
 from .report.pages import write_pages
 from .run.files.checkpoint import resolve
 from .run.files.companions import RECORD_FILE
-from .stream.ranks import is_first, joined
+from .stream.ranks import is_first, joined, speaks
 from .stream.samples import as_samples
 from .workflow import load_tokenizer, read_record, tell, window_length
 
@@ -54,10 +58,12 @@ def heal_command(
         record = heal_folder(source, dense, out, read, named, options, device, overwrite)
         if is_first() and (out / RECORD_FILE).is_file():
             write_pages(read_record(out), out)
-    tell(
-        f"divergence from the dense model {record.loss_before:.4f} -> {record.loss_after:.4f} nats "
-        f"on {record.held_out} held-out windows, after {record.steps} steps"
-    )
+    if speaks():
+        said = (
+            f"divergence from the dense model {record.loss_before:.4f} -> {record.loss_after:.4f} "
+            f"nats on {record.held_out} held-out windows, after {record.steps} steps"
+        )
+        show({"out": out, **asdict(record)}, Text(said))
     tell(f"wrote {out}")
 
 

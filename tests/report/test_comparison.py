@@ -94,9 +94,9 @@ def test_the_table_fits_the_terminal(comparison, width, parts):
     assert "other text" not in heads
 
 
-def test_the_terminal_shows_the_same(comparison, monkeypatch, capsys):
+def test_the_terminal_shows_the_same(comparison, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
-    show_comparison(comparison)
+    show_comparison(comparison, tmp_path / "report.html")
     text = capsys.readouterr().out
     for cell in ("wanda 42.86 %", "2.00x (1.80 to 2.20), noisy", " 45 ", "25 %", " failed "):
         assert cell in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Manner", "manner", "own_manner", "say", "show"]
+__all__ = ["Manner", "done", "manner", "own_manner", "say", "show"]
 
 import json
 from collections.abc import Iterator
@@ -76,6 +76,22 @@ def show(data: Any, *tables: RenderableType) -> None:
         return
     for table in tables:
         _print(table)
+
+
+def done(text: str, **data: Any) -> None:
+    """Say what a command has done whose result is elsewhere, in a file or at a service.
+
+    Parameters
+    ----------
+    text : str
+        For people, unless they want results alone.
+    **data
+        The same as JSON can hold it; paths become text.
+    """
+    if _current.json:
+        show(data)
+    else:
+        say(text)
 
 
 def _print(what: Any, **options: Any) -> None:

@@ -6,7 +6,7 @@ __all__ = ["comparison_tables", "render_comparison", "show_comparison", "write_c
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ..core.columns import parts_of
 from ..core.files import write_text
+from ..core.terminal import show
 from .html import render_page
 from .pareto import PRICES, chart_of_bargains
 from .units import duration, number, percent
@@ -106,13 +107,20 @@ def _table(columns: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def show_comparison(comparison: Comparison) -> None:
-    """Print the table in the terminal's width, what it says, and what is to be known about it."""
-    console = Console(emoji=False, highlight=False)
-    for table in comparison_tables(comparison, console.width):
-        console.print(table)
-    for text in (*_sentences(comparison), *_notes(comparison)):
-        console.print(Text(text))
+def show_comparison(comparison: Comparison, out: Path) -> None:
+    """Print the table in the terminal's width, what it says, and what is to be known about it.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        With at least the dense model.
+    out : Path
+        What was written of it, for those who read JSON.
+    """
+    texts = [*_sentences(comparison), *_notes(comparison)]
+    tables = comparison_tables(comparison, Console(emoji=False).width)
+    data = {"out": out, **asdict(comparison), "said": texts}
+    show(data, *tables, *map(Text, texts))
 
 
 def render_comparison(comparison: Comparison) -> str:

@@ -216,14 +216,17 @@ def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Pat
     """
     chosen = list(names) or available()
     failed: list[str] = []
+    results = []
     for each in chosen:
         try:
-            _rerun(each, scale, seeds, out)
+            results.append(_rerun(each, scale, seeds, out))
         except Exception as error:  # of any kind: the others' work is worth more than an early end
             if len(chosen) == 1:
                 raise
             failed.append(each)
-            _console.print(f"{each} failed: {error!r}", style="red", markup=False)
+            Console(stderr=True).print(f"{each} failed: {error!r}", style="red", markup=False)
+    if manner().json:
+        show(results)
     if failed:
         raise ThresherError(
             f"{len(failed)} of {len(chosen)} experiments failed: {', '.join(failed)}; "
@@ -231,12 +234,16 @@ def run_evidence(names: Sequence[str], scale: float, seeds: int | None, out: Pat
         )
 
 
-def _rerun(name: str, scale: float, seeds: int | None, out: Path) -> None:
+def _rerun(name: str, scale: float, seeds: int | None, out: Path) -> dict[str, Any]:
+    """Run one experiment, print what it found unless JSON is wanted, and return it."""
+    chosen = None if seeds is None else range(seeds)
+    if manner().json:
+        return execute(name, scale=scale, seeds=chosen, folder=out)
     with experiment_progress(name):
-        chosen = None if seeds is None else range(seeds)
         result = execute(name, scale=scale, seeds=chosen, folder=out)
     print_evidence(result)
     _console.print(f"{result['seconds']} s; wrote {out / name}.json and .html")
+    return result
 
 
 @contextmanager

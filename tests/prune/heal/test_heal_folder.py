@@ -95,6 +95,11 @@ def test_the_folder_is_healed_and_stays_as_sparse(sparse, book, tmp_path):
     assert "held-out windows" in (tmp_path / "out" / "report.html").read_text()
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     assert os.listdir(tmp_path) == ["out"]
+    # The very same run has ended already.
+    shown = heal(sparse, book, "--out", tmp_path / "out", "--json")
+    again = json.loads(shown[shown.index("{") :])
+    assert {name: again[name] for name in healing} == healing
+    assert again["out"] == str(tmp_path / "out")
 
 
 def test_by_default_it_is_written_beside(sparse, book, tmp_path):
