@@ -232,12 +232,16 @@ class PruneRecord:
         ----------
         found : mapping of str to object
             With the ``digest`` of the windows. What was measured on others is left out: figures
-            of two texts do not compare. Bytes are no text's.
+            of two texts do not compare.
         """
         if found["digest"] != self.evaluation.get("digest"):
-            held = self.evaluation.items()
-            self.evaluation = {key: value for key, value in held if key.endswith("_bytes")}
+            self.forget_evaluation()
         self.evaluation |= found
+
+    def forget_evaluation(self) -> None:
+        """Leave out what was measured on a text; bytes are no text's."""
+        held = self.evaluation.items()
+        self.evaluation = {key: value for key, value in held if key.endswith("_bytes")}
 
     def to_json(self) -> str:
         """Return the record as JSON text."""

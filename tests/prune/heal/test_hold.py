@@ -92,6 +92,19 @@ def test_without_it_zeros_vanish():
     assert not (model[0].weight == 0).any()
 
 
+def test_the_record_forgets_with_the_first_step_what_was_measured():
+    model = network()
+    record = th.prune(model, "magnitude", density=0.5)
+    record.evaluation = {"digest": "d", "pruned_perplexity": 9.0, "sparse_bytes": 7}
+    record.tasks = {"task": {"pruned": 0.5}}
+    optimizer = OPTIMIZERS["sgd"](list(model.parameters()))
+    with th.hold(nn.DataParallel(model), optimizer):
+        assert record.evaluation["pruned_perplexity"] == 9
+        train(model, optimizer, steps=1)
+    assert record.evaluation == {"sparse_bytes": 7}
+    assert not record.tasks
+
+
 def test_with_clipping_and_a_scaler():
     model = network()
     zeros, before = zeros_of(model), copy.deepcopy(model.state_dict())

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from ...core.errors import LayerError, OptionError
+from ..record import PruneRecord
+from ..tracking import record_in
 from .zeros import Place, pruned_places
 
 _SHOWN = 5
@@ -21,7 +23,9 @@ def hold(model: nn.Module, *optimizers: torch.optim.Optimizer) -> Hold:
     """Keep the zeros of a pruned model while optimizers train it.
 
     Neither weight decay nor momentum revives a zero: gradients are masked as soon as they are
-    made, and weights after every step. Whatever pattern the zeros have, N:M or other, stays.
+    made, and weights after every step. Whatever pattern the zeros have, N:M or other, stays. With
+    the first step, the record that the model has (see :func:`thresher.prune`) forgets what was
+    measured of texts and tasks: the model is another one from there on.
 
     Parameters
     ----------
@@ -61,7 +65,7 @@ def hold(model: nn.Module, *optimizers: torch.optim.Optimizer) -> Hold:
     inner = [_unwrapped(optimizer) for optimizer in optimizers]
     if inner:
         _check_trained(places, inner)
-    return Hold(places, inner)
+    return Hold(places, inner, record_in(model))
 
 
 class Hold:
@@ -73,12 +77,18 @@ class Hold:
         The parameters with zeros.
     optimizers : sequence of torch.optim.Optimizer
         What changes them.
+    record : PruneRecord, optional
+        Of the model.
     """
 
     def __init__(
-        self, places: Sequence[Place], optimizers: Sequence[torch.optim.Optimizer]
+        self,
+        places: Sequence[Place],
+        optimizers: Sequence[torch.optim.Optimizer],
+        record: PruneRecord | None = None,
     ) -> None:
         self._held = [_Held(place) for place in places]
+        self._record = record
         self._handles: list[Any] = []
         for optimizer in optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before))
@@ -138,6 +148,10 @@ class Hold:
     def _after(self, *_: Any) -> None:
         for held in self._held:
             held.mask_weight()
+        if self._record is not None:
+            self._record.forget_evaluation()
+            self._record.tasks.clear()
+            self._record = None
 
 
 class _Held:
