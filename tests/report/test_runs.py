@@ -47,6 +47,19 @@ def test_figures_of_another_text_do_not_stand_beside(record, other):
     assert "No perplexity of b: evaluated on another text than the first run (poems.txt)." in text
 
 
+def test_a_run_that_was_not_evaluated_may_come_first(record, other):
+    record.evaluation = {"sparse_bytes": 1}
+    found = compared_runs({"a": record, "b": other})
+    assert [row.perplexity for row in found.rows] == [20.0, None, 30.0]
+    text = " ".join("".join(Structure(render_comparison(found)).text).split())
+    assert "are of 20 held-out windows of book.txt." in text
+    assert "No perplexity of a: `thresher eval --save` was not run." in text
+    other.evaluation = {}
+    text = "".join(Structure(render_comparison(compared_runs({"a": record, "b": other}))).text)
+    assert "None" not in text
+    assert "held-out windows" not in text
+
+
 def test_figures_of_another_dense_model_do_not_stand_beside(record, other):
     record.evaluation |= {"dense_perplexity": 20.0}
     other.evaluation |= {"dense_perplexity": 20.2}

@@ -231,11 +231,13 @@ def _sentences(comparison: Comparison) -> list[str]:
 
 def _notes(comparison: Comparison) -> list[str]:
     """Return what is to be known about the figures, and why some are not there."""
-    notes = [
-        "Perplexity, KL divergence from the dense model and agreement on the likeliest next token "
-        f"are of {comparison.text.get('held_out')} held-out windows of "
-        f"{comparison.text.get('evaluated', 'the calibration text')}."
-    ]
+    notes = []
+    if (held_out := comparison.text.get("held_out")) is not None:
+        notes.append(
+            "Perplexity, KL divergence from the dense model and agreement on the likeliest next "
+            f"token are of {held_out} held-out windows of "
+            f"{comparison.text.get('evaluated', 'the calibration text')}."
+        )
     if comparison.parallel > 1:
         notes.append(f"Times are of {comparison.parallel} models being made at a time.")
     if any(row.speedup is not None for row in comparison.rows):

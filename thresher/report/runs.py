@@ -25,9 +25,9 @@ def compared_runs(records: Mapping[str, PruneRecord]) -> Comparison:
     Parameters
     ----------
     records : mapping of str to PruneRecord
-        By what each run is called. Figures of a text count where it is the first run's, and times
-        where they were taken on the machine of the first: others are left out, and the comparison
-        says so.
+        By what each run is called. Figures of a text count where it is that of the first run that
+        was evaluated, and times where they were taken on the machine of the first: others are left
+        out, and the comparison says so.
 
     Raises
     ------
@@ -37,6 +37,7 @@ def compared_runs(records: Mapping[str, PruneRecord]) -> Comparison:
     if len(records) < 2:
         raise OptionError("a comparison needs two runs or more; name their folders")
     first = next(iter(records.values()))
+    first = next((each for each in records.values() if _evaluated(each)), first)
     text = {key: first.calibration.get(key) for key in ("source", "windows", "length")}
     text["held_out"] = first.evaluation.get("windows")
     text["evaluated"] = first.evaluation.get("text")
@@ -83,11 +84,13 @@ def _row(
         stored_bytes=held.get("sparse_bytes"),
         tasks=record.tasks.get("pruned", {}),
     )
-    if _text_of(held) != _text_of(first.evaluation) and row.perplexity is not None:
+    if row.perplexity is None:
+        row.missing["perplexity"] = "`thresher eval --save` was not run"
+    elif _text_of(held) != _text_of(first.evaluation):
         why = f"evaluated on another text than the first run ({held.get('text', 'not recorded')})"
         row.perplexity = row.kl = row.top1_agreement = None
         row.missing["perplexity"] = why
-    elif row.perplexity is not None and not _same_dense(held, first.evaluation):
+    elif not _same_dense(held, first.evaluation):
         other = held["dense_perplexity"]
         why = f"of another dense model than the first run, whose perplexity is {other:.4g}"
         row.perplexity = row.kl = row.top1_agreement = None
@@ -99,6 +102,10 @@ def _row(
         row.missing["tokens_per_second"] = "timed on another machine, or otherwise, than the first"
         return row
     return _timed(row, speed)
+
+
+def _evaluated(record: PruneRecord) -> bool:
+    return record.evaluation.get("pruned_perplexity") is not None
 
 
 def _text_of(evaluation: Mapping[str, Any]) -> Any:
