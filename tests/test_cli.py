@@ -268,6 +268,14 @@ def test_results_alone(small, llama_folder, book, option):
         assert "no record" in json.loads(run("info", llama_folder, "--json"))["said"]
 
 
+def test_pruning_again_says_what_is_dense_now(small, llama_folder, book, tmp_path):
+    options = ("--windows", 2, "--length", 64, "--calibration", book, "--no-evaluate")
+    again = run("prune", small, "--sparsity", 0.7, *options, "--out", tmp_path / "again")
+    said = " ".join(again.split())
+    assert "it is pruned already, by sparsegpt to 50.0%" in said
+    assert f"and {llama_folder} is the one before" in said
+
+
 def test_every_command_that_ends_in_a_result_says_it_as_json():
     dialogues = {"chat", "serve", "lm-eval", "compare-cell"}
     lacking = {

@@ -38,6 +38,7 @@ EARLY = [
     ("bench nosuch --dense llama", "does not exist"),
     ("bench llama --dense lama", "did you mean 'llama'?"),
     ("heal nosuch", "does not exist"),
+    ("heal llama --out zoo", "'zoo' was not written by Thresher"),
     ("compare nosuch --methods wanda --density 0.5", "does not exist"),
     ("generate nosuch hi", "does not exist"),
     ("serve nosuch", "does not exist"),

@@ -186,6 +186,8 @@ def heal(model: str, **options: Any) -> None:
     text. A run that was stopped goes on when the same command is given again; `torchrun
     --nproc-per-node 2 -m thresher heal ...` shares windows out over processes.
     """
+    if options["out"] is not None:
+        check_replaceable(options["out"])
     from .healing import heal_command
 
     heal_command(model, **options)

@@ -134,6 +134,8 @@ class PruneJob:
         that torchrun starts all prune, on their shares of the windows, and the first does the rest.
         """
         tell(f"pruning {self.source} ...")
+        if already := self._pruned_before():
+            tell(already)
         with ExitStack() as group:
             group.enter_context(joined())
             with written_by_first(self.out, "prune") as output:
@@ -143,6 +145,17 @@ class PruneJob:
                 group.close()
                 if first:
                     self._finish(record, output)
+
+    def _pruned_before(self) -> str:
+        """Return a sentence on a model that is pruned already, empty of any other."""
+        try:
+            record = restored_from(self.source / RECORD_FILE, PruneRecord, "a record", _REMEDY)
+        except CheckpointError:
+            return ""
+        return (
+            f"it is pruned already, by {record.method} to {record.density:.1%}; what is dense in "
+            f"the figures below is this model, and {record.model} is the one before"
+        )
 
     def _read_recipe(self) -> Any:
         return _recipe(self.options)

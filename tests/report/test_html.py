@@ -214,8 +214,10 @@ def test_it_is_written_whole_or_not_at_all(record, tmp_path):
     write_report(record, path)
     assert path.read_text(encoding="utf-8") == render(record)
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(CheckpointError, match="cannot write"):
+    with pytest.raises(CheckpointError, match=r"no folder '.*missing'; make it first"):
         write_report(record, tmp_path / "missing" / "report.html")
+    with pytest.raises(CheckpointError, match="it is a folder; name a file in it"):
+        write_report(record, tmp_path)
 
 
 def test_a_record_that_was_saved_gives_the_same_report(record):

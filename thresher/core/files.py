@@ -151,6 +151,10 @@ def write_error(path: Path, error: Exception) -> CheckpointError:
     full = number in _FULL or "No space left" in said or " requested and " in said
     if full:
         hint = "the disk is full: free room and run the same command again"
+    elif number == errno.EISDIR:
+        hint = "it is a folder; name a file in it"
+    elif number == errno.ENOENT and not path.parent.is_dir():
+        hint = f"there is no folder {str(path.parent)!r}; make it first"
     elif number in _REFUSED:
         hint = f"{said}; choose a folder that you may write to, or change its rights"
     else:
