@@ -218,6 +218,9 @@ def test_the_catalogue(tmp_path):
     assert "sparsegpt" in run("methods")
     data = json.loads(run("methods", "--json"))
     assert {"name", "title", "authors", "year", "area", "usage", "evidence"} <= data[0].keys()
+    names = [each["name"] for each in data]
+    assert names[0] == "alps"
+    assert names.index("wanda") < names.index("pruning-bound") < names.index("teal")
     output = run("methods", "sparsegpt")
     assert "Massive Language Models Can Be Accurately Pruned" in output.replace("\n", " ")
     (line,) = json.loads(run("methods", "sparsegpt", "--json"))

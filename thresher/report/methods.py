@@ -97,8 +97,13 @@ def listing(area: str | None = None) -> None:
 
 
 def _in_area(area: str | None) -> list[Entry]:
-    """Return the methods of an area, or all of them by area, each with those alike."""
-    found = sorted(entries().values(), key=lambda entry: (entry.area, entry.card.name))
+    """Return the methods of an area, or all by area: what `thresher prune` takes comes first."""
+
+    def place(entry: Entry) -> tuple[bool, str, bool, str]:
+        typed = bool({"Recipe", "SmallerRecipe"} & set(entry.bases))
+        return entry.area != "prune", entry.area, not typed, entry.card.name
+
+    found = sorted(entries().values(), key=place)
     areas = {entry.area for entry in found}
     if area is not None and area not in areas:
         raise unknown("area", area, areas)
