@@ -80,7 +80,7 @@ class _Lightnings:
 def test_texts_and_numbers_go_where_each_tracker_takes_them(kind, record):
     tracker, numbers = kind(), []
     th.log_record(record, tracker, numbers.append)
-    assert tracker.seen == [tracking.facts(record), (tracking.figures(record), 0)]
+    assert tracker.seen == [tracking.facts(record), (tracking.figures(record), None)]
     assert numbers == [tracking.figures(record)]
 
 

@@ -164,7 +164,7 @@ def _sender(tracker: Any) -> Any:
     for texts, numbers in (("store_init_configuration", "log"), ("log_hyperparams", "log_metrics")):
         keep, log = getattr(tracker, texts, None), getattr(tracker, numbers, None)
         if callable(keep) and callable(log):
-            return lambda known, measured, keep=keep, log=log: (keep(known), log(measured, step=0))
+            return lambda known, measured, keep=keep, log=log: (keep(known), log(measured))
     if callable(tracker):
         return lambda _, measured: tracker(measured)
     raise OptionError(
