@@ -79,7 +79,7 @@ class ADMM(Update):
         weight = weight.masked_fill(idle.unsqueeze(-2), 0)
         hessian = damped(second, self.damping)
         target = weight @ hessian
-        found = self._search(weight, choose, statistics, mask)
+        found = self._search(weight, hessian, choose, statistics[Gram], mask)
         solutions = [
             (conjugate_gradients(hessian, target, first, support, self.steps), support)
             for first, support in ((begun, mask), found)
@@ -87,11 +87,14 @@ class ADMM(Update):
         return min(solutions, key=lambda each: _excess(each[0], hessian, target))
 
     def _search(
-        self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics, mask: torch.Tensor
+        self,
+        weight: torch.Tensor,
+        hessian: torch.Tensor,
+        choose: MaskChooser,
+        gram: Gram,
+        mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weights and support that the iteration ends with."""
-        gram = statistics[Gram]
-        hessian = damped(gram.value, self.damping)
         scale = hessian.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-2)
         values, vectors = gram.correlation_spectrum(self.damping)
         dense = weight * scale
