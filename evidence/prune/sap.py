@@ -57,7 +57,7 @@ def turns(indices: np.ndarray) -> Slacks:
         (indices[0] - indices[low], indices[high] - indices[low], indices[high] - indices[last])
         for low, high in places
     ]
-    slacks = [[float(lower(move, len(places))) for move in three] for three in moves]
+    slacks = lower(np.array(moves), len(places)).tolist()
     best = max(slacks, key=min)
     names = ("falls at first", "rises then", "falls at last")
     return dict(zip(names, best, strict=True))
