@@ -4,11 +4,16 @@ from __future__ import annotations
 
 __all__ = ["wrapped"]
 
+import re
 import textwrap
+
+#: A name or a text in the markup of Sphinx, with a title of its own or without.
+_ROLE = re.compile(r":[\w:]+:`~?([^`<]*?)(?:\s*<[^`>]*>)?`")
+_LITERAL = re.compile(r"``([^`]+)``")
 
 
 def wrapped(text: str, width: int) -> str:
-    """Return a numpydoc docstring whose paragraphs are broken anew.
+    """Return a numpydoc docstring without markup, whose paragraphs are broken anew.
 
     Parameters
     ----------
@@ -19,12 +24,17 @@ def wrapped(text: str, width: int) -> str:
     """
     prose, heading, examples = text.partition("\nExamples\n")
     paragraphs: list[str] = []
-    for line in prose.splitlines():
+    for line in _plain(prose).splitlines():
         if paragraphs and _continues(paragraphs[-1], line):
             paragraphs[-1] += " " + line.strip()
         else:
             paragraphs.append(line)
     return "\n".join(_filled(paragraph, width) for paragraph in paragraphs) + heading + examples
+
+
+def _plain(text: str) -> str:
+    """Return a text whose names are what one can import, and whose code stands by itself."""
+    return _LITERAL.sub(r"\1", _ROLE.sub(r"\1", text))
 
 
 def _continues(before: str, line: str) -> bool:
