@@ -152,8 +152,12 @@ def log(folder: str, to: str, project: str, runs: Path) -> None:
 @click.option(
     "--dense",
     type=LANGUAGE_MODEL,
-    required=True,
-    help="The dense original, timed in bfloat16 and float32.",
+    help="The dense original, timed in bfloat16 and float32; needed without --gguf.",
+)
+@click.option(
+    "--gguf",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Have the engine decode beside llama.cpp, which runs this file.",
 )
 @click.option(
     "--batch",
@@ -179,7 +183,8 @@ def log(folder: str, to: str, project: str, runs: Path) -> None:
 @with_json
 def bench(
     model: str,
-    dense: str,
+    dense: str | None,
+    gguf: Path | None,
     batch: tuple[int, ...],
     tokens: int,
     repeats: int,
@@ -189,8 +194,19 @@ def bench(
 ) -> None:
     """Pack sparse MODEL for this machine, and time it beside the dense original.
 
-    A folder of `thresher pack` decodes in the engine, beside the dense model in as many bits.
+    A folder of `thresher pack` decodes in the engine, beside the dense model in as many bits. With
+    --gguf, MODEL and FILE decode and read in the engine, beside FILE in llama.cpp (by
+    llama-cpp-python, where that is installed) and DENSE in transformers.
     """
+    if gguf is not None:
+        if save:
+            raise click.UsageError("--save keeps figures of --dense alone; leave --gguf out")
+        from .workflow import bench_gguf
+
+        bench_gguf(model, gguf, dense, tokens, repeats)
+        return
+    if dense is None:
+        raise click.UsageError("Missing option '--dense', or '--gguf'")
     from .workflow import bench_folder
 
     bench_folder(model, dense, batch, tokens, repeats, layers, device, save)

@@ -733,6 +733,19 @@ def _bench_engine(model: str, dense: str, tokens: int, repeats: int, save: bool)
     show(data, Fitted(result.table()))
 
 
+def bench_gguf(model: str, gguf: Path, dense: str | None, tokens: int, repeats: int) -> None:
+    """``thresher bench --gguf``: text in the engine, beside llama.cpp and transformers."""
+    from .run.engine import Engine
+    from .run.measure.texts import bench_texts
+
+    engines = {f"{name}, the engine": Engine(name) for name in dict.fromkeys((model, str(gguf)))}
+    rivals = {}
+    if dense is not None:
+        rivals[f"{dense}, torch bfloat16"] = load_model(resolve(dense), torch.bfloat16)
+    result = bench_texts(engines, gguf, rivals, tokens, repeats)
+    show({"model": model, "gguf": gguf, "dense": dense, **asdict(result)}, Fitted(result.table()))
+
+
 def tell(text: str) -> None:
     """Print a line on what is being done, in the first of the processes that torchrun starts."""
     if speaks():

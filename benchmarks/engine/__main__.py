@@ -25,15 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import thresher as th
 from thresher.assets import smollm2, state_of_the_union
 from thresher.core.files import write_text
 from thresher.parts.calibration import token_windows
 from thresher.run import _run
 from thresher.run.engine.gguf.write import export_gguf
 from thresher.run.evaluate import perplexity
+from thresher.run.measure.runners import LlamaCpp, Ours, Runner
 
 from .. import machine
-from .runners import Compiled, LlamaCpp, Ours, Runner, Torch, decoding, reading
+from .runners import Compiled, Torch, decoding, reading
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
 KINDS = ("q4_0", "q4_1")
@@ -98,7 +100,8 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
             export_gguf(folder, path, kind)
         rivals = files if find_spec("llama_cpp") else {}
         threads = rivals and fastest_threads(files["q4_0"], ids[:BEFORE], given.tokens, context)
-        runners: dict[str, Runner] = {f"ours, {kind}": Ours(path) for kind, path in files.items()}
+        ours = {f"ours, {kind}": Ours(th.Engine(path)) for kind, path in files.items()}
+        runners: dict[str, Runner] = dict(ours)
         for kind, path in rivals.items():
             runners[f"llama.cpp, {kind}"] = LlamaCpp(path, threads, context)
         for dtype in DTYPES:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Corrected", "Sirius", "Text"]
 
-import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +14,7 @@ from ..core.card import Card, Catalogued
 from ..core.errors import DataError, LayerError, NumericalError
 from ..core.options import check_number, check_whole
 from ..parts.activations.attached import attached, set_aside
+from ..run.cache import KeyValueCache
 from ..stream.passes import as_written, settled
 
 
@@ -199,28 +198,10 @@ class Text:
         return kept, int(own)
 
 
-class _Cache:
-    """The key-value cache of a model, which can be taken back.
+class _Cache(KeyValueCache):
+    """A cache that can be taken back."""
 
-    Versions of transformers give and take it by different names.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.length = model, 0
-        self.held: Any = None
-        taken = inspect.signature(model.forward).parameters
-        self.name = next((name for name in ("cache", "past_key_values") if name in taken), None)
-
-    def run(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the logits after each of the ids, of shape (ids, vocabulary)."""
-        if self.name is None:
-            raise self._refusal("cannot be handed on")
-        output = self.model(input_ids=ids, use_cache=True, **{self.name: self.held})
-        self.held = next((each for each in vars(output).values() if hasattr(each, "crop")), None)
-        self.length += ids.shape[1]
-        self._check()
-        logits: torch.Tensor = output.logits[0]
-        return logits
+    remedy = "and what the sparse model writes has to be taken back; use a model of full attention"
 
     def prove(self, token: torch.Tensor) -> None:
         """Read a token, take it back and read it again, which must give the same."""
@@ -229,7 +210,7 @@ class _Cache:
         again = self.run(token)
         self.shorten(self.length - 1)
         if float((again - first).abs().max()) > 0.01 * float(first.abs().max()):
-            raise self._refusal("keeps something of a token that was taken back")
+            raise self.refusal("keeps something of a token that was taken back")
 
     def shorten(self, length: int) -> None:
         """Take tokens back so that as many are left."""
@@ -239,20 +220,9 @@ class _Cache:
         try:
             self.held.crop(length - self.length)
         except (NotImplementedError, RuntimeError, ValueError) as error:
-            raise self._refusal(f"cannot be taken back ({error})") from error
+            raise self.refusal(f"cannot be taken back ({error})") from error
         self.length = length
-        self._check()
-
-    def _check(self) -> None:
-        found = 0 if self.held is None else int(self.held.get_seq_length())
-        if found != self.length:
-            raise self._refusal(f"holds {found} of {self.length} tokens")
-
-    def _refusal(self, what: str) -> LayerError:
-        return LayerError(
-            f"the key-value cache of {type(self.model).__name__} {what}, and what the sparse model "
-            "writes has to be taken back; use a model of full attention"
-        )
+        self.check()
 
 
 def _row(prompt: torch.Tensor) -> torch.Tensor:
