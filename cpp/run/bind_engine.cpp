@@ -122,16 +122,28 @@ struct Layer {
   std::vector<Panels> gate_up;
   Panels down;
   Floats32 attention_norm, mlp_norm;
-  std::optional<Floats32> query_norm, key_norm;
+  std::optional<Floats32> attention_after, mlp_after, query_norm, key_norm;
   bool rotary;
-  std::int64_t window;
+  std::int64_t turning, window;
 };
+
+// What sets a model apart from Llama.
+struct Manner {
+  std::string activation;
+  float embedding_scale, score_scale, score_cap, logit_cap;
+};
+
+Activation activation_named(const std::string& name) {
+  if (name == "silu") return Activation::silu;
+  if (name == "gelu") return Activation::gelu;
+  throw std::invalid_argument("activation '" + name + "' is unknown; use silu or gelu");
+}
 
 class Model {
  public:
   Model(Panels embedding, Panels head, Floats32 final_norm, std::vector<Layer> layers,
         std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t intermediate,
-        float epsilon, Floats32 frequencies, float rotary_scale)
+        float epsilon, Floats32 frequencies, float rotary_scale, Manner manner)
       : embedding_(std::move(embedding)),
         head_(std::move(head)),
         final_norm_(std::move(final_norm)),
@@ -140,7 +152,11 @@ class Model {
           "are not shared evenly by heads of keys");
     check(head_dim > 0 && head_dim % 2 == 0 && head_dim <= most_unheld, "head_dim", "is not even");
     check(intermediate > 0 && intermediate <= most_entries, "intermediate", "is no size");
-    check_size(frequencies.size(), head_dim / 2, "frequencies");
+    check(frequencies.size() > 0 && frequencies.size() % (head_dim / 2) == 0, "frequencies",
+          "are not sets of half a head each");
+    check(std::isfinite(manner.embedding_scale) && std::isfinite(manner.score_scale), "scale",
+          "is not finite");
+    check(manner.score_cap >= 0 && manner.logit_cap >= 0, "cap", "is negative");
     view_.embedding = embedding_.view();
     view_.head = head_.view();
     view_.hidden = view_.embedding.columns;
@@ -151,6 +167,11 @@ class Model {
     view_.epsilon = epsilon;
     view_.rotary_scale = rotary_scale;
     view_.frequencies.assign(frequencies.data(), frequencies.data() + frequencies.size());
+    view_.activation = activation_named(manner.activation);
+    view_.embedding_scale = manner.embedding_scale;
+    view_.score_scale = manner.score_scale;
+    view_.score_cap = manner.score_cap;
+    view_.logit_cap = manner.logit_cap;
     check_shape(head_, view_.embedding.rows, view_.hidden, "head");
     check_size(final_norm_.size(), view_.hidden, "final_norm");
     view_.final_norm = final_norm_.data();
@@ -183,13 +204,20 @@ class Model {
     check_shape(layer.down, view_.hidden, view_.intermediate, "down");
     check_size(layer.attention_norm.size(), view_.hidden, "attention_norm");
     check_size(layer.mlp_norm.size(), view_.hidden, "mlp_norm");
+    if (layer.attention_after) {
+      check_size(layer.attention_after->size(), view_.hidden, "attention_after");
+    }
+    if (layer.mlp_after) check_size(layer.mlp_after->size(), view_.hidden, "mlp_after");
     if (layer.query_norm) check_size(layer.query_norm->size(), width, "query_norm");
     if (layer.key_norm) check_size(layer.key_norm->size(), width, "key_norm");
+    check(layer.turning >= 0 && layer.turning < view_.turnings(), "turning",
+          "is no set of frequencies");
     check(layer.window >= 0, "window", "is negative");
+    const auto data = [](const std::optional<Floats32>& of) { return of ? of->data() : nullptr; };
     view_.layers.push_back(
         {qkv, layer.out.view(), gate_up, layer.down.view(), layer.attention_norm.data(),
-         layer.mlp_norm.data(), layer.query_norm ? layer.query_norm->data() : nullptr,
-         layer.key_norm ? layer.key_norm->data() : nullptr, layer.rotary, layer.window});
+         layer.mlp_norm.data(), data(layer.attention_after), data(layer.mlp_after),
+         data(layer.query_norm), data(layer.key_norm), layer.rotary, layer.turning, layer.window});
   }
 
   Panels embedding_, head_;
@@ -307,17 +335,31 @@ void bind_engine(nb::module_& module) {
           [](Layer* self, std::vector<Panels> qkv, Panels out, std::vector<Panels> gate_up,
              Panels down, Floats32 attention_norm, Floats32 mlp_norm,
              std::optional<Floats32> query_norm, std::optional<Floats32> key_norm, bool rotary,
-             std::int64_t window) {
-            new (self) Layer{std::move(qkv), out,        std::move(gate_up), down,   attention_norm,
-                             mlp_norm,       query_norm, key_norm,           rotary, window};
+             std::int64_t window, std::optional<Floats32> attention_after,
+             std::optional<Floats32> mlp_after, std::int64_t turning) {
+            new (self) Layer{
+                std::move(qkv),  out,       std::move(gate_up), down,     attention_norm, mlp_norm,
+                attention_after, mlp_after, query_norm,         key_norm, rotary,         turning,
+                window};
           },
           "qkv"_a, "out"_a, "gate_up"_a, "down"_a, "attention_norm"_a, "mlp_norm"_a,
-          "query_norm"_a.none(), "key_norm"_a.none(), "rotary"_a, "window"_a);
+          "query_norm"_a.none(), "key_norm"_a.none(), "rotary"_a, "window"_a,
+          "attention_after"_a.none(), "mlp_after"_a.none(), "turning"_a);
   nb::class_<Model>(module, "EngineModel")
-      .def(nb::init<Panels, Panels, Floats32, std::vector<Layer>, std::int64_t, std::int64_t,
-                    std::int64_t, std::int64_t, float, Floats32, float>(),
-           "embedding"_a, "head"_a, "final_norm"_a, "layers"_a, "heads"_a, "kv_heads"_a,
-           "head_dim"_a, "intermediate"_a, "epsilon"_a, "frequencies"_a, "rotary_scale"_a)
+      .def(
+          "__init__",
+          [](Model* self, Panels embedding, Panels head, Floats32 final_norm,
+             std::vector<Layer> layers, std::int64_t heads, std::int64_t kv_heads,
+             std::int64_t head_dim, std::int64_t intermediate, float epsilon, Floats32 frequencies,
+             float rotary_scale, const std::string& activation, float embedding_scale,
+             float score_scale, float score_cap, float logit_cap) {
+            new (self) Model(embedding, head, final_norm, std::move(layers), heads, kv_heads,
+                             head_dim, intermediate, epsilon, frequencies, rotary_scale,
+                             {activation, embedding_scale, score_scale, score_cap, logit_cap});
+          },
+          "embedding"_a, "head"_a, "final_norm"_a, "layers"_a, "heads"_a, "kv_heads"_a,
+          "head_dim"_a, "intermediate"_a, "epsilon"_a, "frequencies"_a, "rotary_scale"_a,
+          "activation"_a, "embedding_scale"_a, "score_scale"_a, "score_cap"_a, "logit_cap"_a)
       .def_prop_ro("vocabulary", &Model::vocabulary);
   nb::class_<Sequence>(module, "EngineSequence")
       .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())

@@ -22,7 +22,10 @@ ARRAYS = "engine.safetensors"
 MAPS = Path("/proc/self/maps")
 
 
-@pytest.mark.parametrize("name", ["llama-odd", "llama-tied", "llama-biases", "qwen3", "smollm3"])
+@pytest.mark.parametrize(
+    "name",
+    ["gemma2", "gemma3", "llama-odd", "llama-tied", "llama-biases", "phi3", "qwen3", "smollm3"],
+)
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_a_folder_holds_the_same_model(tmp_path, name, bits):
     engine = th.Engine(made(name), bits)
@@ -78,8 +81,8 @@ def test_packed_folders_are_not_rounded_again(tmp_path):
 def test_other_versions_are_refused(tmp_path):
     th.Engine(made("llama"), 8).save(tmp_path / "fast")
     path = tmp_path / "fast" / STORE_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
-    with pytest.raises(CheckpointError, match="version 3; this Thresher reads"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 4}))
+    with pytest.raises(CheckpointError, match="version 4; this Thresher reads"):
         th.Engine(tmp_path / "fast")
 
 
@@ -99,6 +102,7 @@ def test_damaged_descriptions_end_in_an_error(tmp_path):
     whole = path.read_text()
     chosen = random.Random(0)
     free = {"window", "rotary", "epsilon", "rotary_scale", "unit", "context", "ends", 0}
+    free |= {"embedding_scale", "score_scale", "score_cap", "logit_cap"}
     for place in places(json.loads(whole)):
         for value in (None, -1, 2**70, "text", [], chosen.randrange(100)):
             said = json.loads(whole)

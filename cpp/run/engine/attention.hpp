@@ -10,23 +10,27 @@ namespace thresher::THRESHER_NAMESPACE {
 inline void fill_angles(const EngineModel& model, const EngineWork& work, const Row& row,
                         std::int64_t token) {
   const auto position = static_cast<float>(row.position);
-  const auto half = static_cast<std::int64_t>(model.frequencies.size());
-  for (std::int64_t i = 0; i < half; ++i) {
-    const float angle = position * model.frequencies[static_cast<std::size_t>(i)];
-    work.cosines.get()[token * work.head_width + i] = __builtin_cosf(angle) * model.rotary_scale;
-    work.sines.get()[token * work.head_width + i] = __builtin_sinf(angle) * model.rotary_scale;
+  const std::int64_t half = model.half();
+  for (std::int64_t set = 0; set < model.turnings(); ++set) {
+    float* cosines = work.cosines.get() + work.angle_place(set, token);
+    float* sines = work.sines.get() + work.angle_place(set, token);
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float angle = position * model.frequencies[static_cast<std::size_t>(set * half + i)];
+      cosines[i] = __builtin_cosf(angle) * model.rotary_scale;
+      sines[i] = __builtin_sinf(angle) * model.rotary_scale;
+    }
   }
 }
 
 // Normalises a head where the model does, and turns it by its position.
-inline void place_head(const EngineModel& model, const EngineWork& work, const float* head,
-                       std::int64_t token, const float* norm, bool rotary, float* out) {
+inline void place_head(const EngineModel& model, const EngineWork& work, const EngineLayer& layer,
+                       const float* head, std::int64_t token, const float* norm, float* out) {
   const std::int64_t width = model.head_dim, half = width / 2;
   if (norm != nullptr) normalize(head, norm, width, model.epsilon, out);
   else copy(out, head, width);
-  if (!rotary) return;
-  const float* cosines = work.cosines.get() + token * work.head_width;
-  const float* sines = work.sines.get() + token * work.head_width;
+  if (!layer.rotary) return;
+  const float* cosines = work.cosines.get() + work.angle_place(layer.turning, token);
+  const float* sines = work.sines.get() + work.angle_place(layer.turning, token);
   for (std::int64_t i = 0; i < half; ++i) {
     const float first = out[i], second = out[i + half];
     out[i] = first * cosines[i] - second * sines[i];
@@ -41,7 +45,7 @@ inline void append(const EngineModel& model, const EngineWork& work, const Row& 
   const std::int64_t width = model.head_dim;
   const float* keys = work.qkv.get() + token * work.qkv_width + (model.heads + head) * width;
   const std::int64_t place = row.position * work.head_width;
-  place_head(model, work, keys, token, weights.key_norm, weights.rotary,
+  place_head(model, work, weights, keys, token, weights.key_norm,
              row.cache->keys(layer, head) + place);
   copy(row.cache->values(layer, head) + place, keys + model.kv_heads * width, width);
 }
@@ -154,12 +158,12 @@ inline void attend(const EngineModel& model, const EngineWork& work, const Row& 
   const std::int64_t end = row.position + 1;
   const std::int64_t begin = weights.window > 0 && end > weights.window ? end - weights.window : 0;
   float* query = work.queries.get() + rank * width;
-  place_head(model, work, work.qkv.get() + token * work.qkv_width + head * model.head_dim, token,
-             weights.query_norm, weights.rotary, query);
-  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(model.head_dim));
+  place_head(model, work, weights, work.qkv.get() + token * work.qkv_width + head * model.head_dim,
+             token, weights.query_norm, query);
   float* scores = work.thread_scores(rank);
   const float* keys = row.cache->keys(layer, kv_head) + begin * width;
-  score(query, keys, end - begin, width, scale, scores);
+  score(query, keys, end - begin, width, model.score_scale, scores);
+  if (model.score_cap > 0) soften(scores, end - begin, model.score_cap);
   softmax(scores, end - begin);
   const float* values = row.cache->values(layer, kv_head) + begin * width;
   // The query has been used, and its room is a head wide.

@@ -21,7 +21,11 @@ class Pass {
 
   void run() {
     member_.share(count_, [&](std::int64_t t) {
-      read_row(model_.embedding, rows_[t].id, work_.residual.get() + t * work_.hidden_width);
+      float* residual = work_.residual.get() + t * work_.hidden_width;
+      read_row(model_.embedding, rows_[t].id, residual);
+      if (model_.embedding_scale != 1) {
+        for (std::int64_t i = 0; i < model_.hidden; ++i) residual[i] *= model_.embedding_scale;
+      }
       fill_angles(model_, work_, rows_[t], t);
     });
     member_.barrier.wait();
@@ -42,7 +46,10 @@ class Pass {
     member_.share(model_.head.panels(), [&](std::int64_t panel) {
       multiply_panel(model_.head, panel, x, count, [&](std::int64_t i, const float* tile) {
         const std::int64_t row = panel * EngineMatrix::panel_rows;
-        copy(rows_[wanted[i]].logits + row, tile, smaller(EngineMatrix::panel_rows, rows - row));
+        const std::int64_t here = smaller(EngineMatrix::panel_rows, rows - row);
+        float* logits = rows_[wanted[i]].logits + row;
+        copy(logits, tile, here);
+        if (model_.logit_cap > 0) soften(logits, here, model_.logit_cap);
       });
     });
   }
@@ -58,13 +65,15 @@ class Pass {
       first += part.rows;
     }
     attend_all(layer);
-    add(weights.out, rounded(weights.out, work_.attended.get(), work_.attended_width));
+    add(weights.out, rounded(weights.out, work_.attended.get(), work_.attended_width),
+        weights.attention_after);
     if (weights.gate_up.size() == 1) {
       activate(weights.gate_up[0], normed(weights.mlp_norm, weights.gate_up[0]));
     } else {
       activate_apart(weights.mlp_norm, weights.gate_up[0], weights.gate_up[1]);
     }
-    add(weights.down, rounded(weights.down, work_.activated.get(), work_.mlp_width));
+    add(weights.down, rounded(weights.down, work_.activated.get(), work_.mlp_width),
+        weights.mlp_after);
   }
 
   // The chunk's tokens as inputs, made by fill(token, values): by each thread for itself where
@@ -140,8 +149,12 @@ class Pass {
     member_.barrier.wait();
   }
 
-  // Adds a product to the residual stream.
-  void add(const EngineMatrix& matrix, const Operand& x) {
+  // Adds a product to the residual stream, or what a norm makes of it.
+  void add(const EngineMatrix& matrix, const Operand& x, const float* norm) {
+    if (norm != nullptr) {
+      add_normed(matrix, x, norm);
+      return;
+    }
     multiply(matrix, x,
              [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
                float* residual = work_.residual.get() + t * work_.hidden_width + row;
@@ -149,13 +162,27 @@ class Pass {
              });
   }
 
-  // Writes silu(gate) * up, whose rows are padded to whole vectors.
+  void add_normed(const EngineMatrix& matrix, const Operand& x, const float* norm) {
+    const auto place = [&](std::int64_t t) { return work_.added.get() + t * work_.hidden_width; };
+    multiply(matrix, x,
+             [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
+               copy(place(t) + row, tile, rows);
+             });
+    member_.share(count_, [&](std::int64_t t) {
+      normalize(place(t), norm, model_.hidden, model_.epsilon, place(t));
+      float* residual = work_.residual.get() + t * work_.hidden_width;
+      for (std::int64_t i = 0; i < model_.hidden; ++i) residual[i] += place(t)[i];
+    });
+    member_.barrier.wait();
+  }
+
+  // Writes activation(gate) * up, whose rows are padded to whole vectors.
   void activate_apart(const float* norm, const EngineMatrix& gate, const EngineMatrix& up) {
     const auto place = [&](std::int64_t t) { return work_.activated.get() + t * work_.mlp_width; };
     multiply(gate, normed(norm, gate),
              [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
                for (std::int64_t r = 0; r < rows; r += lanes) {
-                 store(place(t) + row + r, silu(load(tile + r)));
+                 store(place(t) + row + r, activated(model_.activation, load(tile + r)));
                }
              });
     multiply(up, normed(norm, up),
@@ -164,7 +191,7 @@ class Pass {
              });
   }
 
-  // Writes silu(gate) * up: panels of both alternate.
+  // Writes activation(gate) * up: panels of both alternate.
   void activate(const EngineMatrix& matrix, const Operand& x) {
     constexpr std::int64_t rows = EngineMatrix::panel_rows;
     member_.share(matrix.panels() / 2, [&](std::int64_t pair) {
@@ -172,7 +199,9 @@ class Pass {
         return work_.activated.get() + t * work_.mlp_width + pair * rows;
       };
       multiply_panel(matrix, 2 * pair, x, count_, [&](std::int64_t t, const float* tile) {
-        for (std::int64_t r = 0; r < rows; r += lanes) store(place(t) + r, silu(load(tile + r)));
+        for (std::int64_t r = 0; r < rows; r += lanes) {
+          store(place(t) + r, activated(model_.activation, load(tile + r)));
+        }
       });
       multiply_panel(matrix, 2 * pair + 1, x, count_, [&](std::int64_t t, const float* tile) {
         for (std::int64_t r = 0; r < rows; ++r) place(t)[r] *= tile[r];

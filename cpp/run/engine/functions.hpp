@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../kernels/simd.hpp"
+#include "model.hpp"
 
 namespace thresher::THRESHER_NAMESPACE {
 
@@ -28,6 +29,26 @@ THRESHER_INLINE Floats exponential(Floats x) {
 }
 
 THRESHER_INLINE Floats silu(Floats x) { return x / (1.0f + exponential(-x)); }
+
+// x times half of 1 + tanh(u), which is the logistic function of 2 u.
+THRESHER_INLINE Floats gelu(Floats x) {
+  constexpr float twice = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+  return x / (1.0f + exponential(-twice * (x + 0.044715f * x * x * x)));
+}
+
+THRESHER_INLINE Floats activated(Activation kind, Floats x) {
+  return kind == Activation::silu ? silu(x) : gelu(x);
+}
+
+// cap * tanh(x / cap) of `count` entries, which need not fill whole vectors.
+inline void soften(float* x, std::int64_t count, float cap) {
+  const auto soft = [&](Floats of) {
+    return cap - 2.0f * cap / (1.0f + exponential(2.0f / cap * of));
+  };
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store(x + i, soft(load(x + i)));
+  for (; i < count; ++i) x[i] = soft(splat(x[i]))[0];
+}
 
 // Sums and norms over `count` entries, which need not fill whole vectors.
 THRESHER_INLINE float sum_of_squares(const float* x, std::int64_t count) {

@@ -57,6 +57,9 @@ struct EngineMatrix {
   std::int64_t scale_place(std::int64_t panel) const { return panel * groups() * height(); }
 };
 
+// Of the gate; gelu is the one by tanh.
+enum class Activation { silu, gelu };
+
 struct EngineLayer {
   // Rows of queries, then keys, then values: one matrix, or three whose inputs differ.
   std::vector<EngineMatrix> qkv;
@@ -66,10 +69,14 @@ struct EngineLayer {
   EngineMatrix down;
   const float* attention_norm = nullptr;
   const float* mlp_norm = nullptr;
+  // Of what attention and the network add to the residual stream; or null.
+  const float* attention_after = nullptr;
+  const float* mlp_after = nullptr;
   const float* query_norm = nullptr;  // of each head; or null
   const float* key_norm = nullptr;
   bool rotary = true;
-  std::int64_t window = 0;  // positions that a token sees, its own included; 0: all
+  std::int64_t turning = 0;  // which set of frequencies
+  std::int64_t window = 0;   // positions that a token sees, its own included; 0: all
 };
 
 struct EngineModel {
@@ -78,8 +85,15 @@ struct EngineModel {
   std::vector<EngineLayer> layers;
   std::int64_t hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0;
   float epsilon = 0;
-  std::vector<float> frequencies;  // of rotary positions, head_dim / 2
+  std::vector<float> frequencies;  // of rotary positions, sets of head_dim / 2
   float rotary_scale = 1;
+  Activation activation = Activation::silu;
+  float embedding_scale = 1, score_scale = 1;
+  float score_cap = 0, logit_cap = 0;  // x becomes cap * tanh(x / cap); 0: x
+
+  std::int64_t half() const { return head_dim / 2; }
+  // Sets of frequencies.
+  std::int64_t turnings() const { return static_cast<std::int64_t>(frequencies.size()) / half(); }
 
   // Of a head, padded to whole vectors.
   std::int64_t head_width() const {

@@ -16,6 +16,12 @@ bool has_channels(const EngineModel& model) {
          });
 }
 
+bool normalises(const EngineModel& model) {
+  return std::any_of(model.layers.begin(), model.layers.end(), [](const EngineLayer& layer) {
+    return layer.attention_after != nullptr || layer.mlp_after != nullptr;
+  });
+}
+
 }  // namespace
 
 EngineWork::EngineWork(const EngineModel& model)
@@ -30,8 +36,9 @@ EngineWork::EngineWork(const EngineModel& model)
       qkv(chunk * qkv_width),
       attended(chunk * attended_width),
       activated(chunk * mlp_width),
-      cosines(chunk * head_width),
-      sines(chunk * head_width),
+      cosines(model.turnings() * chunk * head_width),
+      sines(model.turnings() * chunk * head_width),
+      added(normalises(model) ? chunk * hidden_width : 0),
       channels_(has_channels(model)) {}
 
 // What is replaced holds nothing between passes. Sizes are noted last: memory may be short.

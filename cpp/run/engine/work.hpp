@@ -56,6 +56,10 @@ class EngineWork {
   void reserve(std::int64_t end, int threads);
 
   float* thread_scores(int rank) const { return scores_.get() + rank * capacity_; }
+  // Where a token's angles of a set of frequencies begin.
+  std::int64_t angle_place(std::int64_t set, std::int64_t token) const {
+    return (set * chunk + token) * head_width;
+  }
 
   const std::int64_t head_width;
   const std::int64_t hidden_width;  // these padded to whole groups
@@ -64,6 +68,7 @@ class EngineWork {
   const std::int64_t operand_width;  // the widest input of a product
 
   Aligned<float> residual, qkv, attended, activated, cosines, sines;
+  Aligned<float> added;  // to the residual stream, of models that normalise it before
   // Inputs of products: by token of a chunk, or for one token by thread.
   Aligned<float> inputs, input_scales, input_totals;
   Aligned<std::int8_t> input_codes;

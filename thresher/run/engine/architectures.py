@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["FIXED_ROTARY", "Architecture", "architecture_of"]
+__all__ = ["ACTIVATIONS", "FIXED_ROTARY", "Architecture", "activation_of", "architecture_of"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...core.errors import LayerError, nearest
@@ -24,11 +24,23 @@ class Architecture:
         configuration sets a window, or those that it lists as ``"sliding_attention"``.
     unturned : str, optional
         The configuration's list with a zero for each layer without rotary positions.
+    fused : bool, default False
+        Whether queries, keys and values are one projection, and gate and up another.
+    norms_from : float, default 0
+        What is added to the weights of norms.
+    scaled : bool, default False
+        Whether embeddings are multiplied by the square root of their width.
+    after : bool, default False
+        Whether what attention and the network add is normalised too.
     """
 
     head_norms: bool = False
     windows: str = "none"
     unturned: str | None = None
+    fused: bool = False
+    norms_from: float = 0.0
+    scaled: bool = False
+    after: bool = False
 
     def window(self, config: Any, layer: int) -> int:
         """Return how many tokens a layer sees, 0 for all."""
@@ -42,14 +54,23 @@ class Architecture:
         return self.unturned is None or bool(getattr(config, self.unturned)[layer])
 
 
+_GEMMA = Architecture(norms_from=1.0, scaled=True)
+_GEMMA2 = replace(_GEMMA, after=True, windows="by layer")
 #: By the configuration's ``model_type``.
 _ARCHITECTURES = {
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": replace(_GEMMA2, head_norms=True),
     "llama": Architecture(),
     "mistral": Architecture(windows="all"),
+    "phi3": Architecture(windows="all", fused=True),
     "qwen2": Architecture(windows="by layer"),
     "qwen3": Architecture(head_norms=True, windows="by layer"),
     "smollm3": Architecture(windows="by layer", unturned="no_rope_layers"),
 }
+
+#: Activations of gates, by their names in configurations.
+ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
 
 #: Ways to scale rotary positions whose frequencies do not depend on how long a text is.
 FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
@@ -74,15 +95,32 @@ def architecture_of(config: Any) -> Architecture:
             f"the engine does not run models of the architecture {name!r}; "
             f"{nearest(name, _ARCHITECTURES)}; use the model's own generate() instead"
         )
-    if config.hidden_act != "silu":
+    activation = activation_of(config)
+    if activation not in ACTIVATIONS:
         raise LayerError(
-            f"the engine does not run the activation {config.hidden_act!r} of this {name} model, "
-            "'silu' alone"
+            f"the engine does not run the activation {activation!r} of this {name} model; it runs "
+            f"{' and '.join(ACTIVATIONS)}"
         )
-    rotary = config.rope_parameters["rope_type"]
-    if rotary not in FIXED_ROTARY:
-        raise LayerError(
-            f"the engine does not run rotary positions of the type {rotary!r} of this {name} "
-            f"model; it runs {', '.join(FIXED_ROTARY)}"
-        )
+    for rotary in _rotaries(config.rope_parameters):
+        if rotary["rope_type"] not in FIXED_ROTARY:
+            raise LayerError(
+                f"the engine does not run rotary positions of the type {rotary['rope_type']!r} of "
+                f"this {name} model; it runs {', '.join(FIXED_ROTARY)}"
+            )
+        if (share := rotary.get("partial_rotary_factor") or 1.0) != 1:
+            raise LayerError(
+                f"the engine turns whole heads by their positions, and this {name} model "
+                f"{share:.0%} of each; use the model's own generate() instead"
+            )
     return _ARCHITECTURES[name]
+
+
+def activation_of(config: Any) -> str:
+    """Return the name of the gates' activation."""
+    # Gemma's configurations have both names, and mean this one where it is set.
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
+
+
+def _rotaries(parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what rotary positions are, by type of layer where they differ."""
+    return [parameters] if "rope_type" in parameters else list(parameters.values())

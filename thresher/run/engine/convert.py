@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...core.errors import LayerError
 from ..packed.layer import PackedLayer
-from .architectures import Architecture, architecture_of
+from .architectures import ACTIVATIONS, Architecture, activation_of, architecture_of
 from .formats import Matrix, PanelData, encode, form_of, joined, lay_out
 from .model import LayerData, ModelData, Vector, interleaved, padded_columns, padded_rows
 from .thresholds import thresholds_of
@@ -78,21 +78,61 @@ class Conversion:
         body = self.model.model
         final_norm = self.norm(body.norm)
         embedding, head = self.vocabulary(body.embed_tokens, self.model.lm_head)
-        rotary = body.rotary_emb
         self.refuse_what_is_left()
+        config = self.config
         return ModelData(
             embedding=embedding,
             head=head,
             final_norm=final_norm,
             layers=layers,
-            heads=self.config.num_attention_heads,
-            kv_heads=self.config.num_key_value_heads,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
             head_dim=self.blocks[0].self_attn.head_dim,
-            intermediate=self.config.intermediate_size,
-            epsilon=self.config.rms_norm_eps,
-            frequencies=rotary.inv_freq.detach().float().cpu().numpy(),
-            rotary_scale=float(rotary.attention_scaling),
+            intermediate=config.intermediate_size,
+            epsilon=config.rms_norm_eps,
+            frequencies=self.frequencies(),
+            rotary_scale=self.rotary_scale(),
+            activation=ACTIVATIONS[activation_of(config)],
+            embedding_scale=self.embedding_scale(),
+            score_scale=self.score_scale(),
+            score_cap=getattr(config, "attn_logit_softcapping", None) or 0.0,
+            logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
+
+    @property
+    def turnings(self) -> list[str]:
+        """What the names of each set of frequencies begin with; all layers share one elsewhere."""
+        if "rope_type" in self.config.rope_parameters:
+            return [""]
+        return [f"{kind}_" for kind in dict.fromkeys(self.config.layer_types)]
+
+    def frequencies(self) -> Vector:
+        """Return the sets of frequencies of rotary positions."""
+        found = [getattr(self.model.model.rotary_emb, f"{x}inv_freq") for x in self.turnings]
+        values: Vector = torch.stack([each.detach().float().cpu() for each in found]).numpy()
+        return values[0] if len(values) == 1 else values
+
+    def rotary_scale(self) -> float:
+        """Return the scale of sines and cosines, which all layers have to share."""
+        rotary = self.model.model.rotary_emb
+        found = {float(getattr(rotary, f"{x}attention_scaling")) for x in self.turnings}
+        if len(found) > 1:
+            raise LayerError("the engine scales the positions of all layers alike, unlike this")
+        return found.pop()
+
+    def embedding_scale(self) -> float:
+        """Return what embeddings are multiplied by, rounded as the model rounds it."""
+        if not self.architecture.scaled:
+            return 1.0
+        embedding = self.model.model.embed_tokens
+        # Where it is a buffer, casts of the model have rounded it; elsewhere it is made anew.
+        held = getattr(embedding, "embed_scale", self.config.hidden_size**0.5)
+        return float(torch.as_tensor(held).to(embedding.weight.dtype))
+
+    def score_scale(self) -> float | None:
+        """Return the scale of attention's scores, None for the usual one."""
+        held = getattr(self.config, "query_pre_attn_scalar", None)
+        return None if held is None else float(held**-0.5)
 
     def layer(self, index: int, rounded: Mapping[str, Matrix] | None = None) -> LayerData:
         """Return a layer, whose block must have its weights.
@@ -106,19 +146,32 @@ class Conversion:
         block: Any = self.blocks[index]
         self.rounded = rounded or {}
         attention, mlp = block.self_attn, block.mlp
-        norms = self.architecture.head_norms
+        kind = self.architecture
+        if kind.fused:
+            qkv, gate_up = [attention.qkv_proj], [mlp.gate_up_proj]
+        else:
+            qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+            gate_up = [mlp.gate_proj, mlp.up_proj]
+        before = block.pre_feedforward_layernorm if kind.after else block.post_attention_layernorm
         return LayerData(
-            qkv=self._qkv([attention.q_proj, attention.k_proj, attention.v_proj]),
+            qkv=self._qkv(qkv),
             out=self._alone(attention.o_proj),
-            gate_up=self._gate_up([mlp.gate_proj, mlp.up_proj]),
+            gate_up=self._gate_up(gate_up),
             down=self._alone(mlp.down_proj, padded_columns),
             attention_norm=self.norm(block.input_layernorm),
-            mlp_norm=self.norm(block.post_attention_layernorm),
-            query_norm=self.norm(attention.q_norm) if norms else None,
-            key_norm=self.norm(attention.k_norm) if norms else None,
-            rotary=self.architecture.rotary(self.config, index),
-            window=self.architecture.window(self.config, index),
+            mlp_norm=self.norm(before),
+            query_norm=self.norm(attention.q_norm) if kind.head_norms else None,
+            key_norm=self.norm(attention.k_norm) if kind.head_norms else None,
+            rotary=kind.rotary(self.config, index),
+            window=kind.window(self.config, index),
+            attention_after=self.norm(block.post_attention_layernorm) if kind.after else None,
+            mlp_after=self.norm(block.post_feedforward_layernorm) if kind.after else None,
+            turning=self._turning(index),
         )
+
+    def _turning(self, index: int) -> int:
+        several = len(self.turnings) > 1
+        return self.turnings.index(f"{self.config.layer_types[index]}_") if several else 0
 
     def _qkv(self, layers: list[nn.Module]) -> PanelData | list[PanelData]:
         if any(self._threshold(layer) is not None for layer in layers):
@@ -128,6 +181,11 @@ class Conversion:
     def _gate_up(self, layers: list[nn.Module]) -> PanelData | list[PanelData]:
         if all(self._threshold(layer) is None for layer in layers):
             return lay_out(*interleaved(*self.joined(layers, self.bits)))
+        if len(layers) == 1:
+            raise LayerError(
+                f"the engine does not drop inputs of {self.names[layers[0]]}, which is gate and up "
+                "in one; use the model's own generate() instead"
+            )
         return [
             lay_out(*padded_rows(*self.joined([layer], self.bits)), self._threshold(layer))
             for layer in layers
@@ -153,7 +211,7 @@ class Conversion:
         bits = 8 if self.bits == 4 else self.bits
         self.read.add(embedding)
         name = self.names[embedding]
-        if type(embedding) is not nn.Embedding:
+        if not isinstance(embedding, nn.Embedding):
             raise LayerError(f"{name} is a {_kind(embedding)}, not an embedding")
         head_matrix, bias = self.joined([head], bits)
         threshold = self._threshold(head)
@@ -195,8 +253,9 @@ class Conversion:
         """Return a norm's weights."""
         self.read.add(module)
         # A copy: the model may be trained on.
-        weight: Vector = module.weight.detach().float().cpu().clone().contiguous().numpy()
-        return weight
+        weight = module.weight.detach().float().cpu() + self.architecture.norms_from
+        values: Vector = weight.contiguous().numpy()
+        return values
 
     def refuse_what_is_left(self) -> None:
         """Raise LayerError if a module holds weights that nothing has read."""

@@ -40,8 +40,8 @@ class Engine:
     ----------
     model : str, Path or nn.Module
         A model folder or a name that ``from_pretrained`` takes, dense or sparse; a GGUF file; a
-        folder that :meth:`save` wrote; or a loaded transformers model, which is left alone. Llama,
-        Mistral, Qwen2, Qwen3 or SmolLM3; of GGUF files llama, qwen2 or qwen3.
+        folder that :meth:`save` wrote; or a loaded transformers model, which is left alone. Gemma 1
+        to 3, Llama, Mistral, Phi-3, Qwen2, Qwen3 or SmolLM3; of GGUF files llama, qwen2 or qwen3.
     bits : {8, 4}, optional
         Round matrices that take more to so many bits in groups of 32 weights, to nearest; with 4
         the embedding and the head get 8. Without it they take 16 bits, float16 where the model

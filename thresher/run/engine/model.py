@@ -38,6 +38,10 @@ class LayerData:
         Whether queries and keys are turned by their positions.
     window : int
         Tokens that one sees, its own included; 0 for all.
+    attention_after, mlp_after : array of shape (hidden,), optional
+        Norms of what attention and the network add to the residual stream.
+    turning : int, default 0
+        Which of the model's sets of frequencies.
     """
 
     qkv: PanelData | list[PanelData]
@@ -50,6 +54,9 @@ class LayerData:
     key_norm: Vector | None
     rotary: bool
     window: int
+    attention_after: Vector | None = None
+    mlp_after: Vector | None = None
+    turning: int = 0
 
     def build(self) -> _run.EngineLayer:
         """Return the compiled layer."""
@@ -74,10 +81,18 @@ class ModelData:
     heads, kv_heads, head_dim, intermediate : int
     epsilon : float
         Of norms.
-    frequencies : array of shape (head_dim / 2,)
+    frequencies : array of shape (head_dim / 2,) or (sets, head_dim / 2)
         Of rotary positions.
     rotary_scale : float
         Of their sines and cosines.
+    activation : {"silu", "gelu"}, default "silu"
+        Of gates; ``"gelu"`` is the one by tanh.
+    embedding_scale : float, default 1
+        What embeddings are multiplied by.
+    score_scale : float, optional
+        What scores of attention are multiplied by, by default ``head_dim ** -0.5``.
+    score_cap, logit_cap : float, default 0
+        With a cap, scores and logits x become ``cap * tanh(x / cap)``.
     """
 
     embedding: PanelData
@@ -91,10 +106,17 @@ class ModelData:
     epsilon: float
     frequencies: Vector
     rotary_scale: float
+    activation: str = "silu"
+    embedding_scale: float = 1.0
+    score_scale: float | None = None
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
 
     def build(self) -> _run.EngineModel:
         """Return the compiled model, which keeps the arrays alive."""
         parts = _built(self)
+        if self.score_scale is None:
+            parts["score_scale"] = self.head_dim**-0.5
         parts["head"] = parts["head"] or parts["embedding"]
         parts["layers"] = [layer.build() for layer in self.layers]
         return _run.EngineModel(**parts)

@@ -9,6 +9,7 @@ __all__ = ["STORE_FILE", "read_store", "write_store"]
 
 import json
 from collections.abc import Iterable
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from .model import LayerData, ModelData
 
 STORE_FILE, _ARRAYS = "engine.json", "engine.safetensors"
 _FORMAT = "thresher-engine"
-#: Versions of folders without thresholds, and of those where some matrices have them.
-_WHOLE, _DROPPING = 1, 2
+#: Versions of folders without thresholds, of those where some matrices have them, and of those of
+#: models that do more than Llama's, with thresholds or without.
+_WHOLE, _DROPPING, _MORE = 1, 2, 3
 _REMEDY = "write the folder again with `thresher pack`"
 
 _Arrays = dict[str, NDArray[Any]]
@@ -62,7 +64,8 @@ def write_store(
     arrays: _Arrays = {}
     model = _told(data, "", arrays)
     dropping = any(name.endswith(".thresholds") for name in arrays)
-    head = {"format": _FORMAT, "version": _DROPPING if dropping else _WHOLE}
+    version = _MORE if _does_more(data) else _DROPPING if dropping else _WHOLE
+    head = {"format": _FORMAT, "version": version}
     text = json.dumps(head | {"context": context, "ends": sorted(ends), "model": model}, indent=1)
     with writing(Path(out), "engine") as output:
         output.check_free()
@@ -74,6 +77,14 @@ def write_store(
         save_tensors(tensors, output.made / _ARRAYS)
         write_text(output.made / STORE_FILE, text + "\n")
         output.publish()
+
+
+def _does_more(data: ModelData | LayerData) -> bool:
+    """Return whether a part has anything that readers of earlier versions would pass over."""
+    optional = [field for field in fields(data) if field.default is not MISSING]
+    held = [(getattr(data, field.name), field.default) for field in optional]
+    changed = any(isinstance(value, np.ndarray) or value != default for value, default in held)
+    return changed or any(map(_does_more, getattr(data, "layers", ())))
 
 
 def _told(data: Any, place: str, arrays: _Arrays) -> dict[str, Any]:
@@ -114,11 +125,11 @@ def read_store(folder: Path, bits: int | None) -> tuple[ModelData, int, frozense
             "made from again, or leave bits out"
         )
     said = read_json(folder / STORE_FILE, _REMEDY)
-    if said.get("format") != _FORMAT or said.get("version") not in (_WHOLE, _DROPPING):
+    if said.get("format") != _FORMAT or said.get("version") not in (_WHOLE, _DROPPING, _MORE):
         raise CheckpointError(
             f"{str(folder / STORE_FILE)!r} is of the format {said.get('format')!r}, version "
-            f"{said.get('version')!r}; this Thresher reads {_FORMAT!r}, versions {_WHOLE} and "
-            f"{_DROPPING}"
+            f"{said.get('version')!r}; this Thresher reads {_FORMAT!r}, versions {_WHOLE} to "
+            f"{_MORE}"
         )
     try:
         with safe_open(folder / _ARRAYS, framework="pt") as file:
@@ -134,6 +145,7 @@ def read_store(folder: Path, bits: int | None) -> tuple[ModelData, int, frozense
 def _model(said: dict[str, Any], arrays: _Arrays) -> ModelData:
     layers = [_layer(layer, f"layers.{i}.", arrays) for i, layer in enumerate(said["layers"])]
     numbers = ("heads", "kv_heads", "head_dim", "intermediate", "epsilon", "rotary_scale")
+    optional = ("activation", "embedding_scale", "score_scale", "score_cap", "logit_cap")
     return ModelData(
         embedding=_panels(said["embedding"], "embedding.", arrays),
         head=_panels(said["head"], "head.", arrays) if "head" in said else None,
@@ -141,6 +153,7 @@ def _model(said: dict[str, Any], arrays: _Arrays) -> ModelData:
         layers=layers,
         frequencies=arrays["frequencies"],
         **{name: said[name] for name in numbers},
+        **{name: said[name] for name in optional if name in said},
     )
 
 
@@ -156,6 +169,9 @@ def _layer(said: dict[str, Any], place: str, arrays: _Arrays) -> LayerData:
         key_norm=arrays.get(f"{place}key_norm"),
         rotary=said["rotary"],
         window=said["window"],
+        attention_after=arrays.get(f"{place}attention_after"),
+        mlp_after=arrays.get(f"{place}mlp_after"),
+        turning=said.get("turning", 0),
     )
 
 
