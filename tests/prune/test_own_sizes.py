@@ -99,9 +99,9 @@ def test_without_thresher_it_is_an_error(folder):
 
 def test_what_runs_blocks_of_one_size_refuses_it(small, folder, tmp_path):
     with pytest.raises(LayerError, match="sizes of their own"):
-        th.Engine(small)
+        th.Engine(small, 8)
     with pytest.raises(LayerError, match="sizes of their own"):
-        th.Engine(folder)
+        th.Engine(folder, 8)
 
 
 @pytest.mark.parametrize(

@@ -312,16 +312,16 @@ def test_bits_that_there_are_not(bits):
 
 def test_other_architectures_are_refused_by_name(tmp_path):
     with pytest.raises(LayerError, match="architecture 'gpt2'"):
-        th.Engine(gpt2())
+        th.Engine(gpt2(), 8)
     gpt2().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()  # refused before the weights are looked for
     with pytest.raises(LayerError, match="architecture 'gpt2'"):
-        th.Engine(tmp_path)
+        th.Engine(tmp_path, 8)
 
 
 def test_changed_models_are_refused():
     with pytest.raises(LayerError, match="activation 'gelu'"):
-        th.Engine(llama(hidden_act="gelu"))
+        th.Engine(llama(hidden_act="gelu"), 8)
     model = llama()
     model.model.layers[1].extra = torch.nn.Linear(2, 2)
     with pytest.raises(LayerError, match=r"knows no 'model\.layers\.1\.extra', a Linear"):
@@ -332,7 +332,7 @@ def test_changed_models_are_refused():
         th.Engine(model)
     dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     with pytest.raises(LayerError, match="type 'dynamic'"):
-        th.Engine(llama(rope_parameters=dynamic))
+        th.Engine(llama(rope_parameters=dynamic), 8)
 
 
 def test_missing_folders_and_broken_weights(tmp_path):

@@ -203,27 +203,6 @@ class _Cache(KeyValueCache):
 
     remedy = "and what the sparse model writes has to be taken back; use a model of full attention"
 
-    def prove(self, token: torch.Tensor) -> None:
-        """Read a token, take it back and read it again, which must give the same."""
-        first = self.run(token)
-        self.shorten(self.length - 1)
-        again = self.run(token)
-        self.shorten(self.length - 1)
-        if float((again - first).abs().max()) > 0.01 * float(first.abs().max()):
-            raise self.refusal("keeps something of a token that was taken back")
-
-    def shorten(self, length: int) -> None:
-        """Take tokens back so that as many are left."""
-        if length == self.length:
-            return
-        assert self.held is not None
-        try:
-            self.held.crop(length - self.length)
-        except (NotImplementedError, RuntimeError, ValueError) as error:
-            raise self.refusal(f"cannot be taken back ({error})") from error
-        self.length = length
-        self.check()
-
 
 def _row(prompt: torch.Tensor) -> torch.Tensor:
     """Return a prompt as one row of token ids."""

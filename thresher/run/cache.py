@@ -70,6 +70,43 @@ class KeyValueCache:
         logits: torch.Tensor = output.logits[0]
         return logits[-1:] if last else logits
 
+    def prove(self, token: torch.Tensor) -> None:
+        """Read a token, take it back and read it again, which must give the same.
+
+        Parameters
+        ----------
+        token : Tensor of shape (1, 1)
+
+        Raises
+        ------
+        LayerError
+            If something of it is left.
+        """
+        first = self.run(token)
+        self.shorten(self.length - 1)
+        again = self.run(token)
+        self.shorten(self.length - 1)
+        if float((again - first).abs().max()) > 0.01 * float(first.abs().max()):
+            raise self.refusal("keeps something of a token that was taken back")
+
+    def shorten(self, length: int) -> None:
+        """Take tokens back so that as many are left.
+
+        Raises
+        ------
+        LayerError
+            If the cache cannot be cut.
+        """
+        if length == self.length:
+            return
+        assert self.held is not None
+        try:
+            self.held.crop(length - self.length)
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            raise self.refusal(f"cannot be taken back ({error})") from error
+        self.length = length
+        self.check()
+
     def check(self) -> None:
         """Raise unless the cache holds what was read."""
         found = 0 if self.held is None else int(self.held.get_seq_length())

@@ -14,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...core.errors import DataError, OptionError
+from ...core.errors import DataError, LayerError, OptionError
 from ..instructions import check_instruction_set
 from .continuation import Continuation
 from .loading import load
 from .lookup import guess
+from .model import ModelData
 from .sampling import Sampler
 from .session import Session
 from .store import write_store
 from .text import Piece, TextStream
 from .token import Token
+from .torch_path import TorchModel
 
 _Tokens = NDArray[np.int64]
 
@@ -42,6 +44,7 @@ class Engine:
         A model folder or a name that ``from_pretrained`` takes, dense or sparse; a GGUF file; a
         folder that :meth:`save` wrote; or a loaded transformers model, which is left alone. Gemma 1
         to 3, Llama, Mistral, Phi-3, Qwen2, Qwen3 or SmolLM3; of GGUF files llama, qwen2 or qwen3.
+        Other causal models make their text by their own passes in torch, and a warning says so.
     bits : {8, 4}, optional
         Round matrices that take more to so many bits in groups of 32 weights, to nearest; with 4
         the embedding and the head get 8. Without it they take 16 bits, float16 where the model
@@ -53,8 +56,8 @@ class Engine:
     Raises
     ------
     LayerError
-        If the architecture is not one of these, or the model holds what it does not, or gives
-        other logits on a few tokens.
+        If the architecture is not one of these and `bits` are given, or the model goes on with no
+        texts; or if it holds what the architecture does not, or gives other logits on a few tokens.
     OptionError
         If there is no format of so many bits, or a folder of :meth:`save` is to be rounded again.
     CheckpointError
@@ -76,12 +79,28 @@ class Engine:
         if bits not in (None, 8, 4):
             raise OptionError(f"bits is {bits}; use 8, 4 or None for 16-bit floats")
         self._loaded = load(model, bits)
-        self.data = self._loaded.data
-        """What the compiled model is made of."""
-        self.compiled = self.data.build()
+        held = self._loaded.data
+        self.compiled = held if isinstance(held, TorchModel) else held.build()
         self._given_tokenizer = tokenizer
         self.context = self._loaded.context
         """Tokens of a prompt and its continuation together, at most."""
+
+    @property
+    def data(self) -> ModelData:
+        """What the compiled model is made of.
+
+        Raises
+        ------
+        LayerError
+            If the model runs in torch.
+        """
+        held = self._loaded.data
+        if isinstance(held, TorchModel):
+            raise LayerError(
+                f"{type(held.model).__name__} is run in torch, as the engine does not know its "
+                "architecture, and cannot be packed for it; save the model itself"
+            )
+        return held
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -20,17 +20,21 @@ from ...core.paths import local_model
 from ...parts.activations.attached import set_aside
 from ..files.tokenizers import read_tokenizer
 from ..files.whole import load_whole
+from .architectures import architecture_of
 from .convert import convert
 from .gguf import GGUFFile, read_model
 from .model import ModelData
 from .session import Session
 from .store import STORE_FILE, read_store
 from .thresholds import thresholds_of
+from .torch_path import TorchModel
 
 #: Tokens on which the engine is held against the model, and how far its logits in bfloat16 may lie
 #: from the model's own, relative to their spread, at the median token. Of SmolLM2 it is 0.06 where
 #: the model computes in bfloat16 itself, 0.01 in float32; a single token may be off by all of it.
 _PROBE, _APART = 8, 0.5
+#: The context of models whose positions do not end.
+_UNBOUNDED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Loaded:
 
     Parameters
     ----------
-    data : ModelData
+    data : ModelData or TorchModel
+        A model of another architecture than the engine's runs in torch.
     context : int
         Tokens of a prompt and its continuation together, at most.
     ends : frozenset of int
@@ -48,7 +53,7 @@ class Loaded:
         Returns the tokenizer, None where there is none.
     """
 
-    data: ModelData
+    data: ModelData | TorchModel
     context: int
     ends: frozenset[int]
     tokenizer: Callable[[], Any]
@@ -64,10 +69,16 @@ def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:
     if (path / STORE_FILE).is_file():
         data, context, ends = read_store(path, bits)
         return Loaded(data, context, ends, lambda: tokenizer_of(path))
-    return _of_module(_module(model), bits, lambda: tokenizer_of(model))
+    return _of_module(_module(model, bits), bits, lambda: tokenizer_of(model))
 
 
 def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Loaded:
+    try:
+        architecture_of(model.config)
+    except LayerError as error:
+        if bits is not None:
+            raise
+        return _in_torch(model, error, tokenizer)
     thresholds_of(model, bits)  # which refuses what the engine does not drop, before any work
     # Without what rounding or dropped inputs would drown.
     with set_aside(model):
@@ -77,6 +88,23 @@ def _of_module(model: Any, bits: int | None, tokenizer: Callable[[], Any]) -> Lo
         data = convert(model, bits)
     settings = getattr(model, "generation_config", None) or model.config
     return Loaded(data, int(model.config.max_position_embeddings), _ends(settings), tokenizer)
+
+
+def _in_torch(model: Any, error: LayerError, tokenizer: Callable[[], Any]) -> Loaded:
+    """Return a model that answers by its own passes, if it goes on with texts; say so."""
+    if not model.can_generate() or model.config.is_encoder_decoder:
+        raise error
+    try:
+        own = TorchModel(model)
+    except LayerError as other:
+        raise error from other
+    warnings.warn(
+        f"the model's own passes in torch make the text, which takes longer: {error}",
+        stacklevel=5,
+    )
+    settings = getattr(model, "generation_config", None) or model.config
+    context = getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED
+    return Loaded(own, int(context), _ends(settings), tokenizer)
 
 
 def _ends(settings: Any) -> frozenset[int]:
@@ -151,16 +179,17 @@ def _prove(model: Any, data: ModelData) -> None:
     check_near(data, ids, own, type(model).__name__)
 
 
-def _module(folder: str | Path) -> nn.Module:
+def _module(folder: str | Path, bits: int | None) -> nn.Module:
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.utils import logging
-
-    from .architectures import architecture_of
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     local_model(folder)  # what cannot be a name on the hub is not asked for there
     try:
-        architecture_of(AutoConfig.from_pretrained(folder))  # before the weights are read
+        config = AutoConfig.from_pretrained(folder)
+        if bits is not None or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            architecture_of(config)  # before the weights are read
         model: nn.Module = load_whole(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, ThresherError):

@@ -6,14 +6,17 @@ __all__ = ["Batch", "Session"]
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .. import _run
+from .torch_path import TorchModel
 
 _Tokens = NDArray[np.int64]
+_Model: TypeAlias = "_run.EngineModel | TorchModel"
 
 
 class Session:
@@ -23,12 +26,13 @@ class Session:
 
     Parameters
     ----------
-    model : EngineModel
+    model : EngineModel or TorchModel
     """
 
-    def __init__(self, model: _run.EngineModel) -> None:
+    def __init__(self, model: _Model) -> None:
         self._model = model
-        self.sequence = _run.EngineSequence(model)
+        of_torch = isinstance(model, TorchModel)
+        self.sequence: Any = model.sequence() if of_torch else _run.EngineSequence(model)
         self.held: _Tokens = np.empty(0, np.int64)
         """The text whose keys and values are in the cache."""
 
@@ -69,11 +73,12 @@ class Batch:
 
     Parameters
     ----------
-    model : EngineModel
+    model : EngineModel or TorchModel
     """
 
-    def __init__(self, model: _run.EngineModel) -> None:
-        self._work = _run.EngineWork(model)
+    def __init__(self, model: _Model) -> None:
+        of_torch = isinstance(model, TorchModel)
+        self._work: Any = model.work() if of_torch else _run.EngineWork(model)
         self._vocabulary = model.vocabulary
 
     def logits(self, texts: Sequence[tuple[Session, _Tokens, int]]) -> list[NDArray[np.float32]]:
