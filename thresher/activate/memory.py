@@ -159,6 +159,12 @@ def as_activation_recipe(method: str | ActivationRecipe) -> ActivationRecipe:
     if isinstance(method, ActivationRecipe):
         return method
     kind = find(method)
+    if not issubclass(kind, ActivationRecipe) and hasattr(kind, "attach"):
+        raise OptionError(
+            f"method {method!r} has no thresholds to calibrate, and is used from Python: "
+            f"`from {kind.__module__} import {kind.__name__}`, then "
+            f"`{kind.__name__}().attach(model, data)`"
+        )
     if not issubclass(kind, ActivationRecipe):
         raise OptionError(
             f"method {method!r} does not make activations sparse; `thresher methods {method}` says "

@@ -27,6 +27,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from ...core.errors import LayerError
 from .selection import RankSplit, Selection
+from .window_blocks import choose_windows, release_windows
+from .windows import Windows
 
 #: Sides of a layer, and the names that a selection has as its child.
 INPUTS, OUTPUTS = "inputs", "outputs"
@@ -46,7 +48,8 @@ def attach(name: str, layer: nn.Module, selection: Selection, side: str = INPUTS
     name : str
         Path of the layer in its model.
     layer : nn.Module
-        A module that is called with one tensor and returns one.
+        A module that is called with one tensor and returns one; a stage of blocks for a selection
+        of windows.
     selection : Selection
         What to keep.
     side : {"inputs", "outputs"}
@@ -59,6 +62,10 @@ def attach(name: str, layer: nn.Module, selection: Selection, side: str = INPUTS
     # Plain functions, so that models can be copied and pickled.
     if side == OUTPUTS:
         layer.register_forward_hook(_select_outputs)
+        return
+    if isinstance(selection, Windows):
+        layer.register_forward_pre_hook(choose_windows, with_kwargs=True)
+        layer.register_forward_hook(release_windows, always_call=True)
         return
     layer.register_forward_pre_hook(_select_inputs, with_kwargs=True)
     if isinstance(selection, RankSplit):
@@ -85,11 +92,13 @@ def detach(layer: nn.Module, side: str) -> None:
     if not has_selection(layer, side):
         return
     del layer._modules[_CHILDREN[side]]
-    hooks: tuple[Any, ...] = (_select_inputs, _complete) if side == INPUTS else (_select_outputs,)
+    of_inputs = (_select_inputs, _complete, choose_windows, release_windows)
+    hooks: tuple[Any, ...] = of_inputs if side == INPUTS else (_select_outputs,)
     for table in (layer._forward_pre_hooks, layer._forward_hooks):
         for key in [key for key, hook in table.items() if hook in hooks]:
             del table[key]
             layer._forward_pre_hooks_with_kwargs.pop(key, None)
+            layer._forward_hooks_always_called.pop(key, None)
 
 
 @contextmanager

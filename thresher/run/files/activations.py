@@ -30,6 +30,7 @@ from ...core.remembered import remembered
 from ...parts.activations.attached import attach, attached, set_aside
 from ...parts.activations.selection import Selection
 from ...parts.activations.sites import Site
+from ...parts.activations.window_blocks import blocks_of
 from ...parts.layers import Layer
 from .checkpoint import CONFIG_KEY, Checkpoint, read_config
 from .companions import ACTIVATIONS_RECORD, RECORD_FILE, copy_companions
@@ -133,7 +134,7 @@ def load_activations(model: nn.Module, file: Path) -> None:
         _check_fits(model, name, side, channels, file)
     for name, side, _, selection in made:
         layer = model.get_submodule(name)
-        weight = layer.get_parameter("weight")
+        weight = next(layer.parameters())
         attach(name, layer, selection.to("cpu" if weight.is_meta else weight.device), side)
 
 
@@ -207,8 +208,9 @@ def _check_fits(model: nn.Module, name: str, side: str, channels: int, file: Pat
 
 
 def _channels(model: nn.Module, name: str, side: str) -> int | None:
-    """Return the channels of a layer's side, None where there is no such layer."""
+    """Return the channels of a layer's side, or the blocks of a stage, None if there is none."""
     try:
-        return Site(Layer(name, model.get_submodule(name)), side, ()).channels
+        module = model.get_submodule(name)
+        return len(blocks_of(module)) or Site(Layer(name, module), side, ()).channels
     except (AttributeError, LayerError):
         return None
