@@ -24,7 +24,12 @@ def test_it_is_what_the_model_reports(make, implementation, padded):
         mask[0, 8:] = 0
     arguments = {"input_ids": tokens(), "attention_mask": mask}
     model.set_attn_implementation("eager")
-    reported = sum(a.sum((1, 2)) for a in model(**arguments, output_attentions=True).attentions)
+    # Padding asks nothing.
+    asked = mask[:, None, :, None]
+    attentions = model(**arguments, output_attentions=True).attentions
+    reported = sum((a * asked).sum((1, 2)) for a in attentions)
+    if padded:
+        reported[0, 8:] = reported[0, :8].min()
     model.set_attn_implementation(implementation)
     received = {}
     with WatchingAttention(received), running(arguments, 3):

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .current import running_index
+from .current import running_index, token_mask
 
 _SOFTMAX = (functional.softmax, torch.softmax, torch.Tensor.softmax)
 
@@ -25,7 +25,7 @@ class WatchingAttention(TorchFunctionMode):
     ----------
     received : dict of int to Tensor of shape (batch, tokens)
         Filled by the index of the sample that runs: what each token received, over heads and
-        queries.
+        queries. Padding asks nothing, and is said to receive as little as any token of its text.
     """
 
     def __init__(self, received: dict[int, torch.Tensor]) -> None:
@@ -39,7 +39,7 @@ class WatchingAttention(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention:
             self._take(_received(*args, **(kwargs or {})))
         elif func in _SOFTMAX and output.dim() == 4 and output.shape[-1] == output.shape[-2]:
-            self._take(output.sum((1, 2)))
+            self._take(_asked(output.sum(1)).sum(1))
         return output
 
     def _take(self, received: torch.Tensor | None) -> None:
@@ -49,7 +49,21 @@ class WatchingAttention(TorchFunctionMode):
         if known is not None and known.shape != received.shape:
             return
         received = received.detach().float()
-        self.received[running_index()] = received if known is None else known + received
+        total = received if known is None else known + received
+        real = token_mask()
+        if real is not None and real.shape == total.shape:
+            real = real.to(total.device)
+            least = total.masked_fill(~real, torch.inf).amin(-1, keepdim=True)
+            total = torch.where(real, total, least)
+        self.received[running_index()] = total
+
+
+def _asked(shares: torch.Tensor) -> torch.Tensor:
+    """Return shares of (batch, queries, keys), zero where the query is padding."""
+    real = token_mask()
+    if real is None or real.shape != shares.shape[:2]:
+        return shares
+    return shares.masked_fill(~real.to(shares.device)[..., None], 0)
 
 
 def _received(
@@ -79,7 +93,7 @@ def _received(
             alpha=width**-0.5 if scale is None else scale,
         )
         # Of a query that may look at nothing, which is all padding.
-        total += scores.softmax(-1).nan_to_num_().sum(-2)
+        total += _asked(scores.softmax(-1).nan_to_num_()).sum(-2)
     return total
 
 
