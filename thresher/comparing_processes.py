@@ -124,6 +124,8 @@ def _run(command: Sequence[str], show: bool) -> int:
     finally:
         process.kill()
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _run_with_ray(commands: Mapping[str, Sequence[str]], parallel: int, ended: _Ended) -> None:

@@ -83,3 +83,19 @@ def test_records_of_other_versions_are_read(extra):
     assert again.layers == record.layers
     assert replace(again.layers[0], zeros=1).fits(7)
     assert isinstance(again.layers[0], LayerRecord)
+
+
+def test_a_sparse_model_that_becomes_denser_is_told_of():
+    torch.manual_seed(0)
+    model = tiny_llama(layers=1, initializer_range=0.2).eval()
+    th.prune(model, "magnitude", pattern="2:4", progress=False)
+    rows = torch.randint(0, 256, (4, 32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record = th.prune(model, "wanda", rows, density=0.7, progress=False)
+    assert not any(layer.revived for layer in record.layers)
+    with pytest.warns(UserWarning, match="weights were zero before and are not any more"):
+        record = th.prune(model, "best", rows, density=0.7, progress=False)
+    down = record.layers[-1]
+    weight = model.model.layers[0].mlp.down_proj.weight
+    assert down.revived == int(torch.count_nonzero(weight)) - weight.numel() // 2 > 0

@@ -112,3 +112,8 @@ def test_bad_input_is_named():
     with pytest.raises(NumericalError, match="'3' has 1 NaN"):
         UDFC().prune(model, density=0.5)
     assert torch.equal(model[0].weight, before)
+
+
+def test_filters_that_are_alike_ask_for_more_ridge():
+    with pytest.raises(NumericalError, match=r"too alike for ridge=1e-12: .*; raise ridge"):
+        combination(torch.ones(3, 4), torch.ones(1, 4), 1e-12)

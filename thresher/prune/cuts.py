@@ -75,6 +75,7 @@ def prune_layer(
         seconds=0.0,
         histogram=_histogram(dense, pruned, mask),
         zeros=int((support & (rounded == 0)).sum()),
+        revived=int(((dense == 0) & (layer.matrix(rounded) != 0)).sum()),
     )
     layer.overwrite(rounded)
     record.seconds = time.perf_counter() - start

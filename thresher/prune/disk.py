@@ -215,6 +215,8 @@ class DiskRun:
                 self._prune(stream, pruner, writer, state, output)
         self.record.layers = [LayerRecord(**layer) for layer in state.layers]
         self.record.unseen = state.unseen
+        if is_first():
+            self.record.warn_of_revived()
         self.record.coverage = self.coverage.summary()
         self._count(pruner, state)
         self.record.timings, self.record.peak_bytes = state.timings, state.peak_bytes

@@ -232,6 +232,7 @@ def prune(
                             record.layers += pruner.prune(visit, counts)[1]
             record.timings = dict(pruner.timings)
             record.unseen = pruner.idle
+            record.warn_of_revived()
         # For `thresher.save`, which writes it beside the weights.
         remember(model, record)
     return record

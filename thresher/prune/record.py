@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from ..core.records import kind_of, restored
 
 #: From this share of the kept weights on it is said that they are zero.
 _NOTABLE = 0.01
+#: And from this share of all weights on, that they were zero and are not any more.
+_REVIVED = 0.005
 
 
 @dataclass
@@ -38,7 +41,8 @@ class LayerRecord:
         Weights that survive.
     error : float
         Squared change of the layer's output relative to the output's square, on a sample of
-        calibration inputs (of the weights, where no input was seen).
+        calibration inputs (of the weights, where no input was seen). The sample is another where
+        data come in other batches: errors of two such runs may be twice apart and mean the same.
     seconds : float
         Time to choose and update.
     histogram : dict
@@ -46,6 +50,8 @@ class LayerRecord:
     zeros : int, default 0
         Weights that survive and are zero all the same: they were before, or their input never
         was anything but zero, so that an update had no use for them.
+    revived : int, default 0
+        Weights that were zero before and are not any more.
     """
 
     name: str
@@ -56,6 +62,7 @@ class LayerRecord:
     seconds: float
     histogram: dict[str, list[float]]
     zeros: int = 0
+    revived: int = 0
 
     @property
     def size(self) -> int:
@@ -177,6 +184,17 @@ class PruneRecord:
         self.unseen = also.unseen
         self.structure["weights"]["after"] = sum(layer.kept for layer in also.layers)
         self.timings["weights"] = sum(also.timings.values())
+
+    def warn_of_revived(self) -> None:
+        """Warn where a notable share of weights was zero before and is not any more."""
+        revived = sum(layer.revived for layer in self.layers)
+        if revived > _REVIVED * sum(layer.size for layer in self.layers):
+            warnings.warn(
+                f"{revived} weights were zero before and are not any more: the model was sparse, "
+                f"and {self.method!r} chose among all of its weights; remove more than was removed "
+                "already, or use a method that leaves weights as they are, such as 'wanda'",
+                stacklevel=3,
+            )
 
     @property
     def notable_zeros(self) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..core.card import Card, Catalogued
-from ..core.errors import LayerError, OptionError
+from ..core.errors import LayerError, NumericalError, OptionError
 from ..parts.coverage import find_layers
 from ..parts.layers import Layer
 from ..parts.linalg import damped
@@ -148,7 +148,12 @@ def combination(kept: torch.Tensor, removed: torch.Tensor, ridge: float) -> torc
     Tensor of shape (r, k)
         S that minimises ``|removed - S kept|^2 + ridge |S|^2``.
     """
-    factor = torch.linalg.cholesky(damped(kept @ kept.mT, ridge))
+    factor, failed = torch.linalg.cholesky_ex(damped(kept @ kept.mT, ridge))
+    if bool(failed.any()):
+        raise NumericalError(
+            f"the kept filters of a layer are too alike for ridge={ridge:g}: no combination of "
+            "them is the nearest; raise ridge, such as to 1e-4"
+        )
     return torch.cholesky_solve(kept @ removed.mT, factor).mT
 
 

@@ -111,6 +111,13 @@ class Healer:
                 f"{state.rate:g}; the best weights until then are kept",
                 stacklevel=2,
             )
+        if state.step == 0:
+            warnings.warn(
+                f"{self.plan.seconds / 60:g} minutes were too short for a step of training, so "
+                f"that nothing was healed: an evaluation alone takes {state.check_seconds:.0f} s "
+                "here; give more minutes, or shorter or fewer windows",
+                stacklevel=2,
+            )
         if not state.checks or state.checks[-1]["step"] != state.step:
             self._check()
         self.student.set(self.best)
