@@ -25,7 +25,7 @@ def test_the_others_run_and_those_that_failed_are_named(ran, tmp_path, capsys):
     with pytest.raises(ThresherError, match=r"1 of 3 experiments failed: broken; .*broken -v"):
         methods.run_evidence(["lamp", "broken", "owl"], 1.0, None, tmp_path)
     assert ran == ["lamp", "owl"]
-    assert "('nothing to merge')" in capsys.readouterr().out
+    assert "('nothing to merge')" in capsys.readouterr().err
 
 
 def test_one_alone_fails_as_it_is(ran, tmp_path):
