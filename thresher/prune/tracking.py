@@ -15,7 +15,8 @@ from torch import nn
 from ..core.errors import OptionError
 from ..core.extras import naming_the_extra
 from ..core.options import check_choice
-from ..core.remembered import remembered
+from ..core.remembered import remember, remembered
+from ..run.files.companions import RECORD_FILE
 from .record import PruneRecord
 
 #: Tools that :func:`tracking` opens: the name of each is that of its package.
@@ -153,9 +154,25 @@ def tracking(name: str, project: str, folder: str | Path) -> Iterator[list[Any]]
 
 
 def record_in(model: nn.Module) -> PruneRecord | None:
-    """Return the record of a model, or of the first module in it that has one."""
-    found = (remembered(module) for module in model.modules())
+    """Return the record of a model, or of the first module in it that has one.
+
+    One that was loaded from a folder with a record has that one from here on.
+    """
+    found = (remembered(module) or _loaded(module) for module in model.modules())
     return next((record for record in found if isinstance(record, PruneRecord)), None)
+
+
+def _loaded(module: nn.Module) -> PruneRecord | None:
+    """Return the record beside the weights that transformers loaded, and remember it."""
+    source = getattr(module, "name_or_path", None)
+    if not isinstance(source, str) or not source:
+        return None
+    try:
+        record = PruneRecord.from_json((Path(source) / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    remember(module, record)
+    return record
 
 
 def _sender(tracker: Any) -> Any:

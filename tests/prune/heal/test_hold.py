@@ -6,9 +6,12 @@ import pytest
 import torch
 from model_folders import tiny_llama
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import thresher as th
 from thresher.core.errors import LayerError, OptionError
+from thresher.prune.record import PruneRecord
+from thresher.run.files.companions import RECORD_FILE
 from thresher.run.layouts.masked import Bitmask
 from thresher.run.packed.linear import PackedLinear
 
@@ -103,6 +106,26 @@ def test_the_record_forgets_with_the_first_step_what_was_measured():
         train(model, optimizer, steps=1)
     assert record.evaluation == {"sparse_bytes": 7}
     assert not record.tasks
+
+
+def test_what_was_loaded_from_a_folder_is_saved_with_the_record_of_that_folder(tmp_path):
+    model = tiny_llama(layers=1)
+    record = th.prune(model, "magnitude", density=0.5)
+    record.evaluation = {"digest": "d", "pruned_perplexity": 9.0, "sparse_bytes": 7}
+    th.save(model, tmp_path / "pruned", record)
+    config = AutoConfig.from_pretrained(tmp_path / "pruned")
+    config.quantization_config["packed"] = False
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned", config=config).train()
+    ids = torch.arange(16)[None]
+    optimizer = torch.optim.AdamW(loaded.parameters(), **ADAM)
+    with th.hold(loaded, optimizer):
+        loaded(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    th.save(loaded, tmp_path / "trained")
+    saved = PruneRecord.from_json((tmp_path / "trained" / RECORD_FILE).read_text())
+    assert saved.method == "magnitude"
+    assert saved.evaluation == {"sparse_bytes": 7}
+    assert [layer.kept for layer in saved.layers] == [layer.kept for layer in record.layers]
 
 
 def test_with_clipping_and_a_scaler():

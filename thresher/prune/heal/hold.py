@@ -186,7 +186,7 @@ class _Held:
         except AttributeError:
             raise LayerError(
                 f"the model has no parameter {name!r}, whose zeros are held; pass apply() a model "
-                "with the names of the one that was given to hold()"
+                "with the names of the one that was given to hold(), or none if that one was merged"
             ) from None
         if found.shape != self._mask.shape:
             raise LayerError(

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ...core.compiled import uncompiled
-from ...core.remembered import remember, remembered
+from ...core.remembered import remember
 from ...parts.calibration import EMBEDDED
 from ...stream.passes import placed
 from ...stream.samples import as_samples
-from ..record import PruneRecord
+from ..tracking import record_in
 from .record import HealRecord
 from .session import HealOptions, Session, check_teacher
 from .state import HealState
@@ -106,7 +106,6 @@ def heal(
             )
             with session.healed() as record:
                 pass
-        pruned = remembered(model)
-        if isinstance(pruned, PruneRecord):
+        if (pruned := record_in(model)) is not None:
             remember(model, record.added_to(pruned))
     return record
