@@ -12,12 +12,12 @@ from typing import Any
 from .cli_options import AUTO
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
+from .core.numbers import removed, times
 from .core.output import Output, writing
 from .parts.patterns import Pattern
 from .prune.disk import of_another_run
 from .prune.memory import as_recipe
 from .prune.record import PruneRecord
-from .report.units import removed, times
 from .report.verdict import HIGH_COST
 from .stream.ranks import joined, ranks
 from .stream.state import RunState

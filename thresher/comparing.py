@@ -28,6 +28,7 @@ from .comparing_texts import read_texts
 from .core.errors import CheckpointError, OptionError, ThresherError
 from .core.files import write_text
 from .core.machine import processor, versions
+from .core.numbers import number
 from .core.options import check_number, check_whole
 from .core.output import Output, check_apart, writing
 from .core.records import restored_from
@@ -329,9 +330,10 @@ class CompareJob:
 def _told(row: ComparedModel, step: str) -> str:
     """Return a row's news in a few words."""
     if step == "make":
-        return f"failed: {row.error}" if row.error else f"perplexity {row.perplexity:.4g}"
-    failed = row.missing.get("tokens_per_second")
-    return f"not timed: {failed}" if failed else f"{row.tokens_per_second:.1f} tokens/s"
+        told = f"failed: {row.error}"
+        return told if row.perplexity is None else f"perplexity {number(row.perplexity)}"
+    rate, failed = row.tokens_per_second, row.missing.get("tokens_per_second")
+    return f"not timed: {failed}" if rate is None else f"{number(rate)} tokens/s"
 
 
 def _read(folder: Path) -> Comparison:

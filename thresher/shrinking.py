@@ -19,6 +19,7 @@ from .cli_options import AUTO
 from .core.device import device_named
 from .core.errors import OptionError
 from .core.files import write_text
+from .core.numbers import number
 from .core.output import writing
 from .core.remembered import remembered
 from .core.terminal import manner, show
@@ -185,5 +186,5 @@ def _table(record: PruneRecord) -> Table:
         table.add_row(escape(name), escape(text))
     for name, value in record.evaluation.items():
         if isinstance(value, float):
-            table.add_row(name.replace("_", " "), f"{value:.4g}")
+            table.add_row(name.replace("_", " "), number(value))
     return table

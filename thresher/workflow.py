@@ -50,6 +50,7 @@ from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.machine import available_memory
+from .core.numbers import number, percent
 from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
@@ -89,11 +90,11 @@ _REMEDY = "delete it to go on without a record, or fetch the model again"
 EVALUATION_WINDOWS = 8
 #: What `thresher eval` shows of a comparison, in order: the words, and how numbers are written.
 _MEASURES = {
-    "pruned_perplexity": ("perplexity", ".3f"),
-    "dense_perplexity": ("dense perplexity", ".3f"),
-    "kl": ("KL divergence (nats)", ".4f"),
-    "js": ("Jensen-Shannon divergence (nats)", ".4f"),
-    "top1_agreement": ("top-1 agreement", ".2%"),
+    "pruned_perplexity": ("perplexity", number),
+    "dense_perplexity": ("dense perplexity", number),
+    "kl": ("KL divergence (nats)", number),
+    "js": ("Jensen-Shannon divergence (nats)", number),
+    "top1_agreement": ("top-1 agreement", percent),
 }
 #: What is counted of activations, see :class:`~thresher.parts.activations.attached.Tally`.
 _COUNTS = ("zeros", "entries")
@@ -153,8 +154,8 @@ class PruneJob:
         except CheckpointError:
             return ""
         return (
-            f"it is pruned already, by {record.method} to {record.density:.1%}; what is dense in "
-            f"the figures below is this model, and {record.model} is the one before"
+            f"it is pruned already, by {record.method} to {percent(record.density)}; what is dense "
+            f"in the figures below is this model, and {record.model} is the one before"
         )
 
     def _read_recipe(self) -> Any:
@@ -463,7 +464,7 @@ def _evaluate_text(
     if tallies:
         found["activation_sparsity"] = {place: t.sparsity for place, t in tallies.items()}
         zeros, entries = (sum(getattr(t, n) for t in tallies.values()) for n in _COUNTS)
-        table.add_row("activations dropped", f"{zeros / entries:.2%}")
+        table.add_row("activations dropped", percent(zeros / entries))
     if dense is not None:
         del pruned
         if texts:
@@ -471,7 +472,7 @@ def _evaluate_text(
             found |= samples_of(rival, folder, cut, load_tokenizer(folder), *chosen)
     for name, (words, written) in _MEASURES.items():
         if name in found:
-            table.add_row(words, format(found[name], written))
+            table.add_row(words, written(found[name]))
     return found, table
 
 
@@ -495,7 +496,7 @@ def _evaluate_tasks(
     for task, measures in found[model].items():
         for measure in measures:
             values = [each[task][measure] for each in found.values()]
-            table.add_row(escape(task), escape(measure), *(f"{value:.4g}" for value in values))
+            table.add_row(escape(task), escape(measure), *map(number, values))
     return found, table
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from .units import duration, number, percent, times
+from ..core.numbers import duration, number, percent, times
 
 if TYPE_CHECKING:
     from ..activate.record import ActivationRecord, SiteRecord

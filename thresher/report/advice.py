@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.numbers import percent
 from .answers import is_costly
-from .units import percent
 from .verdict import HIGH_COST, smaller_cuts
 
 if TYPE_CHECKING:

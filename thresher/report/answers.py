@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal as bytes_text
 
+from ..core.numbers import number, times
 from .quality import perplexity_ratio
-from .units import number, times
 from .verdict import HIGH_COST
 
 if TYPE_CHECKING:
@@ -137,10 +137,10 @@ def _faster(record: PruneRecord) -> Answer:
     busy = ", on a busy machine" if held["noisy"] else ""
     detail = f"{number(rates['dense'])} → {number(rates['packed'])} tokens/s{busy}"
     tone = "" if held["noisy"] else "good" if held["speedup"] > 1 else "bad"
-    return Answer("faster", question, f"{held['speedup']:.3g}x tokens/s", detail, tone)
+    return Answer("faster", question, f"{times(held['speedup'], 1)} tokens/s", detail, tone)
 
 
 def _speedup(held: dict[str, Any]) -> str:
     least, most = held.get("spread", (None, None))
-    told = f"{held['speedup']:.3g}x"
-    return told if least is None else f"{told} ({least:.3g} to {most:.3g})"
+    told = times(held["speedup"], 1)
+    return told if least is None else f"{told} ({number(least)} to {number(most)})"

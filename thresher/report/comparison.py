@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -18,10 +18,10 @@ from rich.text import Text
 
 from ..core.columns import parts_of
 from ..core.files import write_text
+from ..core.numbers import duration, number, percent, times
 from ..core.terminal import show
 from .html import render_page
 from .pareto import PRICES, chart_of_bargains
-from .units import duration, number, percent
 
 if TYPE_CHECKING:
     from ..prune.comparison import ComparedModel, Comparison
@@ -43,10 +43,10 @@ class _Column:
         return _NONE if getattr(row, self.figure) is None else self.text(row)
 
 
-def _speedup(row: ComparedModel) -> str:
-    told = f"{row.speedup:.2f}x"
+def _speedup(row: Any) -> str:
+    told = times(row.speedup, 1)
     if row.speedup_least is not None and row.speedup_most is not None:
-        told += f" ({row.speedup_least:.2f} to {row.speedup_most:.2f})"
+        told += f" ({number(row.speedup_least)} to {number(row.speedup_most)})"
     return told + (", noisy" if row.noisy else "")
 
 

@@ -6,7 +6,7 @@ __all__ = ["coverage_rows", "healing_rows"]
 
 from typing import TYPE_CHECKING
 
-from .units import percent
+from ..core.numbers import percent
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.figure import Cells
+from ..core.numbers import percent
 from .charts import Chart
 from .kinds import Kind, by_kind
-from .units import percent
 
 if TYPE_CHECKING:
     from ..prune.record import LayerRecord, PruneRecord

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..core.figure import Axis, Figure, Line, Series
+from ..core.numbers import number, percent, removed, times
 from .charts import Chart
-from .units import number, percent, removed, times
 from .verdict import HIGH_COST
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.numbers import percent
 from .coverage import healing_rows
-from .units import percent
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord

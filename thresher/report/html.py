@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from ..core.drawing import PALETTE, palette
-from . import units
+from ..core.numbers import duration, number, percent
 from .advice import Step, again, next_steps
 from .answers import answers, size_rows, speed_rows
 from .charts import histograms
@@ -72,9 +72,9 @@ def render_page(template: str, **content: Any) -> str:
     environment.filters |= {
         "bytes": decimal,
         "code": _with_code,
-        "duration": units.duration,
-        "number": units.number,
-        "percent": units.percent,
+        "duration": duration,
+        "number": number,
+        "percent": percent,
     }
     palettes = {scheme: palette(scheme) for scheme in PALETTE}
     return environment.get_template(template).render(palettes=palettes, **content)
@@ -138,7 +138,7 @@ def _excluding(record: PruneRecord, folder: str | Path) -> Step | None:
         return None
     command = again(record, f"{folder}-again", options) or " ".join(map(shlex.quote, options))
     first = f"the first {len(options) // 2}" if len(options) > 2 else "the first"
-    return Step(command, f"leaves {first} dense, {units.percent(share)} of the pruned weights")
+    return Step(command, f"leaves {first} dense, {percent(share)} of the pruned weights")
 
 
 def _layouts(record: PruneRecord) -> str:

@@ -32,6 +32,7 @@ from ..core.card import Entry, entries, entry_of, find
 from ..core.columns import Fitted
 from ..core.errors import ThresherError, unknown
 from ..core.evidence import available, execute
+from ..core.numbers import number
 from ..core.terminal import manner, show
 from .docstrings import wrapped
 
@@ -283,7 +284,7 @@ class _Follower(logging.Handler):
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _verdict(name: str) -> str:

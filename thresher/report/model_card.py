@@ -10,11 +10,11 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import read_json, write_text
+from ..core.numbers import removed
 from ..core.paths import hub_name, model_name
 from ..core.records import CARD_BEGINS
 from .answers import size_rows, speed_rows
 from .quality import quality_rows
-from .units import removed
 from .verdict import judge
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal as bytes_text
 from rich.text import Text
 
+from ..core.numbers import number, percent, removed, times
 from .advice import next_steps
 from .answers import is_costly
-from .units import number, percent, removed, times
 from .verdict import HIGH_COST, smaller_cuts
 
 if TYPE_CHECKING:

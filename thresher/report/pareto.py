@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..core.figure import Axis, Figure, Series
+from ..core.numbers import number, percent
 from .charts import Chart
-from .units import number, percent
 
 if TYPE_CHECKING:
     from ..prune.comparison import ComparedModel

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .units import number, percent, times
+from ..core.numbers import number, percent, times
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord

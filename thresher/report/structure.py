@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .units import percent
+from ..core.numbers import percent
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord

@@ -13,10 +13,10 @@ from rich.filesize import decimal as bytes_text
 from rich.table import Table
 from rich.text import Text
 
+from ..core.numbers import duration, number, percent, times
 from .coverage import coverage_rows, healing_rows
 from .kinds import by_kind
 from .structure import structure_rows
-from .units import duration, number, percent, times
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal as bytes_text
 
+from ..core.numbers import number, percent, removed, times
 from ..core.paths import model_name
-from .units import number, percent, removed, times
 
 if TYPE_CHECKING:
     from ..prune.record import PruneRecord

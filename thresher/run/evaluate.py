@@ -185,7 +185,8 @@ def _distance(dense: _Logits, pruned: _Logits, window: torch.Tensor) -> torch.Te
 
 def _kl(p: torch.Tensor, q: torch.Tensor) -> float:
     """Return the divergence of `q` from `p`, of which the logarithms are given."""
-    return float((p.exp() * (p - q)).sum(-1).double().sum())
+    # Never negative but for rounding, where both are the same.
+    return float((p.exp() * (p - q)).sum(-1).clamp(min=0).double().sum())
 
 
 def _next(logits: Iterator[_Logits]) -> _Logits:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..core.compiled import uncompiled
 from ..core.errors import OptionError
+from ..core.numbers import times
 from ..parts.given import check_is_model
 from .instructions import check_instruction_set
 from .layouts import GroupedNofM, NofM
@@ -207,7 +208,7 @@ def _measure(
     if gains[fastest] < gain:
         wider = sum(rival.values()) < sum(seconds[DENSE].values())
         of = f" of {DENSE_FLOAT32}" if wider else ""
-        return DENSE, seconds, noise, f"best was {fastest}, {gains[fastest]:.2f}x{of}"
+        return DENSE, seconds, noise, f"best was {fastest}, {times(gains[fastest], 1)}{of}"
     return fastest, seconds, noise, ""
 
 

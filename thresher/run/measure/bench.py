@@ -18,6 +18,7 @@ from torch import nn
 
 from ...core.errors import OptionError
 from ...core.notebook import html_of
+from ...core.numbers import number, times
 from ..packed.linear import PackedLinear
 from .candidates import kind_of
 from .modes import evaluating
@@ -84,14 +85,14 @@ class BenchResult:
         rows: list[tuple[str, Mapping[str, float], float, bool]] = [("tokens/s", rates, 1.0, True)]
         kinds = self.layer_seconds["dense"]
         for kind in sorted(kinds, key=kinds.__getitem__, reverse=True):
-            times = {name: self.layer_seconds[name].get(kind, 0.0) for name in rates}
-            rows.append((f"{kind}, ms per token", times, 1e3, False))
+            seconds = {name: self.layer_seconds[name].get(kind, 0.0) for name in rates}
+            rows.append((f"{kind}, ms per token", seconds, 1e3, False))
         rows.append(("weights read per token, MB", self.moved_bytes, 1e-6, False))
         rows.append(("all weights, MB", self.weight_bytes, 1e-6, False))
         for label, found, scale, more_is_better in rows:
             dense, packed = found["dense"], found["packed"]
-            ratio = packed / dense if more_is_better else dense / max(packed, 1e-12)
-            table.add_row(label, f"{dense * scale:.3f}", f"{packed * scale:.3f}", f"{ratio:.2f}x")
+            ratio = times(packed, dense) if more_is_better else times(dense, max(packed, 1e-12))
+            table.add_row(label, number(dense * scale), number(packed * scale), ratio)
         if self.noisy:
             table.caption = "The machine was busy: these figures are not reliable."
         return table

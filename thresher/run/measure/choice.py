@@ -17,6 +17,7 @@ from ...core.columns import Fitted
 from ...core.compiled import uncompiled
 from ...core.errors import OptionError
 from ...core.notebook import html_of
+from ...core.numbers import number, percent, times
 from ..files.stored import record_layouts
 from ..layouts.base import Layout
 from ..packed.swap import swap
@@ -161,19 +162,19 @@ class Choices:
     def _cells(self, group: list[LayerChoice]) -> list[str]:
         """Return a row for layers of one shape, pattern and layout."""
         first = group[0]
-        (reason, times), *_ = Counter(layer.reason for layer in group).most_common()
-        if times < len(group):
+        (reason, given), *_ = Counter(layer.reason for layer in group).most_common()
+        if given < len(group):
             reason = f"mostly: {reason}"
         cells = [
             first.name if len(group) == 1 else kind_of(first.name),
             str(len(group)),
-            f"{sum(layer.share for layer in group):.1%}",
+            percent(sum(layer.share for layer in group)),
             " x ".join(map(str, first.shape)),
-            f"{sum(layer.density for layer in group) / len(group):.3f}",
+            number(sum(layer.density for layer in group) / len(group)),
             first.pattern,
             first.layout if not reason else f"{DENSE} ({reason})",
-            f"{sum(layer.dense_bytes for layer in group) / 1e6:.2f}",
-            f"{sum(layer.packed_bytes for layer in group) / 1e6:.2f}",
+            number(sum(layer.dense_bytes for layer in group) / 1e6),
+            number(sum(layer.packed_bytes for layer in group) / 1e6),
         ]
         for size in self.batch:
             if not all(layer.seconds for layer in group):
@@ -181,7 +182,7 @@ class Choices:
                 continue
             dense = sum(layer.rival(size) for layer in group)
             ours = sum(layer.seconds[first.layout][size] for layer in group)
-            cells += [f"{dense * 1e3:.3f}", f"{ours * 1e3:.3f}", f"{dense / ours:.2f}x"]
+            cells += [number(dense * 1e3), number(ours * 1e3), times(dense, ours)]
         return cells
 
     def apply(self, model: nn.Module) -> None:

@@ -13,6 +13,7 @@ import torch
 from rich.table import Table
 
 from ...core.errors import OptionError
+from ...core.numbers import number, times
 from ..engine import Engine
 from ..engine.formats import CODED, PanelData
 from ..engine.session import Session
@@ -56,16 +57,16 @@ class EngineBench:
         for heading in ("", "dense", "packed", "ratio"):
             table.add_column(heading, justify="left" if not heading else "right")
         rates, sizes = self.tokens_per_second, self.weight_bytes
-        table.add_row("tokens/s", *_cells(rates, 1.0), f"{self.speedup:.2f}x")
-        smaller = sizes["dense"] / sizes["packed"]
-        table.add_row("all weights, MB", *_cells(sizes, 1e-6), f"{smaller:.2f}x")
+        table.add_row("tokens/s", *_cells(rates, 1.0), times(rates["packed"], rates["dense"]))
+        smaller = times(sizes["dense"], sizes["packed"])
+        table.add_row("all weights, MB", *_cells(sizes, 1e-6), smaller)
         if self.noisy:
             table.caption = "The machine was busy: these figures are not reliable."
         return table
 
 
 def _cells(found: dict[str, Any], scale: float) -> list[str]:
-    return [f"{found[name] * scale:.3f}" for name in ("dense", "packed")]
+    return [number(found[name] * scale) for name in ("dense", "packed")]
 
 
 def rival_bits(packed: Engine) -> int | None:

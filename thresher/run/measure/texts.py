@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from ...core.errors import OptionError
+from ...core.numbers import number, times
 from ..engine import Engine
 from .runners import Eager, LlamaCpp, Ours, Runner
 from .timing import compare
@@ -62,7 +63,7 @@ class TextBench:
                 (rate, self.tokens_per_second[last]),
                 (self.prompt_per_second[name], self.prompt_per_second[last]),
             ):
-                cells += [f"{value:.1f}", f"{value / base:.2f}x"]
+                cells += [number(value), times(value, base)]
             table.add_row(*cells)
         busy = "The machine was busy: these figures are not reliable." if self.noisy else ""
         table.caption = " ".join(each for each in (self.missing, busy) if each) or None
