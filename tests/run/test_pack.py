@@ -79,10 +79,10 @@ def test_the_table_has_a_row_for_each_kind_of_layer():
     )
     rows = list(zip(*(column.cells for column in packing.table().columns), strict=True))
     assert rows == [
-        ("blocks.*.up", "2", "0.0%", "8 x 4", "0.500", "unstructured", "csr", "4.00", "2.00",
-         "6.000", "2.000", "3.00x"),
-        ("blocks.*.down", "3", "0.0%", "8 x 4", "0.500", "unstructured",
-         "dense (mostly: best was csr, 1.01x)", "6.00", "3.00", "6.000", "6.000", "1.00x"),
+        ("blocks.*.up", "2", "0 %", "8 x 4", "0.5", "unstructured", "csr", "4", "2",
+         "6", "2", "3x"),
+        ("blocks.*.down", "3", "0 %", "8 x 4", "0.5", "unstructured",
+         "dense (mostly: best was csr, 1.01x)", "6", "3", "6", "6", "1x"),
     ]  # fmt: skip
     names = list(packing.table(every_layer=True).columns[0].cells)
     assert names == [layer.name for layer in packing.layers]
@@ -179,13 +179,13 @@ def test_the_rival_is_the_dense_dtype_that_is_faster_here(monkeypatch):
         model[0].weight.copy_(weight)
     (slow,) = choose_layouts(model, (1,), ["bitmask", "csr"]).layers
     assert slow.layout == "dense"
-    assert slow.reason == "best was bitmask, 0.50x of dense float32"
+    assert slow.reason == "best was bitmask, 0.5x of dense float32"
     times["bitmask"] = 0.5e-3
     choices = choose_layouts(model, (1,), ["bitmask", "csr"])
     assert choices.layers[0].layout == "bitmask"
     assert choices.layers[0].rival(1) == 1e-3
     text = "".join(str(cell) for column in choices.table().columns for cell in column.cells)
-    assert "2.00x" in text
+    assert "2x" in text
 
 
 def test_the_spread_of_a_speedup_is_of_single_repeats():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from thresher.core.errors import LayerError, OptionError
+from thresher.core.numbers import percent
 from thresher.run.measure.modes import evaluating
 from thresher.run.pack import choose_layouts, pack
 from thresher.run.packed.conv import PackedConv2d
@@ -146,7 +147,7 @@ def test_what_cannot_be_packed_has_a_row_with_its_reason_and_share(capsys):
     printed = capsys.readouterr().out
     assert "4 x 16 x 8" in printed
     assert "Experts has no packed form" in printed
-    assert f"{4 * 16 * 8 / total:.1%}" in printed
+    assert percent(4 * 16 * 8 / total) in printed
 
 
 def test_layers_of_transformers_have_rows():
