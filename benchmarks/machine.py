@@ -8,16 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-
+from thresher.core.machine import QUIET_PERCENT as QUIET_PERCENT
+from thresher.core.machine import busy_percent as busy_percent
 from thresher.core.machine import commit_of, processor
-
-QUIET_PERCENT = 10.0
-
-
-def busy_percent(seconds: float = 3.0) -> float:
-    """Return the processor time that others take, in percent of all cores."""
-    return psutil.cpu_percent(interval=seconds)
 
 
 def package_version(name: str) -> str | None:

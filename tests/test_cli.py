@@ -86,7 +86,7 @@ def test_figures_are_kept_where_that_is_asked_for(small, llama_folder, book, tmp
     assert json.loads((folder / "thresher.json").read_text()) == before
     measured = ("--text", book, "--tasks", tasks, "--length", 64, "--windows", 2)
     run("eval", folder, *measured, *beside, "--save")
-    run("bench", folder, *beside, "--tokens", 2, "--repeats", 1, "--batch", 1, "--save")
+    run("bench", folder, *beside, "--tokens", 2, "--repeats", 1, "--batch", 1, "--save", "--busy")
     record = json.loads((folder / "thresher.json").read_text())
     assert record["evaluation"]["text"] == str(book)
     assert record["evaluation"]["digest"] != before["evaluation"]["digest"]
@@ -180,7 +180,7 @@ def test_bench_says_what_does_not_fit_before_it_loads_a_model(llama_folder, monk
     # 512 positions, of which a prompt takes 16.
     assert "--tokens 496 fits" in run(*options, 497, code=1).replace("\n", " ")
     with pytest.raises(TypeError):
-        run(*options, 496)
+        run(*options, 496, "--busy")
     monkeypatch.setenv("THRESHER_ISA", "foo")
     _run.forget_isa()
     try:
@@ -190,8 +190,30 @@ def test_bench_says_what_does_not_fit_before_it_loads_a_model(llama_folder, monk
         _run.forget_isa()
 
 
+def test_bench_refuses_a_busy_machine(small, llama_folder, monkeypatch):
+    monkeypatch.setattr("thresher.workflow.load_model", None)
+    monkeypatch.setattr("thresher.core.machine.busy_percent", lambda seconds: 60.0)
+    for beside in (("--dense", llama_folder), ("--gguf", small / "config.json")):
+        refused = " ".join(run("bench", small, *beside, code=1).split())
+        assert "others take 60 % of the processor" in refused
+        assert "or pass --busy" in refused
+    monkeypatch.setattr("thresher.core.machine.busy_percent", lambda seconds: 5.0)
+    with pytest.raises(TypeError):
+        run("bench", small, "--dense", llama_folder)
+
+
+def test_bench_keeps_no_figures_of_a_busy_machine(small, llama_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(small, tmp_path / "copy")
+    before = (folder / "thresher.json").read_text()
+    monkeypatch.setattr("thresher.core.machine.busy_percent", lambda seconds: 5.0)
+    monkeypatch.setattr("thresher.run.measure.timing.Comparison.noisy", True)
+    options = ("--dense", llama_folder, "--tokens", 2, "--repeats", 1, "--batch", 1, "--save")
+    assert "are not kept" in " ".join(run("bench", folder, *options, code=1).split())
+    assert (folder / "thresher.json").read_text() == before
+
+
 def test_bench_of_a_model_that_was_not_pruned_says_so(llama_folder):
-    options = ("--dense", llama_folder, "--tokens", 2, "--repeats", 1, "--batch", 1)
+    options = ("--dense", llama_folder, "--tokens", 2, "--repeats", 1, "--batch", 1, "--busy")
     output = run("bench", llama_folder, *options)
     assert "Was the model pruned?" in " ".join(output.split())
     assert max(map(len, output.splitlines())) <= 80

@@ -178,6 +178,7 @@ def log(folder: str, to: str, project: str, runs: Path) -> None:
     help="Interleaved runs of each model.",
 )
 @click.option("--layers", is_flag=True, help="One line per layer instead of one per kind.")
+@click.option("--busy", is_flag=True, help="Time also while others use the processor.")
 @with_device
 @_SAVE
 @with_json
@@ -189,6 +190,7 @@ def bench(
     tokens: int,
     repeats: int,
     layers: bool,
+    busy: bool,
     device: str,
     save: bool,
 ) -> None:
@@ -198,18 +200,19 @@ def bench(
     --gguf, MODEL and FILE decode and read in the engine, beside FILE in llama.cpp (by
     llama-cpp-python, where that is installed) and DENSE in transformers.
     """
+    if gguf is not None and save:
+        raise click.UsageError("--save keeps figures of --dense alone; leave --gguf out")
+    if gguf is None and dense is None:
+        raise click.UsageError("Missing option '--dense', or '--gguf'")
     if gguf is not None:
-        if save:
-            raise click.UsageError("--save keeps figures of --dense alone; leave --gguf out")
         from .workflow import bench_gguf
 
-        bench_gguf(model, gguf, dense, tokens, repeats)
+        bench_gguf(model, gguf, dense, tokens, repeats, busy)
         return
-    if dense is None:
-        raise click.UsageError("Missing option '--dense', or '--gguf'")
     from .workflow import bench_folder
 
-    bench_folder(model, dense, batch, tokens, repeats, layers, device, save)
+    # Given, or it was refused above.
+    bench_folder(model, str(dense), batch, tokens, repeats, layers, device, save, busy)
 
 
 @click.command(name="lm-eval", context_settings={"ignore_unknown_options": True})

@@ -49,7 +49,7 @@ from .core.device import device_named
 from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
-from .core.machine import available_memory
+from .core.machine import available_memory, check_quiet
 from .core.numbers import number, percent
 from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
@@ -668,6 +668,7 @@ def bench_folder(
     layers: bool,
     device: str = "auto",
     save: bool = False,
+    busy: bool = False,
 ) -> None:
     """``thresher bench``: choose layouts by measurement, then generate with both models.
 
@@ -681,13 +682,14 @@ def bench_folder(
     from .run.pack import choose_layouts
 
     if Path(model).is_file() or (Path(model) / STORE_FILE).is_file():
-        _bench_engine(model, dense, tokens, repeats, save)
+        _bench_engine(model, dense, tokens, repeats, save, busy)
         return
     place = device_named(device)
     record = read_record(resolve(model)) if save else None
     check_instruction_set()
     for folder in (resolve(model), resolve(dense)):
         check_room(folder, tokens)
+    _check_quiet(busy)
     packed = load_model(resolve(model), torch.bfloat16).to(place)
     tables: list[RenderableType] = []
     data: dict[str, Any] = {"model": model, "dense": dense}
@@ -703,6 +705,11 @@ def bench_folder(
     result = bench(rivals.pop(found), packed, new_tokens=tokens, repeats=repeats)
     data |= {"dense_dtype": found, "speedup": result.speedup, **asdict(result)}
     show(data, *tables, Fitted(result.table()))
+    if record is not None and result.noisy and not busy:
+        raise OptionError(
+            "the figures are not kept: two measurements of the dense model disagree by more than "
+            "10 %; run again on a quiet machine, or pass --busy to keep what was measured"
+        )
     if record is not None:
         layouts: Counter[str] = Counter()
         for group in describe_layouts(packed):
@@ -718,7 +725,14 @@ def bench_folder(
         save_record(record, resolve(model))
 
 
-def _bench_engine(model: str, dense: str, tokens: int, repeats: int, save: bool) -> None:
+def _check_quiet(busy: bool) -> None:
+    if not busy:
+        check_quiet("pass --busy")
+
+
+def _bench_engine(
+    model: str, dense: str, tokens: int, repeats: int, save: bool, busy: bool
+) -> None:
     from .run.engine import Engine
     from .run.measure.engines import bench_engines, rival_bits
 
@@ -727,6 +741,7 @@ def _bench_engine(model: str, dense: str, tokens: int, repeats: int, save: bool)
             f"{model!r} is packed for the engine and has no record to keep figures in; leave "
             "--save out"
         )
+    _check_quiet(busy)
     packed = Engine(model)
     rival = Engine(dense, rival_bits(packed))
     result = bench_engines(rival, packed, tokens, repeats)
@@ -734,11 +749,14 @@ def _bench_engine(model: str, dense: str, tokens: int, repeats: int, save: bool)
     show(data, Fitted(result.table()))
 
 
-def bench_gguf(model: str, gguf: Path, dense: str | None, tokens: int, repeats: int) -> None:
+def bench_gguf(
+    model: str, gguf: Path, dense: str | None, tokens: int, repeats: int, busy: bool = False
+) -> None:
     """``thresher bench --gguf``: text in the engine, beside llama.cpp and transformers."""
     from .run.engine import Engine
     from .run.measure.texts import bench_texts
 
+    _check_quiet(busy)
     engines = {f"{name}, the engine": Engine(name) for name in dict.fromkeys((model, str(gguf)))}
     rivals = {}
     if dense is not None:

@@ -161,7 +161,7 @@ def test_packed_it_generates_and_is_timed(sparse, llama_folder, book, tmp_path):
     run("pack", sparse, "--out", tmp_path / "fast", "--bits", 4)
     assert json.loads((tmp_path / "fast" / "engine.json").read_text())["version"] == 2
     assert run("generate", tmp_path / "fast", "sparse", "--tokens", 4)
-    options = ("--dense", llama_folder, "--tokens", 2, "--repeats", 1)
+    options = ("--dense", llama_folder, "--tokens", 2, "--repeats", 1, "--busy")
     assert "tokens/s" in run("bench", tmp_path / "fast", *options)
     found = json.loads(run("bench", tmp_path / "fast", *options, "--json"))
     assert found["tokens_per_second"].keys() == {"dense", "packed"}

@@ -36,7 +36,7 @@ def gguf(folder):
     return file
 
 
-SHORT = ("--tokens", 2, "--repeats", 1)
+SHORT = ("--tokens", 2, "--repeats", 1, "--busy")
 
 
 def test_the_table_says_what_is_not_installed(folder, gguf, monkeypatch):
@@ -73,7 +73,7 @@ def test_llama_cpp_says_what_it_does_not_run(tmp_path):
 
 def test_what_does_not_fit_or_go_together(folder, gguf):
     assert "do not fit the 512 positions" in type_in(
-        folder, "--gguf", gguf, "--tokens", 513, code=1
+        folder, "--gguf", gguf, "--tokens", 513, "--busy", code=1
     )
     assert "--save keeps" in type_in(folder, "--gguf", gguf, "--save", code=2)
     assert "Missing option '--dense', or '--gguf'" in type_in(folder, code=2)

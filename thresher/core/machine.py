@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "QUIET_PERCENT",
     "available_memory",
+    "busy_percent",
+    "check_quiet",
     "commit_of",
     "load",
     "memory",
@@ -19,6 +22,10 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from .errors import OptionError
+
+#: Of the processor that others may take while something is timed.
+QUIET_PERCENT = 10.0
 #: Of mallopt, and what it is set to, in bytes.
 _MMAP_THRESHOLD, _LARGE = -3, 1 << 22
 
@@ -36,6 +43,38 @@ def processor() -> str:
 def load() -> float | None:
     """Return how many processes ran or waited in the last minute; None where it is not known."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def busy_percent(seconds: float = 3.0) -> float:
+    """Return the processor time that others take, in percent of all cores.
+
+    Parameters
+    ----------
+    seconds : float, default 3.0
+        How long to watch, doing nothing else.
+    """
+    import psutil
+
+    return float(psutil.cpu_percent(interval=seconds))
+
+
+def check_quiet(remedy: str) -> None:
+    """Raise if others use the processor: what is timed meanwhile says nothing.
+
+    Parameters
+    ----------
+    remedy : str
+        What to do where it will not become quiet.
+
+    Raises
+    ------
+    OptionError
+    """
+    if (busy := busy_percent(1.0)) > QUIET_PERCENT:
+        raise OptionError(
+            f"others take {busy:.0f} % of the processor, so that times would not be reliable; wait "
+            f"until they take less than {QUIET_PERCENT:.0f} %, or {remedy}"
+        )
 
 
 def memory() -> int | None:
