@@ -224,9 +224,9 @@ def _outgoing(skeleton: Skeleton, visit: Visit) -> dict[str, Tensor]:
 def _whole(
     skeleton: Skeleton, conversion: Conversion, layers: Mapping[int, LayerData]
 ) -> ModelData:
-    model: Any = skeleton.model
+    outside = (conversion.embedding, conversion.positions, conversion.final_norm, conversion.head)
     with ExitStack() as stack:
-        for module in (model.model.embed_tokens, model.model.norm, model.lm_head):
+        for module in filter(None.__ne__, outside):
             stack.enter_context(skeleton.loaded(module, conversion.names[module]))
         return conversion.model_of([layers[index] for index in range(len(conversion.blocks))])
 

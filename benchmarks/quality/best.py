@@ -82,8 +82,10 @@ def measure(method: str, pattern: str, windows: str, out: Path) -> dict[str, obj
     from transformers import AutoModelForCausalLM
 
     import thresher  # noqa: F401 - teaches transformers the sparse format
+    from thresher.core.machine import return_freed_memory
     from thresher.prune.disk import prune_folder
 
+    return_freed_memory()  # as the command does
     recipe = recipes()[method].with_options(**PATTERNS[pattern])
     given = np.load(tokens() / "calibration.npy")
     calibration = torch.from_numpy(own() if windows == OWN else given[window_slice(windows)])

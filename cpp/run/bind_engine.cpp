@@ -131,21 +131,25 @@ struct Layer {
 struct Manner {
   std::string activation;
   float embedding_scale, score_scale, score_cap, logit_cap;
+  bool gated, centred;
 };
 
 Activation activation_named(const std::string& name) {
   if (name == "silu") return Activation::silu;
   if (name == "gelu") return Activation::gelu;
-  throw std::invalid_argument("activation '" + name + "' is unknown; use silu or gelu");
+  if (name == "relu") return Activation::relu;
+  throw std::invalid_argument("activation '" + name + "' is unknown; use silu, gelu or relu");
 }
 
 class Model {
  public:
   Model(Panels embedding, Panels head, Floats32 final_norm, std::vector<Layer> layers,
         std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t intermediate,
-        float epsilon, Floats32 frequencies, float rotary_scale, Manner manner)
+        float epsilon, Floats32 frequencies, float rotary_scale, Manner manner,
+        std::optional<Panels> positions)
       : embedding_(std::move(embedding)),
         head_(std::move(head)),
+        positions_(std::move(positions)),
         final_norm_(std::move(final_norm)),
         layers_(std::move(layers)) {
     check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && heads <= most_unheld, "heads",
@@ -172,8 +176,15 @@ class Model {
     view_.score_scale = manner.score_scale;
     view_.score_cap = manner.score_cap;
     view_.logit_cap = manner.logit_cap;
+    view_.gated = manner.gated;
+    view_.centred = manner.centred;
     check_shape(head_, view_.embedding.rows, view_.hidden, "head");
-    check_size(final_norm_.size(), view_.hidden, "final_norm");
+    if (positions_) {
+      view_.positions = positions_->view();
+      check(view_.positions.rows > 0, "positions", "are none");
+      check_shape(*positions_, view_.positions.rows, view_.hidden, "positions");
+    }
+    check_norm(final_norm_, "final_norm");
     view_.final_norm = final_norm_.data();
     for (const Layer& layer : layers_) add(layer);
   }
@@ -182,6 +193,10 @@ class Model {
   const EngineModel& view() const { return view_; }
 
  private:
+  void check_norm(const Floats32& norm, const std::string& name) const {
+    check_size(norm.size(), (view_.centred ? 2 : 1) * view_.hidden, name);
+  }
+
   // Of a matrix whole, or in parts of these rows.
   std::vector<EngineMatrix> views(const std::vector<Panels>& parts, std::vector<std::int64_t> rows,
                                   const std::string& name) const {
@@ -200,14 +215,13 @@ class Model {
     const std::int64_t keys = view_.kv_heads * width;
     const auto qkv = views(layer.qkv, {wide, keys, keys}, "qkv");
     check_shape(layer.out, view_.hidden, wide, "out");
-    const auto gate_up = views(layer.gate_up, {view_.intermediate, view_.intermediate}, "gate_up");
+    const std::vector<std::int64_t> rows(view_.gated ? 2 : 1, view_.intermediate);
+    const auto gate_up = views(layer.gate_up, rows, "gate_up");
     check_shape(layer.down, view_.hidden, view_.intermediate, "down");
-    check_size(layer.attention_norm.size(), view_.hidden, "attention_norm");
-    check_size(layer.mlp_norm.size(), view_.hidden, "mlp_norm");
-    if (layer.attention_after) {
-      check_size(layer.attention_after->size(), view_.hidden, "attention_after");
-    }
-    if (layer.mlp_after) check_size(layer.mlp_after->size(), view_.hidden, "mlp_after");
+    check_norm(layer.attention_norm, "attention_norm");
+    check_norm(layer.mlp_norm, "mlp_norm");
+    if (layer.attention_after) check_norm(*layer.attention_after, "attention_after");
+    if (layer.mlp_after) check_norm(*layer.mlp_after, "mlp_after");
     if (layer.query_norm) check_size(layer.query_norm->size(), width, "query_norm");
     if (layer.key_norm) check_size(layer.key_norm->size(), width, "key_norm");
     check(layer.turning >= 0 && layer.turning < view_.turnings(), "turning",
@@ -221,6 +235,7 @@ class Model {
   }
 
   Panels embedding_, head_;
+  std::optional<Panels> positions_;
   Floats32 final_norm_;
   std::vector<Layer> layers_;
   EngineModel view_;
@@ -301,6 +316,8 @@ class Work {
     const std::int64_t vocabulary = model_.vocabulary();
     const auto wanted = static_cast<std::int64_t>(logits.size()) / vocabulary;
     check(count > 0, "ids", "is empty");
+    const std::int64_t places = model_.view().positions.rows;
+    check(places == 0 || cache.position + count <= places, "ids", "go beyond the last position");
     check_size(logits.size(), std::min(wanted, count) * vocabulary, "logits");
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t id = ids.data()[i], after = i - (count - wanted);
@@ -352,14 +369,18 @@ void bind_engine(nb::module_& module) {
              std::vector<Layer> layers, std::int64_t heads, std::int64_t kv_heads,
              std::int64_t head_dim, std::int64_t intermediate, float epsilon, Floats32 frequencies,
              float rotary_scale, const std::string& activation, float embedding_scale,
-             float score_scale, float score_cap, float logit_cap) {
+             float score_scale, float score_cap, float logit_cap, bool gated, bool centred,
+             std::optional<Panels> positions) {
             new (self) Model(embedding, head, final_norm, std::move(layers), heads, kv_heads,
                              head_dim, intermediate, epsilon, frequencies, rotary_scale,
-                             {activation, embedding_scale, score_scale, score_cap, logit_cap});
+                             {activation, embedding_scale, score_scale, score_cap, logit_cap, gated,
+                              centred},
+                             std::move(positions));
           },
           "embedding"_a, "head"_a, "final_norm"_a, "layers"_a, "heads"_a, "kv_heads"_a,
           "head_dim"_a, "intermediate"_a, "epsilon"_a, "frequencies"_a, "rotary_scale"_a,
-          "activation"_a, "embedding_scale"_a, "score_scale"_a, "score_cap"_a, "logit_cap"_a)
+          "activation"_a, "embedding_scale"_a, "score_scale"_a, "score_cap"_a, "logit_cap"_a,
+          "gated"_a, "centred"_a, "positions"_a.none())
       .def_prop_ro("vocabulary", &Model::vocabulary);
   nb::class_<Sequence>(module, "EngineSequence")
       .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())

@@ -6,8 +6,9 @@ import os
 
 import pytest
 import torch
+import transformers
 from model_folders import byte_tokenizer
-from small_models import VOCABULARY, gpt2, llama
+from small_models import VOCABULARY, llama
 
 import thresher as th
 from thresher.core.errors import (
@@ -53,10 +54,13 @@ GEMMA = {
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "attn_implementation": "eager",
 }
+OPT = {"ffn_dim": 72, "word_embed_proj_dim": 48}
 CASES = {
     "gemma": ("Gemma", {"head_dim": 16}),
     "gemma2": ("Gemma2", GEMMA | {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.5}),
     "gemma3": ("Gemma3", GEMMA),
+    "gpt2": ("GPT2", {}),
+    "gpt2-odd": ("GPT2", {"hidden_size": 40, "n_inner": 77, "tie_word_embeddings": False}),
     "llama": ("Llama", {}),
     "llama-biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
@@ -68,6 +72,8 @@ CASES = {
     ),
     "mistral": ("Mistral", {"sliding_window": None}),
     "mistral-window": ("Mistral", {"sliding_window": 9}),
+    "opt": ("OPT", OPT),
+    "opt-gelu": ("OPT", OPT | {"activation_function": "gelu_new", "ffn_dim": 77}),
     "phi3": ("Phi3", {"sliding_window": None}),
     "phi3-window": ("Phi3", {"sliding_window": 9}),
     "qwen2": ("Qwen2", {}),
@@ -80,14 +86,13 @@ CASES = {
 }
 
 
-def made(name, seed=0):
-    import transformers
-
-    family, changes = CASES[name]
+def made(name, seed=0, options=None):
+    family, changes = options or CASES[name]
     torch.manual_seed(seed)
     kind = "Gemma3TextConfig" if family == "Gemma3" else f"{family}Config"
     config = getattr(transformers, kind)(**(OPTIONS | changes))
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    model = getattr(transformers, f"{family}ForCausalLM", None)
+    model = (model or transformers.GPT2LMHeadModel)(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # norms and biases too, which start as ones and zeros
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -116,7 +121,7 @@ def test_logits_are_those_of_transformers(name, bits):
     assert distance(found, reference(model, ids)) < BOUNDS[bits]
 
 
-@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+@pytest.mark.parametrize("name", ["qwen3", "gemma2", "gpt2", "opt"])
 @pytest.mark.parametrize("bits", BOUNDS)
 def test_logits_on_every_instruction_set(engine_isa, bits, name):
     model = made(name)
@@ -124,7 +129,7 @@ def test_logits_on_every_instruction_set(engine_isa, bits, name):
     assert distance(th.Engine(model, bits).logits(ids), reference(model, ids)) < BOUNDS[bits]
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "opt"])
 @pytest.mark.parametrize("bits", BOUNDS)
 def test_threads_and_chunks_change_nothing(bits, name):
     engine = th.Engine(made(name), bits)
@@ -145,7 +150,10 @@ def test_threads_and_chunks_change_nothing(bits, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["gemma2", "gemma3", "llama", "mistral-window", "phi3-window", "qwen2", "qwen3", "smollm3"],
+    [
+        *("gemma2", "gemma3", "gpt2", "llama", "mistral-window", "opt", "phi3-window", "qwen2"),
+        *("qwen3", "smollm3"),
+    ],
 )
 def test_greedy_tokens_are_those_of_transformers(name):
     model = made(name, 1)
@@ -311,12 +319,33 @@ def test_bits_that_there_are_not(bits):
 
 
 def test_other_architectures_are_refused_by_name(tmp_path):
-    with pytest.raises(LayerError, match="architecture 'gpt2'"):
-        th.Engine(gpt2(), 8)
-    gpt2().save_pretrained(tmp_path)
+    config = transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=1, n_head=2)
+    model = transformers.BloomForCausalLM(config)
+    with pytest.raises(LayerError, match="architecture 'bloom'"):
+        th.Engine(model, 8)
+    model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()  # refused before the weights are looked for
-    with pytest.raises(LayerError, match="architecture 'gpt2'"):
+    with pytest.raises(LayerError, match="architecture 'bloom'"):
         th.Engine(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("GPT2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is"),
+        ("GPT2", {"hidden_size": 44}, "heads of an even width"),
+        ("GPT2", {"activation_function": "gelu"}, "activation 'gelu'"),
+        ("OPT", OPT | {"do_layer_norm_before": False}, "do_layer_norm_before is True"),
+        ("OPT", OPT | {"word_embed_proj_dim": 32}, "embeddings are as wide"),
+    ],
+)
+def test_what_the_engine_does_not_run_of_an_architecture_is_named(family, changes, words):
+    model = made(None, options=(family, changes))
+    with pytest.raises(LayerError, match=words):
+        th.Engine(model, 8)
+    ids = prompt(20)
+    with pytest.warns(UserWarning, match=words):
+        assert distance(th.Engine(model).logits(ids), reference(model, ids)) < BOUNDS[None]
 
 
 def test_changed_models_are_refused():

@@ -175,9 +175,26 @@ def test_bad_input(wide, packed, book, tmp_path):
 
 
 def test_architectures_that_the_engine_does_not_run_are_named_before_the_work(book, tmp_path):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=256, hidden_size=32, n_layer=2, n_head=2)
+    folder = save_folder(BloomForCausalLM(config), tmp_path / "bloom")
+    assert "'bloom'" in pack(folder, tmp_path / "out", "--text", book, *CALIBRATED, code=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bloom"]
+
+
+def test_layers_that_are_stored_the_other_way_round_are_calibrated(book, tmp_path):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(vocab_size=256, n_embd=32, n_layer=2, n_head=2, n_positions=128)
-    folder = save_folder(GPT2LMHeadModel(config), tmp_path / "gpt2")
-    assert "'gpt2'" in pack(folder, tmp_path / "out", "--text", book, *CALIBRATED, code=1)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["gpt2"]
+    model = GPT2LMHeadModel(config).eval()
+    folder = save_folder(model, tmp_path / "gpt2")
+    pack(folder, tmp_path / "fast", "--text", book, *CALIBRATED)
+    ids = torch.arange(3, 60)
+    with torch.no_grad():
+        dense = model(input_ids=ids[None]).logits[0]
+    distances = [
+        float((engine.logits(ids) - dense).norm() / dense.norm())
+        for engine in (th.Engine(tmp_path / "fast"), th.Engine(model, 4))
+    ]
+    assert 0 < distances[0] < 1.2 * distances[1] < 0.2

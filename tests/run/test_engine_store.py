@@ -24,7 +24,10 @@ MAPS = Path("/proc/self/maps")
 
 @pytest.mark.parametrize(
     "name",
-    ["gemma2", "gemma3", "llama-odd", "llama-tied", "llama-biases", "phi3", "qwen3", "smollm3"],
+    [
+        *("gemma2", "gemma3", "gpt2", "gpt2-odd", "llama-odd", "llama-tied", "llama-biases", "opt"),
+        *("phi3", "qwen3", "smollm3"),
+    ],
 )
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_a_folder_holds_the_same_model(tmp_path, name, bits):
@@ -81,8 +84,8 @@ def test_packed_folders_are_not_rounded_again(tmp_path):
 def test_other_versions_are_refused(tmp_path):
     th.Engine(made("llama"), 8).save(tmp_path / "fast")
     path = tmp_path / "fast" / STORE_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 4}))
-    with pytest.raises(CheckpointError, match="version 4; this Thresher reads"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 5}))
+    with pytest.raises(CheckpointError, match="version 5; this Thresher reads"):
         th.Engine(tmp_path / "fast")
 
 

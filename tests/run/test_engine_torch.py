@@ -14,8 +14,13 @@ from thresher.run.engine.session import Batch, Session
 SMALL = {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 CASES = {
-    "GPT2": {"n_positions": 64},
-    "OPT": {"ffn_dim": 64, "max_position_embeddings": 64, "word_embed_proj_dim": 32},
+    "GPTNeoX": {"intermediate_size": 64, "max_position_embeddings": 64},
+    "OPT": {
+        "ffn_dim": 64,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 32,
+        "do_layer_norm_before": False,
+    },
     "Bloom": {},
     # A window, whose cache forgets.
     "Cohere2": {
@@ -30,8 +35,7 @@ CASES = {
 def made(family):
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**(SMALL | CASES.get(family, {})))
-    model = getattr(transformers, f"{family}ForCausalLM", None)
-    model = (model or transformers.GPT2LMHeadModel)(config).eval()
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -74,7 +78,7 @@ def test_a_session_goes_back_and_on(model):
 
 
 def test_texts_together_are_those_alone():
-    engine = engine_of(made("GPT2"))
+    engine = engine_of(made("GPTNeoX"))
     texts = [prompt(n, n).numpy() for n in (5, 9)]
     sessions = [Session(engine.compiled) for _ in texts]
     found = Batch(engine.compiled).logits(
@@ -87,9 +91,9 @@ def test_texts_together_are_those_alone():
 
 
 def test_commands_take_a_folder(tmp_path):
-    made("GPT2").save_pretrained(tmp_path / "gpt2")
-    byte_tokenizer().save_pretrained(tmp_path / "gpt2")
-    command = ["generate", str(tmp_path / "gpt2"), "hello", "--tokens", "4"]
+    made("GPTNeoX").save_pretrained(tmp_path / "neox")
+    byte_tokenizer().save_pretrained(tmp_path / "neox")
+    command = ["generate", str(tmp_path / "neox"), "hello", "--tokens", "4"]
     found = CliRunner().invoke(main, command)
     assert found.exit_code == 0, found.output
     packed = CliRunner().invoke(main, ["pack", command[1], "--out", str(tmp_path / "fast")])
@@ -97,7 +101,7 @@ def test_commands_take_a_folder(tmp_path):
     assert packed.exit_code == 1
     assert not (tmp_path / "fast").exists()
     rounded = CliRunner().invoke(main, [*command, "--bits", "4"])
-    assert "does not run models of the architecture 'gpt2'" in rounded.output
+    assert "does not run models of the architecture 'gpt_neox'" in rounded.output
 
 
 def test_what_makes_no_text_is_refused():

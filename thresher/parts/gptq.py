@@ -102,7 +102,8 @@ class GPTQ:
             What stays; the others become zero exactly.  [default: all]
         """
         factor = statistics[Gram].inverse_factor(self.damping)
-        current, groups = weight.clone(), []
+        # By rows: layers that are stored the other way round are given by columns.
+        current, groups = weight.clone(memory_format=torch.contiguous_format), []
         stays = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
 
         def settle(here: slice) -> torch.Tensor:

@@ -26,6 +26,7 @@ class Pass {
       if (model_.embedding_scale != 1) {
         for (std::int64_t i = 0; i < model_.hidden; ++i) residual[i] *= model_.embedding_scale;
       }
+      if (model_.positions.rows > 0) add_position(t, residual);
       fill_angles(model_, work_, rows_[t], t);
     });
     member_.barrier.wait();
@@ -35,6 +36,12 @@ class Pass {
   }
 
  private:
+  void add_position(std::int64_t t, float* residual) {
+    float* place = work_.inputs.get() + t * work_.operand_width;
+    read_row(model_.positions, rows_[t].position, place);
+    for (std::int64_t i = 0; i < model_.hidden; ++i) residual[i] += place[i];
+  }
+
   void write_logits() {
     std::int64_t wanted[EngineWork::chunk], count = 0;
     for (std::int64_t t = 0; t < count_; ++t) {
@@ -67,7 +74,9 @@ class Pass {
     attend_all(layer);
     add(weights.out, rounded(weights.out, work_.attended.get(), work_.attended_width),
         weights.attention_after);
-    if (weights.gate_up.size() == 1) {
+    if (!model_.gated) {
+      activate_rows(weights.mlp_norm, weights.gate_up[0]);
+    } else if (weights.gate_up.size() == 1) {
       activate(weights.gate_up[0], normed(weights.mlp_norm, weights.gate_up[0]));
     } else {
       activate_apart(weights.mlp_norm, weights.gate_up[0], weights.gate_up[1]);
@@ -125,8 +134,7 @@ class Pass {
                  std::int64_t count) {
     return prepared(matrix, count, work_.hidden_width, [&](std::int64_t i, float* values) {
       const std::int64_t t = chosen == nullptr ? i : chosen[i];
-      normalize(work_.residual.get() + t * work_.hidden_width, norm, model_.hidden, model_.epsilon,
-                values);
+      normalize(model_, work_.residual.get() + t * work_.hidden_width, norm, values);
       clear(values + model_.hidden, work_.hidden_width - model_.hidden);
       return values;
     });
@@ -169,25 +177,31 @@ class Pass {
                copy(place(t) + row, tile, rows);
              });
     member_.share(count_, [&](std::int64_t t) {
-      normalize(place(t), norm, model_.hidden, model_.epsilon, place(t));
+      normalize(model_, place(t), norm, place(t));
       float* residual = work_.residual.get() + t * work_.hidden_width;
       for (std::int64_t i = 0; i < model_.hidden; ++i) residual[i] += place(t)[i];
     });
     member_.barrier.wait();
   }
 
-  // Writes activation(gate) * up, whose rows are padded to whole vectors.
-  void activate_apart(const float* norm, const EngineMatrix& gate, const EngineMatrix& up) {
-    const auto place = [&](std::int64_t t) { return work_.activated.get() + t * work_.mlp_width; };
-    multiply(gate, normed(norm, gate),
+  // Writes activation(matrix), whose rows are padded to whole vectors.
+  void activate_rows(const float* norm, const EngineMatrix& matrix) {
+    multiply(matrix, normed(norm, matrix),
              [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
+               float* place = work_.activated.get() + t * work_.mlp_width + row;
                for (std::int64_t r = 0; r < rows; r += lanes) {
-                 store(place(t) + row + r, activated(model_.activation, load(tile + r)));
+                 store(place + r, activated(model_.activation, load(tile + r)));
                }
              });
+  }
+
+  // Writes activation(gate) * up, likewise.
+  void activate_apart(const float* norm, const EngineMatrix& gate, const EngineMatrix& up) {
+    activate_rows(norm, gate);
     multiply(up, normed(norm, up),
              [&](std::int64_t t, std::int64_t row, std::int64_t rows, const float* tile) {
-               for (std::int64_t r = 0; r < rows; ++r) place(t)[row + r] *= tile[r];
+               float* place = work_.activated.get() + t * work_.mlp_width + row;
+               for (std::int64_t r = 0; r < rows; ++r) place[r] *= tile[r];
              });
   }
 

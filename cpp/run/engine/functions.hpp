@@ -37,6 +37,7 @@ THRESHER_INLINE Floats gelu(Floats x) {
 }
 
 THRESHER_INLINE Floats activated(Activation kind, Floats x) {
+  if (kind == Activation::relu) return x < Floats{} ? Floats{} : x;  // what is no number stays
   return kind == Activation::silu ? silu(x) : gelu(x);
 }
 
@@ -65,6 +66,21 @@ THRESHER_INLINE void normalize(const float* x, const float* weight, std::int64_t
   const float mean = sum_of_squares(x, count) / static_cast<float>(count);
   const float scale = 1.0f / __builtin_sqrtf(mean + epsilon);
   for (std::int64_t i = 0; i < count; ++i) out[i] = weight[i] * (x[i] * scale);
+}
+
+// Of a whole state, whose mean may be taken away first; `out` may be `x`.
+inline void normalize(const EngineModel& model, const float* x, const float* norm, float* out) {
+  const std::int64_t count = model.hidden;
+  if (!model.centred) {
+    normalize(x, norm, count, model.epsilon, out);
+    return;
+  }
+  float mean = 0;
+  for (std::int64_t i = 0; i < count; ++i) mean += x[i];
+  mean /= static_cast<float>(count);
+  for (std::int64_t i = 0; i < count; ++i) out[i] = x[i] - mean;
+  normalize(out, norm, count, model.epsilon, out);
+  for (std::int64_t i = 0; i < count; ++i) out[i] += norm[count + i];
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE

@@ -57,16 +57,18 @@ struct EngineMatrix {
   std::int64_t scale_place(std::int64_t panel) const { return panel * groups() * height(); }
 };
 
-// Of the gate; gelu is the one by tanh.
-enum class Activation { silu, gelu };
+// Of the gate, or of what goes down; gelu is the one by tanh.
+enum class Activation { silu, gelu, relu };
 
 struct EngineLayer {
   // Rows of queries, then keys, then values: one matrix, or three whose inputs differ.
   std::vector<EngineMatrix> qkv;
   EngineMatrix out;
-  // One matrix of 16 rows of the gate, the same 16 of up, and so on; or the gate and up.
+  // One matrix of 16 rows of the gate, the same 16 of up, and so on; or the gate and up; or, of
+  // models without gates, up alone.
   std::vector<EngineMatrix> gate_up;
   EngineMatrix down;
+  // Norms of the hidden width: weights, and after them shifts where the model's norms centre.
   const float* attention_norm = nullptr;
   const float* mlp_norm = nullptr;
   // Of what attention and the network add to the residual stream; or null.
@@ -81,6 +83,7 @@ struct EngineLayer {
 
 struct EngineModel {
   EngineMatrix embedding, head;
+  EngineMatrix positions;  // a row for each, added to embeddings; without rows there is none
   const float* final_norm = nullptr;
   std::vector<EngineLayer> layers;
   std::int64_t hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0;
@@ -88,6 +91,8 @@ struct EngineModel {
   std::vector<float> frequencies;  // of rotary positions, sets of head_dim / 2
   float rotary_scale = 1;
   Activation activation = Activation::silu;
+  bool gated = true;
+  bool centred = false;  // whether norms take the mean away first
   float embedding_scale = 1, score_scale = 1;
   float score_cap = 0, logit_cap = 0;  // x becomes cap * tanh(x / cap); 0: x
 

@@ -7,10 +7,13 @@ __all__ = ["Conversion", "convert"]
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...core.errors import LayerError
+from ...parts.forms import Columns
+from ...parts.forms import form_of as form_of_layer
 from ..packed.layer import PackedLayer
 from .architectures import ACTIVATIONS, Architecture, activation_of, architecture_of
 from .formats import Matrix, PanelData, encode, form_of, joined, lay_out
@@ -51,6 +54,8 @@ class Conversion:
     ----------
     blocks : list of nn.Module
         The model's, in order.
+    embedding, positions, final_norm, head : nn.Module
+        What is outside them; no `positions` where none are added to embeddings.
     """
 
     def __init__(self, model: Any, bits: int | None) -> None:
@@ -61,11 +66,17 @@ class Conversion:
         self.names = {module: name for name, module in model.named_modules()}
         self.read: set[nn.Module] = set()
         self.rounded: Mapping[str, Matrix] = {}
-        self.blocks = list(self.model.model.layers)
+        kept = self.architecture.names
+        self.blocks: list[nn.Module] = list(model.get_submodule(kept.blocks))
+        self.embedding: Any = model.get_submodule(kept.embedding)
+        added = kept.positions
+        self.positions: Any = None if added is None else model.get_submodule(added)
+        self.final_norm: Any = model.get_submodule(kept.final_norm)
+        self.head: Any = model.get_output_embeddings()
         self.thresholds = thresholds_of(model, bits)
         # Before any weights are loaded: one by one, modules that share one get a copy each.
-        held = getattr(self.model.model.embed_tokens, "weight", None)
-        self._tied = held is not None and held is getattr(self.model.lm_head, "weight", None)
+        held = getattr(self.embedding, "weight", None)
+        self._tied = held is not None and held is getattr(self.head, "weight", None)
 
     def model_of(self, layers: list[LayerData]) -> ModelData:
         """Return the model of all its layers; embeddings, norms and head must have their weights.
@@ -75,45 +86,59 @@ class Conversion:
         LayerError
             If a module holds weights that nothing has read.
         """
-        body = self.model.model
-        final_norm = self.norm(body.norm)
-        embedding, head = self.vocabulary(body.embed_tokens, self.model.lm_head)
+        final_norm = self.norm(self.final_norm)
+        embedding, head = self.vocabulary()
+        positions = self.added_positions()
         self.refuse_what_is_left()
         config = self.config
+        # By sizes: a configuration may name numbers that its models do not use.
+        heads, qkv = config.num_attention_heads, layers[0].qkv
+        rows = sum(part.rows for part in (qkv if isinstance(qkv, list) else [qkv]))
+        attention = self._in(self.blocks[0], self.architecture.names.out.rpartition(".")[0])
         return ModelData(
             embedding=embedding,
             head=head,
             final_norm=final_norm,
             layers=layers,
-            heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads,
-            head_dim=self.blocks[0].self_attn.head_dim,
-            intermediate=config.intermediate_size,
-            epsilon=config.rms_norm_eps,
-            frequencies=self.frequencies(),
+            heads=heads,
+            kv_heads=(rows // attention.head_dim - heads) // 2,
+            head_dim=attention.head_dim,
+            # Of whole panels, as the engine has it.
+            intermediate=layers[0].down.columns,
+            epsilon=self.final_norm.eps if self.architecture.centred else config.rms_norm_eps,
+            frequencies=self.frequencies(attention.head_dim),
             rotary_scale=self.rotary_scale(),
             activation=ACTIVATIONS[activation_of(config)],
             embedding_scale=self.embedding_scale(),
             score_scale=self.score_scale(),
             score_cap=getattr(config, "attn_logit_softcapping", None) or 0.0,
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
+            gated=self.architecture.gated,
+            centred=self.architecture.centred,
+            positions=positions,
         )
 
     @property
     def turnings(self) -> list[str]:
         """What the names of each set of frequencies begin with; all layers share one elsewhere."""
+        if self.positions is not None:
+            return []
         if "rope_type" in self.config.rope_parameters:
             return [""]
         return [f"{kind}_" for kind in dict.fromkeys(self.config.layer_types)]
 
-    def frequencies(self) -> Vector:
-        """Return the sets of frequencies of rotary positions."""
+    def frequencies(self, head_dim: int) -> Vector:
+        """Return the sets of frequencies of rotary positions; one that turns nothing without."""
+        if not self.turnings:
+            return np.zeros(head_dim // 2, dtype=np.float32)
         found = [getattr(self.model.model.rotary_emb, f"{x}inv_freq") for x in self.turnings]
         values: Vector = torch.stack([each.detach().float().cpu() for each in found]).numpy()
         return values[0] if len(values) == 1 else values
 
     def rotary_scale(self) -> float:
         """Return the scale of sines and cosines, which all layers have to share."""
+        if not self.turnings:
+            return 1.0
         rotary = self.model.model.rotary_emb
         found = {float(getattr(rotary, f"{x}attention_scaling")) for x in self.turnings}
         if len(found) > 1:
@@ -124,7 +149,7 @@ class Conversion:
         """Return what embeddings are multiplied by, rounded as the model rounds it."""
         if not self.architecture.scaled:
             return 1.0
-        embedding = self.model.model.embed_tokens
+        embedding = self.embedding
         # Where it is a buffer, casts of the model have rounded it; elsewhere it is made anew.
         held = getattr(embedding, "embed_scale", self.config.hidden_size**0.5)
         return float(torch.as_tensor(held).to(embedding.weight.dtype))
@@ -143,31 +168,33 @@ class Conversion:
         rounded : mapping of str to Matrix, optional
             By the names of modules: matrices to take instead of rounding their weights.
         """
-        block: Any = self.blocks[index]
+        block = self.blocks[index]
         self.rounded = rounded or {}
-        attention, mlp = block.self_attn, block.mlp
         kind = self.architecture
-        if kind.fused:
-            qkv, gate_up = [attention.qkv_proj], [mlp.gate_up_proj]
-        else:
-            qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
-            gate_up = [mlp.gate_proj, mlp.up_proj]
-        before = block.pre_feedforward_layernorm if kind.after else block.post_attention_layernorm
+        kept = kind.names
+
+        def norm(path: str | None) -> Vector | None:
+            return None if path is None else self.norm(self._in(block, path))
+
+        head_norm = f"{kept.out.rpartition('.')[0]}.{{}}_norm" if kind.head_norms else None
         return LayerData(
-            qkv=self._qkv(qkv),
-            out=self._alone(attention.o_proj),
-            gate_up=self._gate_up(gate_up),
-            down=self._alone(mlp.down_proj, padded_columns),
-            attention_norm=self.norm(block.input_layernorm),
-            mlp_norm=self.norm(before),
-            query_norm=self.norm(attention.q_norm) if kind.head_norms else None,
-            key_norm=self.norm(attention.k_norm) if kind.head_norms else None,
+            qkv=self._qkv([self._in(block, path) for path in kept.qkv]),
+            out=self._alone(self._in(block, kept.out)),
+            gate_up=self._gate_up([self._in(block, path) for path in kept.gate_up]),
+            down=self._alone(self._in(block, kept.down), padded_columns),
+            attention_norm=self.norm(self._in(block, kept.attention_norm)),
+            mlp_norm=self.norm(self._in(block, kept.mlp_norm)),
+            query_norm=norm(head_norm and head_norm.format("q")),
+            key_norm=norm(head_norm and head_norm.format("k")),
             rotary=kind.rotary(self.config, index),
             window=kind.window(self.config, index),
-            attention_after=self.norm(block.post_attention_layernorm) if kind.after else None,
-            mlp_after=self.norm(block.post_feedforward_layernorm) if kind.after else None,
+            attention_after=norm(kept.attention_after),
+            mlp_after=norm(kept.mlp_after),
             turning=self._turning(index),
         )
+
+    def _in(self, block: nn.Module, path: str) -> Any:
+        return block.get_submodule(path)
 
     def _turning(self, index: int) -> int:
         several = len(self.turnings) > 1
@@ -179,6 +206,9 @@ class Conversion:
         return lay_out(*self.joined(layers, self.bits))
 
     def _gate_up(self, layers: list[nn.Module]) -> PanelData | list[PanelData]:
+        if not self.architecture.gated:
+            (layer,) = layers
+            return lay_out(*padded_rows(*self.joined(layers, self.bits)), self._threshold(layer))
         if all(self._threshold(layer) is None for layer in layers):
             return lay_out(*interleaved(*self.joined(layers, self.bits)))
         if len(layers) == 1:
@@ -203,12 +233,22 @@ class Conversion:
     def _threshold(self, layer: nn.Module) -> Tensor | None:
         return self.thresholds.get(self.names[layer])
 
-    def vocabulary(self, embedding: Any, head: nn.Module) -> tuple[PanelData, PanelData | None]:
+    def added_positions(self) -> PanelData | None:
+        """Return what is added to the embeddings at each position, if anything is."""
+        if self.positions is None:
+            return None
+        self.read.add(self.positions)
+        # Rows before the first are of padding.
+        rows = self.positions.weight.detach().cpu()[getattr(self.positions, "offset", 0) :]
+        return lay_out(encode(self.names[self.positions], rows, form_of(None, rows.dtype)))
+
+    def vocabulary(self) -> tuple[PanelData, PanelData | None]:
         """Return the embedding, and the head where it has a weight of its own.
 
         They get eight bits where the others get four.
         """
         bits = 8 if self.bits == 4 else self.bits
+        embedding, head = self.embedding, self.head
         self.read.add(embedding)
         name = self.names[embedding]
         if not isinstance(embedding, nn.Embedding):
@@ -227,13 +267,16 @@ class Conversion:
         if isinstance(layer, PackedLayer):
             bias = layer.float_bias()
             return layer.dense_weight().detach().cpu(), None if bias is None else bias.cpu()
-        if type(layer) is not nn.Linear:
+        turned = isinstance(form_of_layer(layer), Columns)
+        if type(layer) is not nn.Linear and not turned:
             raise LayerError(
                 f"the engine does not run {self.names[layer]}, a {_kind(layer)}: merge adapters, "
                 "and load weights that other libraries have quantised in floating point"
             )
-        bias = layer.bias
-        return layer.weight.detach().cpu(), None if bias is None else bias.detach().float().cpu()
+        held: Any = layer
+        weight, bias = held.weight.detach().cpu(), held.bias
+        weight = weight.mT if turned else weight
+        return weight, None if bias is None else bias.detach().float().cpu()
 
     def joined(self, layers: list[nn.Module], bits: int | None) -> tuple[Matrix, Tensor | None]:
         """Return the weights of layers one below the other, and their biases if there are any."""
@@ -250,10 +293,12 @@ class Conversion:
         return joined(together, parts), _joined(found)
 
     def norm(self, module: Any) -> Vector:
-        """Return a norm's weights."""
+        """Return a norm's weights, and after them its shifts where it has some."""
         self.read.add(module)
         # A copy: the model may be trained on.
         weight = module.weight.detach().float().cpu() + self.architecture.norms_from
+        if self.architecture.centred:
+            weight = torch.cat([weight, module.bias.detach().float().cpu()])
         values: Vector = weight.contiguous().numpy()
         return values
 

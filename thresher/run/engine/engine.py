@@ -43,7 +43,8 @@ class Engine:
     model : str, Path or nn.Module
         A model folder or a name that ``from_pretrained`` takes, dense or sparse; a GGUF file; a
         folder that :meth:`save` wrote; or a loaded transformers model, which is left alone. Gemma 1
-        to 3, Llama, Mistral, Phi-3, Qwen2, Qwen3 or SmolLM3; of GGUF files llama, qwen2 or qwen3.
+        to 3, GPT-2, Llama, Mistral, OPT, Phi-3, Qwen2, Qwen3 or SmolLM3; of GGUF files llama, qwen2
+        or qwen3.
         Other causal models make their text by their own passes in torch, for which they are set
         to evaluate, and a warning says so.
     bits : {8, 4}, optional

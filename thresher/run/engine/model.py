@@ -29,16 +29,17 @@ class LayerData:
     out : PanelData
     gate_up : PanelData or list of PanelData
         Both are one matrix, see :func:`interleaved`, or a list has each, where they drop inputs;
-        their rows are then padded, see :func:`padded_rows`.
+        their rows are then padded, see :func:`padded_rows`. Without gates, up alone, likewise.
     down : PanelData
         Padded, see :func:`padded_columns`.
-    attention_norm, mlp_norm : array of shape (hidden,)
+    attention_norm, mlp_norm : array of shape (hidden,) or (2 * hidden,)
+        Weights, and after them the shifts of norms that centre.
     query_norm, key_norm : array of shape (head_dim,), optional
     rotary : bool
         Whether queries and keys are turned by their positions.
     window : int
         Tokens that one sees, its own included; 0 for all.
-    attention_after, mlp_after : array of shape (hidden,), optional
+    attention_after, mlp_after : array of shape (hidden,) or (2 * hidden,), optional
         Norms of what attention and the network add to the residual stream.
     turning : int, default 0
         Which of the model's sets of frequencies.
@@ -76,7 +77,7 @@ class ModelData:
     embedding : PanelData
     head : PanelData, optional
         The embedding, where there is none.
-    final_norm : array of shape (hidden,)
+    final_norm : array of shape (hidden,) or (2 * hidden,)
     layers : list of LayerData
     heads, kv_heads, head_dim, intermediate : int
     epsilon : float
@@ -85,14 +86,20 @@ class ModelData:
         Of rotary positions.
     rotary_scale : float
         Of their sines and cosines.
-    activation : {"silu", "gelu"}, default "silu"
-        Of gates; ``"gelu"`` is the one by tanh.
+    activation : {"silu", "gelu", "relu"}, default "silu"
+        Of gates, or of what goes down; ``"gelu"`` is the one by tanh.
     embedding_scale : float, default 1
         What embeddings are multiplied by.
     score_scale : float, optional
         What scores of attention are multiplied by, by default ``head_dim ** -0.5``.
     score_cap, logit_cap : float, default 0
         With a cap, scores and logits x become ``cap * tanh(x / cap)``.
+    gated : bool, default True
+        Whether networks multiply what goes up by a gate.
+    centred : bool, default False
+        Whether norms take the mean away first.
+    positions : PanelData, optional
+        A row for every position, which is added to embeddings.
     """
 
     embedding: PanelData
@@ -111,6 +118,9 @@ class ModelData:
     score_scale: float | None = None
     score_cap: float = 0.0
     logit_cap: float = 0.0
+    gated: bool = True
+    centred: bool = False
+    positions: PanelData | None = None
 
     def build(self) -> _run.EngineModel:
         """Return the compiled model, which keeps the arrays alive."""

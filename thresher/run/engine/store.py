@@ -28,8 +28,10 @@ from .model import LayerData, ModelData
 STORE_FILE, _ARRAYS = "engine.json", "engine.safetensors"
 _FORMAT = "thresher-engine"
 #: Versions of folders without thresholds, of those where some matrices have them, and of those of
-#: models that do more than Llama's, with thresholds or without.
-_WHOLE, _DROPPING, _MORE = 1, 2, 3
+#: models that do more than Llama's, with thresholds or without: 3 of those that did when there were
+#: fewer of them.
+_WHOLE, _DROPPING, _FEWER, _MORE = 1, 2, 3, 4
+_VERSIONS = (_WHOLE, _DROPPING, _FEWER, _MORE)
 _REMEDY = "write the folder again with `thresher pack`"
 
 _Arrays = dict[str, NDArray[Any]]
@@ -83,7 +85,8 @@ def _does_more(data: ModelData | LayerData) -> bool:
     """Return whether a part has anything that readers of earlier versions would pass over."""
     optional = [field for field in fields(data) if field.default is not MISSING]
     held = [(getattr(data, field.name), field.default) for field in optional]
-    changed = any(isinstance(value, np.ndarray) or value != default for value, default in held)
+    arrays = (np.ndarray, PanelData)
+    changed = any(isinstance(value, arrays) or value != default for value, default in held)
     return changed or any(map(_does_more, getattr(data, "layers", ())))
 
 
@@ -125,7 +128,7 @@ def read_store(folder: Path, bits: int | None) -> tuple[ModelData, int, frozense
             "made from again, or leave bits out"
         )
     said = read_json(folder / STORE_FILE, _REMEDY)
-    if said.get("format") != _FORMAT or said.get("version") not in (_WHOLE, _DROPPING, _MORE):
+    if said.get("format") != _FORMAT or said.get("version") not in _VERSIONS:
         raise CheckpointError(
             f"{str(folder / STORE_FILE)!r} is of the format {said.get('format')!r}, version "
             f"{said.get('version')!r}; this Thresher reads {_FORMAT!r}, versions {_WHOLE} to "
@@ -145,12 +148,14 @@ def read_store(folder: Path, bits: int | None) -> tuple[ModelData, int, frozense
 def _model(said: dict[str, Any], arrays: _Arrays) -> ModelData:
     layers = [_layer(layer, f"layers.{i}.", arrays) for i, layer in enumerate(said["layers"])]
     numbers = ("heads", "kv_heads", "head_dim", "intermediate", "epsilon", "rotary_scale")
-    optional = ("activation", "embedding_scale", "score_scale", "score_cap", "logit_cap")
+    scales = ("embedding_scale", "score_scale", "score_cap", "logit_cap")
+    optional = ("activation", "gated", "centred", *scales)
     return ModelData(
         embedding=_panels(said["embedding"], "embedding.", arrays),
         head=_panels(said["head"], "head.", arrays) if "head" in said else None,
         final_norm=arrays["final_norm"],
         layers=layers,
+        positions=_panels(said["positions"], "positions.", arrays) if "positions" in said else None,
         frequencies=arrays["frequencies"],
         **{name: said[name] for name in numbers},
         **{name: said[name] for name in optional if name in said},
