@@ -14,7 +14,11 @@ from click.testing import CliRunner
 from model_folders import save_folder, tiny_llama
 from torch import nn
 
+import thresher as th
 from thresher.cli import main
+from thresher.core.errors import OptionError
+from thresher.prune.memory import as_recipe
+from thresher.prune.smaller import as_smaller_recipe
 from thresher.run import _run
 
 
@@ -248,6 +252,18 @@ def test_the_catalogue(tmp_path):
     (line,) = json.loads(run("methods", "sparsegpt", "--json"))
     assert line["usage"] == 'thresher.prune(model, "sparsegpt", density=0.5)'
     assert line["class"] == "thresher.prune.sparsegpt.SparseGPT"
+
+
+def test_usage_is_of_what_the_verbs_take():
+    for each in json.loads(run("methods", "--json")):
+        name, verb = each["name"], each["usage"].partition("(")[0]
+        if verb == "thresher.prune":
+            recipe = as_smaller_recipe(name) or as_recipe(name)
+            smaller = recipe.card.name == name and not isinstance(recipe, th.Recipe)
+            assert ("0.8" in each["usage"]) == smaller
+        else:
+            with pytest.raises(OptionError):
+                as_smaller_recipe(name) or as_recipe(name)
 
 
 def test_the_catalogue_by_area():

@@ -29,8 +29,7 @@ from .core.paths import local_model
 class _MethodOption(NameOption):
     """An option that names a method which makes activations sparse."""
 
-    bases = frozenset({"ActivationRecipe"})
-    does, area = "make activations sparse", "activate"
+    verb, does = "activate", "make activations sparse"
 
 
 @click.command()

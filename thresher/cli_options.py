@@ -30,6 +30,7 @@ from typing import Any
 
 import click
 
+from .core.card import VERBS
 from .core.errors import CheckpointError, OptionError, unknown
 from .core.index import index
 from .core.paths import check_model_folder, check_text, local_model, missing
@@ -179,14 +180,13 @@ class NameOption(click.Option):
 
     Attributes
     ----------
-    bases : frozenset of str
-        Of which classes a method is that the command takes.
-    does, area : str
-        What such methods do, and the room they are in.
+    verb : str
+        Which of :data:`~thresher.core.card.VERBS` the command is; its methods' room has that name.
+    does : str
+        What such methods do.
     """
 
-    bases: frozenset[str] = frozenset({"Recipe", "SmallerRecipe"})
-    does, area = "prune a trained model", "prune"
+    verb, does = "prune", "prune a trained model"
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of help, with the names in it."""
@@ -208,9 +208,9 @@ class NameOption(click.Option):
         if name in index()["methods"]:
             raise OptionError(
                 f"method {text!r} does not {self.does}; `thresher methods {name}` says "
-                f"what it does, and `thresher methods --area {self.area}` lists those that do"
+                f"what it does, and `thresher methods --area {self.verb}` lists those that do"
             )
-        raise unknown("method", text, known, f"`thresher methods --area {self.area}` lists them")
+        raise unknown("method", text, known, f"`thresher methods --area {self.verb}` lists them")
 
     def _may_be_elsewhere(self, ctx: click.Context, text: str) -> bool:
         """Return whether only the parts themselves can tell if `text` names one."""
@@ -223,7 +223,7 @@ class NameOption(click.Option):
     def _spellings(self) -> list[str]:
         if self.name == "method":
             found = index()["methods"].items()
-            return [name for name, each in found if self.bases & {*each["bases"]}]
+            return [name for name, each in found if VERBS[self.verb] & {*each["bases"]}]
         return [text for texts in index()["parts"][self.name].values() for text in texts]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "VERBS",
     "Card",
     "Catalogued",
     "Entry",
@@ -92,6 +93,13 @@ class Catalogued:
         _METHODS[card.name] = cls
 
 
+#: The verbs of the package, and of which classes a method is that they take by name.
+VERBS = {
+    "prune": frozenset({"Recipe", "SmallerRecipe"}),
+    "activate": frozenset({"ActivationRecipe"}),
+}
+
+
 @dataclass(frozen=True)
 class Entry:
     """A method as the catalogue lists it, whose class need not have been imported.
@@ -116,6 +124,11 @@ class Entry:
         """The room it lives in, such as ``"prune"``; ``"plugin"`` outside the package."""
         package, _, rest = self.module.partition(".")
         return rest.partition(".")[0] if package == "thresher" else "plugin"
+
+    @property
+    def verb(self) -> str | None:
+        """The verb of the package that takes it by name, None if none does."""
+        return next((verb for verb, kinds in VERBS.items() if kinds & set(self.bases)), None)
 
     def load(self) -> type[Catalogued]:
         """Import and return the class."""

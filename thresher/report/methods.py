@@ -69,11 +69,12 @@ def method_data(name: str | None = None, area: str | None = None) -> list[dict[s
 
 def usage(entry: Entry) -> str:
     """Return the line of Python that uses a method."""
-    if "Recipe" in entry.bases:
-        return f'thresher.prune(model, "{entry.card.name}", density=0.5)'
-    if "ActivationRecipe" in entry.bases:
-        return f'thresher.activate(model, "{entry.card.name}", sparsity=0.5)'
-    return f"from {entry.module} import {entry.qualname}"
+    if entry.verb is None:
+        return f"from {entry.module} import {entry.qualname}"
+    # Without half of its units hardly a model is of use.
+    density = "density=0.8" if "SmallerRecipe" in entry.bases else "density=0.5"
+    share = density if entry.verb == "prune" else "sparsity=0.5"
+    return f'thresher.{entry.verb}(model, "{entry.card.name}", {share})'
 
 
 def evidence_result(name: str) -> dict[str, Any] | None:
@@ -101,8 +102,7 @@ def _in_area(area: str | None) -> list[Entry]:
     """Return the methods of an area, or all by area: what `thresher prune` takes comes first."""
 
     def place(entry: Entry) -> tuple[bool, str, bool, str]:
-        typed = bool({"Recipe", "SmallerRecipe"} & set(entry.bases))
-        return entry.area != "prune", entry.area, not typed, entry.card.name
+        return entry.area != "prune", entry.area, entry.verb is None, entry.card.name
 
     found = sorted(entries().values(), key=place)
     areas = {entry.area for entry in found}
