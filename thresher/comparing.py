@@ -32,7 +32,7 @@ from .core.numbers import number
 from .core.options import check_number, check_whole
 from .core.output import Output, check_apart, writing
 from .core.records import restored_from
-from .prune.comparison import DENSE, ComparedModel, Comparison, cells_of, check_healable
+from .prune.comparison import DENSE, ComparedModel, Comparison, cells_of
 from .report.comparison import write_comparison
 from .run.files.checkpoint import resolve
 from .run.tasks import check_tasks
@@ -159,7 +159,6 @@ class CompareJob:
         if tasks is not None:
             check_tasks(tasks)
         self.cells = cells_of(methods, density, pattern)
-        check_healable(self.cells, heal)
         self.plugins = plugin_files(self.cells)
         # Other processes may have another working folder.
         self.source = resolve(str(model)).absolute()

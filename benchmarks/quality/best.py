@@ -151,7 +151,8 @@ def table(known: dict[str, dict[str, object]]) -> None:
 
 
 def _mean_ratio(pairs: list[tuple[dict[str, object], dict[str, object]]], key: str) -> str:
-    return f"{geometric_mean(a[key] / b[key] for a, b in pairs):.3f}" if pairs else ""
+    known = [(a[key], b[key]) for a, b in pairs if key in a and key in b]
+    return f"{geometric_mean(a / b for a, b in known):.3f}" if known else ""
 
 
 def main() -> None:

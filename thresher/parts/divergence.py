@@ -75,7 +75,8 @@ class _BucketDivergence(torch.autograd.Function):
         gradient *= 1 - teacher[:, -1:] / rest
         gradient.scatter_(-1, ids, top.exp() - teacher[:, :-1])
         ctx.save_for_backward(gradient.to(logits.dtype))
-        return (teacher * (log_teacher - torch.cat((top, rest.log()), -1))).sum(-1)
+        # Never negative but for rounding, where both are the same.
+        return (teacher * (log_teacher - torch.cat((top, rest.log()), -1))).sum(-1).clamp(min=0)
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> Any:  # type: ignore[override]

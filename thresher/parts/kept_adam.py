@@ -72,8 +72,11 @@ class KeptAdamW(torch.optim.Optimizer):
         self._gradients: dict[torch.Tensor, torch.Tensor] = {}
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
-        #: The kept places of every parameter.
-        self.kept = {p: Kept(p) for p in self._parameters()}
+        #: The kept places of every parameter; of vectors, such as biases, nothing is removed.
+        self.kept = {
+            p: Kept(p, torch.ones_like(p, dtype=torch.bool) if p.dim() < 2 else None)
+            for p in self._parameters()
+        }
         self._handles = [_hook(p, self._take) for p in self.kept]
 
     def close(self) -> None:

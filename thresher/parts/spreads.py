@@ -17,7 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -97,6 +97,15 @@ class Spread(ABC):
         """
 
 
+class _Step(NamedTuple):
+    """What a kind might lose next: at what cost per weight, and how many weights then stay."""
+
+    cost: float
+    kind: Hashable
+    lost: int
+    left: int
+
+
 @dataclass(frozen=True)
 class PerKind(Spread):
     """The same number in all groups of a kind, so that all blocks keep one shape.
@@ -118,25 +127,26 @@ class PerKind(Spread):
         for group in groups:
             kinds.setdefault((group.kind, group.size), []).append(group)
         counts = dict.fromkeys(kinds, 0)
-        left = before = weights({})
-        last: Hashable = None
+        left = weights({})
         while left > target:
-            best = math.inf
-            before, chosen, after = left, None, left
+            steps = []
             for kind, members in kinds.items():
                 count = counts[kind] + self._step(members[0], counts[kind])
                 if count >= members[0].size:
                     continue
                 would = weights(_removed(kinds, counts | {kind: count}))
                 cost = sum(_between(group, counts[kind], count) for group in members)
-                if left > would and cost / (left - would) < best:
-                    best, chosen, after = cost / (left - would), (kind, count), would
-            if chosen is None:
+                if left > would:
+                    steps.append(_Step(cost / (left - would), kind, count, would))
+            if not steps:
                 raise _unreachable(left, weights({}), target)
-            last, back = chosen[0], counts[chosen[0]]
-            counts[chosen[0]], left = chosen[1], after
-        if last is not None and before - target < target - left:
-            counts[last] = back
+            chosen = min(steps, key=lambda step: step.cost)
+            if chosen.left < target:
+                # Too far, perhaps: what comes nearest is taken, or nothing more.
+                chosen = min(steps, key=lambda step: abs(step.left - target))
+                if left - target < abs(chosen.left - target):
+                    break
+            counts[chosen.kind], left = chosen.lost, chosen.left
         return _removed(kinds, counts)
 
     def _step(self, group: Ranked, count: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DENSE", "Cell", "ComparedModel", "Comparison", "cells_of", "check_healable"]
+__all__ = ["DENSE", "Cell", "ComparedModel", "Comparison", "cells_of"]
 
 import dataclasses
 import re
@@ -119,22 +119,6 @@ def cells_of(
         name = method_name(as_recipe(method) if smaller is None else smaller)
         found += [Cell(name, d, p) for d, p in (kinds if smaller is None else of_parts)]
     return list(dict.fromkeys(found))
-
-
-def check_healable(cells: Sequence[Cell], heal: float | None) -> None:
-    """Raise unless all models of a comparison can be healed, if they are to be.
-
-    Raises
-    ------
-    OptionError
-        Naming a method whose models have no zeros that healing would keep.
-    """
-    for cell in cells if heal is not None else ():
-        if isinstance(cell.recipe, SmallerRecipe):
-            raise OptionError(
-                f"models that {cell.method!r} makes are smaller, without zeros for healing to "
-                "keep; compare it without heal"
-            )
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["SmallerRecipe"]
 
 import dataclasses
+import numbers
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from ..core.errors import OptionError
@@ -42,9 +43,11 @@ class SmallerRecipe(Written):
     density: float | None
 
     def __post_init__(self) -> None:
-        if self.density is not None and not 0 < self.density < 1:
+        if self.density is None:
+            return
+        if not isinstance(self.density, numbers.Real) or not 0 < self.density < 1:
             raise OptionError(
-                f"density {self.density} is out of range; it is the share of weights to keep, "
+                f"density {self.density!r} is out of range; it is the share of weights to keep, "
                 "above 0 and below 1"
             )
 

@@ -27,7 +27,8 @@ def add_biases(layers: Sequence[Layer]) -> None:
 def put_into_bias(layer: Layer, stay: torch.Tensor, means: torch.Tensor | None) -> None:
     """Add what a layer gave of the means of the inputs that go."""
     bias = getattr(layer.module, "bias", None)
-    if means is None or bias is None or stay.dim() > 2:
+    # Of recurrent layers it is a flag.
+    if means is None or not isinstance(bias, torch.Tensor) or stay.dim() > 2:
         return
     matrix = layer.matrix()
     gone = matrix.masked_fill(stay.to(matrix.device), 0) @ means

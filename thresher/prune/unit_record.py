@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["layer_records", "structure_of"]
+__all__ = ["layer_records", "shapes_before", "structure_of"]
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -56,6 +56,21 @@ def layer_records(
         made = dataclasses.replace(made, block=blocks[layer.name], shape=shape, kept=kept)
         records.append(made)
     return records
+
+
+def shapes_before(dense: nn.Module, small: nn.Module) -> dict[str, list[int]]:
+    """Return the shapes of all that a smaller module has cut, by name, as they were.
+
+    Parameters
+    ----------
+    dense, small : nn.Module
+    """
+    held = small.state_dict()
+    return {
+        name: list(tensor.shape)
+        for name, tensor in dense.state_dict().items()
+        if tensor.shape != held[name].shape
+    }
 
 
 def structure_of(

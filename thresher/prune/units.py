@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -16,10 +17,10 @@ import torch
 from torch import nn
 
 from ..core.compiled import uncompiled
-from ..core.errors import DataError, LayerError
+from ..core.errors import DataError, LayerError, OptionError
 from ..core.machine import versions
 from ..core.progress import progress_bar
-from ..core.remembered import remember
+from ..core.remembered import remember, remembered
 from ..parts.activations.attached import PRUNE_FIRST, check_none
 from ..parts.coverage import cover
 from ..parts.given import check_is_model
@@ -38,17 +39,20 @@ from ..stream.samples import as_samples
 from ..stream.source import InMemory
 from ..stream.stream import Stream
 from ..stream.units import find_units
+from ..stream.walk import tensors
 from .losses import default_loss
 from .record import LayerRecord, PruneRecord, circumstances
 from .stock import fit_configuration, stock_groups
 from .unit_bias import add_biases, put_into_bias
 from .unit_example import described, example_for
 from .unit_recipe import UnitRecipe
-from .unit_record import layer_records, structure_of
+from .unit_record import layer_records, shapes_before, structure_of
 from .unit_refit import columns_that_stay, refit
 from .unit_search import Candidates, find_attentions, is_heads
 from .unit_survey import Survey
 
+#: How far from the density that was asked for is worth a warning.
+_FAR = 0.05
 #: Why a group stays of which a method does not remove units.
 _OF_HEADS = "the method removes no part of what is several columns wide"
 
@@ -108,6 +112,17 @@ def prune_units(
         )
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise LayerError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); where a hook "
+            "computes a weight, make it a parameter first, with "
+            "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove"
+        ) from error
+
+
 class _Run:
     def __init__(
         self,
@@ -121,7 +136,7 @@ class _Run:
         self.recipe, self.exclude, self.loss = recipe, exclude, loss
         with uncompiled(model) as self.dense:
             check_none(self.dense, PRUNE_FIRST)
-            self.model = copy.deepcopy(self.dense)
+            self.model = _copied(self.dense)
         self.coverage = cover(self.model, include=include, exclude=exclude)
         for layer in self.coverage.layers:
             layer.check_finite()
@@ -149,6 +164,8 @@ class _Run:
             some = samples or as_samples(self.model, data, tokenizer=tokenizer, windows=1)[0]
             example = some[0]
         self.example = example_for(self.model, example)
+        if samples:
+            self._check_runs("the data", samples[0])
         coupled = self._coupled()
         groups = self._removable(coupled)
         total = self._weights(coupled, {})
@@ -165,6 +182,8 @@ class _Run:
                 lambda layers: self._stream(layers, samples, dense=False),
             )
             removed, gone = self.recipe.choose(candidates, self.recipe.target * total)
+            if not any(removed.values()) and not gone:
+                raise self._too_dense(candidates.groups, coupled, total)
             records = self._refit(groups, removed, samples, progress)
             for attention in gone:
                 attention.silence()
@@ -178,9 +197,31 @@ class _Run:
         self.record.layers = layer_records(self.model, shrunk.module, self.coverage, gone, records)
         self.record.coverage = self.coverage.summary()
         self.record.structure |= structure_of(coupled, self.layers, removed, gone, shrunk.settings)
+        if not hasattr(self.model, "save_pretrained"):
+            self._note_cut(shrunk.module)
         self.record.timings = {"total": time.perf_counter() - started}
+        self._say_what_is_left(self.record.structure["weights"])
         remember(shrunk.module, self.record)
         return shrunk.module
+
+    def _say_what_is_left(self, weights: dict[str, int]) -> None:
+        found = weights["after"] / weights["before"]
+        if abs(found - self.recipe.target) > _FAR:
+            warnings.warn(
+                f"density {self.recipe.target:.4g} was asked for, and {found:.4g} is the nearest "
+                "that whole units of this model's sizes give",
+                stacklevel=4,
+            )
+
+    def _note_cut(self, small: nn.Module) -> None:
+        """Note what makes the first dense module the smaller one, also where it was cut before."""
+        structure, before = self.record.structure, remembered(self.dense)
+        structure["cut"] = shapes_before(self.model, small)
+        if isinstance(before, PruneRecord) and "cut" in before.structure:
+            structure["cut"] |= before.structure["cut"]
+            said = [*before.structure["settings"], *structure["settings"]]
+            last = {(each["module"], each["name"], each["of_config"]): each for each in said}
+            structure["settings"] = list(last.values())
 
     @property
     def _stock(self) -> bool:
@@ -214,14 +255,7 @@ class _Run:
         return whole, [as_input(self.model, sample) for sample in whole]
 
     def _coupled(self) -> Coupled:
-        try:
-            with torch.no_grad():
-                self._run(self.model)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise DataError(
-                f"{type(self.model).__name__} does not run on the example, "
-                f"{described(self.example)}: {error}"
-            ) from error
+        self._check_runs("the example", self.example)
         found = find_groups(self.model, self._run, self.example)
         self.layers = self._layers(found)
         allowed, left = self._allowed(found)
@@ -231,6 +265,17 @@ class _Run:
         proved = prove(self.model, dataclasses.replace(found, groups=tuple(allowed)), self._run)
         self.record.structure = {"whole": {**proved.pinned, **left}}
         return proved
+
+    def _check_runs(self, what: str, sample: Any) -> None:
+        if not all(bool(x.isfinite().all()) for x in tensors(sample) if x.is_floating_point()):
+            raise DataError(f"{what} holds numbers that are not finite, and shows nothing")
+        try:
+            with torch.no_grad(), calibrating(self.model):
+                call(self.model, sample)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{type(self.model).__name__} does not run on {what}, {described(sample)}: {error}"
+            ) from error
 
     def _allowed(self, coupled: Coupled) -> tuple[list[Group], dict[str, str]]:
         """Return the groups that may lose units, and why others may not."""
@@ -265,16 +310,28 @@ class _Run:
     def _removable(self, coupled: Coupled) -> list[Group]:
         """Return the proved groups, for a stock model those that a configuration can say."""
         groups, whole = list(coupled.groups), self.record.structure["whole"]
+        others: dict[str, str] = {}
         if self._stock:
             groups, others = stock_groups(self.model, coupled, groups, self._run)
             whole |= others
         if not groups:
-            why = next(iter(whole.items()), ("", "it has no parameters"))
+            # What only a configuration stands against says most.
+            why = next(iter((others or whole).items()), ("", "it has no parameters"))
             raise LayerError(
                 f"no unit of {type(self.model).__name__} can be removed; {why[0]} stays whole: "
                 f"{why[1]}"
             )
         return groups
+
+    def _too_dense(self, groups: Sequence[Ranked], coupled: Coupled, total: int) -> OptionError:
+        """Return that nothing goes, and what the least would be."""
+        least = max(
+            self._weights(coupled, {group.name: group.cheapest(group.step)}) for group in groups
+        )
+        return OptionError(
+            f"density {self.recipe.target:.4g} is nearer to the whole model than to one without a "
+            f"unit; with one less the density is {least / total:.4g}"
+        )
 
     def _layers(self, coupled: Coupled) -> dict[str, list[Layer]]:
         first = {name: own for own, names in coupled.trace.names.items() for name in names}

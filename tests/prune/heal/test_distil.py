@@ -1,5 +1,7 @@
 """Divergence over buckets, its gradient, and passes with the vocabulary in portions."""
 
+import copy
+
 import pytest
 import torch
 from model_folders import tiny_llama
@@ -62,8 +64,9 @@ def test_certain_predictions_stay_finite(extreme):
 
 def student_and_targets(model, tmp_path, length=40):
     dense = tiny_llama().eval()
-    blocks = observed_blocks(dense)
-    asked = Teacher(Tap(dense, Precision()), blocks, tmp_path).ask(0, window(length=length))
+    tap = Tap(dense, Precision())
+    blocks = observed_blocks(tap, window())
+    asked = Teacher(tap, blocks, tmp_path).ask(0, window(length=length))
     return Tap(model, Precision()), blocks, asked
 
 
@@ -121,7 +124,8 @@ def test_a_model_that_caps_its_logits_is_compared_by_them(tmp_path):
 
 def test_what_a_teacher_said_is_read_again(tmp_path):
     dense = tiny_llama().eval()
-    teacher = Teacher(Tap(dense, Precision()), observed_blocks(dense), tmp_path)
+    tap = Tap(dense, Precision())
+    teacher = Teacher(tap, observed_blocks(tap, window()), tmp_path)
     first = teacher.ask(3, window())
     logits = dense(input_ids=window()[None]).logits[0].detach()
     assert torch.equal(first.ids[:, 0], logits.argmax(-1))
@@ -138,8 +142,16 @@ def test_what_a_teacher_said_is_read_again(tmp_path):
 
 
 def test_observed_blocks_are_spread_over_the_depth():
-    assert observed_blocks(tiny_llama(layers=8)) == [f"model.layers.{i}" for i in (1, 3, 5, 7)]
-    assert observed_blocks(tiny_llama(layers=1)) == ["model.layers.0"]
+    eight, one = (Tap(tiny_llama(layers=count), Precision()) for count in (8, 1))
+    assert observed_blocks(eight, window()) == [f"model.layers.{i}" for i in (1, 3, 5, 7)]
+    assert observed_blocks(one, window()) == ["model.layers.0"]
+
+
+def test_blocks_that_a_text_does_not_pass_are_not_compared():
+    model = tiny_llama(layers=2)
+    model.images = copy.deepcopy(model.model.layers)
+    blocks = observed_blocks(Tap(model, Precision()), window())
+    assert blocks == ["model.layers.0", "model.layers.1"]
 
 
 def test_a_teacher_itself_is_no_distance_away(tmp_path):

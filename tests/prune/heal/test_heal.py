@@ -77,6 +77,14 @@ def test_it_comes_nearer_and_keeps_zeros(dense, dtype, tmp_path, rates):
     assert again.loss_before == pytest.approx(record.loss_after, rel=1e-5)
 
 
+def test_biases_of_zero_are_trained(tmp_path, rates):
+    dense = tiny_llama(layers=1, attention_bias=True, initializer_range=0.2).eval()
+    model = pruned(dense)
+    assert not model.model.layers[0].self_attn.q_proj.bias.any()
+    heal(model, dense, tmp_path)
+    assert model.model.layers[0].self_attn.v_proj.bias.all()
+
+
 @pytest.mark.parametrize("minutes", [0.02, 0.2, 2.0])
 def test_it_ends_on_time(dense, minutes, tmp_path):
     record = heal(pruned(dense), dense, tmp_path, minutes)

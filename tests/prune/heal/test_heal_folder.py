@@ -179,6 +179,13 @@ def test_a_smaller_folder_is_healed_and_stays_stock(dense, smaller, book, tmp_pa
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_teacher_that_the_record_does_not_name_is_warned_of(sparse, dense, book, tmp_path):
+    other = shutil.copytree(dense, tmp_path / "other")
+    words = "the record says that the model was made of"
+    assert words in heal(sparse, book, "--teacher", other, "--out", tmp_path / "out")
+    assert words not in heal(sparse, book, "--teacher", dense, "--out", tmp_path / "same")
+
+
 def test_an_unfinished_run_of_another_seed_is_not_taken_up(sparse, book, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folder, "_write", None)

@@ -128,6 +128,19 @@ def test_what_was_loaded_from_a_folder_is_saved_with_the_record_of_that_folder(t
     assert [layer.kept for layer in saved.layers] == [layer.kept for layer in record.layers]
 
 
+def test_the_record_forgets_when_zeros_are_put_back():
+    model = network()
+    record = th.prune(model, "magnitude", density=0.5)
+    record.evaluation = {"digest": "d", "pruned_perplexity": 9.0, "sparse_bytes": 7}
+    held = th.hold(model)
+    assert held.apply() == 0
+    assert record.evaluation["pruned_perplexity"] == 9
+    with torch.no_grad():
+        model[0].weight += 1
+    assert held.apply() > 0
+    assert record.evaluation == {"sparse_bytes": 7}
+
+
 def test_with_clipping_and_a_scaler():
     model = network()
     zeros, before = zeros_of(model), copy.deepcopy(model.state_dict())

@@ -406,7 +406,8 @@ def _index_select(call: Call) -> Value:
 
 _RULES: dict[str, Rule] = {
     "copy": _copied,
-    "_prelu_kernel": _pointwise,
+    # Not tagged as what they are.
+    **dict.fromkeys(["_prelu_kernel", "hardswish"], _pointwise),
     **dict.fromkeys(
         ["zeros_like", "ones_like", "empty_like", "full_like", "zero", "fill", "rand_like"],
         _filled_alike,

@@ -249,11 +249,15 @@ def _cut(module: nn.Module, coupled: Coupled, kept: Mapping[str, list[np.ndarray
     for name, masks in kept.items():
         tensor = _tensor(module, name)
         data = tensor.detach()
+        last = data.dim() == 4 and data.is_contiguous(memory_format=torch.channels_last)
         for axis, keep in enumerate(masks):
             if not keep.all():
                 at = torch.from_numpy(np.flatnonzero(keep)).to(data.device)
                 data = data.index_select(axis, at)
-        data = data.contiguous()
+        last = last and not tensor.is_contiguous()
+        data = data.contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
         made: Any = data
         if isinstance(tensor, nn.Parameter):
             made = nn.Parameter(data, requires_grad=tensor.requires_grad)

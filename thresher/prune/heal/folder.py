@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["heal_folder"]
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def heal_folder(
         _fill(skeleton, place)
     model, dense = (skeleton.model for skeleton in skeletons)
     check_pruned(model, dense)
+    if pruned is not None:
+        _warn_of_another(teacher, pruned.model)
     trained = _stored_names(skeletons[0])
     samples = read(model)
     mark = _fingerprint(source, teacher, samples, options, place)
@@ -103,6 +106,16 @@ def heal_folder(
         if is_first():
             output.publish(overwrite)
     return record
+
+
+def _warn_of_another(teacher: Path, dense: str) -> None:
+    """Warn where a folder was made of another model than the teacher, as far as names tell."""
+    if Path(dense).is_dir() and not teacher.samefile(dense):
+        warnings.warn(
+            f"the record says that the model was made of {dense!r}, and {str(teacher)!r} is the "
+            "teacher; a model learns best from the one that it was made of",
+            stacklevel=3,
+        )
 
 
 def _finished(out: Path, mark: str) -> HealRecord | None:

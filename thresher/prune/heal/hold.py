@@ -127,7 +127,10 @@ class Hold:
             If a weight is not there, or of another shape; nothing has then changed.
         """
         found = [(held, held.found_in(model)) for held in self._held]
-        return sum(held.zero(parameter) for held, parameter in found)
+        changed = sum(held.zero(parameter) for held, parameter in found)
+        if changed:
+            self._forget()
+        return changed
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +151,10 @@ class Hold:
     def _after(self, *_: Any) -> None:
         for held in self._held:
             held.mask_weight()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Have the record forget what was measured of the model before."""
         if self._record is not None:
             self._record.forget_evaluation()
             self._record.tasks.clear()

@@ -252,8 +252,8 @@ def _warn_if_pruned(teacher: nn.Module) -> None:
 
 def _common_blocks(student: Tap, teacher: Tap, window: torch.Tensor) -> list[str]:
     """Return blocks that both models have, whose hidden states can be compared."""
-    names = observed_blocks(student.model)
-    if names != observed_blocks(teacher.model):  # of another depth
+    names = observed_blocks(student, window)
+    if names != observed_blocks(teacher, window):  # of another depth
         return []
     with torch.no_grad():
         shapes = [[h.shape for h in tap.run(window, names)[1]] for tap in (student, teacher)]

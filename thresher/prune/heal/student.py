@@ -139,6 +139,8 @@ class Student:
         """Go on with what :meth:`snapshot` returned."""
         self.restart({name: saved[f"weight.{name}"] for name in self.parameters})
         for name, parameter in self.parameters.items():
+            if f"step.{name}" not in saved:
+                continue  # no gradient has reached it yet
             moments = ("exp_avg", "exp_avg_sq")
             state = {m: saved[f"{m}.{name}"].to(parameter.device) for m in moments}
             self.optimizer.state[parameter] = {"step": saved[f"step.{name}"], **state}

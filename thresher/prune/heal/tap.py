@@ -6,6 +6,7 @@ __all__ = ["POSITIONS", "Tap", "observed_blocks"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,13 +120,32 @@ class Tap:
         return torch.equal(alone.to(found.dtype), found)
 
 
-def observed_blocks(model: nn.Module) -> list[str]:
-    """Return the names of blocks whose outputs are compared, evenly over the depth."""
-    layers = cover(model).layers
+@torch.no_grad()
+def observed_blocks(tap: Tap, window: torch.Tensor) -> list[str]:
+    """Return the names of blocks whose outputs are compared, evenly over the depth.
+
+    Parameters
+    ----------
+    tap : Tap
+    window : Tensor of shape (positions,), int64
+        Token ids. Blocks that they do not pass, such as those for images, are not compared.
+    """
+    layers = cover(tap.model).layers
     alone = {id(layer.module) for layer in layers}
-    units = [unit for unit in find_units(model, layers) if id(unit.module) not in alone]
-    chosen = {len(units) * (i + 1) // _BLOCKS - 1 for i in range(_BLOCKS)}
-    return [units[i].name for i in sorted(chosen) if i >= 0]
+    units = [unit for unit in find_units(tap.model, layers) if id(unit.module) not in alone]
+    passed: set[str] = set()
+    with ExitStack() as stack:
+        for unit in units:
+            note = partial(_note, passed, unit.name)
+            stack.callback(unit.module.register_forward_hook(note).remove)
+        tap.run(window)
+    names = [unit.name for unit in units if unit.name in passed]
+    chosen = {len(names) * (i + 1) // _BLOCKS - 1 for i in range(_BLOCKS)}
+    return [names[i] for i in sorted(chosen) if i >= 0]
+
+
+def _note(passed: set[str], name: str, *_: Any) -> None:
+    passed.add(name)
 
 
 @contextmanager

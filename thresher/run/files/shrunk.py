@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["rebuild", "save_shrunk"]
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import nn
 from ...core.errors import CheckpointError
 from ...core.files import read_json, write_text
 from ...core.output import writing
-from ...parts.groups.shrink import Setting, apply, fit
+from ...parts.groups.shrink import apply, fit
 from ...parts.groups.sizes import from_data, place
+from ..measure.modes import evaluating
 from .companions import RECORD_FILE
 
 _WEIGHTS = "model.safetensors"
@@ -72,7 +74,8 @@ def rebuild(module: nn.Module, folder: str | Path) -> nn.Module:
         If the folder is no such one, or of another module.
     """
     folder = Path(folder)
-    settings = _settings(folder)
+    structure = _structure(folder)
+    settings = from_data(structure["settings"])
     try:
         stored = load_file(folder / _WEIGHTS)
     except (OSError, ValueError, RuntimeError) as error:
@@ -89,19 +92,37 @@ def rebuild(module: nn.Module, folder: str | Path) -> nn.Module:
                 f"{str(folder)!r} is of another module than this {type(module).__name__}: only one "
                 f"of them has {name!r}; build the module as it was before it was pruned"
             )
+    if "cut" in structure:
+        _check_shapes(folder, module, stored, structure["cut"])
     shared: dict[int, Any] = {}
     for name, tensor in stored.items():
         owner, _, leaf = name.rpartition(".")
         place(module.get_submodule(owner), leaf, tensor, shared)
     apply(module, settings)
-    fit(module)
+    # A weight that is computed, such as one of spectral norm, changes buffers where it is trained.
+    with evaluating(module):
+        fit(module)
     return module
 
 
-def _settings(folder: Path) -> list[Setting]:
+def _check_shapes(
+    folder: Path, module: nn.Module, stored: Mapping[str, torch.Tensor], cut: Mapping[str, Any]
+) -> None:
+    """Raise unless a module has the shapes of the one that was made smaller."""
+    for name, held in module.state_dict().items():
+        before = tuple(cut.get(name, stored[name].shape))
+        if tuple(held.shape) != before:
+            raise CheckpointError(
+                f"{str(folder)!r} is of another module than this {type(module).__name__}, whose "
+                f"{name!r} is of shape {tuple(held.shape)}: before it was pruned, it was {before}"
+            )
+
+
+def _structure(folder: Path) -> dict[str, Any]:
     file = folder / RECORD_FILE
     remedy = "save the model again"
     structure = read_json(file, remedy).get("structure") if file.is_file() else None
     if not structure:
         raise CheckpointError(f"{str(folder)!r} holds no smaller model; {remedy}")
-    return from_data(structure["settings"])
+    found: dict[str, Any] = structure
+    return found
