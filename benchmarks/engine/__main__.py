@@ -162,7 +162,8 @@ def main() -> None:
     found = measure(given.model or smollm2(), given)
     show(found)
     known = json.loads(given.out.read_text()) if given.out.exists() else {}
-    known[given.model.name if given.model else "smollm2"] = found
+    name = given.model.name if given.model else "smollm2"
+    known[f"{name}, {found['instructions']}"] = found  # machines of other tiers beside one another
     write_text(given.out, json.dumps(known, indent=1) + "\n")
 
 

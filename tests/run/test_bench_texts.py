@@ -50,6 +50,7 @@ def test_the_table_says_what_is_not_installed(folder, gguf, monkeypatch):
     shown = " ".join(type_in(gguf, "--gguf", gguf, *SHORT).split())
     assert "pip install llama-cpp-python" in shown
     assert " 1x " in shown
+    assert "Ratios are to" in shown
     # The same file is not timed twice.
     once = json.loads(type_in(gguf, "--gguf", gguf, *SHORT, "--json"))
     assert list(once["tokens_per_second"]) == [names[1]]

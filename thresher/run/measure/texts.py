@@ -66,7 +66,8 @@ class TextBench:
                 cells += [number(value), times(value, base)]
             table.add_row(*cells)
         busy = "The machine was busy: these figures are not reliable." if self.noisy else ""
-        table.caption = " ".join(each for each in (self.missing, busy) if each) or None
+        told = (f"Ratios are to {last}.", self.missing, busy)
+        table.caption = " ".join(each for each in told if each)
         return table
 
 
