@@ -36,7 +36,7 @@ def served(model: str, options: list[str]) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline())
+            found = re.search(r"http://[^\s;]+", process.stdout.readline())
             if found is None:
                 raise SystemExit("the server has not started")
             yield found[0]
@@ -87,7 +87,8 @@ def main() -> None:
         **machine.provenance("torch", "uvicorn", "starlette"),
     }
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    known[f"{Path(options.model).name} {options.bits or 16}"] = row
+    rounded = f", {options.bits} bits" if options.bits else ""
+    known[f"{Path(options.model).name}{rounded}"] = row
     write_text(RESULTS, json.dumps(known, indent=1) + "\n")
     for count, found in rates.items():
         print(f"{count} at a time: {found:.0f} tokens/s, {found / rates[1]:.2f}x")
