@@ -148,6 +148,23 @@ def test_states_on_disk_are_the_same_states(tmp_path):
     assert torch.equal(*found)
 
 
+@torch.no_grad()
+def test_states_of_the_dense_path_wait_on_disk(tmp_path):
+    wide = [{"input_ids": tokens(32, 32, seed=s)} for s in range(2)]
+    found = []
+    for scratch in (None, tmp_path):
+        stream = stream_over(llama(), wide, dense=True, scratch=scratch)
+        given = []
+        with closing(stream.visits()) as visits:
+            for visit in visits:
+                waiting = len(list(tmp_path.glob("dense-states-0/*.safetensors")))
+                assert waiting == (2 if scratch else 0)
+                given += [visit.dense.get(x, i, 0) for x in visit.unit.layers for i in range(2)]
+        found.append(given)
+        assert not list(tmp_path.iterdir())
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 class Branched(nn.Module):
     def __init__(self):
         super().__init__()

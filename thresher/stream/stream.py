@@ -30,7 +30,7 @@ from .hooks import Hooks, Registered
 from .passes import HeadReachedError, calibrating, ending_before_the_head, first_output
 from .precision import Precision
 from .proof import Order, prove
-from .ranks import check_agreement
+from .ranks import check_agreement, rank
 from .shelf import Shelf
 from .source import Source
 from .surroundings import keeping, within
@@ -128,7 +128,9 @@ class Stream:
     attention : bool, default False
         Whether the attention that tokens receive on the dense path is noted too.
     scratch : Path, optional
-        Folder for what is noted of the dense path, by default the system's for temporary files.
+        Folder for what is noted of the dense path, and for the samples' states on it, which wait
+        while a unit is pruned. By default notes are among the system's temporary files, and states
+        in memory.
     order : Order, optional
         What an earlier stream over the same model found; by default it is found and proved.
 
@@ -154,7 +156,12 @@ class Stream:
         self.source = source
         self.samples = samples
         self._precision = precision or Precision()
-        self._shelf = Shelf(spill, source.model)
+        apart = None if scratch is None else scratch / f"dense-states-{rank()}"
+        self._shelves = {
+            _PRUNED: Shelf(spill, source.model),
+            _DENSE: Shelf(apart if spill is None else spill / _DENSE, source.model),
+        }
+        self._shelf_of: dict[Walk, Shelf] = {}
         self._paths = (_PRUNED, _DENSE) if dense else (_PRUNED,)
         self._attention, self._scratch = attention, scratch
         self._around: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -247,9 +254,10 @@ class Stream:
     def _rehearse(self, walk: Walk) -> None:
         assert walk.halt is not None
         unit = walk.halt.unit
-        self._shelf.restore(walk)
+        shelf = self._shelf_of[walk]
+        shelf.restore(walk)
         args, keywords = walk.halt.copies()
-        self._shelf.put(walk)
+        shelf.put(walk)
         # The hooks that the unit came with have made these arguments already.
         with ExitStack() as stack:
             stack.enter_context(suppress(EnoughSeenError))
@@ -284,6 +292,7 @@ class Stream:
             calls = [functools.partial(_call, model, each, index) for index, each in numbered]
             walks = self._walks[path] = [Walk(forward) for forward in calls]
             self._sample_of |= dict(zip(walks, self.samples, strict=True))
+            self._shelf_of |= dict.fromkeys(walks, self._shelves[path])
             for walk in walks:
                 # None are left where an earlier one could not be halted.
                 if self._walks:
@@ -291,11 +300,12 @@ class Stream:
 
     def _end(self) -> None:
         walks = self._every_walk()
-        self._walks, self._sample_of = {}, {}
+        self._walks, self._sample_of, self._shelf_of = {}, {}, {}
         with ExitStack() as stack:
             for walk in walks:
                 stack.callback(walk.stop)
-        self._shelf.clear()
+        for shelf in self._shelves.values():
+            shelf.clear()
 
     def _give_up(self, reason: str) -> None:
         """Stop halting passes; the units that are left are calibrated by whole ones."""
@@ -355,7 +365,8 @@ class Stream:
                         self._advance(unit, _PRUNED)
 
     def _go_on(self, walk: Walk) -> None:
-        self._shelf.restore(walk)
+        shelf = self._shelf_of[walk]
+        shelf.restore(walk)
         registered = Registered()
         try:
             with self._rounding(None if walk.halt is None else walk.halt.unit.module):
@@ -370,7 +381,7 @@ class Stream:
             registered.remove(self.source.model)
             self._give_up("a sample's pass puts hooks on the model's modules")
         if walk.halt is not None:
-            self._shelf.put(walk)
+            shelf.put(walk)
 
     def _rounding(self, runs: nn.Module | None = None) -> AbstractContextManager[None]:
         runs = self.source.model if runs is None else runs
