@@ -226,7 +226,7 @@ def _whole(
 ) -> ModelData:
     outside = (conversion.embedding, conversion.positions, conversion.final_norm, conversion.head)
     with ExitStack() as stack:
-        for module in filter(None.__ne__, outside):
+        for module in (each for each in outside if each is not None):
             stack.enter_context(skeleton.loaded(module, conversion.names[module]))
         return conversion.model_of([layers[index] for index in range(len(conversion.blocks))])
 

@@ -150,7 +150,7 @@ def test_data_that_does_not_fit_or_shows_nothing():
 def test_what_is_no_model_in_memory():
     with pytest.raises(OptionError, match=r"'0\.5' is out of range"):
         smaller(net(), "0.5")
-    with pytest.raises(OptionError, match="on the meta device"):
+    with pytest.raises(LayerError, match=r"'body\.0' is not in memory"):
         smaller(net().to("meta"))
     with pytest.raises(OptionError, match="was compiled from"):
         smaller(torch.jit.trace(net(), X))

@@ -35,14 +35,6 @@ def check_is_model(model: Any, call: str, command: str) -> None:
         raise OptionError(f"{call} takes a torch.nn.Module, {_said(model, command)}")
     if isinstance(model, torch.jit.ScriptModule):
         raise OptionError(f"{call} takes the module that {type(model).__name__} was compiled from")
-    parameters = list(model.parameters())
-    # accelerate keeps weights elsewhere, and brings them for a call.
-    brought = any(hasattr(module, "_hf_hook") for module in model.modules())
-    if parameters and all(each.is_meta for each in parameters) and not brought:
-        raise OptionError(
-            f"the weights of {type(model).__name__} are on the meta device, without values; load "
-            "them first"
-        )
 
 
 def _said(model: Any, command: str) -> str:

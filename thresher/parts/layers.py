@@ -140,6 +140,21 @@ class Layer:
         bias = bias_of(self)
         return made if bias is None else made + bias
 
+    def check_in_memory(self) -> None:
+        """Raise if the weight is not in this process's memory.
+
+        Raises
+        ------
+        LayerError
+            Naming the layer.
+        """
+        if self.weight.is_meta:
+            raise LayerError(
+                f"the weight of layer {self.name!r} is not in memory (it is on the meta device, or "
+                "offloaded); load the model whole, without device_map, or prune its folder with "
+                "`thresher prune`"
+            )
+
     def check_finite(self) -> None:
         """Raise if the weight holds NaN or infinite values.
 

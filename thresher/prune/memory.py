@@ -185,7 +185,8 @@ def prune(
         check_none(model, PRUNE_FIRST)
         coverage = cover(model, include=include, exclude=exclude, strict=False)
         for layer in coverage.layers:
-            _check_present(layer)
+            layer.check_in_memory()
+            _check_changeable(layer)
             layer.check_finite()
         with placed(model, device):
             whole, described = _samples(model, recipe, data, tokenizer, windows, length)
@@ -300,14 +301,8 @@ def _check_not_packed(model: nn.Module) -> None:
         )
 
 
-def _check_present(layer: Layer) -> None:
-    """Raise if a weight is not in this process's memory, or cannot be changed there."""
-    if layer.weight.is_meta:
-        raise LayerError(
-            f"the weight of layer {layer.name!r} is not in memory (it is on the meta device, or "
-            "offloaded); load the model whole, without device_map, or prune its folder with "
-            "`thresher prune`"
-        )
+def _check_changeable(layer: Layer) -> None:
+    """Raise if a weight cannot be changed in place."""
     name, weight = layer.name, layer.weight
     if weight.is_inference():
         raise LayerError(

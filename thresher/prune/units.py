@@ -139,6 +139,7 @@ class _Run:
             self.model = _copied(self.dense)
         self.coverage = cover(self.model, include=include, exclude=exclude)
         for layer in self.coverage.layers:
+            layer.check_in_memory()
             layer.check_finite()
         card = getattr(recipe, "card", None)
         self.record = PruneRecord(
