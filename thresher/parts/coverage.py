@@ -21,9 +21,10 @@ from .reasons import Reasons, identify, why_kept
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-
 #: The share of parameters that are not understood from which on it is said aloud.
 _MUCH = 0.05
+#: Layers whose names are all told where a pattern matches none.
+_FEW = 20
 
 
 @dataclass
@@ -233,6 +234,8 @@ class _Patterns:
                 option = "include" if pattern in self._include else "exclude"
                 kinds = {kind_of(name) for name in self._seen}
                 hint = nearest(pattern.rpartition(".")[2].strip("*"), kinds)
+                if len(self._seen) <= _FEW:
+                    hint = nearest(pattern, self._seen)
                 message = (
                     f"{option}={pattern!r} matches no layer of {type(model).__name__}; {hint}; "
                     "patterns are of whole names, such as '*.down_proj'"
