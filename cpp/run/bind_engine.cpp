@@ -371,11 +371,11 @@ void bind_engine(nb::module_& module) {
              float rotary_scale, const std::string& activation, float embedding_scale,
              float score_scale, float score_cap, float logit_cap, bool gated, bool centred,
              std::optional<Panels> positions) {
-            new (self) Model(embedding, head, final_norm, std::move(layers), heads, kv_heads,
-                             head_dim, intermediate, epsilon, frequencies, rotary_scale,
-                             {activation, embedding_scale, score_scale, score_cap, logit_cap, gated,
-                              centred},
-                             std::move(positions));
+            new (self) Model(
+                embedding, head, final_norm, std::move(layers), heads, kv_heads, head_dim,
+                intermediate, epsilon, frequencies, rotary_scale,
+                {activation, embedding_scale, score_scale, score_cap, logit_cap, gated, centred},
+                std::move(positions));
           },
           "embedding"_a, "head"_a, "final_norm"_a, "layers"_a, "heads"_a, "kv_heads"_a,
           "head_dim"_a, "intermediate"_a, "epsilon"_a, "frequencies"_a, "rotary_scale"_a,
