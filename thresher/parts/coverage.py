@@ -235,7 +235,7 @@ class _Patterns:
                 kinds = {kind_of(name) for name in self._seen}
                 hint = nearest(pattern.rpartition(".")[2].strip("*"), kinds)
                 if len(self._seen) <= _FEW:
-                    hint = nearest(pattern, self._seen)
+                    hint = nearest(pattern, set(self._seen))
                 message = (
                     f"{option}={pattern!r} matches no layer of {type(model).__name__}; {hint}; "
                     "patterns are of whole names, such as '*.down_proj'"
