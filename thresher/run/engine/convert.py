@@ -94,7 +94,8 @@ class Conversion:
         # By sizes: a configuration may name numbers that its models do not use.
         heads, qkv = config.num_attention_heads, layers[0].qkv
         rows = sum(part.rows for part in (qkv if isinstance(qkv, list) else [qkv]))
-        attention = self._in(self.blocks[0], self.architecture.names.out.rpartition(".")[0])
+        place = self.architecture.names.out.rpartition(".")[0]
+        attention: Any = self.blocks[0].get_submodule(place)
         return ModelData(
             embedding=embedding,
             head=head,
@@ -174,16 +175,16 @@ class Conversion:
         kept = kind.names
 
         def norm(path: str | None) -> Vector | None:
-            return None if path is None else self.norm(self._in(block, path))
+            return None if path is None else self.norm(block.get_submodule(path))
 
         head_norm = f"{kept.out.rpartition('.')[0]}.{{}}_norm" if kind.head_norms else None
         return LayerData(
-            qkv=self._qkv([self._in(block, path) for path in kept.qkv]),
-            out=self._alone(self._in(block, kept.out)),
-            gate_up=self._gate_up([self._in(block, path) for path in kept.gate_up]),
-            down=self._alone(self._in(block, kept.down), padded_columns),
-            attention_norm=self.norm(self._in(block, kept.attention_norm)),
-            mlp_norm=self.norm(self._in(block, kept.mlp_norm)),
+            qkv=self._qkv([block.get_submodule(path) for path in kept.qkv]),
+            out=self._alone(block.get_submodule(kept.out)),
+            gate_up=self._gate_up([block.get_submodule(path) for path in kept.gate_up]),
+            down=self._alone(block.get_submodule(kept.down), padded_columns),
+            attention_norm=self.norm(block.get_submodule(kept.attention_norm)),
+            mlp_norm=self.norm(block.get_submodule(kept.mlp_norm)),
             query_norm=norm(head_norm and head_norm.format("q")),
             key_norm=norm(head_norm and head_norm.format("k")),
             rotary=kind.rotary(self.config, index),
@@ -192,9 +193,6 @@ class Conversion:
             mlp_after=norm(kept.mlp_after),
             turning=self._turning(index),
         )
-
-    def _in(self, block: nn.Module, path: str) -> Any:
-        return block.get_submodule(path)
 
     def _turning(self, index: int) -> int:
         several = len(self.turnings) > 1

@@ -92,8 +92,8 @@ def rebuild(module: nn.Module, folder: str | Path) -> nn.Module:
                 f"{str(folder)!r} is of another module than this {type(module).__name__}: only one "
                 f"of them has {name!r}; build the module as it was before it was pruned"
             )
-    if "cut" in structure:
-        _check_shapes(folder, module, stored, structure["cut"])
+    if isinstance(cut := structure.get("cut"), dict):
+        _check_shapes(folder, module, stored, cut)
     shared: dict[int, Any] = {}
     for name, tensor in stored.items():
         owner, _, leaf = name.rpartition(".")
@@ -110,8 +110,8 @@ def _check_shapes(
 ) -> None:
     """Raise unless a module has the shapes of the one that was made smaller."""
     for name, held in module.state_dict().items():
-        before = tuple(cut.get(name, stored[name].shape))
-        if tuple(held.shape) != before:
+        before = cut.get(name, list(stored[name].shape))
+        if list(held.shape) != before:
             raise CheckpointError(
                 f"{str(folder)!r} is of another module than this {type(module).__name__}, whose "
                 f"{name!r} is of shape {tuple(held.shape)}: before it was pruned, it was {before}"
