@@ -120,11 +120,12 @@ def conjugate_gradients(
     """
     scale = matrix.diagonal(dim1=-2, dim2=-1).reciprocal().unsqueeze(-2)
     tiny = torch.finfo(start.dtype).tiny
-    solution, residual = start.clone(), (right - start @ matrix) * mask
+    kept = mask.to(start.dtype)  # products with booleans take several times as long
+    solution, residual = start.clone(), (right - start @ matrix) * kept
     scaled = residual * scale
     direction, norm = scaled.clone(), (residual * scaled).sum(-1, keepdim=True)
     for _ in range(steps):
-        product = (direction @ matrix) * mask
+        product = (direction @ matrix).mul_(kept)
         length = norm / (direction * product).sum(-1, keepdim=True).clamp(min=tiny)
         solution += length * direction
         residual -= length * product

@@ -28,7 +28,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 
-from .linalg import damped, gram_update, inverse_cholesky, mirror, unit_diagonal
+from .linalg import gram_update, inverse_cholesky, mirror
 
 #: Input rows kept for measuring reconstruction errors.
 SAMPLE_ROWS = 512
@@ -152,7 +152,6 @@ class Gram(Moment):
     def __init__(self) -> None:
         super().__init__()
         self._factors: dict[float, torch.Tensor] = {}
-        self._spectra: dict[float, tuple[torch.Tensor, torch.Tensor]] = {}
         self._columns = slice(None)
 
     def zeros(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -193,26 +192,6 @@ class Gram(Moment):
         if damping not in self._factors:
             self._factors[damping] = inverse_cholesky(self._finish(), damping)
         return self._factors[damping][..., self._columns, self._columns]
-
-    def correlation_spectrum(self, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return eigenvalues and eigenvectors of the damped second moment of unit diagonal.
-
-        Parameters
-        ----------
-        damping : float
-            Relative ridge, see :func:`~thresher.parts.linalg.damped`, added before the scaling.
-
-        Returns
-        -------
-        values : Tensor of shape (..., columns)
-            Ascending.
-        vectors : Tensor of shape (..., columns, columns)
-            In columns. Of all the inputs, in a column view too; computed once per damping.
-        """
-        if damping not in self._spectra:
-            values, vectors = torch.linalg.eigh(unit_diagonal(damped(self._finish(), damping)))
-            self._spectra[damping] = values, vectors
-        return self._spectra[damping]
 
     def _finish(self) -> torch.Tensor:
         (gram,) = self.sums

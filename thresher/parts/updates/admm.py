@@ -31,11 +31,11 @@ class ADMM(Update):
     ----------
     damping : float, default 0.01
         Ridge towards the dense weights, relative to the mean diagonal of the second moment.
-    penalty : float, default 0.1
+    penalty : float, default 0.3
         First weight of the constraint, relative to a second moment of unit diagonal. It grows
-        while the support changes.
-    iterations : int, default 20
-        At most; ten more lower the error by another 1 to 8 %, for half as long again.
+        while the support changes. At 0.1, as published, 20 iterations end where 10 do here.
+    iterations : int, default 10
+        At most; four more lower the error by about another 1 %, for a third as long again.
     steps : int, default 5
         Of conjugate gradients towards the exact weights; the error hardly falls after.
     start : Update, default OBS()
@@ -46,9 +46,10 @@ class ADMM(Update):
     With H the damped second moment, scaled to a unit diagonal, and W the dense weights in the
     same scaling, iterate::
 
-        X = (W H - V + r D) (H + r I)^-1,  D = P(X + V / r),  V = V + r (X - D)
+        X = W + r (D - U - W) (H + r I)^-1,  D = P(X + U),  U = U + X - D
 
-    where P keeps the largest entries that the pattern allows, and r grows.
+    where P keeps the largest entries that the pattern allows, and r grows; U, the price of the
+    constraint over r, shrinks by as much.
 
     References
     ----------
@@ -57,8 +58,8 @@ class ADMM(Update):
     """
 
     damping: float = 0.01
-    penalty: float = 0.1
-    iterations: int = 20
+    penalty: float = 0.3
+    iterations: int = 10
     steps: int = 5
     start: Update = OBS()
     name = "admm"
@@ -79,7 +80,7 @@ class ADMM(Update):
         weight = weight.masked_fill(idle.unsqueeze(-2), 0)
         hessian = damped(second, self.damping)
         target = weight @ hessian
-        found = self._search(weight, hessian, choose, statistics[Gram], mask)
+        found = self._search(weight, hessian, choose, mask)
         solutions = [
             (conjugate_gradients(hessian, target, first, support, self.steps), support)
             for first, support in ((begun, mask), found)
@@ -91,35 +92,34 @@ class ADMM(Update):
         weight: torch.Tensor,
         hessian: torch.Tensor,
         choose: MaskChooser,
-        gram: Gram,
         mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weights and support that the iteration ends with."""
         scale = hessian.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-2)
-        values, vectors = gram.correlation_spectrum(self.damping)
-        dense = weight * scale
-        target = dense @ unit_diagonal(hessian)
-        penalty, price = self.penalty, torch.zeros_like(dense)
-        inverse = _shifted_inverse(values, vectors, penalty)
-        sparse, compared = dense * mask, mask
+        dense, correlation = weight * scale, unit_diagonal(hessian)
+        penalty, inverse = self.penalty, _shifted_inverse(correlation, self.penalty)
+        sparse, price, compared = dense * mask, torch.zeros_like(dense), mask
         for iteration in range(1, self.iterations + 1):
-            free = (target - price + penalty * sparse) @ inverse
-            proposed = free + price / penalty
+            free = dense + penalty * ((sparse - price - dense) @ inverse)
+            proposed = free + price
             mask = choose.pattern.mask(proposed.abs(), choose.keep)
             sparse = proposed * mask
-            price = price + penalty * (free - sparse)
-            if iteration % _EVERY == 0:
+            price = proposed - sparse
+            if iteration % _EVERY == 0 and iteration < self.iterations:
                 changed = int((mask ^ compared).sum()) / (2 * max(1, choose.keep))
                 if not changed:
                     break
-                penalty *= next(growth for share, growth in _GROWTH if changed > share)
-                inverse = _shifted_inverse(values, vectors, penalty)
+                growth = next(growth for share, growth in _GROWTH if changed > share)
+                penalty, price = penalty * growth, price / growth
+                inverse = _shifted_inverse(correlation, penalty)
                 compared = mask
         return sparse / scale, mask
 
 
-def _shifted_inverse(values: torch.Tensor, vectors: torch.Tensor, shift: float) -> torch.Tensor:
-    return (vectors / (values + shift).unsqueeze(-2)) @ vectors.mT
+def _shifted_inverse(matrix: torch.Tensor, shift: float) -> torch.Tensor:
+    shifted = matrix.clone()
+    shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
+    return torch.cholesky_inverse(torch.linalg.cholesky(shifted))
 
 
 def _excess(weight: torch.Tensor, hessian: torch.Tensor, target: torch.Tensor) -> float:
