@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,6 +20,7 @@ from thresher.core.errors import (
     OptionError,
 )
 from thresher.run.engine.sampling import Sampler
+from thresher.run.engine.session import Session
 from thresher.run.layouts import Bitmask
 from thresher.run.packed.linear import PackedLinear
 
@@ -173,6 +175,25 @@ def test_tokens_of_one_at_a_time_are_those_of_chunks():
         ids = torch.cat([ids, torch.tensor([token])])
         if len(ids) > 90:
             break
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 9, 17])
+def test_parts_of_a_text_give_what_the_whole_gives(engine_isa, window):
+    changes = {"sliding_window": window, "max_position_embeddings": 512}
+    engine = th.Engine(made("mistral", options=("Mistral", changes)))
+    ids = prompt(300)
+    whole = engine.logits(ids).numpy()
+    session = Session(engine.compiled)
+    # The cache grows beyond 256 in the middle of a block of keys.
+    for end in (1, 2, 5, 70, 250, 251, 270, 300):
+        assert np.array_equal(session.logits(ids[:end].numpy())[0], whole[end - 1])
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_windows_of_few_tokens(window):
+    model = made("mistral", options=("Mistral", {"sliding_window": window}))
+    ids = prompt(40)
+    assert distance(th.Engine(model).logits(ids), reference(model, ids)) < BOUNDS[None]
 
 
 def test_two_engines_and_two_texts_at_once():

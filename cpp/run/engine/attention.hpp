@@ -1,7 +1,8 @@
-// Attention of a chunk's tokens over their sequences' caches: one head of one token at a time.
+// Attention of a chunk's tokens over their sequences' caches: a few queries of one cached head at a
+// time.
 #pragma once
 
-#include "functions.hpp"
+#include "attention_tile.hpp"
 #include "kernels.hpp"
 
 namespace thresher::THRESHER_NAMESPACE {
@@ -40,141 +41,72 @@ inline void place_head(const EngineModel& model, const EngineWork& work, const E
 
 // Appends a token's key and value of one head to its cache.
 inline void append(const EngineModel& model, const EngineWork& work, const Row& row,
-                   std::int64_t layer, std::int64_t head, std::int64_t token) {
-  const EngineLayer& weights = model.layers[static_cast<std::size_t>(layer)];
-  const std::int64_t width = model.head_dim;
-  const float* keys = work.qkv.get() + token * work.qkv_width + (model.heads + head) * width;
-  const std::int64_t place = row.position * work.head_width;
-  place_head(model, work, weights, keys, token, weights.key_norm,
-             row.cache->keys(layer, head) + place);
-  copy(row.cache->values(layer, head) + place, keys + model.kv_heads * width, width);
-}
-
-THRESHER_INLINE float largest_of(const float* scores, std::int64_t count) {
-  Floats found = splat(scores[0]);
-  std::int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const Floats here = load(scores + i);
-    found = here > found ? here : found;
-  }
-  float most = found[0];
-  for (int lane = 1; lane < lanes; ++lane) most = found[lane] > most ? found[lane] : most;
-  for (; i < count; ++i) most = scores[i] > most ? scores[i] : most;
-  return most;
-}
-
-// Turns scores into shares that add up to one.
-inline void softmax(float* scores, std::int64_t count) {
-  const float most = largest_of(scores, count);
-  Floats totals{};
-  std::int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const Floats share = exponential(load(scores + i) - most);
-    store(scores + i, share);
-    totals += share;
-  }
-  float total = sum(totals);
-  for (; i < count; ++i) {
-    scores[i] = exponential(splat(scores[i] - most))[0];
-    total += scores[i];
-  }
-  for (i = 0; i < count; ++i) scores[i] /= total;
-}
-
-#if defined(__AVX512F__)
-// The sums of sixteen vectors, each added up as sum() does it: halves, then halves of these.
-THRESHER_INLINE __m512 sixteen_sums(const Floats (&of)[16]) {
-  const auto at = [&](int i) { return reinterpret_cast<__m512>(of[i]); };
-  __m512 eights[8], fours[4], twos[2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    const __m512 one = at(2 * i), other = at(2 * i + 1);
-    eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x44),
-                              _mm512_shuffle_f32x4(one, other, 0xee));
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const __m512 one = eights[2 * i], other = eights[2 * i + 1];
-    fours[i] = _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x88),
-                             _mm512_shuffle_f32x4(one, other, 0xdd));
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    const __m512 one = fours[2 * i], other = fours[2 * i + 1];
-    twos[i] =
-        _mm512_add_ps(_mm512_shuffle_ps(one, other, 0x44), _mm512_shuffle_ps(one, other, 0xee));
-  }
-  const __m512 mixed = _mm512_add_ps(_mm512_shuffle_ps(twos[0], twos[1], 0x88),
-                                     _mm512_shuffle_ps(twos[0], twos[1], 0xdd));
-  // The sum of vector i has come to lie at 4 (i % 4) + i / 4.
-  const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_ps(places, mixed);
-}
-#endif
-
-// Scores of `count` keys, `width` apart.
-inline void score(const float* query, const float* keys, std::int64_t count, std::int64_t width,
-                  float scale, float* scores) {
-  std::int64_t i = 0;
-#if defined(__AVX512F__)
-  for (; i + 16 <= count; i += 16) {
-    Floats totals[16] = {};
-    for (std::int64_t d = 0; d < width; d += lanes) {
-      const Floats here = load(query + d);
-#pragma GCC unroll 16
-      for (int k = 0; k < 16; ++k) totals[k] += here * load(keys + (i + k) * width + d);
-    }
-    store(scores + i, reinterpret_cast<Floats>(sixteen_sums(totals)) * scale);
-  }
-#endif
-  for (; i < count; ++i) {
-    Floats totals{};
-    for (std::int64_t d = 0; d < width; d += lanes) {
-      totals += load(query + d) * load(keys + i * width + d);
-    }
-    scores[i] = sum(totals) * scale;
-  }
-}
-
-// Adds up values by their shares, some vectors of each at a time: those are summed beside one
-// another, where each addition of a single one would wait for the last.
-template <int Vectors>
-THRESHER_INLINE void mix(const float* shares, const float* values, std::int64_t count,
-                         std::int64_t width, float* out) {
-  Floats totals[Vectors] = {};
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Floats share = splat(shares[i]);
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) totals[v] += share * load(values + i * width + v * lanes);
-  }
-  for (int v = 0; v < Vectors; ++v) store(out + v * lanes, totals[v]);
-}
-
-inline void attend(const EngineModel& model, const EngineWork& work, const Row& row,
                    std::int64_t layer, std::int64_t head, std::int64_t token, int rank) {
+  constexpr std::int64_t block = EngineCache::key_block;
   const EngineLayer& weights = model.layers[static_cast<std::size_t>(layer)];
-  const std::int64_t width = work.head_width;
-  const std::int64_t kv_head = head / (model.heads / model.kv_heads);
-  const std::int64_t end = row.position + 1;
-  const std::int64_t begin = weights.window > 0 && end > weights.window ? end - weights.window : 0;
-  float* query = work.queries.get() + rank * width;
-  place_head(model, work, weights, work.qkv.get() + token * work.qkv_width + head * model.head_dim,
-             token, weights.query_norm, query);
-  float* scores = work.thread_scores(rank);
-  const float* keys = row.cache->keys(layer, kv_head) + begin * width;
-  score(query, keys, end - begin, width, model.score_scale, scores);
-  if (model.score_cap > 0) soften(scores, end - begin, model.score_cap);
-  softmax(scores, end - begin);
-  const float* values = row.cache->values(layer, kv_head) + begin * width;
-  // The query has been used, and its room is a head wide.
-  float* mixed = query;
-  std::int64_t d = 0;
-  for (; d + 4 * lanes <= width; d += 4 * lanes) {
-    mix<4>(scores, values + d, end - begin, width, mixed + d);
+  const std::int64_t width = model.head_dim, lane = row.position % block;
+  const float* key = work.qkv.get() + token * work.qkv_width + (model.heads + head) * width;
+  float* placed = work.thread_query(rank, 0);
+  place_head(model, work, weights, key, token, weights.key_norm, placed);
+  float* keys = row.cache->keys(layer, head) + (row.position - lane) * work.head_width + lane;
+  for (std::int64_t d = 0; d < width; ++d) keys[d * block] = placed[d];
+  copy(row.cache->values(layer, head) + row.position * work.head_width,
+       key + model.kv_heads * width, width);
+}
+
+// A head of a token, by their places.
+struct Asking {
+  std::int64_t token, head;
+};
+
+// Attention of some heads of tokens of one sequence that share a head of keys.
+template <int Queries>
+void attend(const EngineModel& model, const EngineWork& work, const Row* rows, std::int64_t layer,
+            const Asking* asking, int rank) {
+  const EngineLayer& weights = model.layers[static_cast<std::size_t>(layer)];
+  const std::int64_t width = work.head_width, dimensions = model.head_dim;
+  const std::int64_t kv_head = asking[0].head / (model.heads / model.kv_heads);
+  const EngineCache& cache = *rows[asking[0].token].cache;
+  Query queries[Queries];
+  std::int64_t begin = rows[asking[0].token].position, end = 0;
+  for (int q = 0; q < Queries; ++q) {
+    const auto [token, head] = asking[q];
+    const std::int64_t last = rows[token].position + 1;
+    const std::int64_t first =
+        weights.window > 0 && last > weights.window ? last - weights.window : 0;
+    float* query = work.thread_query(rank, q);
+    place_head(model, work, weights, work.qkv.get() + token * work.qkv_width + head * dimensions,
+               token, weights.query_norm, query);
+    queries[q] = {query, work.thread_scores(rank, q), query, first, last};
+    begin = smaller(begin, first);
+    end = last > end ? last : end;
   }
-  for (; d < width; d += lanes) mix<1>(scores, values + d, end - begin, width, mixed + d);
-  copy(work.attended.get() + token * work.attended_width + head * model.head_dim, mixed,
-       model.head_dim);
+  const std::int64_t start = begin - begin % EngineCache::key_block;
+  score<Queries>(queries, {cache.keys(layer, kv_head), dimensions, width, model.score_scale}, start,
+                 end);
+  for (const Query& query : queries) {
+    float* scores = query.scores + (query.begin - start);
+    if (model.score_cap > 0) soften(scores, query.end - query.begin, model.score_cap);
+    softmax(scores, query.end - query.begin);
+  }
+  mix_all(queries, {cache.values(layer, kv_head), start, width});
+  for (int q = 0; q < Queries; ++q) {
+    const auto [token, head] = asking[q];
+    copy(work.attended.get() + token * work.attended_width + head * dimensions, queries[q].mixed,
+         dimensions);
+  }
+}
+
+// Likewise, of as many heads as look at keys together, or of fewer.
+inline void attend(const EngineModel& model, const EngineWork& work, const Row* rows,
+                   std::int64_t layer, const Asking* asking, std::int64_t count, int rank) {
+  static_assert(EngineWork::queries_together == 4);
+  switch (count) {
+    case 1: return attend<1>(model, work, rows, layer, asking, rank);
+    case 2: return attend<2>(model, work, rows, layer, asking, rank);
+    case 3: return attend<3>(model, work, rows, layer, asking, rank);
+    default: return attend<4>(model, work, rows, layer, asking, rank);
+  }
 }
 
 }  // namespace thresher::THRESHER_NAMESPACE

@@ -14,10 +14,11 @@ EngineCache::EngineCache(const EngineModel& model)
 void EngineCache::reserve(std::int64_t end) {
   constexpr std::int64_t least = 256;
   if (end <= capacity_) return;
-  const std::int64_t capacity = std::max({end, 2 * capacity_, least});
+  const std::int64_t capacity = padded_to(std::max({end, 2 * capacity_, least}), key_block);
   const std::int64_t heads = layers_ * kv_heads_;
   Aligned<float> keys(heads * capacity * head_width_), values(heads * capacity * head_width_);
-  const auto held = static_cast<std::size_t>(position * head_width_) * sizeof(float);
+  const std::int64_t blocks = padded_to(position, key_block);
+  const auto held = static_cast<std::size_t>(blocks * head_width_) * sizeof(float);
   for (std::int64_t head = 0; head < heads && held > 0; ++head) {
     const std::int64_t from = head * capacity_ * head_width_, to = head * capacity * head_width_;
     std::memcpy(keys.get() + to, keys_.get() + from, held);

@@ -8,6 +8,9 @@ namespace thresher {
 
 class EngineCache {
  public:
+  // Keys of so many positions lie together, number by number: a vector holds one number of each.
+  static constexpr std::int64_t key_block = 16;
+
   explicit EngineCache(const EngineModel& model);
 
   // Makes room for positions below `end`; what the cache holds stays.

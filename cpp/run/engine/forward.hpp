@@ -225,27 +225,64 @@ class Pass {
   }
 
   void attend_all(std::int64_t layer) {
-    const std::int64_t shared = model_.heads / model_.kv_heads;
     if (count_ == 1) {
       member_.share(model_.kv_heads, [&](std::int64_t head) {
-        append(model_, work_, *rows_, layer, head, 0);
-        for (std::int64_t i = 0; i < shared; ++i) {
-          attend(model_, work_, *rows_, layer, head * shared + i, 0, member_.rank);
-        }
+        append(model_, work_, *rows_, layer, head, 0, member_.rank);
+        attend_sharing(layer, 0, head);
       });
     } else {
       member_.share(count_ * model_.kv_heads, [&](std::int64_t i) {
         const std::int64_t t = i / model_.kv_heads;
-        append(model_, work_, rows_[t], layer, i % model_.kv_heads, t);
+        append(model_, work_, rows_[t], layer, i % model_.kv_heads, t, member_.rank);
       });
       member_.barrier.wait();
-      // Head by head, as later tokens of a chunk see more than earlier ones.
-      member_.share(count_ * model_.heads, [&](std::int64_t i) {
-        const std::int64_t t = i % count_;
-        attend(model_, work_, rows_[t], layer, i / count_, t, member_.rank);
-      });
+      attend_runs(layer);
     }
     member_.barrier.wait();
+  }
+
+  // All heads of a token that share a head of keys.
+  void attend_sharing(std::int64_t layer, std::int64_t token, std::int64_t kv_head) {
+    const std::int64_t shared = model_.heads / model_.kv_heads;
+    for (std::int64_t i = 0; i < shared; i += EngineWork::queries_together) {
+      const std::int64_t many = smaller(EngineWork::queries_together, shared - i);
+      Asking asking[EngineWork::queries_together];
+      for (std::int64_t k = 0; k < many; ++k) asking[k] = {token, kv_head * shared + i + k};
+      attend(model_, work_, rows_, layer, asking, many, member_.rank);
+    }
+  }
+
+  // A head of a few tokens of one sequence that follow one another, or all heads that share keys of
+  // a token alone.
+  void attend_runs(std::int64_t layer) {
+    std::int64_t firsts[EngineWork::chunk + 1], runs = 0;
+    for (std::int64_t t = 0; t < count_; t += run_from(t)) firsts[runs++] = t;
+    firsts[runs] = count_;
+    // Head by head, as later tokens of a chunk see more than earlier ones.
+    const std::int64_t shared = model_.heads / model_.kv_heads;
+    member_.share(runs * model_.kv_heads, [&](std::int64_t i) {
+      const std::int64_t first = firsts[i % runs], many = firsts[i % runs + 1] - first;
+      const std::int64_t kv_head = i / runs;
+      if (many == 1) {
+        attend_sharing(layer, first, kv_head);
+        return;
+      }
+      for (std::int64_t head = kv_head * shared; head < (kv_head + 1) * shared; ++head) {
+        Asking asking[EngineWork::queries_together];
+        for (std::int64_t k = 0; k < many; ++k) asking[k] = {first + k, head};
+        attend(model_, work_, rows_, layer, asking, many, member_.rank);
+      }
+    });
+  }
+
+  // How many tokens from one on are of its sequence, at most as many as look at keys together.
+  std::int64_t run_from(std::int64_t token) const {
+    std::int64_t many = 1;
+    while (many < EngineWork::queries_together && token + many < count_ &&
+           rows_[token + many].cache == rows_[token].cache) {
+      ++many;
+    }
+    return many;
   }
 
   const EngineModel& model_;

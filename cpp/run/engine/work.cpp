@@ -52,7 +52,7 @@ void EngineWork::reserve(std::int64_t end, int threads) {
     input_scales = Aligned<float>(slots * groups);
     input_sums = Aligned<std::int32_t>(slots * groups);
     input_totals = Aligned<float>(slots * groups);
-    queries = Aligned<float>(threads * head_width);
+    queries = Aligned<float>(threads * queries_together * head_width);
     kept.clear();
     rooms.clear();
     for (int rank = 0; channels_ && rank < threads; ++rank) {
@@ -61,10 +61,12 @@ void EngineWork::reserve(std::int64_t end, int threads) {
     }
   }
   if (threads > threads_ || end > capacity_) {
+    // Scores are of whole blocks of keys, from the one on in which a window begins.
     const std::int64_t capacity =
-        end > capacity_ ? std::max({end, 2 * capacity_, least}) : capacity_;
+        end > capacity_ ? padded_to(std::max({end, 2 * capacity_, least}), EngineCache::key_block)
+                        : capacity_;
     const int most = std::max(threads, threads_);
-    scores_ = Aligned<float>(most * capacity);
+    scores_ = Aligned<float>(most * queries_together * capacity);
     capacity_ = capacity;
     threads_ = most;
   }

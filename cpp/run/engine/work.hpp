@@ -49,13 +49,20 @@ class EngineWork {
  public:
   // Tokens that go through the layers together.
   static constexpr std::int64_t chunk = 64;
+  // Heads of tokens that look at a head of keys together.
+  static constexpr int queries_together = 4;
 
   explicit EngineWork(const EngineModel& model);
 
   // Makes room for sequences that end before `end` and for a team.
   void reserve(std::int64_t end, int threads);
 
-  float* thread_scores(int rank) const { return scores_.get() + rank * capacity_; }
+  float* thread_scores(int rank, int query) const {
+    return scores_.get() + (rank * queries_together + query) * capacity_;
+  }
+  float* thread_query(int rank, int query) const {
+    return queries.get() + (rank * queries_together + query) * head_width;
+  }
   // Where a token's angles of a set of frequencies begin.
   std::int64_t angle_place(std::int64_t set, std::int64_t token) const {
     return (set * chunk + token) * head_width;
@@ -73,7 +80,7 @@ class EngineWork {
   Aligned<float> inputs, input_scales, input_totals;
   Aligned<std::int8_t> input_codes;
   Aligned<std::int32_t> input_sums;
-  Aligned<float> queries;  // by thread
+  Aligned<float> queries;  // some of every thread's
   // Likewise, of models that drop inputs.
   std::vector<Kept> kept;
   std::vector<RowRoom> rooms;
