@@ -57,7 +57,7 @@ def recipes():
     }
     strengths = {
         f"strength {x}": {"update": dataclasses.replace(best.update, strength=x)}
-        for x in (0.25, 0.75, 1.0)
+        for x in (0.25, 0.5, 0.75, 1.0)
     }
     changed = {f"best without {part}": change for part, change in without.items()}
     changed |= {f"best with {part}": change for part, change in strengths.items()}

@@ -50,7 +50,7 @@ def taken(kind, values):
 def feed(statistics, kind, value):
     if kind.wants == "forward":
         # Of other inputs than the layer's own, which is what pairs are.
-        statistics.update(value, value.flip(-1))
+        statistics.update(value, value.flip(-1), held_out=True)
     elif kind.wants == "perturbed":
         statistics.update_slope(value)
     else:

@@ -10,7 +10,7 @@ from thresher.parts import patterns, scores, updates
 from thresher.parts.chooser import MaskChooser
 from thresher.parts.column_walk import sweep
 from thresher.parts.linalg import damped
-from thresher.parts.moments import Cross, Gram, Norm
+from thresher.parts.moments import Cross, Gram, HeldOut, Norm
 from thresher.parts.statistics import Statistics
 
 ALL = pytest.mark.parametrize("update", instances(updates.Update, UPDATES), ids=repr)
@@ -365,7 +365,7 @@ def paired(pattern=None, seed=0):
     generator = torch.Generator().manual_seed(seed + 1)
     mixing = torch.eye(24) + 0.2 * torch.randn(24, 24, generator=generator)
     moved = inputs @ mixing + 0.3 * torch.randn(inputs.shape, generator=generator)
-    statistics = Statistics("layer", {Gram, Cross})
+    statistics = Statistics("layer", {Gram, Cross, HeldOut})
     for dense, x in zip(inputs.chunk(3), moved.chunk(3), strict=True):
         statistics.update(x, dense)
     choose = dataclasses.replace(choose, statistics=statistics)
@@ -381,7 +381,7 @@ def test_the_dense_target_is_ridge_regression_on_the_dense_outputs():
     wanted = torch.cat([dense @ weight.T, ridge**0.5 * weight.T]).double()
     exact = torch.linalg.lstsq(stacked, wanted).solution.T.float()
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-4)
-    half, _ = updates.DenseTarget(updates.Keep())(weight, choose, statistics)
+    half, _ = updates.DenseTarget(updates.Keep(), strength=0.5)(weight, choose, statistics)
     torch.testing.assert_close(half, (weight + exact) / 2, rtol=1e-3, atol=1e-4)
 
 
@@ -412,6 +412,36 @@ def test_the_dense_target_needs_the_dense_inputs_of_every_token():
     part = Statistics("layer", {Gram, Cross})
     with pytest.raises(NumericalError):
         part.update(rows, rows * float("nan"))
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 8.0])
+def test_the_strength_is_the_best_one_for_what_was_held_out(noise):
+    weight, choose, _, dense = problem(rows=16, columns=24, score=SALIENCY)
+    generator = torch.Generator().manual_seed(2)
+    dense = dense[:120]  # few enough to be fitted too well
+    x = dense + noise * torch.randn(dense.shape, generator=generator)
+    every, rest = (Statistics("layer", {Gram, Cross, HeldOut}) for _ in range(2))
+    for i, (pair, own) in enumerate(zip(dense.chunk(4), x.chunk(4), strict=True)):
+        every.update(own, pair, held_out=i == 3)
+        if i < 3:
+            rest.update(own, pair)
+    full = dataclasses.replace(choose, keep=weight.numel())
+
+    def error(strength):
+        """Of what is fitted to the others, on what was held out."""
+        update = updates.DenseTarget(updates.Keep(), strength=strength)
+        found, _ = update(weight, full, rest)
+        return float((dense[90:] @ weight.T - x[90:] @ found.T).square().sum())
+
+    grid = torch.linspace(0, 1, 201).tolist()
+    best = min(grid, key=error)
+    found, _ = updates.DenseTarget(updates.Keep())(weight, full, every)
+    expected, _ = updates.DenseTarget(updates.Keep(), strength=best)(weight, full, every)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+    # Without any it is the one in the middle.
+    found, _ = updates.DenseTarget(updates.Keep())(weight, full, rest)
+    half, _ = updates.DenseTarget(updates.Keep(), strength=0.5)(weight, full, rest)
+    assert torch.equal(found, half)
 
 
 @pytest.mark.parametrize("per", ["tensor", "row"])

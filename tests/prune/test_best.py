@@ -16,10 +16,12 @@ from torch.nn import functional
 import thresher as th
 from thresher.core.output import writing
 from thresher.parts import updates
-from thresher.parts.moments import Cross, Gram
+from thresher.parts.moments import Cross, Gram, HeldOut
 from thresher.parts.tokens import ByAttention, EqualTokens
 from thresher.prune.best import Best
 from thresher.prune.disk import DiskOptions, DiskRun, prune_folder
+from thresher.stream import collect
+from thresher.stream.current import running
 from thresher.stream.state import RunState
 
 
@@ -32,8 +34,9 @@ class Noting(updates.DenseTarget):
 
     def __call__(self, weight, choose, statistics):
         assert statistics.saw_every_token(Cross)
-        found = statistics[Gram].value.clone(), statistics[Cross].value.clone()
-        self.noted[statistics.name] = found
+        held = statistics[HeldOut]
+        found = statistics[Gram].value, statistics[Cross].value, held.gram, held.cross
+        self.noted[statistics.name] = tuple(each.clone() for each in found)
         return super().__call__(weight, choose, statistics)
 
 
@@ -63,14 +66,16 @@ def check_moments(noted, dense, pruned, windows, tokens, block_of):
         model.eval()
     before, attentions = inputs_of(dense, noted, windows)
     after, _ = inputs_of(pruned, noted, windows)
-    for name, (gram, cross) in noted.items():
+    for name, found in noted.items():
         rows = []
         for x, d, each in zip(after[name], before[name], attentions, strict=True):
             weights = tokens(each[block_of(name)].sum((1, 2)))[..., None]
             rows.append(((d * weights)[0], (x * weights)[0]))
-        d, x = (torch.cat(part) for part in zip(*rows, strict=True))
-        torch.testing.assert_close(gram, x.T @ x / len(x), rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(cross, d.T @ x / len(x), rtol=1e-3, atol=1e-4)
+        # All windows, and the fourth of the four, by which the others are judged.
+        for some, (gram, cross) in ((rows, found[:2]), (rows[3:], found[2:])):
+            d, x = (torch.cat(part) for part in zip(*some, strict=True))
+            torch.testing.assert_close(gram, x.T @ x / len(x), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(cross, d.T @ x / len(x), rtol=1e-3, atol=1e-4)
 
 
 def windows(vocabulary=256, count=4, length=24):
@@ -121,6 +126,18 @@ def test_from_disk_they_are_the_same_also_after_an_interruption(tmp_path, monkey
     for name in shards:
         one, other = ((tmp_path / out / name).read_bytes() for out in ("whole", "out"))
         assert one == other
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_the_same_samples_are_held_out_in_any_number_of_processes(processes, monkeypatch):
+    monkeypatch.setattr(collect, "ranks", lambda: processes)
+    held = []
+    for rank in range(processes):
+        monkeypatch.setattr(collect, "rank", lambda rank=rank: rank)
+        for index, sample in enumerate(range(12)[rank::processes]):
+            with running(None, index):
+                held += [sample] * collect._is_held_out()
+    assert sorted(held) == [3, 7, 11]
 
 
 def load(folder):

@@ -11,6 +11,7 @@ __all__ = [
     "Cross",
     "Gradient",
     "Gram",
+    "HeldOut",
     "Moment",
     "Norm",
     "Sample",
@@ -52,9 +53,12 @@ class Moment(ABC):
         The running sums; empty before the first update.
     finished : bool
         Whether the sums were turned into their value in place, so that none may be added.
+    held_out : bool
+        Whether the moment is of samples alone that are set apart, see :class:`HeldOut`.
     """
 
     wants: ClassVar[Literal["forward", "backward", "perturbed"]] = "forward"
+    held_out: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.count = torch.zeros((), dtype=torch.int64)
@@ -228,6 +232,44 @@ class Cross(Moment):
     def value(self) -> torch.Tensor:
         """Cross moment, shape (..., columns, columns); rows are inputs of the dense model."""
         return self.sums[0] / self.count
+
+
+class HeldOut(Moment):
+    """Second and cross moment of samples by which what is fitted to the others can be judged.
+
+    They are among the samples of :class:`Gram` and :class:`Cross` too, from which they can be
+    taken away. Of rows for which the dense model's inputs are not known it sees nothing.
+    """
+
+    held_out = True
+
+    def zeros(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return two of shape (..., columns, columns)."""
+        columns = inputs.shape[-1]
+        second, cross = inputs.new_zeros(2, *inputs.shape[:-2], columns, columns)
+        return second, cross
+
+    def update(self, values: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+        """Add the products of the inputs with themselves and with the dense model's."""
+        self.reserve(values)
+        if dense is not None:
+            second, cross = self.sums
+            second.add_(values.mT @ values)
+            cross.add_(dense.mT @ values)
+            self.count += values.shape[-2]
+
+    def add(self, values: torch.Tensor) -> None:
+        """Add nothing: there is no product of one input."""
+
+    @property
+    def gram(self) -> torch.Tensor:
+        """Second moment, shape (..., columns, columns)."""
+        return self.sums[0] / self.count
+
+    @property
+    def cross(self) -> torch.Tensor:
+        """Cross moment, shape (..., columns, columns); rows are inputs of the dense model."""
+        return self.sums[1] / self.count
 
 
 class Sample(Moment):

@@ -60,7 +60,13 @@ class Statistics:
         kinds = sorted(needs | {Sample}, key=lambda kind: (kind.__module__, kind.__qualname__))
         self._moments: dict[type[Moment], Moment] = {kind: kind() for kind in kinds}
 
-    def update(self, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+    def update(
+        self,
+        inputs: torch.Tensor,
+        dense: torch.Tensor | None = None,
+        *,
+        held_out: bool = False,
+    ) -> None:
         """Take in a batch of inputs.
 
         Parameters
@@ -69,6 +75,8 @@ class Statistics:
             The rows that the weight matrix multiplies; there may be none.
         dense : Tensor of the same shape, optional
             What the dense model gives the layer for the same tokens, where that is known.
+        held_out : bool, default False
+            Whether they are of a sample that others are judged by.
 
         Raises
         ------
@@ -82,7 +90,7 @@ class Statistics:
                 f"layer {self.name!r} received NaN or infinite activations during calibration; "
                 "check the weights before it and the calibration data"
             )
-        self._feed("forward", inputs, dense)
+        self._feed("forward", inputs, dense, held_out=held_out)
 
     def update_gradient(self, gradient: torch.Tensor) -> None:
         """Take in the gradient of one batch's loss with respect to the weight.
@@ -238,10 +246,17 @@ class Statistics:
         """A few rows of input, shape (..., rows, columns), or None; see :class:`Sample`."""
         return self[Sample].value if self.tokens else None
 
-    def _feed(self, what: str, values: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+    def _feed(
+        self,
+        what: str,
+        values: torch.Tensor,
+        dense: torch.Tensor | None = None,
+        *,
+        held_out: bool = False,
+    ) -> None:
         self._check_open()
         for moment in self._moments.values():
-            if moment.wants == what:
+            if moment.wants == what and (held_out or not moment.held_out):
                 moment.update(values, dense)
 
     def _check_open(self) -> None:

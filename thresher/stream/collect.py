@@ -21,9 +21,12 @@ from .calls import input_of, version_of, watching_calls
 from .current import running_index, token_mask
 from .dense import DenseNotes
 from .products import watching_products
-from .ranks import ranks, sum_over_ranks
+from .ranks import rank, ranks, sum_over_ranks
 from .stream import EnoughSeenError
 from .surroundings import check_not_transformed
+
+#: One of so many samples is held out.
+_HELD_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ class _Collector:
             # made in inference mode cannot be changed in place outside it.
             inference = torch.inference_mode(False)
             with inference, torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-                self.statistics[layer.name].update(rows, dense)
+                self.statistics[layer.name].update(rows, dense, held_out=_is_held_out())
         finally:
             torch.set_float32_matmul_precision(before)
 
@@ -271,6 +274,12 @@ class _Collector:
                 raise _NoLongerSharedError
             self.statistics[follower] = self.statistics[leader].renamed(follower)
         return self.statistics
+
+
+def _is_held_out() -> bool:
+    """Whether the sample that runs is one of those to judge by: the same among any processes."""
+    place = running_index() * ranks() + rank()
+    return place % _HELD_OUT == _HELD_OUT - 1
 
 
 def _reading(layer: Layer) -> Any:

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from ..chooser import MaskChooser
-from ..moments import Cross, Gram, Moment
+from ..linalg import inverse_cholesky
+from ..moments import Cross, Gram, HeldOut, Moment
 from ..statistics import Statistics
 from .base import Update
 from .obs import OBS
+
+#: A strength near the best one of most layers, where no samples can tell.
+_UNKNOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,10 @@ class DenseTarget(Update):
     ----------
     update : Update, default OBS()
         Prunes the weights that are to be imitated.
-    strength : float, default 0.5
+    strength : float, optional
         In [0, 1]: 0 imitates the dense weights on the inputs of the pruned model, 1 the dense
-        model's outputs.
+        model's outputs. By default each layer's own: the one that comes nearest to the dense
+        model's outputs for every fourth sample, fitted to the others; 0.5 where there are fewer.
     damping : float, default 0.01
         Ridge towards the dense weights, relative to the mean diagonal of the second moment.
 
@@ -37,6 +42,10 @@ class DenseTarget(Update):
 
         W + strength W (C - H) (H + r I)^-1
 
+    The error of W + s D, with D fitted to other samples, is quadratic in the strength s, so that
+    the best one on samples with the moments H' and C' is
+    ``<W (C' - H'), D> / <D H', D>``, held to [0, 1].
+
     Where the dense model's inputs are not known for every token, the weights stay.
 
     References
@@ -46,14 +55,15 @@ class DenseTarget(Update):
     """
 
     update: Update = OBS()
-    strength: float = 0.5
+    strength: float | None = None
     damping: float = 0.01
     name = "dense-target"
 
     @property
     def needs(self) -> frozenset[type[Moment]]:
         """Both moments, and what `update` needs."""
-        return self.update.needs | {Gram, Cross}
+        own: set[type[Moment]] = {Gram, Cross} | ({HeldOut} if self.strength is None else set())
+        return self.update.needs | own
 
     def __call__(
         self, weight: torch.Tensor, choose: MaskChooser, statistics: Statistics
@@ -63,5 +73,33 @@ class DenseTarget(Update):
             gram = statistics[Gram]
             factor = gram.inverse_factor(self.damping)
             change = weight @ (statistics[Cross].value - gram.value)
-            weight = weight + self.strength * (change @ factor.mT) @ factor
+            strength = self._strength(weight, statistics)
+            weight = weight + strength * ((change @ factor.mT) @ factor)
         return self.update(weight, choose, statistics)
+
+    def _strength(self, weight: torch.Tensor, statistics: Statistics) -> float | torch.Tensor:
+        """Return the strength, for each matrix of a stack if it is chosen."""
+        if self.strength is not None:
+            return self.strength
+        if not statistics.saw_any(HeldOut):
+            return _UNKNOWN
+        held, count = statistics[HeldOut], int(statistics[Gram].count)
+        share = int(held.count) / count
+        if share == 1:
+            return _UNKNOWN
+        gram, cross = (
+            (whole - share * part) / (1 - share)
+            for whole, part in (
+                (statistics[Gram].value, held.gram),
+                (statistics[Cross].value, held.cross),
+            )
+        )
+        factor = inverse_cholesky(gram, self.damping)
+        fitted = (weight @ (cross - gram) @ factor.mT) @ factor
+        gain = _inner(weight @ (held.cross - held.gram), fitted)
+        cost = _inner(fitted @ held.gram, fitted)
+        return torch.where(cost > 0, gain / cost, _UNKNOWN).clamp(0, 1)
+
+
+def _inner(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return (first * second).sum((-2, -1), keepdim=True)
