@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from model_folders import byte_tokenizer
+from model_folders import byte_tokenizer, save_folder, tiny_llama
 
 from thresher.cli import main
 
@@ -132,6 +132,8 @@ LATE = [
     (f"{HALF} --calibration short.txt", "shorten the windows"),
     (f"{HALF} --calibration latin.txt", "iconv -t UTF-8"),
     (f"{HALF} --calibration model.gguf", "as binary files"),
+    ("eval llama --text book.txt --dense wide", "a vocabulary of 256 tokens and"),
+    ("eval llama --text book.txt --dense turned", "whose tokenizer is another"),
     ("eval llama --tasks missing.jsonl", "does not exist"),
     ("eval llama --tasks book.txt", "every line must be one JSON object"),
     ("report llama", "no record was kept"),
@@ -179,6 +181,12 @@ def place(llama_folder, book, tmp_path_factory):
     for name in ("hollow", "pickled"):
         (place / name / "model.safetensors").unlink()
     torch.save({}, place / "pickled" / "pytorch_model.bin")
+    save_folder(tiny_llama(layers=1, vocab_size=300), place / "wide")
+    shutil.copytree(llama_folder, place / "turned")
+    turned = json.loads((place / "turned" / "tokenizer.json").read_text())
+    words = turned["model"]["vocab"]
+    turned["model"]["vocab"] = dict(zip(words, reversed(words.values()), strict=True))
+    (place / "turned" / "tokenizer.json").write_text(json.dumps(turned))
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     ViTForImageClassification(
         ViTConfig(**sizes, intermediate_size=8, image_size=8, patch_size=8)

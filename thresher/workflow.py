@@ -73,6 +73,7 @@ from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
 from .run.files.hub import check_login, push
 from .run.files.recount import describe, kept_in_folder
 from .run.files.tokenizers import holds_tokenizer, read_tokenizer
+from .run.files.vocabularies import check_same_tokens
 from .run.files.whole import load_whole
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
@@ -448,8 +449,13 @@ def _evaluate_text(
     texts: bool,
 ) -> tuple[dict[str, Any], Table]:
     length = window_length(folder, length)
-    cut = file_windows(text, load_tokenizer(folder), length=length, count=windows)
+    tokenizer = load_tokenizer(folder)
+    cut = file_windows(text, tokenizer, length=length, count=windows)
     warn_of_fewer(len(cut), windows, length, str(text))
+    if dense is not None:
+        rival = resolve(dense)
+        other = load_tokenizer(rival) if holds_tokenizer(rival) else None
+        check_same_tokens(folder, rival, (tokenizer, other), cut)
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -459,7 +465,6 @@ def _evaluate_text(
         if dense is None:
             found["pruned_perplexity"] = perplexity(pruned, cut)
         else:
-            rival = resolve(dense)
             found |= asdict(compare(_language_model(rival, cut, precision, device), pruned, cut))
     if tallies:
         found["activation_sparsity"] = {place: t.sparsity for place, t in tallies.items()}
@@ -469,7 +474,7 @@ def _evaluate_text(
         del pruned
         if texts:
             chosen = (None, dtype_named(precision), device)
-            found |= samples_of(rival, folder, cut, load_tokenizer(folder), *chosen)
+            found |= samples_of(rival, folder, cut, tokenizer, *chosen)
     for name, (words, written) in _MEASURES.items():
         if name in found:
             table.add_row(words, written(found[name]))
