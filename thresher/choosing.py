@@ -47,7 +47,7 @@ class ChoosingJob(PruneJob):
                 raise OptionError(
                     f"--sparsity {AUTO} measures in one process; start the command without torchrun"
                 )
-        tell(f"pruning {self.source} ...")
+        self._announce()
         with writing(self.out, "prune", keep=True) as output:
             choice = self._known(output) or self._measured(output)
             self.recipe = self.recipe.with_options(density=choice["density"])

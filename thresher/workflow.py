@@ -50,7 +50,7 @@ from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.machine import available_memory, check_quiet
-from .core.numbers import number, percent
+from .core.numbers import number, percent, times
 from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
@@ -135,9 +135,7 @@ class PruneJob:
         Every step is noted where it ends, so that the same command goes on after it. Of processes
         that torchrun starts all prune, on their shares of the windows, and the first does the rest.
         """
-        tell(f"pruning {self.source} ...")
-        if already := self._pruned_before():
-            tell(already)
+        self._announce()
         with ExitStack() as group:
             group.enter_context(joined())
             with written_by_first(self.out, "prune") as output:
@@ -147,6 +145,13 @@ class PruneJob:
                 group.close()
                 if first:
                     self._finish(record, output)
+
+    def _announce(self) -> None:
+        """Say what begins, and what of the model its user may not know."""
+        tell(f"pruning {self.source} ...")
+        for said in (self._pruned_before(), _about_width(self.source, self.dtype)):
+            if said:
+                tell(said)
 
     def _pruned_before(self) -> str:
         """Return a sentence on a model that is pruned already, empty of any other."""
@@ -319,6 +324,26 @@ class PruneJob:
             for file in cut.glob("*.safetensors")
         ]
         return weight_sizes(self.out)["sparse_bytes"] + sum(changes)
+
+
+def _about_width(source: Path, dtype: torch.dtype | None) -> str:
+    """Return a sentence on weights that are written in more bytes than need be, empty if not."""
+    checkpoint = Checkpoint(source)
+    outlines = [checkpoint.outline(name) for name in checkpoint]
+    stored = sum(each.nbytes for each in outlines)
+    written = stored if dtype is None else sum(each.numel() * dtype.itemsize for each in outlines)
+    short = 2 * sum(each.numel() for each in outlines)
+    if written > 1.5 * stored:
+        return (
+            f"--dtype {str(dtype)[6:]} takes {times(written, stored)} the room of the weights as "
+            "they are stored; without it they stay as they are"
+        )
+    if written > 1.5 * short:
+        return (
+            f"the weights are stored in float32, and stay so; --dtype bfloat16 takes "
+            f"{times(short, written)} the room"
+        )
+    return ""
 
 
 def described(text: str, windows: torch.Tensor) -> dict[str, Any]:
@@ -532,7 +557,7 @@ def show_info(model: str, layers: bool) -> None:
             for layer in record.layers
             if f"{layer.name}.weight" in checkpoint
         }
-        figures = layer_table(record, stored) if layers else kind_table(record)
+        figures = (layer_table if layers else kind_table)(record, stored)
         data |= record_data(record, stored)
         tables += [recipe_table(record), Fitted(figures)]
         if changes:
