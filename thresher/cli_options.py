@@ -219,7 +219,7 @@ class NameOption(click.Option):
         """Return whether only the parts themselves can tell if `text` names one."""
         from importlib.metadata import entry_points
 
-        numbers = any(letter.isdigit() for letter in text)
+        numbers = self.name != "method" and any(letter.isdigit() for letter in text)
         plugins = ctx.find_root().params["plugin"] or entry_points(group="thresher.methods")
         return numbers or bool(plugins)
 
