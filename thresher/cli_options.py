@@ -43,8 +43,8 @@ DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
 AUTO = "auto"
 #: What is read as text.
 TEXT_HELP = (
-    "UTF-8 text file, JSON lines with 'text' or with chats as 'messages', or a data set's folder "
-    "that save_to_disk wrote."
+    "UTF-8 text file, JSON lines with 'text' or with chats as 'messages', a data set's folder "
+    "that save_to_disk wrote, or datasets:NAME:SPLIT, which is fetched."
 )
 
 
