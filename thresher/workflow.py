@@ -27,6 +27,7 @@ __all__ = [
 
 import hashlib
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -172,15 +173,24 @@ class PruneJob:
         if command := manner().typed:
             record.made.setdefault("command", command)
         self._keep_what_is_of_this_text(record)
-        if self.options["evaluate"]:
-            self._evaluate(record)
-        if self.densities:
-            self._curve(record, output)
+        self._evaluate_all(record, output)
         write_pages(record, self.out)
         told = outcome(record, self.out)
         data = record_data(record) | {"out": self.out, "outcome": told.plain}
         show(data, summary_table(record), told)
         self._tell_and_send()
+
+    def _evaluate_all(self, record: PruneRecord, output: Output) -> None:
+        """Evaluate what is asked for, and note how long that took."""
+        started = time.monotonic()
+        if self.options["evaluate"]:
+            self._evaluate(record)
+        if self.densities:
+            self._curve(record, output)
+        if "pruned_perplexity" in record.evaluation:
+            # With that of the command which was stopped and is gone on with.
+            spent = record.evaluation.get("seconds", 0.0) + time.monotonic() - started
+            self._note(record, {"seconds": spent})
 
     def _tell_and_send(self) -> None:
         """Say where the model lies, and send it on where that is wanted."""

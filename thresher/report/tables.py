@@ -44,7 +44,7 @@ def summary_table(record: PruneRecord) -> Table:
         **_perplexities(record),
         **_bytes_on_disk(record),
         "peak memory": bytes_text(record.peak_bytes) if record.peak_bytes else _UNKNOWN,
-        "time": duration(record.seconds),
+        "time": duration(record.seconds) + _to_measure(record),
     }
     return _two_columns(f"{record.model}, pruned by {record.method}", rows)
 
@@ -177,6 +177,12 @@ def _perplexities(record: PruneRecord) -> dict[str, str]:
         if pruned is None
         else number(pruned) + _ratio(pruned, dense),
     }
+
+
+def _to_measure(record: PruneRecord) -> str:
+    """Return what the user has waited besides, where that was taken."""
+    spent = record.evaluation.get("seconds")
+    return "" if spent is None else f" to prune, {duration(spent)} to measure"
 
 
 def _bytes_on_disk(record: PruneRecord) -> dict[str, str]:
