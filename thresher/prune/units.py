@@ -168,8 +168,9 @@ class _Run:
         if self.recipe.bias:
             add_biases(self.coverage.layers)
         if example is None and data is not None:
-            one = {"default": (1, 1024)}
-            some = samples or as_samples(self.model, data, tokenizer=tokenizer, **one)[0]
+            # A text's first window will do.
+            one = (1, 1024)
+            some = samples or as_samples(self.model, data, tokenizer=tokenizer, default=one)[0]
             example = some[0]
         self.example = example_for(self.model, example)
         if samples:

@@ -43,10 +43,11 @@ def check_same_tokens(
             f"{str(folder)!r} has a vocabulary of {sizes[0]} tokens and {str(dense)!r} one of "
             f"{sizes[1]}; {_REMEDY}"
         )
-    if tokenizers[1] is None:
+    mine, theirs = tokenizers
+    if theirs is None:
         return
     read = ids.unique().tolist()
-    words = (each.convert_ids_to_tokens(read) for each in tokenizers)
+    words = (each.convert_ids_to_tokens(read) for each in (mine, theirs))
     for number, ours, other in zip(read, *words, strict=True):
         if ours != other:
             raise DataError(
