@@ -147,5 +147,5 @@ def _choice(record: PruneRecord) -> dict[str, Any]:
         "density": chosen["density"],
         "curve": points,
         "fingerprint": record.fingerprint,
-        "seconds": record.seconds + held["seconds"],
+        "seconds": record.seconds + held.get("seconds", 0.0),
     }

@@ -182,12 +182,12 @@ class PruneJob:
 
     def _evaluate_all(self, record: PruneRecord, output: Output) -> None:
         """Evaluate what is asked for, and note how long that took."""
-        started = time.monotonic()
+        started, before = time.monotonic(), dict(record.evaluation)
         if self.options["evaluate"]:
             self._evaluate(record)
         if self.densities:
             self._curve(record, output)
-        if "pruned_perplexity" in record.evaluation:
+        if record.evaluation != before:
             # With that of the command which was stopped and is gone on with.
             spent = record.evaluation.get("seconds", 0.0) + time.monotonic() - started
             self._note(record, {"seconds": spent})
