@@ -58,8 +58,8 @@ class ChoosingJob(PruneJob):
                 RunState(run.fingerprint).save(output.work)
             record = run.execute(output)
             self._keep_what_is_of_this_text(record)
-            if "seconds" not in record.evaluation and "seconds" in choice:
-                self._note(record, {"seconds": choice["seconds"]})
+            if "seconds" in choice:
+                record.timings.setdefault("measuring", choice["seconds"])
             others = [p for p in choice["curve"] if p["density"] != choice["density"]]
             if record.evaluation.get("curve") != others:
                 self._note(record, {"curve": others})
@@ -147,5 +147,5 @@ def _choice(record: PruneRecord) -> dict[str, Any]:
         "density": chosen["density"],
         "curve": points,
         "fingerprint": record.fingerprint,
-        "seconds": record.seconds + held.get("seconds", 0.0),
+        "seconds": record.seconds + record.timings.get("measuring", 0.0),
     }

@@ -189,8 +189,9 @@ class PruneJob:
             self._curve(record, output)
         if record.evaluation != before:
             # With that of the command which was stopped and is gone on with.
-            spent = record.evaluation.get("seconds", 0.0) + time.monotonic() - started
-            self._note(record, {"seconds": spent})
+            spent = record.timings.get("measuring", 0.0) + time.monotonic() - started
+            record.timings["measuring"] = spent
+            self._note(record, {})
 
     def _tell_and_send(self) -> None:
         """Say where the model lies, and send it on where that is wanted."""

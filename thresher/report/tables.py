@@ -181,7 +181,7 @@ def _perplexities(record: PruneRecord) -> dict[str, str]:
 
 def _to_measure(record: PruneRecord) -> str:
     """Return what the user has waited besides, where that was taken."""
-    spent = record.evaluation.get("seconds")
+    spent = record.timings.get("measuring")
     return "" if spent is None else f" to prune, {duration(spent)} to measure"
 
 
