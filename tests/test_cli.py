@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -12,11 +13,13 @@ import pytest
 import warm
 from click.testing import CliRunner
 from model_folders import save_folder, tiny_llama
+from rich.filesize import decimal
 from torch import nn
 
 import thresher as th
 from thresher.cli import main
 from thresher.core.errors import OptionError
+from thresher.core.numbers import number
 from thresher.prune.memory import as_recipe
 from thresher.prune.smaller import as_smaller_recipe
 from thresher.run import _run
@@ -157,7 +160,12 @@ def test_chats_calibrate_where_the_tokenizer_has_a_template(llama_folder, book, 
 
 
 def test_info_report_and_export(small, tmp_path):
-    assert "up_proj" in run("info", small)
+    assert json.loads((small / "thresher.json").read_text())["timings"]["measuring"] > 0
+    told = run("info", small)
+    record = json.loads((small / "thresher.json").read_text())["evaluation"]
+    assert re.search(r"up_proj .* kB", told)
+    assert number(record["pruned_perplexity"]) in told
+    assert decimal(record["sparse_bytes"]) in told
     assert "model.layers.0.mlp.up_proj" in run("info", small, "--layers").replace("\n", "")
     (small / "report.html").unlink()
     run("report", small)
@@ -307,6 +315,22 @@ def test_results_alone(small, llama_folder, book, option):
         assert json.loads(alone)["text"]["pruned_perplexity"] > 1
         assert json.loads(run("info", small, "--json"))["density"] == 0.5
         assert "no record" in json.loads(run("info", llama_folder, "--json"))["said"]
+
+
+def test_weights_that_take_more_room_than_need_be_are_said_to(llama_folder, book, tmp_path):
+    wide = save_folder(tiny_llama(layers=1), tmp_path / "wide")
+    options = ("--sparsity", 0.5, "--length", 64, "--calibration", book, "--no-evaluate")
+    cases = [
+        (wide, "auto", "--dtype bfloat16 takes 0.5x the room"),
+        (wide, "bfloat16", ""),
+        (llama_folder, "auto", ""),
+        (llama_folder, "float32", "--dtype float32 takes 2x the room"),
+    ]
+    for index, (folder, dtype, words) in enumerate(cases):
+        more = ("--windows", 2, "--dtype", dtype, "--out", tmp_path / str(index))
+        said = " ".join(run("prune", folder, *options, *more).split())
+        assert words in said
+        assert ("the room" in said) == bool(words)
 
 
 def test_pruning_again_says_what_is_dense_now(small, llama_folder, book, tmp_path):

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from model_folders import byte_tokenizer
+from model_folders import byte_tokenizer, save_folder, tiny_llama
 
 from thresher.cli import main
 
@@ -60,6 +60,8 @@ EARLY = [
     (f"{PRUNE} --density -1", "above 0 and at most 1"),
     (f"{PRUNE} --density half", "such as 0.5"),
     (f"{HALF} --method sparsgpt", "did you mean 'sparsegpt'?"),
+    (f"{HALF} --method 2ssp", "did you mean 'two-ssp'?"),
+    (f"{HALF} --method slice-gpt", "did you mean 'slicegpt'?"),
     (f"{HALF} --method loss-omp", "does not prune a trained model"),
     (f"{HALF} --method xyzzy", "thresher methods"),
     (f"{HALF} --pattern blok", "known: 16x16"),
@@ -73,6 +75,7 @@ EARLY = [
     (f"{HALF} --device gpu", "use auto, cpu, cuda"),
     (f"{HALF} --calibration missing.txt", "'missing.txt' does not exist"),
     (f"{HALF} --calibration bok.txt", "did you mean 'book.txt'?"),
+    (f"{HALF} --calibration datasets:book", "spell it datasets:NAME:SPLIT"),
     (f"{HALF} --calibration empty", "is a folder"),
     (f"{HALF} --text missing.txt", "does not exist"),
     (f"{HALF} --out llama --overwrite", "lie in one another"),
@@ -89,6 +92,9 @@ EARLY = [
     ("eval llama --text empty", "is a folder"),
     ("eval llama --text book.txt --windows 0", "range x>=1"),
     ("methods wnda", "did you mean 'wanda'?"),
+    ("methods 2SSP", "did you mean 'two-ssp'?"),
+    ("methods 'Structurally Prune Anything'", "did you mean 'spa'?"),
+    ("methods rigl", "`thresher methods` lists them"),
     ("methods xyzzy", "`thresher methods` lists them"),
     ("evidence", "name methods, or pass --all"),
     ("evidence wanda --seeds 0", "range x>=1"),
@@ -96,6 +102,10 @@ EARLY = [
     ("compare llama --methods wanda,sparsgpt --density 0.5", "did you mean 'sparsegpt'?"),
     ("compare llama --methods wanda --density 0.5,50", "did you mean 0.5?"),
     ("compare llama --methods , --density 0.5", "no method is named"),
+    ("compare llama --methods wanda --density 0.5 --out book.txt", "exists; choose another"),
+    ("compare llama --methods wanda --density 0.5 --out book.txt/x", "into 'book.txt'; choose"),
+    ("compare llama --methods wanda --density 0.5 --out llama/x", "lie in one another"),
+    ("compare llama --methods wanda --density 0.5 --out /proc/x", "into '/proc'; choose another"),
     ("generate llama", "Missing argument 'PROMPT'"),
     ("generate llama hi --bits 3", "'4', '8'"),
     ("generate llama hi --temperature -1", "range x>=0"),
@@ -130,8 +140,11 @@ LATE = [
     (f"{HALF} --exclude '*'", "outside exclude=['*']"),
     (f"{HALF} --calibration blank.txt", "is empty"),
     (f"{HALF} --calibration short.txt", "shorten the windows"),
+    (f"{HALF} --calibration datasets:no/such:train", "the data set 'no/such' cannot be read"),
     (f"{HALF} --calibration latin.txt", "iconv -t UTF-8"),
     (f"{HALF} --calibration model.gguf", "as binary files"),
+    ("eval llama --text book.txt --dense wide", "a vocabulary of 256 tokens and"),
+    ("eval llama --text book.txt --dense turned", "whose tokenizer is another"),
     ("eval llama --tasks missing.jsonl", "does not exist"),
     ("eval llama --tasks book.txt", "every line must be one JSON object"),
     ("report llama", "no record was kept"),
@@ -179,6 +192,12 @@ def place(llama_folder, book, tmp_path_factory):
     for name in ("hollow", "pickled"):
         (place / name / "model.safetensors").unlink()
     torch.save({}, place / "pickled" / "pytorch_model.bin")
+    save_folder(tiny_llama(layers=1, vocab_size=300), place / "wide")
+    shutil.copytree(llama_folder, place / "turned")
+    turned = json.loads((place / "turned" / "tokenizer.json").read_text())
+    words = turned["model"]["vocab"]
+    turned["model"]["vocab"] = dict(zip(words, reversed(words.values()), strict=True))
+    (place / "turned" / "tokenizer.json").write_text(json.dumps(turned))
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     ViTForImageClassification(
         ViTConfig(**sizes, intermediate_size=8, image_size=8, patch_size=8)

@@ -47,7 +47,7 @@ class ChoosingJob(PruneJob):
                 raise OptionError(
                     f"--sparsity {AUTO} measures in one process; start the command without torchrun"
                 )
-        tell(f"pruning {self.source} ...")
+        self._announce()
         with writing(self.out, "prune", keep=True) as output:
             choice = self._known(output) or self._measured(output)
             self.recipe = self.recipe.with_options(density=choice["density"])
@@ -58,6 +58,8 @@ class ChoosingJob(PruneJob):
                 RunState(run.fingerprint).save(output.work)
             record = run.execute(output)
             self._keep_what_is_of_this_text(record)
+            if "seconds" in choice:
+                record.timings.setdefault("measuring", choice["seconds"])
             others = [p for p in choice["curve"] if p["density"] != choice["density"]]
             if record.evaluation.get("curve") != others:
                 self._note(record, {"curve": others})
@@ -117,8 +119,7 @@ class ChoosingJob(PruneJob):
         with writing(job.out, "prune", keep=True) as survey:
             record = job._disk_run().execute(survey)
             job._keep_what_is_of_this_text(record)
-            job._evaluate(record)
-            job._curve(record, survey)
+            job._evaluate_all(record, survey)
             choice = _choice(record)
             write_text(output.work / _CHOICE, json.dumps(choice))
             if choice["density"] == _FIRST:
@@ -146,4 +147,5 @@ def _choice(record: PruneRecord) -> dict[str, Any]:
         "density": chosen["density"],
         "curve": points,
         "fingerprint": record.fingerprint,
+        "seconds": record.seconds + record.timings.get("measuring", 0.0),
     }

@@ -31,7 +31,7 @@ from .cli_options import (
 )
 from .core.errors import OptionError
 from .core.index import index
-from .core.output import check_apart, check_replaceable
+from .core.output import check_apart, check_growing, check_replaceable
 from .core.paths import local_model
 from .core.terminal import done, manner, say
 
@@ -227,6 +227,11 @@ def compare(model: str, method: list[str], sparsity: list[float], **options: Any
     from .core.options import density_of
 
     options["density"] += [density_of(None, each) for each in sparsity]
+    if options["out"] is not None:
+        folder = local_model(model)
+        if folder is not None:
+            check_apart(folder, options["out"])
+        check_growing(options["out"])
     from .comparing import CompareJob
     from .report.comparison import show_comparison
 

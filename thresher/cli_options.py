@@ -30,7 +30,7 @@ from typing import Any
 
 import click
 
-from .core.card import VERBS
+from .core.card import VERBS, names_in_papers
 from .core.errors import CheckpointError, OptionError, unknown
 from .core.index import index
 from .core.paths import check_model_folder, check_text, local_model, missing
@@ -43,8 +43,8 @@ DTYPES = click.Choice(["auto", "bfloat16", "float16", "float32"])
 AUTO = "auto"
 #: What is read as text.
 TEXT_HELP = (
-    "UTF-8 text file, JSON lines with 'text' or with chats as 'messages', or a data set's folder "
-    "that save_to_disk wrote."
+    "UTF-8 text file, JSON lines with 'text' or with chats as 'messages', a data set's folder "
+    "that save_to_disk wrote, or datasets:NAME:SPLIT, which is fetched."
 )
 
 
@@ -210,13 +210,16 @@ class NameOption(click.Option):
                 f"method {text!r} does not {self.does}; `thresher methods {name}` says "
                 f"what it does, and `thresher methods --area {self.verb}` lists those that do"
             )
-        raise unknown("method", text, known, f"`thresher methods --area {self.verb}` lists them")
+        found = index()["methods"]
+        called = names_in_papers({each: found[each]["card"]["title"] for each in known})
+        listed = f"`thresher methods --area {self.verb}` lists them"
+        raise unknown("method", text, known, listed, called)
 
     def _may_be_elsewhere(self, ctx: click.Context, text: str) -> bool:
         """Return whether only the parts themselves can tell if `text` names one."""
         from importlib.metadata import entry_points
 
-        numbers = any(letter.isdigit() for letter in text)
+        numbers = self.name != "method" and any(letter.isdigit() for letter in text)
         plugins = ctx.find_root().params["plugin"] or entry_points(group="thresher.methods")
         return numbers or bool(plugins)
 

@@ -30,7 +30,7 @@ from .core.files import write_text
 from .core.machine import processor, versions
 from .core.numbers import number
 from .core.options import check_number, check_whole
-from .core.output import Output, check_apart, writing
+from .core.output import COMPARISON, Output, check_apart, check_growing, writing
 from .core.records import restored_from
 from .prune.comparison import DENSE, ComparedModel, Comparison, cells_of
 from .report.comparison import write_comparison
@@ -38,7 +38,6 @@ from .run.files.checkpoint import resolve
 from .run.tasks import check_tasks
 from .workflow import check_language_model
 
-_FILE = "comparison.json"
 _T = TypeVar("_T")
 
 
@@ -167,6 +166,7 @@ class CompareJob:
         beside = self.source.resolve() if Path(model).is_dir() else Path(Path(model).name)
         self.out = Path(out or f"{beside}-comparison")
         check_apart(self.source, self.out)
+        check_growing(self.out)
         self.heal, self.tasks = heal, None if tasks is None else absolute_tasks(tasks)
         self.parallel, self.progress = parallel, progress
         self.console = Console(emoji=False, quiet=not progress)
@@ -192,7 +192,7 @@ class CompareJob:
             self._make(output)
             self._time(output, list(rows))
             comparison = self._collected(output, list(rows))
-            write_text(output.made / _FILE, json.dumps(asdict(comparison), indent=1) + "\n")
+            write_text(output.made / COMPARISON, json.dumps(asdict(comparison), indent=1) + "\n")
             write_comparison(comparison, output.made / "report.html")
             output.publish()
         return comparison
@@ -210,7 +210,7 @@ class CompareJob:
                 f"{str(output.work)!r} holds an unfinished comparison of another model, text, "
                 "options or versions; repeat those to go on with it, or delete it"
             )
-        if not (output.out / _FILE).is_file():
+        if not (output.out / COMPARISON).is_file():
             output.check_free()
         elif _read(output.out).fingerprint != self.fingerprint:
             raise OptionError(
@@ -222,7 +222,7 @@ class CompareJob:
         """Return the rows of the table: those that are there, and those that are asked for."""
         made = output.out if output.out.exists() else output.made
         known: dict[str, ComparedModel] = {}
-        if (made / _FILE).is_file():
+        if (made / COMPARISON).is_file():
             known = {row.name: row for row in _read(made).rows}
         known |= load_rows(output.work)
         dense = ComparedModel(DENSE, DENSE, "", 1.0)
@@ -337,4 +337,4 @@ def _told(row: ComparedModel, step: str) -> str:
 
 def _read(folder: Path) -> Comparison:
     remedy = f"choose another output folder than {str(folder)!r}"
-    return restored_from(folder / _FILE, Comparison, "a comparison", remedy)
+    return restored_from(folder / COMPARISON, Comparison, "a comparison", remedy)

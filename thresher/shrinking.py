@@ -77,7 +77,7 @@ class ShrinkJob(PruneJob):
             place = device_named(self.options["device"])
             dense = load_model(self.source, self.dtype).to(place)
             check_savable(dense)
-            tell(f"pruning {self.source} ...")
+            self._announce()
             small = prune(
                 dense,
                 self.recipe,

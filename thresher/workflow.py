@@ -27,6 +27,7 @@ __all__ = [
 
 import hashlib
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -50,7 +51,7 @@ from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.machine import available_memory, check_quiet
-from .core.numbers import number, percent
+from .core.numbers import number, percent, times
 from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
@@ -73,6 +74,7 @@ from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
 from .run.files.hub import check_login, push
 from .run.files.recount import describe, kept_in_folder
 from .run.files.tokenizers import holds_tokenizer, read_tokenizer
+from .run.files.vocabularies import check_same_tokens
 from .run.files.whole import load_whole
 from .run.skeleton import build_model
 from .run.tasks import check_tasks, evaluate_tasks
@@ -134,9 +136,7 @@ class PruneJob:
         Every step is noted where it ends, so that the same command goes on after it. Of processes
         that torchrun starts all prune, on their shares of the windows, and the first does the rest.
         """
-        tell(f"pruning {self.source} ...")
-        if already := self._pruned_before():
-            tell(already)
+        self._announce()
         with ExitStack() as group:
             group.enter_context(joined())
             with written_by_first(self.out, "prune") as output:
@@ -146,6 +146,13 @@ class PruneJob:
                 group.close()
                 if first:
                     self._finish(record, output)
+
+    def _announce(self) -> None:
+        """Say what begins, and what of the model its user may not know."""
+        tell(f"pruning {self.source} ...")
+        for said in (self._pruned_before(), _about_width(self.source, self.dtype)):
+            if said:
+                tell(said)
 
     def _pruned_before(self) -> str:
         """Return a sentence on a model that is pruned already, empty of any other."""
@@ -166,15 +173,25 @@ class PruneJob:
         if command := manner().typed:
             record.made.setdefault("command", command)
         self._keep_what_is_of_this_text(record)
-        if self.options["evaluate"]:
-            self._evaluate(record)
-        if self.densities:
-            self._curve(record, output)
+        self._evaluate_all(record, output)
         write_pages(record, self.out)
         told = outcome(record, self.out)
         data = record_data(record) | {"out": self.out, "outcome": told.plain}
         show(data, summary_table(record), told)
         self._tell_and_send()
+
+    def _evaluate_all(self, record: PruneRecord, output: Output) -> None:
+        """Evaluate what is asked for, and note how long that took."""
+        started, before = time.monotonic(), dict(record.evaluation)
+        if self.options["evaluate"]:
+            self._evaluate(record)
+        if self.densities:
+            self._curve(record, output)
+        if record.evaluation != before:
+            # With that of the command which was stopped and is gone on with.
+            spent = record.timings.get("measuring", 0.0) + time.monotonic() - started
+            record.timings["measuring"] = spent
+            self._note(record, {})
 
     def _tell_and_send(self) -> None:
         """Say where the model lies, and send it on where that is wanted."""
@@ -320,6 +337,26 @@ class PruneJob:
         return weight_sizes(self.out)["sparse_bytes"] + sum(changes)
 
 
+def _about_width(source: Path, dtype: torch.dtype | None) -> str:
+    """Return a sentence on weights that are written in more bytes than need be, empty if not."""
+    checkpoint = Checkpoint(source)
+    outlines = [checkpoint.outline(name) for name in checkpoint]
+    stored = sum(each.nbytes for each in outlines)
+    written = stored if dtype is None else sum(each.numel() * dtype.itemsize for each in outlines)
+    short = 2 * sum(each.numel() for each in outlines)
+    if written > 1.5 * stored:
+        return (
+            f"--dtype {str(dtype)[6:]} takes {times(written, stored)} the room of the weights as "
+            "they are stored; without it they stay as they are"
+        )
+    if written > 1.5 * short:
+        return (
+            f"the weights are stored in float32, and stay so; --dtype bfloat16 takes "
+            f"{times(short, written)} the room"
+        )
+    return ""
+
+
 def described(text: str, windows: torch.Tensor) -> dict[str, Any]:
     """Return what is evaluated on, as the record says it."""
     count, length = windows.shape
@@ -448,8 +485,13 @@ def _evaluate_text(
     texts: bool,
 ) -> tuple[dict[str, Any], Table]:
     length = window_length(folder, length)
-    cut = file_windows(text, load_tokenizer(folder), length=length, count=windows)
+    tokenizer = load_tokenizer(folder)
+    cut = file_windows(text, tokenizer, length=length, count=windows)
     warn_of_fewer(len(cut), windows, length, str(text))
+    if dense is not None:
+        rival = resolve(dense)
+        other = load_tokenizer(rival) if holds_tokenizer(rival) else None
+        check_same_tokens(folder, rival, (tokenizer, other), cut)
     table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -459,7 +501,6 @@ def _evaluate_text(
         if dense is None:
             found["pruned_perplexity"] = perplexity(pruned, cut)
         else:
-            rival = resolve(dense)
             found |= asdict(compare(_language_model(rival, cut, precision, device), pruned, cut))
     if tallies:
         found["activation_sparsity"] = {place: t.sparsity for place, t in tallies.items()}
@@ -469,7 +510,7 @@ def _evaluate_text(
         del pruned
         if texts:
             chosen = (None, dtype_named(precision), device)
-            found |= samples_of(rival, folder, cut, load_tokenizer(folder), *chosen)
+            found |= samples_of(rival, folder, cut, tokenizer, *chosen)
     for name, (words, written) in _MEASURES.items():
         if name in found:
             table.add_row(words, written(found[name]))
@@ -527,7 +568,7 @@ def show_info(model: str, layers: bool) -> None:
             for layer in record.layers
             if f"{layer.name}.weight" in checkpoint
         }
-        figures = layer_table(record, stored) if layers else kind_table(record)
+        figures = (layer_table if layers else kind_table)(record, stored)
         data |= record_data(record, stored)
         tables += [recipe_table(record), Fitted(figures)]
         if changes:

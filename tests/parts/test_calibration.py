@@ -157,6 +157,26 @@ def test_a_saved_data_set_is_read_row_by_row(tmp_path):
     assert words(tmp_path / "splits" / "test") == "ab\n\ncd"
 
 
+def test_a_named_data_set_is_read_no_further_than_needed(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    lines(folder / "train.jsonl", {"text": "ab"}, {"text": "cd"})
+    assert words(f"datasets:{folder}:train") == "ab\n\ncd"
+    with pytest.raises(DataError, match=r"rows' cannot be read \(.*test.*\); check its name"):
+        words(f"datasets:{folder}:test")
+    asked = []
+
+    def endless(*named, split, streaming):
+        asked.append((*named, split, streaming))
+        while True:
+            yield {"text": "ab" * 20}
+
+    monkeypatch.setattr(datasets, "load_dataset", endless)
+    assert file_windows("datasets:a/b:small:test", chatting(), length=1, count=3).shape == (3, 1)
+    assert asked == [("a/b", "small", "test", True)]
+
+
 def test_another_folder_is_no_data_set(tmp_path):
     with pytest.raises(DataError, match="is a folder, and no data set that save_to_disk"):
         words(tmp_path)

@@ -147,7 +147,8 @@ def test_parametrised_layers_are_named(kind):
     }[kind]
     with pytest.warns(FutureWarning) if kind.startswith("old") else _nothing():
         layer = norm(nn.Linear(16, 16))
-    record = half(nn.Sequential(layer, nn.Linear(16, 4)), "magnitude")
+    with pytest.warns(UserWarning, match="remove_parametrizations"):
+        record = half(nn.Sequential(layer, nn.Linear(16, 4)), "magnitude")
     assert [each.name for each in record.layers] == ["1"]
     assert all(name.startswith("0.") for name in record.coverage["not_understood"])
     assert record.coverage["not_understood"]

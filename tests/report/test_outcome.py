@@ -67,7 +67,8 @@ def test_the_command_can_be_typed_as_it_was_called(record, monkeypatch, found):
 @pytest.mark.parametrize("width", [80, 200])
 def test_tables_fit(record, width):
     sizes = {layer.name: 3456 for layer in record.layers}
-    tables = (summary_table, recipe_table, kind_table, lambda r: layer_table(r, sizes))
+    measured = (lambda r: kind_table(r, sizes), lambda r: layer_table(r, sizes))
+    tables = (summary_table, recipe_table, kind_table, *measured)
     for make in tables:
         text = lines(width, Fitted(make(record)))
         assert max(map(len, text)) <= width

@@ -29,6 +29,8 @@ def test_the_summary_has_every_figure(record):
     assert row(text, "on disk, sparse")[1] == "185.0 MB (0.688x)"
     assert row(text, "peak memory")[1] == "1.8 GB"
     assert row(text, "time")[1] == "20 s"
+    record.timings["measuring"] = 168.0
+    assert row(shown(summary_table(record)), "time")[1] == "20 s to prune, 2 min 48 s to measure"
 
 
 @pytest.mark.parametrize("missing", ["dense_perplexity", "pruned_perplexity", "sparse_bytes"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -80,3 +81,24 @@ def test_logits_of_other_windows_are_refused(count: int, words: str) -> None:
         perplexity(logits(0, count), WINDOWS)
     with pytest.raises(DataError, match=words):
         compare(logits(0), logits(1, count), WINDOWS)
+
+
+def test_passes_that_wait_are_left_where_logits_do_not_fit() -> None:
+    left = []
+
+    def made(width: int) -> Iterator[torch.Tensor]:
+        try:
+            for _ in WINDOWS:
+                yield torch.randn(3, width)
+        finally:
+            left.append(width)
+
+    models = made(5), made(6)
+    with pytest.raises(DataError, match="vocabularies of 5 and 6") as error:
+        compare(*models, WINDOWS)
+    assert sorted(left) == [5, 6]
+    one = made(5)
+    with pytest.raises(DataError, match="logits of 3 tokens"):
+        perplexity(one, WINDOWS.repeat(1, 2))
+    assert left[2:] == [5]
+    del error

@@ -29,6 +29,19 @@ class Pair(Net):
 X, LABELS = torch.randn(8, 16), torch.randint(0, 4, (8,))
 
 
+@pytest.mark.parametrize("option", ["windows", "length"])
+@pytest.mark.parametrize("data", [torch.zeros(9, 8).long(), [torch.zeros(8).long()] * 9])
+def test_what_is_no_text_is_not_said_how_to_cut(data, option):
+    """It would be used whole without a word."""
+    for verb in (
+        lambda **more: th.prune(llama(), "wanda", data, density=0.5, **more),
+        lambda **more: th.prune(llama(), "structured", data, density=0.8, **more),
+        lambda **more: th.activate(llama(), "teal", data, sparsity=0.5, **more),
+    ):
+        with pytest.raises(DataError, match=f"{option}=4 says how texts are cut"):
+            verb(**{option: 4}, progress=False)
+
+
 def loader(*tensors):
     return DataLoader(TensorDataset(*tensors), 4)
 
@@ -134,7 +147,8 @@ def test_a_split_of_a_data_set_is_read_and_all_of_them_are_refused():
     assert of_texts(rows) == of_texts(rows.to_iterable_dataset()) == "a\n\nb"
     ids = datasets.Dataset.from_list([byte_tokenizer()(text) for text in ("a", "b")])
     ids = ids.select_columns(["input_ids"])
-    assert of_texts(ids) == of_texts(ids.with_format("torch")) == "ab"
+    whole = {"windows": None, "length": None}
+    assert of_texts(ids, **whole) == of_texts(ids.with_format("torch"), **whole) == "ab"
     with pytest.raises(DataError, match=r"has the splits 'train', 'test'; .* data\['train'\]"):
         of_texts(datasets.DatasetDict({"train": rows, "test": rows}))
 

@@ -43,8 +43,8 @@ def activate(
     levels: str | Any = None,
     rule: str | Any = None,
     tokenizer: Any = None,
-    windows: int = WINDOWS,
-    length: int = LENGTH,
+    windows: int | None = None,
+    length: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     precision: torch.dtype | str | None = None,
@@ -77,8 +77,9 @@ def activate(
         ``"threshold"`` or ``"top-k"``, by default the method's.
     tokenizer : optional
         For texts; by default loaded from where the model came from.
-    windows, length : int, default 16 and 512
-        How many windows of how many tokens texts are cut into, at most.
+    windows, length : int, optional
+        How many windows of how many tokens texts are cut into, at most, by default 16 and 512.
+        Other data is used as it is.
     include, exclude : sequence of str
         Shell patterns of layer names to cover although they would stay dense (the output head),
         and to leave dense; see :func:`~thresher.parts.coverage.find_layers`.
@@ -174,7 +175,7 @@ def as_activation_recipe(method: str | ActivationRecipe) -> ActivationRecipe:
 
 
 def _samples(
-    model: nn.Module, data: Any, tokenizer: Any, windows: int, length: int
+    model: nn.Module, data: Any, tokenizer: Any, windows: int | None, length: int | None
 ) -> tuple[list[Any], dict[str, Any]]:
     if data is None and not hasattr(model, "get_input_embeddings"):
         raise DataError(
@@ -182,7 +183,7 @@ def _samples(
             "inputs"
         )
     samples, described = as_samples(
-        model, data, tokenizer=tokenizer, windows=windows, length=length
+        model, data, tokenizer=tokenizer, windows=windows, length=length, default=(WINDOWS, LENGTH)
     )
     asked = described.pop("asked", 0)
     if data is not None and asked:

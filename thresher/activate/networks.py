@@ -88,8 +88,8 @@ def find_networks(
     data: Any = None,
     *,
     tokenizer: Any = None,
-    windows: int = WINDOWS,
-    length: int = LENGTH,
+    windows: int | None = None,
+    length: int | None = None,
 ) -> Networks:
     """Find the feed-forward networks of a model by what its layers do.
 
@@ -106,7 +106,10 @@ def find_networks(
         If there is none, the model has selections, or the data cannot be used.
     """
     check_none(model, "take the dense model")
-    samples, _ = as_samples(model, data, tokenizer=tokenizer, windows=windows, length=length)
+    default = (WINDOWS, LENGTH)
+    samples, _ = as_samples(
+        model, data, tokenizer=tokenizer, windows=windows, length=length, default=default
+    )
     source, coverage = InMemory(model), cover(model, strict=False)
     find_uses(source, coverage, samples)
     stream = Stream(source, find_units(model, attachable(coverage)), samples)

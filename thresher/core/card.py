@@ -13,6 +13,7 @@ __all__ = [
     "entry_of",
     "find",
     "load_plugin",
+    "names_in_papers",
 ]
 
 import functools
@@ -21,6 +22,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -186,8 +188,31 @@ def find(name: str) -> type[Catalogued]:
     if wanted not in _METHODS:
         _load_installed_plugins()
     if wanted not in _METHODS:
-        raise unknown("method", name, _METHODS.keys() | own.keys(), "`thresher methods` lists them")
+        titles = {each: own[each].card.title for each in own}
+        titles |= {each: held.card.title for each, held in _METHODS.items()}
+        raise unknown(
+            "method", name, titles, "`thresher methods` lists them", names_in_papers(titles)
+        )
     return _METHODS[wanted]
+
+
+def names_in_papers(titles: Mapping[str, str]) -> dict[str, str]:
+    """Return what papers call methods, where that stands before a colon in their titles.
+
+    Parameters
+    ----------
+    titles : mapping of str to str
+        By the names of cards.
+
+    Returns
+    -------
+    dict of str to str
+        Names of cards, by such names in lower case: ``"2ssp"`` is ``"two-ssp"``. Of several
+        methods of a paper the one with the shortest name.
+    """
+    longest_first = sorted(titles, key=len, reverse=True)
+    heads = {name: titles[name].partition(":")[0].lower() for name in longest_first}
+    return {head: name for name, head in heads.items() if head != titles[name].lower()}
 
 
 def _own_entries() -> dict[str, Entry]:

@@ -16,7 +16,8 @@ __all__ = [
 ]
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 class ThresherError(Exception):
@@ -51,7 +52,7 @@ class CheckpointError(ThresherError, OSError):
     """A model folder is missing, truncated, corrupted or of a refused format."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], called: Mapping[str, str] | None = None) -> str:
     """Return a hint naming the known names closest to `name`.
 
     Parameters
@@ -60,6 +61,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         What the user wrote.
     known : iterable of str
         The names that would have been accepted.
+    called : mapping of str to str, optional
+        What else some of them are called elsewhere.
 
     Returns
     -------
@@ -67,13 +70,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
         ``"did you mean 'wanda'?"``, or the whole list when nothing is close.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    texts = dict(called or {}) | {each: each for each in names}
+    same = [found for text, found in texts.items() if _plain(text) == _plain(name) != ""]
+    close = same or [texts[each] for each in difflib.get_close_matches(name.lower(), texts, n=1)]
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(names)
 
 
-def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> OptionError:
+def _plain(text: str) -> str:
+    """Return a name's letters and digits, without what is spelled in several ways."""
+    return re.sub(r"[\W_]", "", text.lower())
+
+
+def unknown(
+    kind: str,
+    name: str,
+    known: Iterable[str],
+    otherwise: str = "",
+    called: Mapping[str, str] | None = None,
+) -> OptionError:
     """Return the error that there is nothing called `name`.
 
     Parameters
@@ -86,8 +102,10 @@ def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> 
         The names that would have been accepted.
     otherwise : str, optional
         Said where none of them is near, instead of the whole list.
+    called : mapping of str to str, optional
+        See :func:`nearest`.
     """
-    hint = nearest(name, known)
+    hint = nearest(name, known, called)
     if otherwise and not hint.startswith("did you mean"):
         hint = otherwise
     return OptionError(f"there is no {kind} {name!r}; {hint}")

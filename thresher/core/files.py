@@ -155,6 +155,8 @@ def write_error(path: Path, error: Exception) -> CheckpointError:
         hint = "it is a folder; name a file in it"
     elif number == errno.ENOENT and not path.parent.is_dir():
         hint = f"there is no folder {str(path.parent)!r}; make it first"
+    elif number in (errno.ENOENT, errno.ENOTDIR):
+        hint = f"nothing can be written into {str(path.parent)!r}; choose another place"
     elif number in _REFUSED:
         hint = f"{said}; choose a folder that you may write to, or change its rights"
     else:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Output", "check_apart", "check_free", "check_replaceable", "is_ours", "writing"]
+__all__ = [
+    "COMPARISON",
+    "Output",
+    "check_apart",
+    "check_free",
+    "check_growing",
+    "check_replaceable",
+    "is_ours",
+    "writing",
+]
 
 import glob
 import hashlib
@@ -21,6 +30,8 @@ from .files import sync, write_error
 #: Says what a work folder is for, so that only such folders are ever taken up or deleted.
 _MARKER = "thresher-work.json"
 _RECORD = "thresher.json"
+#: What a folder of a comparison has its table in.
+COMPARISON = "comparison.json"
 
 
 class Output:
@@ -206,6 +217,26 @@ def check_free(out: Path, replace: bool = False) -> None:
     if os.path.lexists(out) and not replace:
         raise OptionError(f"output folder {str(out)!r} exists; choose another")
     check_replaceable(out)
+
+
+def check_growing(out: Path) -> None:
+    """Raise unless an output folder may be written, or holds a comparison that may grow.
+
+    Raises
+    ------
+    OptionError
+        Naming what stands there.
+    CheckpointError
+        If nothing can be written where it would lie.
+    """
+    if not (out / COMPARISON).is_file():
+        check_free(out)
+    parent = next(each for each in out.absolute().parents if each.exists())
+    try:
+        # Permissions alone do not tell, of file systems that may only be read and of root.
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise write_error(out, error) from error
 
 
 def check_apart(source: Path, out: Path) -> None:

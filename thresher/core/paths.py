@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "DATA_SET",
     "check_model_folder",
     "check_text",
+    "data_set_of",
     "hub_name",
     "is_hub_name",
     "local_model",
@@ -22,6 +24,9 @@ from .errors import CheckpointError, DataError, ThresherError
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 #: Where the hub's cache keeps one.
 _CACHED = re.compile(r"/models--(?:([\w.-]+?)--)?([\w.-]+)/snapshots/[^/]+/?$", re.ASCII)
+#: Before the name of a data set that the package ``datasets`` is to fetch: a path that is mistyped
+#: is not asked of the hub.
+DATA_SET = "datasets:"
 _EXAMPLE = "HuggingFaceTB/SmolLM2-135M"
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -116,13 +121,16 @@ def check_model_folder(folder: Path) -> None:
 
 
 def check_text(path: Path) -> None:
-    """Raise unless there is a file, or a folder that ``save_to_disk`` of ``datasets`` wrote.
+    """Raise unless a data set is named, or there is a file or a folder of ``save_to_disk``.
 
     Raises
     ------
     DataError
         Saying what there is instead.
     """
+    if str(path).startswith(DATA_SET):
+        data_set_of(str(path))
+        return
     if path.is_dir():
         if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             raise DataError(
@@ -131,6 +139,23 @@ def check_text(path: Path) -> None:
             )
     elif not path.is_file():
         raise missing("text file", path, DataError)
+
+
+def data_set_of(text: str) -> tuple[str, ...]:
+    """Return data set, configuration, if any, and split of ``"datasets:NAME:SPLIT"``.
+
+    Raises
+    ------
+    DataError
+        If it is spelled otherwise.
+    """
+    parts = tuple(text.removeprefix(DATA_SET).split(":"))
+    if len(parts) not in (2, 3) or not all(parts):
+        raise DataError(
+            f"{text!r} names no data set's split; spell it {DATA_SET}NAME:SPLIT, or "
+            f"{DATA_SET}NAME:CONFIGURATION:SPLIT where it has several configurations"
+        )
+    return parts
 
 
 def missing(

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from ..core.errors import DataError
-from ..core.extras import naming_the_extra
 from ..core.files import json_lines
-from ..core.paths import check_text, missing
+from ..core.paths import DATA_SET, check_text, missing
+from .data_sets import named_rows, saved_rows
 from .rows import joined_text
 
 #: What records call the text that is used where the user names none.
@@ -177,8 +177,9 @@ def file_windows(
     ----------
     file : str or Path, optional
         A UTF-8 text file; one of JSON lines (named ``.jsonl``, ``.ndjson`` or ``.json``), whose
-        objects have a ``text``, or a chat as ``messages`` or ``conversations``; or a folder that
-        ``save_to_disk`` of the package ``datasets`` wrote, with such rows. By default Python's
+        objects have a ``text``, or a chat as ``messages`` or ``conversations``; a folder that
+        ``save_to_disk`` of the package ``datasets`` wrote, with such rows; or the name of such a
+        data set, see :func:`~thresher.parts.data_sets.named_rows`. By default Python's
         documentation.
     tokenizer, length, count
         See :func:`token_windows`.
@@ -198,8 +199,9 @@ def file_windows(
         return token_windows(tokenizer, embedded_text(), length=length, count=count)
     path = Path(file)
     check_text(path)
-    if path.is_dir():
-        found = enumerate(_saved_dataset(path))
+    named = str(file).startswith(DATA_SET)
+    if named or path.is_dir():
+        found = enumerate(named_rows(str(file)) if named else saved_rows(path))
         rows = ((f"row {index} of {str(path)!r}", row) for index, row in found)
         return row_windows(rows, tokenizer, length=length, count=count)
     text = read_text(path)
@@ -207,21 +209,6 @@ def file_windows(
         lines = ((f"line {n} of {str(path)!r}", row) for n, row in json_lines(text, path))
         return row_windows(lines, tokenizer, length=length, count=count)
     return token_windows(tokenizer, text, length=length, count=count)
-
-
-def _saved_dataset(folder: Path) -> Iterable[Any]:
-    if (folder / "dataset_dict.json").is_file():
-        splits = sorted(each.name for each in folder.iterdir() if each.is_dir())
-        raise DataError(
-            f"{str(folder)!r} holds a data set's splits ({', '.join(splits)}); name the folder of "
-            f"one of them, such as {str(folder / splits[0]) if splits else 'train'!r}"
-        )
-    with naming_the_extra():
-        from datasets import load_from_disk
-    try:
-        return load_from_disk(str(folder))  # type: ignore[no-any-return]
-    except Exception as error:  # whatever Arrow and JSON make of damaged files
-        raise DataError(f"the data set {str(folder)!r} cannot be read: {error}") from error
 
 
 def split_windows(

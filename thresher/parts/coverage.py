@@ -6,7 +6,7 @@ __all__ = ["Coverage", "cover", "find_layers"]
 
 import fnmatch
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,10 +93,11 @@ class Coverage:
         share = sum(sizes.values()) / sum(self.sizes.values())
         if share > _MUCH:
             largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
+            plainer = _made_plain(self.unknown)
             warnings.warn(
                 f"{share:.0%} of the model's parameters are used in ways that are not understood "
                 f"and stay dense, such as {', '.join(map(repr, largest))}; the record's coverage "
-                "names all of them",
+                "names all of them" + (f". {plainer}" if plainer else ""),
                 stacklevel=4,
             )
 
@@ -359,15 +360,22 @@ def _nothing(model: nn.Module, found: Coverage, exclude: Sequence[str]) -> str:
     )
     if exclude:
         message += f" and outside exclude={list(exclude)}"
-    halves = ("weight_g", "weight_v", "weight_orig")
-    parametrised = [n for n in found.unknown if "parametrizations." in n or n.endswith(halves)]
-    if parametrised:
-        message += (
-            f". {parametrised[0]!r} belongs to a parametrised layer, whose weight is computed at "
-            "every call: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
-            "remove_weight_norm or prune.remove for the older kinds, makes it a plain one"
-        )
+    if plainer := _made_plain(found.unknown):
+        message += f". {plainer}"
     elif found.unknown:
         names = ", ".join(map(repr, list(found.unknown)[:3]))
         message += f". How {names} is used is not understood"
     return message
+
+
+def _made_plain(unknown: Iterable[str]) -> str:
+    """Return what to do about parametrised layers in what is not understood, empty of none."""
+    halves = ("weight_g", "weight_v", "weight_orig")
+    parametrised = [n for n in unknown if "parametrizations." in n or n.endswith(halves)]
+    if not parametrised:
+        return ""
+    return (
+        f"{parametrised[0]!r} belongs to a parametrised layer, whose weight is computed at "
+        "every call: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
+        "remove_weight_norm or prune.remove for the older kinds, makes it a plain one"
+    )

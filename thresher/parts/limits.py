@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_windows", "fitting_length", "positions"]
+__all__ = ["check_windows", "fitting_length", "positions", "vocabulary"]
 
 import torch
 from torch import nn
@@ -35,7 +35,7 @@ def check_windows(model: nn.Module, ids: torch.Tensor) -> None:
             f"windows of {ids.shape[-1]} tokens are longer than the {most} positions of "
             f"{type(model).__name__}; cut them shorter (length={most}, --length {most})"
         )
-    known = _vocabulary(model)
+    known = vocabulary(model)
     if known is not None and ids.numel() and int(ids.max()) >= known:
         raise DataError(
             f"token {int(ids.max())} is beyond the {known} of {type(model).__name__}'s vocabulary: "
@@ -61,7 +61,8 @@ def positions(model: nn.Module) -> int | None:
     return found - max(offsets, default=0)
 
 
-def _vocabulary(model: nn.Module) -> int | None:
+def vocabulary(model: nn.Module) -> int | None:
+    """Return how many tokens a model has embeddings for, None where it has none of its own."""
     ask = getattr(model, "get_input_embeddings", None)
     try:
         embedding = None if ask is None else ask()

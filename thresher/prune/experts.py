@@ -37,8 +37,8 @@ def prune_experts(
     data: Any = None,
     *,
     tokenizer: Any = None,
-    windows: int = 64,
-    length: int = 1024,
+    windows: int | None = None,
+    length: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> nn.Module:

@@ -66,8 +66,8 @@ def prune(
     tokens: str | Any = None,
     stages: bool | None = None,
     tokenizer: Any = None,
-    windows: int = 64,
-    length: int = 1024,
+    windows: int | None = None,
+    length: int | None = None,
     loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -111,8 +111,9 @@ def prune(
         Replaces the method's own, see :class:`Recipe`.
     tokenizer : optional
         For texts; by default loaded from where the model came from.
-    windows, length : int, default 64 and 1024
-        How many windows of how many tokens texts are cut into, at most.
+    windows, length : int, optional
+        How many windows of how many tokens texts are cut into, at most, by default 64 and 1024.
+        Other data is used as it is.
     loss : callable, optional
         ``loss(model, sample)`` for methods that use gradients, or search by the loss; by default
         the model's own, on the labels that a sample has, or the next-token loss of a language
@@ -360,7 +361,12 @@ def _check_room(layers: Sequence[Layer], samples: int) -> None:
 
 
 def _samples(
-    model: nn.Module, recipe: Recipe, data: Any, tokenizer: Any, windows: int, length: int
+    model: nn.Module,
+    recipe: Recipe,
+    data: Any,
+    tokenizer: Any,
+    windows: int | None,
+    length: int | None,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return model inputs, and a description of them."""
     if not needed_moments(recipe):

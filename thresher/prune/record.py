@@ -113,7 +113,8 @@ class PruneRecord:
     fingerprint : str
         Of the model, data, options and versions of a run from disk.
     timings : dict of str to float
-        Seconds by phase, and ``total`` where phases leave out loading and writing.
+        Seconds by phase of pruning, and ``total`` where phases leave out loading and writing;
+        ``measuring`` is what evaluation took besides.
     peak_bytes : int
         Peak resident memory of the process while pruning.
     versions : dict of str to str
@@ -209,8 +210,9 @@ class PruneRecord:
 
     @property
     def seconds(self) -> float:
-        """Time of the whole run: ``total`` where it was taken, otherwise the phases' sum."""
-        return self.timings.get("total", sum(self.timings.values()))
+        """Time to prune: ``total`` where it was taken, otherwise the phases' sum."""
+        phases = (spent for name, spent in self.timings.items() if name != "measuring")
+        return self.timings.get("total", sum(phases))
 
     def recounted(self, kept: Mapping[str, int]) -> PruneRecord:
         """Return this record with the counts that were found in the weights, where they differ.

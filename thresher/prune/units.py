@@ -64,8 +64,8 @@ def prune_units(
     *,
     example: Any = None,
     tokenizer: Any = None,
-    windows: int = 64,
-    length: int = 1024,
+    windows: int | None = None,
+    length: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     loss: Loss = default_loss,
@@ -155,14 +155,22 @@ class _Run:
         )
 
     def execute(
-        self, data: Any, example: Any, tokenizer: Any, windows: int, length: int, progress: bool
+        self,
+        data: Any,
+        example: Any,
+        tokenizer: Any,
+        windows: int | None,
+        length: int | None,
+        progress: bool,
     ) -> nn.Module:
         started = time.perf_counter()
         whole, samples = self._samples(data, tokenizer, windows, length)
         if self.recipe.bias:
             add_biases(self.coverage.layers)
         if example is None and data is not None:
-            some = samples or as_samples(self.model, data, tokenizer=tokenizer, windows=1)[0]
+            # A text's first window will do.
+            one = (1, 1024)
+            some = samples or as_samples(self.model, data, tokenizer=tokenizer, default=one)[0]
             example = some[0]
         self.example = example_for(self.model, example)
         if samples:
@@ -239,7 +247,7 @@ class _Run:
             return call(model, self.example)
 
     def _samples(
-        self, data: Any, tokenizer: Any, windows: int, length: int
+        self, data: Any, tokenizer: Any, windows: int | None, length: int | None
     ) -> tuple[list[Any], list[Any]]:
         """Return samples as they came, and as inputs of the model."""
         if not self.recipe.needs:

@@ -149,7 +149,9 @@ def _layouts(record: PruneRecord) -> str:
 
 def _phases(record: PruneRecord) -> dict[str, float]:
     """Return the seconds of every phase, with what the total leaves over as the last."""
-    phases = {name: spent for name, spent in record.timings.items() if name != "total"}
+    phases = {
+        name: spent for name, spent in record.timings.items() if name not in ("total", "measuring")
+    }
     rest = max(0.0, record.seconds - sum(phases.values()))
     return (
         {**phases, "loading, writing and the rest": rest} if "total" in record.timings else phases

@@ -90,11 +90,11 @@ def evidence_result(name: str) -> dict[str, Any] | None:
 def listing(area: str | None = None) -> None:
     """Print every method, or those of an area, a line each."""
     table = Table(title="Methods")
-    for column in ("name", "area", "year", "what it does", "evidence"):
+    for column in ("name", *(["area"] if area is None else []), "year", "what it does", "evidence"):
         table.add_column(column, overflow="fold")
     for entry in _in_area(area):
-        card = entry.card
-        table.add_row(card.name, entry.area, str(card.year), card.summary, _verdict(card.name))
+        card, place = entry.card, [entry.area] if area is None else []
+        table.add_row(card.name, *place, str(card.year), card.summary, _verdict(card.name))
     show(method_data(area=area), table)
 
 

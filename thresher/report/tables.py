@@ -6,7 +6,7 @@ __all__ = ["kind_table", "layer_table", "recipe_table", "record_data", "summary_
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal as bytes_text
@@ -19,7 +19,7 @@ from .kinds import by_kind
 from .structure import structure_rows
 
 if TYPE_CHECKING:
-    from ..prune.record import PruneRecord
+    from ..prune.record import LayerRecord, PruneRecord
 
 _UNKNOWN = "not measured"
 
@@ -37,19 +37,14 @@ def summary_table(record: PruneRecord) -> Table:
     rich.table.Table
         Densities, perplexities, bytes on disk, peak memory and time.
     """
-    held = record.evaluation
-    dense, pruned = held.get("dense_perplexity"), held.get("pruned_perplexity")
     rows = {
         "density asked": percent(record.density_asked),
         "density reached": percent(record.density),
         **coverage_rows(record),
-        "perplexity, dense": _UNKNOWN if dense is None else number(dense),
-        "perplexity, pruned": _UNKNOWN
-        if pruned is None
-        else number(pruned) + _ratio(pruned, dense),
+        **_perplexities(record),
         **_bytes_on_disk(record),
         "peak memory": bytes_text(record.peak_bytes) if record.peak_bytes else _UNKNOWN,
-        "time": duration(record.seconds),
+        "time": duration(record.seconds) + _to_measure(record),
     }
     return _two_columns(f"{record.model}, pruned by {record.method}", rows)
 
@@ -76,7 +71,7 @@ def record_data(
 
 
 def recipe_table(record: PruneRecord) -> Table:
-    """Return how a pruned model was made: recipe, calibration and versions.
+    """Return how a pruned model was made, and what was measured of it.
 
     Parameters
     ----------
@@ -98,33 +93,41 @@ def recipe_table(record: PruneRecord) -> Table:
         **coverage_rows(record),
         "calibration": _listed(record.calibration, ": "),
         **healing_rows(record),
+        **_perplexities(record),
+        **_bytes_on_disk(record),
         "versions": _listed(record.versions, " "),
     }
     return _two_columns("How it was made", rows)
 
 
-def kind_table(record: PruneRecord) -> Table:
+def kind_table(record: PruneRecord, stored_bytes: Mapping[str, int] | None = None) -> Table:
     """Return density and reconstruction error by kind of projection.
 
     Parameters
     ----------
     record : PruneRecord
         The run.
+    stored_bytes : mapping of str to int, optional
+        What each layer's weight takes on disk, by layer name; adds a column.
 
     Returns
     -------
     rich.table.Table
         A row a kind, in the model's order.
     """
-    table = _figures("By kind of projection", "kind", "layers", "weights", "density", "error")
+    extra = () if stored_bytes is None else ("on disk",)
+    columns = ("kind", "layers", "weights", "density", "error", *extra)
+    table = _figures("By kind of projection", *columns)
     for kind in by_kind(record.layers):
-        table.add_row(
-            Text(kind.name),
+        cells = [
             str(len(kind.layers)),
             f"{kind.size:,}",
             percent(kind.density),
             f"{kind.error:.2g}",
-        )
+        ]
+        if stored_bytes is not None:
+            cells.append(_stored(stored_bytes, kind.layers))
+        table.add_row(Text(kind.name), *cells)
     return table
 
 
@@ -153,10 +156,33 @@ def layer_table(record: PruneRecord, stored_bytes: Mapping[str, int] | None = No
             f"{layer.error:.2g}",
         ]
         if stored_bytes is not None:
-            held = stored_bytes.get(layer.name)
-            cells.append(_UNKNOWN if held is None else bytes_text(held))
+            cells.append(_stored(stored_bytes, [layer]))
         table.add_row(Text(layer.name), *cells)
     return table
+
+
+def _stored(stored_bytes: Mapping[str, int], layers: Sequence[LayerRecord]) -> str:
+    """Return what layers take on disk, if it is known of all."""
+    if any(layer.name not in stored_bytes for layer in layers):
+        return _UNKNOWN
+    return bytes_text(sum(stored_bytes[layer.name] for layer in layers))
+
+
+def _perplexities(record: PruneRecord) -> dict[str, str]:
+    held = record.evaluation
+    dense, pruned = held.get("dense_perplexity"), held.get("pruned_perplexity")
+    return {
+        "perplexity, dense": _UNKNOWN if dense is None else number(dense),
+        "perplexity, pruned": _UNKNOWN
+        if pruned is None
+        else number(pruned) + _ratio(pruned, dense),
+    }
+
+
+def _to_measure(record: PruneRecord) -> str:
+    """Return what the user has waited besides, where that was taken."""
+    spent = record.timings.get("measuring")
+    return "" if spent is None else f" to prune, {duration(spent)} to measure"
 
 
 def _bytes_on_disk(record: PruneRecord) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["Evaluation", "compare", "perplexity"]
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -109,10 +110,12 @@ def perplexity(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -> f
         If the loss is not finite.
     """
     _check(windows)
-    logits, total = _every_logits(model, windows), 0.0
-    for window in windows:
-        total += _loss(_next(logits), window)
-    _end(logits)
+    total = 0.0
+    # Passes that wait between blocks are left where something goes wrong, not when Python ends.
+    with closing(_every_logits(model, windows)) as logits:
+        for window in windows:
+            total += _loss(_next(logits), window)
+        _end(logits)
     return _exponential(total, windows)
 
 
@@ -136,10 +139,13 @@ def compare(
     Evaluation
     """
     _check(windows)
-    logits = [_every_logits(model, windows) for model in (dense, pruned)]
-    found = [_distance(_next(logits[0]), _next(logits[1]), window) for window in windows]
-    for each in logits:
-        _end(each)
+    with ExitStack() as stack:
+        logits = [
+            stack.enter_context(closing(_every_logits(model, windows))) for model in (dense, pruned)
+        ]
+        found = [_distance(_next(logits[0]), _next(logits[1]), window) for window in windows]
+        for each in logits:
+            _end(each)
     of_windows = torch.stack(found)
     loss, pruned_loss, kl, js, agreement = of_windows.sum(0).tolist()
     positions = windows.shape[0] * (windows.shape[1] - 1)
@@ -201,7 +207,9 @@ def _end(logits: Iterator[_Logits]) -> None:
         raise DataError("there are logits of more windows than are evaluated; pass all windows")
 
 
-def _every_logits(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -> Iterator[_Logits]:
+def _every_logits(
+    model: nn.Module | Iterable[_Logits], windows: torch.Tensor
+) -> Generator[_Logits, None, None]:
     if not isinstance(model, nn.Module):
         yield from model
         return

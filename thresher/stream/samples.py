@@ -6,7 +6,7 @@ __all__ = ["as_samples"]
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,9 @@ def as_samples(
     data: Any = None,
     *,
     tokenizer: Any = None,
-    windows: int = 64,
-    length: int = 1024,
+    windows: int | None = None,
+    length: int | None = None,
+    default: tuple[int, int] = (64, 1024),
     whole: bool = False,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return inputs that `model` can be called with, on its device, and a description.
@@ -46,8 +47,10 @@ def as_samples(
         ``input_ids`` the ids are used. None is Python's documentation, for language models.
     tokenizer : optional
         For texts; by default loaded from where the model came from.
-    windows, length : int
+    windows, length : int, optional
         How many windows of how many tokens texts are cut into, at most.
+    default : tuple of int, default (64, 1024)
+        Those of texts where none are given.
     whole : bool, default False
         Return entries of loaders with their labels, for a loss that is given them, and have
         :func:`~thresher.stream.inputs.as_input` make inputs of them.
@@ -55,19 +58,22 @@ def as_samples(
     Raises
     ------
     DataError
-        If there is no sample, or the model cannot take them.
+        If there is no sample, or the model cannot take them; if windows are given for what is no
+        text.
     """
     described: dict[str, Any] = {"source": "data", "windows": 0}
     data = _entries(embedded_text() if data is None else data)
-    if not isinstance(data, torch.Tensor):
-        are_texts, data = _with_text(data)
-        if are_texts:
-            length = fitting_length(model, length)
-            described["asked"] = windows
-            rows = ((f"row {index} of the data", row) for index, row in enumerate(data))
-            tokenizer = tokenizer or _tokenizer(model)
-            data = row_windows(rows, tokenizer, length=length, count=windows)
-        else:
+    are_texts, data = _with_text(data)
+    if are_texts:
+        count = default[0] if windows is None else windows
+        tokens = fitting_length(model, default[1] if length is None else length)
+        described["asked"] = count
+        rows = ((f"row {index} of the data", row) for index, row in enumerate(data))
+        tokenizer = tokenizer or _tokenizer(model)
+        data = row_windows(rows, tokenizer, length=tokens, count=count)
+    else:
+        _check_not_cut(windows, length)
+        if not isinstance(data, torch.Tensor):
             data = [_of_ids(model, each) for each in data]
     if isinstance(data, torch.Tensor):
         every = samples = _of_tensor(model, data)
@@ -85,6 +91,16 @@ def as_samples(
     described["windows"] = len(samples)
     device = next(model.parameters()).device
     return [_to_device(sample, device) for sample in (every if whole else samples)], described
+
+
+def _check_not_cut(windows: int | None, length: int | None) -> None:
+    """Raise if it is said how to cut texts where there are none."""
+    for name, value in (("windows", windows), ("length", length)):
+        if value is not None:
+            raise DataError(
+                f"{name}={value} says how texts are cut, and the data is no text: leave it out, "
+                "and pass no more samples than are to be used"
+            )
 
 
 def _labels_left_out(
@@ -137,8 +153,10 @@ def _check_no_splits(data: Mapping[str, Any]) -> None:
         )
 
 
-def _with_text(entries: Iterable[Any]) -> tuple[bool, Iterable[Any]]:
+def _with_text(entries: Any) -> tuple[bool, Any]:
     """Return whether entries are texts, of an iterator the first, and all of them."""
+    if isinstance(entries, torch.Tensor):
+        return False, entries
     if isinstance(entries, list):
         return bool(entries) and all(map(has_text, entries)), entries
     for first in entries:

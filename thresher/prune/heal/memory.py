@@ -95,7 +95,7 @@ def heal(
         place = device or next(model.parameters()).device
         with placed(model, place), placed(teacher, place), tempfile.TemporaryDirectory() as work:
             samples, described = as_samples(
-                model, data, tokenizer=tokenizer, windows=windows, length=length
+                model, data, tokenizer=tokenizer, default=(windows, length)
             )
             names = {
                 "teacher": str(getattr(teacher, "name_or_path", "") or type(teacher).__name__),
