@@ -52,7 +52,8 @@ def test_what_computes_its_weight_is_rebuilt_also_in_training(tmp_path):
     th.save(small, tmp_path / "small")
     again = th.rebuild(spectral().train(), tmp_path / "small")
     assert again.training
-    assert torch.equal(again.eval()(X), small(X))
+    # The norm of the same weights, read into memory of another alignment, may be rounded otherwise.
+    torch.testing.assert_close(again.eval()(X), small(X), rtol=1e-5, atol=1e-6)
 
 
 def test_a_module_with_another_head_is_not_rebuilt(tmp_path):
