@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "add_products",
     "conjugate_gradients",
     "damped",
     "gram_update",
@@ -33,7 +34,23 @@ def gram_update(gram: torch.Tensor, inputs: torch.Tensor) -> None:
         Float32 inputs.
     """
     for start, stop in _stripes(inputs.shape[-1]):
-        gram[..., start:stop, :stop] += inputs[..., start:stop].mT @ inputs[..., :stop]
+        add_products(gram[..., start:stop, :stop], inputs[..., start:stop], inputs[..., :stop])
+
+
+def add_products(total: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> None:
+    """Add ``first.T @ second`` to a tensor, in place and without another of its size.
+
+    Parameters
+    ----------
+    total : Tensor of shape (..., first, second)
+        Float32 accumulator.
+    first, second : Tensor of shape (..., tokens, first) and (..., tokens, second)
+        Float32 inputs.
+    """
+    if total.dim() == 2:
+        total.addmm_(first.mT, second)
+    else:
+        total += first.mT @ second
 
 
 def mirror(gram: torch.Tensor) -> None:

@@ -29,7 +29,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 
-from .linalg import gram_update, inverse_cholesky, mirror
+from .linalg import add_products, gram_update, inverse_cholesky, mirror
 
 #: Input rows kept for measuring reconstruction errors.
 SAMPLE_ROWS = 512
@@ -222,7 +222,7 @@ class Cross(Moment):
         """Add the products of both inputs of every token."""
         self.reserve(values)
         if dense is not None:
-            self.sums[0].add_(dense.mT @ values)
+            add_products(self.sums[0], dense, values)
             self.count += values.shape[-2]
 
     def add(self, values: torch.Tensor) -> None:
@@ -254,8 +254,8 @@ class HeldOut(Moment):
         self.reserve(values)
         if dense is not None:
             second, cross = self.sums
-            second.add_(values.mT @ values)
-            cross.add_(dense.mT @ values)
+            add_products(second, values, values)
+            add_products(cross, dense, values)
             self.count += values.shape[-2]
 
     def add(self, values: torch.Tensor) -> None:

@@ -92,8 +92,10 @@ def _received(
             keys,
             alpha=width**-0.5 if scale is None else scale,
         )
-        # Of a query that may look at nothing, which is all padding.
-        total += _asked(scores.softmax(-1).nan_to_num_()).sum(-2)
+        shares = scores.softmax(-1)
+        if attn_mask is not None:
+            shares.nan_to_num_()  # of a query that may look at nothing, which is all padding
+        total += _asked(shares).sum(-2)
     return total
 
 
