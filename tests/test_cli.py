@@ -613,6 +613,9 @@ def test_without_a_terminal_every_block_is_a_line(llama_folder, book, tmp_path):
     options = ("--calibration", book, "--windows", "4", "--length", "64")
     done = warm.run(*command, *options, "--out", tmp_path / "out")
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("[1/3] pruned model.layers.0, 0:0")
+    assert lines[0].startswith("1/2 [1/3] pruned model.layers.0, 0:0")
+    assert [line[:4] for line in lines] == ["1/2 "] * 3 + ["2/2 "] * 6
+    said = [line for line in done.stdout.splitlines() if line[1:4] == "/2 "]
+    assert [line[4:11] for line in said] == ["pruning", "evaluat"]
     assert all("elapsed, about" in line for line in lines)
     assert len(lines) == 3 + 6

@@ -52,6 +52,8 @@ class ChoosingJob(PruneJob):
             choice = self._known(output) or self._measured(output)
             self.recipe = self.recipe.with_options(density=choice["density"])
             self.densities = []
+            if choice["density"] != _FIRST:
+                self._begin("pruning", f"removing {removed(choice['density'])} ...")
             run = self._disk_run()
             if not RunState.is_in(output.work):
                 # What is begun already is not begun by deleting all that is there, the choice too.

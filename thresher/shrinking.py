@@ -39,7 +39,6 @@ from .workflow import (
     described,
     load_model,
     load_tokenizer,
-    tell,
     weight_sizes,
     written,
 )
@@ -88,7 +87,7 @@ class ShrinkJob(PruneJob):
             record = _completed(small, self.source, {"source": self.text_source})
             record.made |= {"command": manner().typed}
             if self.options["evaluate"] and self.held_out is not None:
-                tell(f"evaluating on {len(self.held_out)} windows ...")
+                self._begin("evaluating", f"evaluating on {len(self.held_out)} windows ...")
                 with torch.no_grad():
                     record.evaluation = asdict(compare(dense, small, self.held_out))
                 models = {"dense": lambda: dense, "pruned": lambda: small}

@@ -149,10 +149,24 @@ class PruneJob:
 
     def _announce(self) -> None:
         """Say what begins, and what of the model its user may not know."""
-        tell(f"pruning {self.source} ...")
+        self._begin("pruning", f"pruning {self.source} ...")
         for said in (self._pruned_before(), _about_width(self.source, self.dtype)):
             if said:
                 tell(said)
+
+    @property
+    def phases(self) -> list[str]:
+        """What there is to do, one after another, as far as is known before."""
+        phases = ["pruning"]
+        if self.options["evaluate"] and self.held_out is not None:
+            phases += ["evaluating"] if is_causal_language_model(self.source) else []
+        return phases + (["curve"] if self.densities else [])
+
+    def _begin(self, phase: str, text: str) -> None:
+        """Say what begins, and which phase of how many it is of."""
+        phases = self.phases
+        manner().phase = f"{phases.index(phase) + 1}/{len(phases)}" if len(phases) > 1 else ""
+        tell(f"{manner().phase} {text}".lstrip())
 
     def _pruned_before(self) -> str:
         """Return a sentence on a model that is pruned already, empty of any other."""
@@ -195,6 +209,7 @@ class PruneJob:
 
     def _tell_and_send(self) -> None:
         """Say where the model lies, and send it on where that is wanted."""
+        manner().phase = ""
         tell(f"wrote {self.out} and {self.out / 'report.html'}")
         if repository := self.options["push_to_hub"]:
             tell(f"sending {self.out} to {repository} ...")
@@ -270,7 +285,7 @@ class PruneJob:
             tell("not evaluated: no causal language model, which perplexity is of")
             return
         if "pruned_perplexity" not in record.evaluation:
-            tell(f"evaluating on {len(self.held_out)} windows ...")
+            self._begin("evaluating", f"evaluating on {len(self.held_out)} windows ...")
             with progress_bar(2 * record.blocks, lines=True) as advance:
                 dense, pruned = (self._logits(each, advance) for each in (self.source, self.out))
                 found = asdict(compare(dense, pruned, self.held_out))
@@ -308,7 +323,7 @@ class PruneJob:
         points = list(record.evaluation.get("curve", ()))
         left = set(self.densities) - {point["density"] for point in points}
         if any(not DiskRun.cut(output, density).exists() for density in left):
-            tell("pruning once more, for a curve that was not asked for before ...")
+            self._begin("curve", "pruning once more, for a curve that was not asked for before ...")
             with writing(output.work / "again", "prune", keep=True) as again:
                 self._disk_run().execute(again)
                 self._measure(record, points, left, again)
@@ -320,7 +335,7 @@ class PruneJob:
     ) -> None:
         assert self.held_out is not None
         for density in sorted(densities, reverse=True):
-            tell(f"curve: evaluating density {density:g} ...")
+            self._begin("curve", f"curve: evaluating density {density:g} ...")
             with progress_bar(record.blocks, lines=True) as advance:
                 cut = DiskRun.cut(output, density)
                 value = perplexity(self._logits(self.source, advance, cut), self.held_out)

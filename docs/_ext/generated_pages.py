@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import pkgutil
 import re
 import shutil
@@ -18,10 +17,10 @@ import tomllib
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
-from statistics import geometric_mean
 from typing import Any
 
 import click
+from measured import CUTS, circumstances, measured_rows
 from sphinx.util.rst import escape
 
 import thresher
@@ -112,30 +111,24 @@ def command_page() -> str:
 
 
 def measured_table() -> str:
-    """Return the perplexity of methods on the real model, by how much they leave."""
-    folder = Path(__file__).parents[2] / "benchmarks/results"
-    plain = json.loads((folder / "quality-thresher.json").read_text())["cases"]
-    best = json.loads((folder / "quality-best.json").read_text())
-    cuts = {"50": "50 %", "70": "70 %", "2:4": "2:4"}
-    rows = []
-    for method in ("magnitude", "wanda", "sparsegpt"):
-        found = [plain.get(f"{method}-{cut}") for cut in cuts]
-        rows.append(
-            [
-                f":doc:`/methods/{method}`",
-                *(_cell(f["perplexity"]) if f else "not measured" for f in found),
-            ]
-        )
-    ratios = []
-    for cut in cuts.values():
-        pairs = [
-            (value["perplexity"], best[key.replace(" best ", " sparsegpt ")]["perplexity"])
-            for key, value in best.items()
-            if key.startswith(f"{cut} best ") and key.replace(" best ", " sparsegpt ") in best
-        ]
-        ratios.append(f"{geometric_mean(a / b for a, b in pairs):.2f} of sparsegpt's")
-    rows.append([":doc:`/methods/best`", *ratios])
-    return _table(["method", "50 % removed", "70 % removed", "2:4"], rows)
+    """Return the perplexity of methods on the real model, by how much is removed."""
+    return f"{_measured(measured_rows())}\n{circumstances()}\n"
+
+
+def measured_section(name: str) -> str:
+    """Return a method's figures on the real model beside the other methods'; empty without any."""
+    rows = measured_rows()
+    if name not in rows:
+        return ""
+    others = {other: cells for other, cells in rows.items() if other != name}
+    table = _measured({name: rows[name], **others})
+    return f"On a real model:\n\n{table}\n{circumstances()}\n"
+
+
+def _measured(rows: dict[str, list[str]]) -> str:
+    cells = [[f":doc:`/methods/{name}`", *found] for name, found in rows.items()]
+    heads = [cut if ":" in cut else f"{cut} removed" for cut in CUTS.values()]
+    return _table(["method", *heads], cells)
 
 
 def api_pages() -> dict[str, str]:
@@ -266,8 +259,9 @@ def figure_section(name: str, claim: str, recorded: str) -> str:
 def evidence_section(name: str, result: dict[str, Any] | None) -> str:
     """Return what was found when the paper's claim was rerun."""
     if result is None:
-        return f"None is recorded yet. ``thresher evidence {name}`` runs the experiment, if any.\n"
-    outcome = "Reproduced" if result["reproduced"] else "Not reproduced"
+        none = f"None is recorded yet. ``thresher evidence {name}`` runs the experiment, if any.\n"
+        return "\n".join([none, measured_section(name)])
+    outcome = "Reproduced" if result["reproduced"] else "Not reproduced at this scale"
     margin = "not finite" if result["margin"] is None else f"{result['margin']:.4g}"
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     parts = [
@@ -280,6 +274,7 @@ def evidence_section(name: str, result: dict[str, Any] | None) -> str:
         *([f":Recorded: {escape(provenance(result))}"] if "machine" in result else []),
         f":Versions: {escape(versions)}",
         "",
+        measured_section(name),
         f"{escape(result['summary'])}\n",
     ]
     recorded = figure_json(name)

@@ -1,16 +1,19 @@
-"""The lock, the lowest versions, and the warning about a library newer than the tested one."""
+"""Declared imports, the lock, the lowest versions, and the warning of one newer than the tested."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 import warnings
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from thresher.core import versions
@@ -33,6 +36,47 @@ def pins(name: str) -> dict[str, Version]:
     text = (FOLDER / name).read_text() + (FOLDER / "torch.txt").read_text()
     found = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)
     return {key: Version(version) for key, version in found}
+
+
+def imported(*folders: str) -> set[str]:
+    """Return the modules of others that files in these folders import, wherever they do."""
+    found = set()
+    for file in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).partition(".")[0])
+    return found - {*sys.stdlib_module_names, "_typeshed", "thresher"}
+
+
+#: Imported where they are there: a rival to be timed, and what torch's builds for CUDA bring.
+UNDECLARED = {"llama_cpp", "triton"}
+
+
+def test_what_is_imported_is_declared():
+    brought = declared(*(extra for extra in EXTRAS if extra not in ("docs", "test")))
+    names = {canonicalize_name(requirement.name) for requirement in brought}
+    # What is not installed here is spelled as its distribution is, but for hyphens.
+    distributions = metadata.packages_distributions()
+    modules = imported("thresher", "evidence") - UNDECLARED
+    assert {"joblib", "huggingface_hub", "onnx"} < modules
+    missing = {
+        module
+        for module in modules
+        if not names & {canonicalize_name(d) for d in distributions.get(module, [module])}
+    }
+    assert not missing
+
+
+def test_linear_models_import_what_every_installation_has():
+    names = {canonicalize_name(requirement.name) for requirement in declared()}
+    distributions = metadata.packages_distributions()
+    modules = imported("thresher/solve", "thresher/linear/penalised", "thresher/linear/greedy")
+    assert "joblib" in modules
+    # Charts are drawn where matplotlib is there.
+    for module in modules - {"matplotlib"}:
+        assert names & {canonicalize_name(d) for d in distributions[module]}, module
 
 
 def test_the_lock_has_what_the_project_declares():

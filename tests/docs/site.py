@@ -35,5 +35,18 @@ def test_the_other_pages_on_real_data_say_what_they_found():
         assert all(line in text for line in lines)
 
 
+def test_a_language_model_is_pruned_saved_and_loaded():
+    text = (SITE / "examples" / "smollm2.html").read_text(encoding="utf-8")
+    shares = {
+        name: float(re.search(rf"{name} +[\d.]+, ([\d.]+) of dense", text)[1])
+        for name in ("magnitude", "wanda", "sparsegpt")
+    }
+    assert 1 < shares["sparsegpt"] < shares["wanda"] < shares["magnitude"]
+    dense, pruned = map(int, re.search(r"(\d+) MB dense, (\d+) MB pruned", text).groups())
+    assert pruned < 0.75 * dense
+    assert "pruned: &#39;My fellow Americans," in text
+    assert (SITE / "_images" / "sphx_glr_smollm2_002.png").stat().st_size > 10_000
+
+
 def test_docstrings_are_there():
     assert "Return the perplexity" in (SITE / "api/thresher.run.evaluate.html").read_text()

@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and says what is true."""
 
+import importlib
 import importlib.util
 import json
 import re
@@ -24,17 +25,12 @@ needs_sphinx = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def pages():
-    spec = importlib.util.spec_from_file_location(
-        "generated_pages", DOCS / "_ext/generated_pages.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("generated_pages")
 
 
 @needs_sphinx
 @pytest.mark.parametrize(
-    ("reproduced", "words"), [(True, "**Reproduced**"), (False, "**Not repro")]
+    ("reproduced", "words"), [(True, "**Reproduced**"), (False, "**Not reproduced at this scale**")]
 )
 def test_evidence_is_shown_with_its_verdict(pages, reproduced, words):
     result = {
@@ -95,8 +91,21 @@ def test_the_measured_table_is_that_of_the_results(pages):
 
 
 @needs_sphinx
+def test_a_verdict_has_the_real_model_beside_it(pages):
+    section = pages.evidence_section("wanda", pages.evidence_result("wanda"))
+    head, _, row = section.partition("* - :doc:`/methods/wanda`")
+    assert "**Not reproduced at this scale**" in head
+    found = json.loads((ROOT / "benchmarks/results/quality-thresher.json").read_text())["cases"]
+    assert f"{found['wanda-50']['perplexity']:.4g}" in row.split("* -")[0]
+    assert "sparsegpt`" in row  # what it is held against
+    assert "SmolLM2" not in pages.measured_section("owl")
+
+
+@needs_sphinx
 def test_a_method_without_evidence_says_so(pages):
-    assert "None is recorded yet" in pages.evidence_section("wanda", None)
+    section = pages.evidence_section("magnitude", None)
+    assert "None is recorded yet" in section
+    assert "/methods/magnitude" in section
 
 
 def test_the_guide_shows_wanda_as_it_is():

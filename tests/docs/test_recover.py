@@ -1,21 +1,15 @@
 """The snippets of the guide on recovering accuracy, as somebody who follows it."""
 
 import copy
-import re
-from pathlib import Path
+from functools import partial
 
 import torch
 from model_folders import tiny_llama
+from pages import snippet
 
 import thresher as th
 
-PAGE = (Path(__file__).parents[2] / "docs" / "recover.md").read_text(encoding="utf-8")
-
-
-def the_snippet(words):
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    (found,) = [block for block in blocks if words in block]
-    return found
+the_snippet = partial(snippet, "recover")
 
 
 def names():

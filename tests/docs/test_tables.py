@@ -1,19 +1,13 @@
 """The guide to sparse models of tables: its code runs, from top to bottom."""
 
-import re
-from pathlib import Path
-
 import pytest
-
-PAGE = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+from pages import snippets
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_code_of_the_guide_runs():
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == PAGE.count("```python")
     known = {}
-    for block in blocks:
+    for block in snippets("tables"):
         exec(block, known)
     assert 0 in known["stable"].get_support(indices=True)
     assert known["sparser"].alpha_ == known["lowest"].alpha_one_se_

@@ -61,6 +61,12 @@ def test_the_largest_cut_within_reach_is_what_its_density_gives(
     out = tmp_path / "out"
     printed = run(llama_folder, "--sparsity", "auto", *common, "--out", out)
     assert "chosen: 50 %, the largest cut measured within 1.2 times" in printed
+    said = [line for line in printed.splitlines() if line[1:2] == "/" and line[4] != "["]
+    known = ["1/3 pruning", "2/3 evaluating", *["3/3 curve: evaluating"] * 3]
+    # How many there are after the choice is not known before.
+    more = ["1/2 removing 50 % ...", "2/2 evaluating"] if first == 0.6 else []
+    assert len(said) == len(known + more)
+    assert all(line.startswith(words) for line, words in zip(said, known + more, strict=True))
     # The second time a run of the same density finds that it has ended.
     assert executed == runs
     assert weights(out) == weights(asked)

@@ -33,10 +33,13 @@ X, LABELS = torch.randn(8, 16), torch.randint(0, 4, (8,))
 @pytest.mark.parametrize("data", [torch.zeros(9, 8).long(), [torch.zeros(8).long()] * 9])
 def test_what_is_no_text_is_not_said_how_to_cut(data, option):
     """It would be used whole without a word."""
+    pruned = llama()
+    th.prune(pruned, "magnitude", density=0.5, progress=False)
     for verb in (
         lambda **more: th.prune(llama(), "wanda", data, density=0.5, **more),
         lambda **more: th.prune(llama(), "structured", data, density=0.8, **more),
         lambda **more: th.activate(llama(), "teal", data, sparsity=0.5, **more),
+        lambda **more: th.heal(pruned, llama(), data, minutes=0.01, **more),
     ):
         with pytest.raises(DataError, match=f"{option}=4 says how texts are cut"):
             verb(**{option: 4}, progress=False)

@@ -18,6 +18,8 @@ def progress_bar(
 ) -> Iterator[Callable[..., None]]:
     """Show on the standard error stream how far a work of several steps is.
 
+    Where the work is one phase of a command that has several, it is said which.
+
     Parameters
     ----------
     steps : int
@@ -37,11 +39,12 @@ def progress_bar(
     from rich.progress import TimeRemainingColumn as Remaining
 
     show = show and not manner().quiet
+    phase = f"{manner().phase} " if manner().phase else ""
     console = Console(stderr=True)
     if show and lines and not console.is_terminal:
-        yield _Lines(steps)
+        yield _Lines(steps, phase)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn(phase + "{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns,
         TimeElapsedColumn(),
@@ -57,8 +60,8 @@ def progress_bar(
 class _Lines:
     """Writes a line when a step ends, with the time it has all taken and may take yet."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    def __init__(self, steps: int, phase: str) -> None:
+        self._steps, self._phase = steps, phase
         self._done = 0
         self._start = time.monotonic()
 
@@ -67,7 +70,7 @@ class _Lines:
         elapsed = time.monotonic() - self._start
         left = elapsed / self._done * max(0, self._steps - self._done)
         print(
-            f"[{self._done}/{self._steps}] {text}, {_minutes(elapsed)} elapsed, "
+            f"{self._phase}[{self._done}/{self._steps}] {text}, {_minutes(elapsed)} elapsed, "
             f"about {_minutes(left)} to go",
             file=sys.stderr,
             flush=True,

@@ -28,12 +28,15 @@ class Manner:
         Results as JSON on the standard output, and nothing else there.
     typed : str, default ""
         The command as it can be typed again.
+    phase : str, default ""
+        Which phase of how many runs, such as 2/3; nothing where there is one, or none knows.
     """
 
     quiet: bool = False
     verbose: bool = False
     json: bool = False
     typed: str = ""
+    phase: str = ""
 
 
 _current = Manner()

@@ -30,8 +30,8 @@ def heal(
     *,
     minutes: float = 30.0,
     tokenizer: Any = None,
-    windows: int = 1024,
-    length: int = 512,
+    windows: int | None = None,
+    length: int | None = None,
     seed: int = 0,
     precision: torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -60,8 +60,9 @@ def heal(
         Time to take, without loading.
     tokenizer : optional
         For texts; by default loaded from where the model came from.
-    windows, length : int, default 1024 and 512
-        How many windows of how many tokens texts are cut into, at most.
+    windows, length : int, optional
+        How many windows of how many tokens texts are cut into, at most, by default 1024 and 512.
+        Other data is used as it is.
     seed : int, default 0
         Of the order in which windows are read.
     precision : torch.dtype, optional
@@ -88,14 +89,20 @@ def heal(
     Kurtic et al., Sparse Fine-tuning for Inference Acceleration of Large Language Models (2023),
     section 2, for the distillation of hidden states.
     """
-    options = HealOptions(minutes, windows, length, seed, precision, progress)
+    given = {"windows": windows, "length": length}
+    cut = {name: value for name, value in given.items() if value is not None}
+    options = HealOptions(minutes, seed=seed, precision=precision, progress=progress, **cut)
     with uncompiled(model) as model, uncompiled(teacher) as teacher:
         check_teacher(model, teacher)
         check_pruned(model, teacher)
         place = device or next(model.parameters()).device
         with placed(model, place), placed(teacher, place), tempfile.TemporaryDirectory() as work:
             samples, described = as_samples(
-                model, data, tokenizer=tokenizer, default=(windows, length)
+                model,
+                data,
+                tokenizer=tokenizer,
+                default=(options.windows, options.length),
+                **given,
             )
             names = {
                 "teacher": str(getattr(teacher, "name_or_path", "") or type(teacher).__name__),
