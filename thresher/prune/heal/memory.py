@@ -89,9 +89,14 @@ def heal(
     Kurtic et al., Sparse Fine-tuning for Inference Acceleration of Large Language Models (2023),
     section 2, for the distillation of hidden states.
     """
-    given = {"windows": windows, "length": length}
-    cut = {name: value for name, value in given.items() if value is not None}
-    options = HealOptions(minutes, seed=seed, precision=precision, progress=progress, **cut)
+    options = HealOptions(
+        minutes,
+        HealOptions.windows if windows is None else windows,
+        HealOptions.length if length is None else length,
+        seed,
+        precision,
+        progress,
+    )
     with uncompiled(model) as model, uncompiled(teacher) as teacher:
         check_teacher(model, teacher)
         check_pruned(model, teacher)
@@ -101,8 +106,9 @@ def heal(
                 model,
                 data,
                 tokenizer=tokenizer,
+                windows=windows,
+                length=length,
                 default=(options.windows, options.length),
-                **given,
             )
             names = {
                 "teacher": str(getattr(teacher, "name_or_path", "") or type(teacher).__name__),
