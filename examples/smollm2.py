@@ -2,7 +2,7 @@
 How much of a language model can go?
 ====================================
 
-SmolLM2, a language model of 135 million weights, loses 40 % of them by three methods. What that
+SmolLM2, a language model of 135 million weights, loses 40 % of them by two methods. What that
 does to it is measured on speeches that no method has seen; the best one is saved, and loaded again.
 
 From a checkout, ``python examples/smollm2.py`` runs this page.
@@ -34,14 +34,14 @@ held_out = token_windows(tokenizer, [state_of_the_union(2014, 2021)], length=256
 print(f"{dense.num_parameters():,} weights, {seen.numel()} tokens to prune by")
 
 # %%
-# Three methods
-# -------------
-# ``magnitude`` removes the smallest weights and needs no text. ``wanda`` also looks at what every
-# weight is multiplied by, and ``sparsegpt`` has those that are left make up for those that go.
-# Perplexity says among how many words the model is unsure about the next one: less is better.
+# Two methods
+# -----------
+# ``magnitude`` removes the smallest weights and needs no text. ``sparsegpt`` also looks at what
+# weights are multiplied by, and has those that are left make up for those that go. Perplexity says
+# among how many words the model is unsure about the next one: less is better.
 
 measured = {"dense": th.perplexity(dense, held_out)}
-for method in ("magnitude", "wanda", "sparsegpt"):
+for method in ("magnitude", "sparsegpt"):
     pruned = copy.deepcopy(dense)
     record = th.prune(pruned, method, seen, density=0.6, progress=False)
     measured[method] = th.perplexity(pruned, held_out)
