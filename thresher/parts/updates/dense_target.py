@@ -87,15 +87,11 @@ class DenseTarget(Update):
         share = int(held.count) / count
         if share == 1:
             return _UNKNOWN
-        gram, cross = (
-            (whole - share * part) / (1 - share)
-            for whole, part in (
-                (statistics[Gram].value, held.gram),
-                (statistics[Cross].value, held.cross),
-            )
-        )
+        # In place where nobody else holds them: these are the largest matrices of all.
+        gram = statistics[Gram].value.sub(held.gram, alpha=share).div_(1 - share)
+        moved = statistics[Cross].value.sub(held.cross, alpha=share).div_(1 - share).sub_(gram)
         factor = inverse_cholesky(gram, self.damping)
-        fitted = (weight @ (cross - gram) @ factor.mT) @ factor
+        fitted = (weight @ moved @ factor.mT) @ factor
         gain = _inner(weight @ (held.cross - held.gram), fitted)
         cost = _inner(fitted @ held.gram, fitted)
         return torch.where(cost > 0, gain / cost, _UNKNOWN).clamp(0, 1)
