@@ -21,7 +21,8 @@ struct Query {
 // Vectors of keys or values that some queries take at a time: what is added up stays in registers,
 // and an addition need not wait for the one before.
 template <int Queries>
-constexpr int vectors_together = (lanes == 16 ? 16 : 8) / (Queries == 3 ? 4 : Queries);
+constexpr int vectors_together =
+    Queries == 1 ? 8 : (lanes == 16 ? 16 : 8) / (Queries == 3 ? 4 : Queries);
 
 // The keys of a head in a cache.
 struct Keys {
