@@ -94,4 +94,4 @@ prompt = tokenizer("My fellow Americans,", return_tensors="pt")
 for name, model in (("dense", dense), ("pruned", again)):
     with torch.no_grad():
         written = model.generate(**prompt, max_new_tokens=24, do_sample=False)
-    print(f"{name}: {tokenizer.decode(written[0], skip_special_tokens=True)!r}")
+    print(f"{name}: {tokenizer.decode(written[0], skip_special_tokens=True)}")
