@@ -20,6 +20,7 @@ TESTS = [
     "run/test_kernel_bounds.py",
     "run/test_sparse_linear.py",
     "run/test_sparse_convolution.py",
+    "run/test_engine_parts.py",
     "run/test_engine_products.py",
     "linear/test_lars.py",
     "linear/test_paths.py",
