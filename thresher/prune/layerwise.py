@@ -19,7 +19,7 @@ from ..parts.moments import Moment, backward, forward, perturbed
 from ..parts.scores import Magnitude, Score
 from ..parts.statistics import Statistics
 from ..stream.attention import WatchingAttention
-from ..stream.collect import Stage, collect_inputs, ending_at
+from ..stream.collect import Call, Stage, collect_inputs, ending_at
 from ..stream.stages import find_stages
 from ..stream.stream import Stream, Visit
 from .cuts import Cut, cut_layer, prune_layer
@@ -131,8 +131,10 @@ class UnitPruner:
         masks, records = {}, {}
         stages = self._stages(visit)
         weights = self._token_weights(visit, stages[0])
+        paused = len(stages) > 1 and visit.pause_at(stages)
         for stage in stages:
-            statistics = self._statistics(visit, self.recipe.needs, stage, weights)
+            calls = visit.calls(stage) if paused else None
+            statistics = self._statistics(visit, self.recipe.needs, stage, weights, calls)
             with self._timed("pruning"):
                 found = self.recipe.together(visit, statistics, counts)
                 for cut in others:
@@ -214,6 +216,7 @@ class UnitPruner:
         needs: frozenset[type[Moment]],
         stage: Stage | None = None,
         weights: Mapping[int, torch.Tensor] | None = None,
+        calls: Iterator[Call] | None = None,
     ) -> dict[str, Statistics]:
         """Return the moments of every layer's inputs, and of its gradients if there are any."""
         stage = stage or Stage(visit.unit.layers)
@@ -223,8 +226,9 @@ class UnitPruner:
         else:
             with self._timed("calibration"):
                 model = self.stream.source.model
+                dense, run = visit.dense, visit.run
                 found = collect_inputs(
-                    model, stage, needs, visit.run, dense=visit.dense, weights=weights
+                    model, stage, needs, run, dense=dense, weights=weights, calls=calls
                 )
         if self._gradients is not None:
             for layer in layers:

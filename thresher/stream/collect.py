@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Stage", "collect_inputs", "ending_at"]
+__all__ = ["Call", "Stage", "collect_inputs", "ending_at"]
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,10 +20,13 @@ from ..parts.statistics import Statistics
 from .calls import input_of, version_of, watching_calls
 from .current import running_index, token_mask
 from .dense import DenseNotes
+from .passes import EnoughSeenError
 from .products import watching_products
 from .ranks import rank, ranks, sum_over_ranks
-from .stream import EnoughSeenError
 from .surroundings import check_not_transformed
+
+#: Positional and keyword arguments.
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 #: One of so many samples is held out.
 _HELD_OUT = 4
@@ -42,11 +45,15 @@ class Stage:
         where a pass has to go on to its end.
     once : bool
         Whether each layer is called once in a pass, which has shown all when all were called.
+    first : Layer, optional
+        The layer that is called first, where all are given the very same then and nothing of an
+        earlier stage is still to come, so that a sample may wait there until they are pruned.
     """
 
     layers: tuple[Layer, ...]
     later: tuple[Layer, ...] = ()
     once: bool = False
+    first: Layer | None = None
 
 
 def collect_inputs(
@@ -57,6 +64,7 @@ def collect_inputs(
     *,
     dense: DenseNotes | None = None,
     weights: Mapping[int, torch.Tensor] | None = None,
+    calls: Iterable[Call] | None = None,
 ) -> dict[str, Statistics]:
     """Collect the input statistics of layers while `run` sends data through them.
 
@@ -82,6 +90,8 @@ def collect_inputs(
         What the layers were given on the dense path; both inputs of a token make a pair.
     weights : mapping of int to Tensor of shape (batch, tokens), optional
         By the index of a sample: by what the inputs of its tokens are scaled.
+    calls : iterable of (tuple, dict), optional
+        In the place of `run`: what all layers are called with, sample by sample.
 
     Returns
     -------
@@ -93,6 +103,8 @@ def collect_inputs(
     called = [layer for layer in stage.layers if layer.is_called]
     others = [layer for layer in stage.layers if not layer.is_called]
     job = _Job(model, needs, run, stage, dense, weights or {})
+    if calls is not None:
+        return job.collect_from(calls)
     try:
         # Processes would share different moments, and could not add them up.
         found = job.collect(called, others, share=ranks() == 1)
@@ -126,6 +138,16 @@ class _Job:
         with calls, ending, ending_at(self.stage.later), products, torch.no_grad():
             self.run()
         sum_over_ranks(collector.statistics, [*called, *others])
+        return collector.finish()
+
+    def collect_from(self, calls: Iterable[Call]) -> dict[str, Statistics]:
+        layers = self.stage.layers
+        collector = _Collector(layers, self, share=ranks() == 1)
+        with torch.no_grad():
+            for args, keywords in calls:
+                for layer in layers:
+                    collector.take(layer, args, keywords)
+        sum_over_ranks(collector.statistics, layers)
         return collector.finish()
 
 

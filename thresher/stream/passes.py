@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "EnoughSeenError",
     "HeadReachedError",
     "as_written",
     "calibrating",
@@ -140,6 +141,10 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
     finally:
         for config in caching:
             config.use_cache = True
+
+
+class EnoughSeenError(Exception):
+    """Ends the rehearsal of a unit for a sample of which nothing more is to be seen."""
 
 
 class HeadReachedError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Order", "prove"]
+__all__ = ["Order", "prove", "tolerance_of"]
 
 import contextlib
 import functools
@@ -92,7 +92,7 @@ def prove(
     DataError
         If a unit keeps something from one pass to the next, or depends on chance.
     """
-    tolerance = _TOLERANCE.get(precision, _TOLERANCE[torch.float32])
+    tolerance = tolerance_of(precision)
     other = most_different(samples)
     trial = _Trial(source, units, samples, [0] if other is None else [0, other], tolerance)
     found = Hooks(source.model.modules())
@@ -108,6 +108,11 @@ def prove(
             stacklevel=2,
         )
         return order
+
+
+def tolerance_of(precision: torch.dtype) -> float:
+    """Return the largest relative difference that rounding explains in forward passes."""
+    return _TOLERANCE.get(precision, _TOLERANCE[torch.float32])
 
 
 class _UnfitError(Exception):
@@ -218,7 +223,7 @@ class _Trial:
                 noting.into = marks
                 self._go_on(walk)
             while (unit := next((w.halt.unit for w in walks if w.halt), None)) is not None:
-                waiting = [each for each in passes if _waits_at(unit, each[0])]
+                waiting = [each for each in passes if each[0].is_at(unit)]
                 noting.into = Marks()  # of no pass
                 with self.source.loaded(unit):
                     rehearsed = [_rehearsed(walk) for walk, _ in waiting]
@@ -244,10 +249,6 @@ class _Trial:
             self._hooks = Hooks(self.source.model.modules())
         elif self._hooks.changed():
             raise _UnfitError("the model puts hooks on its modules for the length of a pass")
-
-
-def _waits_at(unit: Unit, walk: Walk) -> bool:
-    return walk.halt is not None and walk.halt.unit is unit
 
 
 def _rehearsed(walk: Walk) -> list[torch.Tensor]:

@@ -39,6 +39,11 @@ class Shelf:
         self._model = model
         self._put: dict[int, list[tuple[torch.UntypedStorage, int]]] = {}
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether states are put away at all."""
+        return self._folder is not None
+
     def put(self, walk: Walk) -> None:
         """Put away what a walk waits with."""
         if self._folder is None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..parts.layers import Layer
-from .calls import watching_calls
+from .calls import version_of, watching_calls
 from .collect import Stage
 from .ranks import check_agreement
 from .stream import Visit
@@ -60,7 +60,8 @@ def find_stages(visit: Visit) -> list[Stage]:
     for place, group in enumerate(ordered):
         later = [layer for each in ordered[place + 1 :] for layer in together[each]]
         clear = once and _ends_before(calls.order, together[group], later)
-        stages.append(Stage(tuple(together[group]), tuple(later) if clear else (), once))
+        begins = calls.first_of(together[group]) if clear else None
+        stages.append(Stage(tuple(together[group]), tuple(later) if clear else (), once, begins))
     # Processes must add up moments of the same layers at the same time.
     order = [[layer.name for layer in stage.layers] for stage in stages]
     check_agreement(order, f"the order of layers in {visit.unit.name!r}")
@@ -79,6 +80,7 @@ class _Calls:
     order: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     groups: dict[str, str] = field(default_factory=dict)
+    _inputs: dict[str, tuple[int, int]] = field(default_factory=dict)
     _given: list[tuple[torch.Tensor, str]] = field(default_factory=list)
     _alike: dict[str, str] = field(default_factory=dict)
 
@@ -94,6 +96,13 @@ class _Calls:
         if given is not None:
             # Held, so that no other tensor could come to lie in the same place.
             self._given.append((given, name))
+            self._inputs[name] = id(given), version_of(given)
+
+    def first_of(self, layers: Sequence[Layer]) -> Layer | None:
+        """Return which of some layers is called first, if all are given the very same then."""
+        first = min(layers, key=lambda layer: self.order.index(layer.name))
+        same = {self._inputs.get(layer.name) for layer in layers}
+        return first if len(same) == 1 and None not in same else None
 
     def _join(self, name: str, other: str) -> None:
         """Have two layers, and all that go with either, in one group."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EnoughSeenError", "Stream", "Visit"]
+__all__ = ["Stream", "Visit"]
 
 import functools
 import warnings
@@ -22,14 +22,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.errors import DataError
 from .ahead import Ahead, check_complete
 from .attention import WatchingAttention
+from .choice import most_different
+from .collect import Call, Stage
 from .current import running
 from .dense import DenseNotes
 from .hooks import Hooks, Registered
-from .passes import HeadReachedError, calibrating, ending_before_the_head, first_output
+from .passes import (
+    EnoughSeenError,
+    HeadReachedError,
+    calibrating,
+    ending_before_the_head,
+    first_output,
+)
+from .pauses import pausing, unchanged_by_pauses
 from .precision import Precision
-from .proof import Order, prove
+from .proof import Order, prove, tolerance_of
 from .ranks import check_agreement, rank
 from .shelf import Shelf
 from .source import Source
@@ -39,10 +49,6 @@ from .walk import EntangledError, Walk, call_on_copy, halting
 
 #: What samples have gone through: units as they were left, or as they were found.
 _PRUNED, _DENSE = "pruned", "dense"
-
-
-class EnoughSeenError(Exception):
-    """Ends the rehearsal of a unit for a sample of which nothing more is to be seen."""
 
 
 @dataclass
@@ -63,6 +69,7 @@ class Visit:
     unit: Unit
     _stream: Stream = field(repr=False)
     dense: DenseNotes | None = None
+    _until_left: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
     def alone(self) -> bool:
@@ -72,7 +79,8 @@ class Visit:
     def run(self, most: int | None = None) -> None:
         """Send every sample through the unit, to be watched; they stay before it.
 
-        A watcher that has seen enough of a sample raises :class:`EnoughSeenError`.
+        A watcher that has seen enough of a sample raises
+        :class:`~thresher.stream.passes.EnoughSeenError`.
 
         Parameters
         ----------
@@ -80,6 +88,38 @@ class Visit:
             How many samples to send, the first ones; by default all.
         """
         self._stream.rehearse(self.unit, most)
+
+    def pause_at(self, stages: Sequence[Stage]) -> bool:
+        """Have samples wait at every stage, if they may, so that no part runs more than once.
+
+        From then on they cannot be sent through the unit from its beginning again. They wait
+        with what the unit has computed until there, several times their state before it, so that
+        they do not where these are put on disk.
+
+        Parameters
+        ----------
+        stages : sequence of Stage
+            All of the unit's, in the order in which they will be asked for.
+
+        Returns
+        -------
+        bool
+            Whether they will.
+        """
+        if not self.alone or not self._stream.may_pause(self.unit, stages):
+            return False
+        self._until_left.enter_context(pausing(self.unit, stages))
+        return True
+
+    def calls(self, stage: Stage) -> Iterator[Call]:
+        """Send every sample on to where a stage begins, and yield what its layers are given.
+
+        Raises
+        ------
+        DataError
+            If a sample does not come there.
+        """
+        return self._stream.calls(self.unit, stage)
 
     def outputs(self, most: int | None = None) -> list[torch.Tensor]:
         """Send samples through the unit as it is, and return its first output each time it ran.
@@ -201,10 +241,10 @@ class Stream:
                 if index < start and self.has_dense_path:
                     with self.source.as_found(unit):
                         self._advance(unit, _DENSE)
-                with self.source.loaded(unit):
+                with self.source.loaded(unit), ExitStack() as until_left:
                     if index >= start:
                         with self._dense_pass(unit) as notes:
-                            yield Visit(index, unit, self, notes)
+                            yield Visit(index, unit, self, notes, until_left)
                     if index + 1 == len(self.units):
                         stack.enter_context(self._ending())
                     self._advance(unit, _PRUNED)
@@ -227,9 +267,41 @@ class Stream:
             return
         # There are none where passes could not be halted.
         for index, walk in enumerate(self._walks.get(_PRUNED, [])[:count]):
-            if walk.halt is not None and walk.halt.unit is unit:
-                with running(self._sample_of[walk], index):
-                    self._rehearse(walk)
+            if walk.is_at(unit):
+                self._rehearse(index, walk)
+
+    def may_pause(self, unit: Unit, stages: Sequence[Stage]) -> bool:
+        """Return whether samples may wait inside a unit, which the most different ones show."""
+        shelf = self._shelves[_PRUNED]
+        if shelf.on_disk or any(stage.first is None for stage in stages):
+            return False
+        walks = self._walks.get(_PRUNED, [])
+        chosen = [0, most_different(self.samples)]
+        tried = [(i, walks[i]) for i in chosen if i is not None and walks[i].is_at(unit)]
+
+        def begin() -> list[Walk]:
+            copies = [Walk(functools.partial(self._on_copy, *each)) for each in tried]
+            for copy in copies:
+                copy.go_on()
+            return copies
+
+        with self._rounding(unit.module), self._hooks[unit.name].hidden():
+            return unchanged_by_pauses(unit, stages, begin, tolerance_of(self._precision.passes))
+
+    def calls(self, unit: Unit, stage: Stage) -> Iterator[Call]:
+        """Send samples on; see :meth:`Visit.calls`."""
+        for index, walk in enumerate(self._walks.get(_PRUNED, [])):
+            if not walk.is_at(unit):
+                continue
+            self._go_on(walk)
+            if walk.halt is None or not walk.stands_before(stage.first):
+                raise DataError(
+                    f"sample {index + 1} of {len(self.samples)} does not come to layer "
+                    f"{stage.layers[0].name!r} as the first ones do, so that the block is pruned "
+                    "in part; put this sample first, or leave stages away"
+                )
+            with running(self._sample_of[walk], index):
+                yield walk.halt.args, walk.halt.keywords
 
     @contextmanager
     def _dense_pass(self, unit: Unit) -> Iterator[DenseNotes | None]:
@@ -251,20 +323,27 @@ class Stream:
         """Spare passes the output head, where nothing is left to see but calls of visited units."""
         return ending_before_the_head(self.source.model, parts_of(self.units))
 
-    def _rehearse(self, walk: Walk) -> None:
+    def _rehearse(self, index: int, walk: Walk) -> None:
         assert walk.halt is not None
         unit = walk.halt.unit
-        shelf = self._shelf_of[walk]
-        shelf.restore(walk)
-        args, keywords = walk.halt.copies()
-        shelf.put(walk)
         # The hooks that the unit came with have made these arguments already.
         with ExitStack() as stack:
             stack.enter_context(suppress(EnoughSeenError))
             stack.enter_context(self._rounding(unit.module))
-            stack.enter_context(within(walk.settings))
             stack.enter_context(self._hooks[unit.name].hidden())
-            unit.module(*args, **keywords)
+            self._on_copy(index, walk)
+
+    def _on_copy(self, index: int, walk: Walk) -> Any:
+        """Run the unit that a sample's walk waits for on copies of its arguments."""
+        assert walk.halt is not None
+        if walk.halt.before is not None:
+            raise RuntimeError(f"{walk.halt.unit.name!r} is left in its middle, and cannot begin")
+        shelf = self._shelf_of[walk]
+        shelf.restore(walk)
+        args, keywords = walk.halt.copies()
+        shelf.put(walk)
+        with running(self._sample_of[walk], index), within(walk.settings):
+            return walk.halt.unit.module(*args, **keywords)
 
     def _pass(self, sample: Any, index: int = 0) -> None:
         with keeping(), self._rounding():
@@ -340,7 +419,7 @@ class Stream:
 
     def _waiting(self, unit: Unit, path: str) -> Iterator[Walk]:
         for walk in self._walks.get(path, ()):
-            if walk.halt is not None and walk.halt.unit is unit:
+            if walk.is_at(unit):
                 yield walk
 
     def _advance(self, unit: Unit, path: str) -> None:

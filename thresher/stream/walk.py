@@ -14,6 +14,7 @@ __all__ = [
     "Walk",
     "call_on_copy",
     "halting",
+    "lending",
     "memories",
     "replica",
     "tensors",
@@ -32,6 +33,7 @@ import torch
 from torch import nn
 
 from ..core.errors import DataError
+from ..parts.layers import Layer
 from .calls import Forward, forward_within
 from .passes import call
 from .surroundings import Settings, Surroundings, entanglements
@@ -57,12 +59,15 @@ class Halt:
     lent : bool
         Whether other weights are in the place of the unit's own for this call, as
         ``torch.func.functional_call`` puts them.
+    before : Layer, optional
+        Of the unit, which runs already: the layer that is called in it.
     """
 
     unit: Unit
     args: tuple[Any, ...]
     keywords: dict[str, Any]
     lent: bool = False
+    before: Layer | None = None
 
     def copies(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments copied, so that a call cannot change them for the next one."""
@@ -134,6 +139,14 @@ class Walk(greenlet.greenlet):  # type: ignore[misc]
             )
         return None
 
+    def is_at(self, unit: Unit) -> bool:
+        """Return whether it waits for a unit, or inside it."""
+        return self.halt is not None and self.halt.unit is unit
+
+    def stands_before(self, layer: Layer | None) -> bool:
+        """Return whether it is inside a unit, at a call of a layer of it."""
+        return self.halt is not None and layer is not None and self.halt.before is layer
+
     def stop(self) -> None:
         """Leave the forward pass where it is."""
         if self and not self.dead:
@@ -183,15 +196,13 @@ def _halting_forward(
     around: Callable[[], AbstractContextManager[Any]],
     forward: Forward,
 ) -> Forward:
-    # Weights that are loaded meanwhile take the place of some without data.
-    own = [(part, k, p) for part, k, p in _weights(unit.module) if not p.is_meta]
+    lends = lending(unit)
 
     def halt(*args: Any, **keywords: Any) -> Any:
         walk = greenlet.getcurrent()
         if not isinstance(walk, Walk):
             return forward(*args, **keywords)
-        lent = any(part._parameters.get(key) is not weight for part, key, weight in own)
-        walk.parent.switch(Halt(unit, args, keywords, lent))
+        walk.parent.switch(Halt(unit, args, keywords, lends()))
         with around():
             output = forward(*args, **keywords)
         walk.made = set(memories(output))
@@ -199,6 +210,13 @@ def _halting_forward(
         return output
 
     return halt
+
+
+def lending(unit: Unit) -> Callable[[], bool]:
+    """Return a test of whether other weights are in the place of those that a unit has now."""
+    # Weights that are loaded meanwhile take the place of some without data.
+    own = [(part, k, p) for part, k, p in _weights(unit.module) if not p.is_meta]
+    return lambda: any(part._parameters.get(key) is not weight for part, key, weight in own)
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
