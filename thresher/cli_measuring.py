@@ -29,7 +29,7 @@ _SAVE = click.option(
 
 
 @click.command(name="eval")
-@click.argument("model", type=LANGUAGE_MODEL)
+@click.argument("model", type=ENGINE_MODEL)
 @click.option("--text", type=TEXT, help=TEXT_HELP)
 @click.option(
     "--tasks",
@@ -38,7 +38,7 @@ _SAVE = click.option(
 )
 @click.option(
     "--dense",
-    type=LANGUAGE_MODEL,
+    type=ENGINE_MODEL,
     help="The dense original: adds its figures and the distance from it.",
 )
 @click.option("--windows", type=COUNT, default=20, show_default=True, help="Windows, at most.")
@@ -49,7 +49,7 @@ _SAVE = click.option(
 @with_device
 @_SAVE
 @with_json
-def evaluate(
+def eval_(
     model: str,
     text: Path | None,
     tasks: str | None,
@@ -60,12 +60,15 @@ def evaluate(
     device: str,
     save: bool,
 ) -> None:
-    """Measure the perplexity of MODEL on a text, and its accuracy on multiple-choice questions."""
+    """Measure the perplexity of MODEL on a text, and its accuracy on multiple-choice questions.
+
+    A folder of `thresher pack` and a GGUF file run in the engine, which reads texts alone.
+    """
     if text is None and tasks is None:
         raise click.UsageError("pass --text, --tasks or both")
-    from .workflow import evaluate_folder
+    from .evaluating import evaluate
 
-    evaluate_folder(model, text, tasks, dense, windows, length, precision, device, save)
+    evaluate(model, text, tasks, dense, windows, length, precision, device, save)
 
 
 @click.command()
@@ -227,4 +230,4 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
     run_harness(arguments)
 
 
-COMMANDS = (evaluate, info, report, log, bench, lm_eval)
+COMMANDS = (eval_, info, report, log, bench, lm_eval)

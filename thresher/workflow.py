@@ -9,7 +9,6 @@ __all__ = [
     "check_language_model",
     "check_room",
     "described",
-    "evaluate_folder",
     "export_folder_as_onnx",
     "is_causal_language_model",
     "load_model",
@@ -40,8 +39,6 @@ import click
 import torch
 import yaml
 from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from .activate.record import ActivationRecord
@@ -51,12 +48,11 @@ from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
 from .core.machine import available_memory, check_quiet
-from .core.numbers import number, percent, times
+from .core.numbers import percent, times
 from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
 from .core.records import restored_from
 from .core.terminal import manner, say, show
-from .parts.activations.attached import counting
 from .parts.calibration import EMBEDDED, file_windows, split_windows, warn_of_fewer
 from .parts.limits import fitting_length
 from .prune.disk import DiskOptions, DiskRun, peak_memory
@@ -74,10 +70,8 @@ from .run.files.companions import ACTIVATIONS_RECORD, RECORD_FILE
 from .run.files.hub import check_login, push
 from .run.files.recount import describe, kept_in_folder
 from .run.files.tokenizers import holds_tokenizer, read_tokenizer
-from .run.files.vocabularies import check_same_tokens
 from .run.files.whole import load_whole
 from .run.skeleton import build_model
-from .run.tasks import check_tasks, evaluate_tasks
 from .stream.outputs import folder_logits
 from .stream.precision import Precision
 from .stream.ranks import is_first, joined, speaks, written_by_first
@@ -90,16 +84,6 @@ _REMEDY = "delete it to go on without a record, or fetch the model again"
 #: Most windows that perplexity is measured on. Of SmolLM2's, eight give the logarithm of pruned
 #: over dense perplexity to a standard error of 0.02 at 50 %, and less at smaller cuts.
 EVALUATION_WINDOWS = 8
-#: What `thresher eval` shows of a comparison, in order: the words, and how numbers are written.
-_MEASURES = {
-    "pruned_perplexity": ("perplexity", number),
-    "dense_perplexity": ("dense perplexity", number),
-    "kl": ("KL divergence (nats)", number),
-    "js": ("Jensen-Shannon divergence (nats)", number),
-    "top1_agreement": ("top-1 agreement", percent),
-}
-#: What is counted of activations, see :class:`~thresher.parts.activations.attached.Tally`.
-_COUNTS = ("zeros", "entries")
 _CURVE_DENSITIES = (0.8, 0.7, 0.6, 0.5)
 
 
@@ -444,125 +428,11 @@ def weight_sizes(folder: Path) -> dict[str, int]:
     }
 
 
-def evaluate_folder(
-    model: str,
-    text: Path | None,
-    tasks: str | None,
-    dense: str | None,
-    windows: int,
-    length: int,
-    precision: str = "auto",
-    device: str = "auto",
-    save: bool = False,
-) -> None:
-    """``thresher eval``: print perplexity and accuracy, and those of a dense model if given."""
-    folder = resolve(model)
-    check_language_model(folder)
-    if tasks is not None:
-        check_tasks(tasks)
-    record = read_record(folder) if save else None
-    found: dict[str, Any] = {"model": model, "dense": dense}
-    tables = []
-    if text is not None:
-        of_text, table = _evaluate_text(
-            folder, model, text, dense, windows, length, precision, device, save
-        )
-        found["text"] = of_text
-        tables.append(table)
-    if tasks is not None:
-        found["tasks"], table = _evaluate_tasks(folder, model, tasks, dense, precision, device)
-        tables.append(table)
-    show(found, *map(Fitted, tables))
-    if record is not None:
-        if text is not None:
-            record.take_evaluation(found["text"])
-        if tasks is not None:
-            record.tasks = dict(zip(("pruned", "dense"), found["tasks"].values(), strict=False))
-        save_record(record, folder)
-
-
 def save_record(record: PruneRecord, folder: Path) -> None:
     """Write a folder's record and its report again."""
     write_text(folder / RECORD_FILE, record.to_json())
     write_pages(record, folder)
     tell(f"wrote {folder / RECORD_FILE} and {folder / 'report.html'}")
-
-
-def _evaluate_text(
-    folder: Path,
-    model: str,
-    text: Path,
-    dense: str | None,
-    windows: int,
-    length: int,
-    precision: str,
-    device: str,
-    texts: bool,
-) -> tuple[dict[str, Any], Table]:
-    length = window_length(folder, length)
-    tokenizer = load_tokenizer(folder)
-    cut = file_windows(text, tokenizer, length=length, count=windows)
-    warn_of_fewer(len(cut), windows, length, str(text))
-    if dense is not None:
-        rival = resolve(dense)
-        other = load_tokenizer(rival) if holds_tokenizer(rival) else None
-        check_same_tokens(folder, rival, (tokenizer, other), cut)
-    table = Table(title=escape(f"{model} on {text}, {len(cut)} windows of {length} tokens"))
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    pruned = _language_model(folder, cut, precision, device)
-    found = described(str(text), cut)
-    with counting() as tallies:
-        if dense is None:
-            found["pruned_perplexity"] = perplexity(pruned, cut)
-        else:
-            found |= asdict(compare(_language_model(rival, cut, precision, device), pruned, cut))
-    if tallies:
-        found["activation_sparsity"] = {place: t.sparsity for place, t in tallies.items()}
-        zeros, entries = (sum(getattr(t, n) for t in tallies.values()) for n in _COUNTS)
-        table.add_row("activations dropped", percent(zeros / entries))
-    if dense is not None:
-        del pruned
-        if texts:
-            chosen = (None, dtype_named(precision), device)
-            found |= samples_of(rival, folder, cut, tokenizer, *chosen)
-    for name, (words, written) in _MEASURES.items():
-        if name in found:
-            table.add_row(words, written(found[name]))
-    return found, table
-
-
-def _evaluate_tasks(
-    folder: Path, model: str, tasks: str, dense: str | None, precision: str, device: str
-) -> tuple[dict[str, Any], Table]:
-    """Return what both models measure on the same tasks, one held in memory at a time."""
-    folders = (
-        {model: folder} if dense is None else {model: folder, f"{dense} (dense)": resolve(dense)}
-    )
-    found = {}
-    for name, each in folders.items():
-        loaded = load_model(each, dtype_named(precision)).to(device_named(device))
-        found[name] = evaluate_tasks(loaded, load_tokenizer(each), tasks)
-        del loaded
-    table = Table(title=escape(f"{model} on {tasks}"))
-    table.add_column("task")
-    table.add_column("measure")
-    for name in found:
-        table.add_column(escape(name), justify="right")
-    for task, measures in found[model].items():
-        for measure in measures:
-            values = [each[task][measure] for each in found.values()]
-            table.add_row(escape(task), escape(measure), *map(number, values))
-    return found, table
-
-
-def _language_model(folder: Path, windows: torch.Tensor, precision: str, device: str) -> Any:
-    """Return a folder's model, or its logits from disk where that gives the same ones."""
-    quantization = read_config(folder).get("quantization_config") or {}
-    # Layers that are loaded packed may round their inputs, which dense ones do not.
-    if quantization.get("packed"):
-        return load_model(folder).to(device_named(device))
-    return folder_logits(folder, windows, precision=dtype_named(precision), device=device)
 
 
 def show_info(model: str, layers: bool) -> None:
@@ -731,13 +601,13 @@ def bench_folder(
     A folder that was saved packed keeps the layouts that it has. One of the engine's decodes beside
     the dense model in the engine, of as many bits.
     """
-    from .run.engine.store import STORE_FILE
+    from .run.engine.loading import is_the_engines
     from .run.files.stored import describe_layouts
     from .run.instructions import check_instruction_set
     from .run.measure.bench import bench, fastest
     from .run.pack import choose_layouts
 
-    if Path(model).is_file() or (Path(model) / STORE_FILE).is_file():
+    if is_the_engines(model):
         _bench_engine(model, dense, tokens, repeats, save, busy)
         return
     place = device_named(device)

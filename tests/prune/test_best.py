@@ -96,12 +96,13 @@ def test_every_layer_is_pruned_with_the_inputs_of_both_models(tokens, implementa
     check_moments(update.noted, dense, pruned, windows(), tokens, lambda n: int(n.split(".")[2]))
 
 
-def test_from_disk_they_are_the_same_also_after_an_interruption(tmp_path, monkeypatch):
+@pytest.mark.parametrize("spill", [True, False])
+def test_from_disk_they_are_the_same_also_after_an_interruption(tmp_path, monkeypatch, spill):
     dense = tiny_llama(layers=3).eval()
     source = save_folder(dense, tmp_path / "model")
     update = Noting(updates.ADMM())
     recipe = Best(update=update, density=0.5)
-    options = DiskOptions(spill=True, progress=False)
+    options = DiskOptions(spill=spill, progress=False)
     prune_folder(source, tmp_path / "whole", recipe, windows(), options)
     pruned = load(tmp_path / "whole")
     names = dict(update.noted)

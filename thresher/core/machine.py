@@ -12,6 +12,7 @@ __all__ = [
     "memory",
     "processor",
     "return_freed_memory",
+    "trim_memory",
     "versions",
 ]
 
@@ -19,6 +20,7 @@ import ctypes
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -122,6 +124,13 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
     except (OSError, AttributeError, TypeError):
         return
+
+
+def trim_memory() -> None:
+    """Hand freed memory back to the system, where the C library keeps it: glibc does."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -35,6 +35,14 @@ class Sliced(Protocol):
 
     def slices(self, multiple: int) -> Iterator[torch.Tensor]:
         """Yield them in order, in slices that hold a multiple of tokens; the last may hold less."""
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """A model that is no module, such as :class:`~thresher.run.engine.engine.Engine`."""
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the logits after every token of a text."""
 
 
 _Logits = torch.Tensor | Sliced
@@ -87,14 +95,14 @@ class Evaluation(Catalogued):
 
 
 @torch.no_grad()
-def perplexity(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -> float:
+def perplexity(model: nn.Module | Scoring | Iterable[_Logits], windows: torch.Tensor) -> float:
     """Return the perplexity of a causal language model.
 
     Parameters
     ----------
-    model : nn.Module or iterable of Tensor or Sliced
-        Called as ``model(input_ids=...)``, with ``logits`` in its output; or those logits, of
-        each window's tokens but the last.
+    model : nn.Module, Engine, or iterable of Tensor or Sliced
+        Called as ``model(input_ids=...)``, with ``logits`` in its output; an engine; or those
+        logits, of each window's tokens but the last.
     windows : Tensor of shape (windows, length), int64
         Each is scored on its own; its first token is only context.
 
@@ -121,15 +129,15 @@ def perplexity(model: nn.Module | Iterable[_Logits], windows: torch.Tensor) -> f
 
 @torch.no_grad()
 def compare(
-    dense: nn.Module | Iterable[_Logits],
-    pruned: nn.Module | Iterable[_Logits],
+    dense: nn.Module | Scoring | Iterable[_Logits],
+    pruned: nn.Module | Scoring | Iterable[_Logits],
     windows: torch.Tensor,
 ) -> Evaluation:
     """Evaluate a dense and a pruned model on the same windows.
 
     Parameters
     ----------
-    dense, pruned : nn.Module or iterable of Tensor or Sliced
+    dense, pruned : nn.Module, Engine, or iterable of Tensor or Sliced
         Causal language models of one vocabulary, or their logits; see :func:`perplexity`.
     windows : Tensor of shape (windows, length), int64
         See :func:`perplexity`.
@@ -208,9 +216,11 @@ def _end(logits: Iterator[_Logits]) -> None:
 
 
 def _every_logits(
-    model: nn.Module | Iterable[_Logits], windows: torch.Tensor
+    model: nn.Module | Scoring | Iterable[_Logits], windows: torch.Tensor
 ) -> Generator[_Logits, None, None]:
     if not isinstance(model, nn.Module):
+        if isinstance(model, Scoring):
+            model = (model.logits(window)[:-1] for window in windows)
         yield from model
         return
     check_windows(model, windows)

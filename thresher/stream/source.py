@@ -4,9 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Folder", "InMemory", "Source"]
 
-import ctypes
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -14,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..core.machine import trim_memory
 from ..parts.reasons import output_head
 from ..run.skeleton import Skeleton
 from .calls import Forward, forward_within
@@ -172,7 +171,8 @@ class Folder:
             yield
         for owner, leaf, parameter in present:
             owner._parameters[leaf] = parameter
-        _return_freed_memory()
+        # Loaded and dropped unit by unit, weights otherwise add up to the model's size.
+        trim_memory()
 
     def _held(self, name: str, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype to hold a parameter in: one for all, as transformers loads them.
@@ -188,13 +188,3 @@ def _move_buffers(module: nn.Module, device: torch.device) -> None:
     for buffer in module.buffers():
         if not buffer.is_meta:
             buffer.data = buffer.data.to(device)
-
-
-def _return_freed_memory() -> None:
-    """Hand freed memory back to the system, where the C library keeps it: glibc does.
-
-    Loaded and dropped unit by unit, weights otherwise add up to the model's size.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Loaded", "check_near", "ends_of", "load", "probe", "tokenizer_of"]
+__all__ = ["Loaded", "check_near", "ends_of", "is_the_engines", "load", "probe", "tokenizer_of"]
 
 import warnings
 from collections.abc import Callable
@@ -57,6 +57,12 @@ class Loaded:
     context: int
     ends: frozenset[int]
     tokenizer: Callable[[], Any]
+
+
+def is_the_engines(model: str | Path) -> bool:
+    """Return whether a model runs in the engine alone: a file, or a folder of the engine's."""
+    path = Path(model)
+    return path.is_file() or (path / STORE_FILE).is_file()
 
 
 def load(model: str | Path | nn.Module, bits: int | None) -> Loaded:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 __all__ = ["check_same_tokens"]
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ...core.errors import DataError
-from ...parts.limits import vocabulary
-from ..skeleton import build_model
 
 _REMEDY = "compare a model with its own dense original"
 
 
 def check_same_tokens(
-    folder: Path, dense: Path, tokenizers: tuple[Any, Any | None], ids: torch.Tensor
+    known: Sequence[tuple[str, int | None]], tokenizers: tuple[Any, Any | None], ids: torch.Tensor
 ) -> None:
     """Raise if token ids mean something else to a dense model than to the one beside it.
 
@@ -25,8 +23,8 @@ def check_same_tokens(
 
     Parameters
     ----------
-    folder, dense : Path
-        Models; their weights are not read.
+    known : sequence of (str, int or None)
+        The names of both models, and how many tokens each knows.
     tokenizers : tuple of transformers tokenizers
         Of both; the first is what the ids are made with, and the second None if there is none.
     ids : Tensor of int64
@@ -37,11 +35,11 @@ def check_same_tokens(
     DataError
         Naming both sizes, or the first token that differs.
     """
-    sizes = [vocabulary(build_model(each)) for each in (folder, dense)]
-    if sizes[0] != sizes[1]:
+    (model, size), (dense, other_size) = known
+    if size != other_size:
         raise DataError(
-            f"{str(folder)!r} has a vocabulary of {sizes[0]} tokens and {str(dense)!r} one of "
-            f"{sizes[1]}; {_REMEDY}"
+            f"{model!r} has a vocabulary of {size} tokens and {dense!r} one of {other_size}; "
+            f"{_REMEDY}"
         )
     mine, theirs = tokenizers
     if theirs is None:
@@ -51,6 +49,6 @@ def check_same_tokens(
     for number, ours, other in zip(read, *words, strict=True):
         if ours != other:
             raise DataError(
-                f"token {number} is {ours!r} to {str(folder)!r} and {other!r} to {str(dense)!r}, "
+                f"token {number} is {ours!r} to {model!r} and {other!r} to {dense!r}, "
                 f"whose tokenizer is another; {_REMEDY}"
             )
