@@ -43,11 +43,11 @@ from rich.text import Text
 
 from .activate.record import ActivationRecord
 from .core.columns import Fitted
-from .core.device import device_named
+from .core.device import device_named, free_memory
 from .core.dtypes import dtype_named
 from .core.errors import CheckpointError, DataError, OptionError
 from .core.files import read_json, write_text
-from .core.machine import available_memory, check_quiet
+from .core.machine import check_quiet
 from .core.numbers import percent, times
 from .core.output import Output, check_free, writing
 from .core.progress import progress_bar
@@ -386,8 +386,7 @@ def samples_of(
 
     # Of float32, which shorter weights may be widened to.
     needed = 4 * sum(each.numel() for each in build_model(dense).parameters())
-    free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else available_memory()
-    if needed > free:
+    if needed > free_memory(place):
         return {"no_samples": "the models do not fit into memory whole"}
     if needed > most:
         return {

@@ -178,6 +178,16 @@ def test_a_trial_leaves_what_a_block_is_given_as_it_is():
     assert all(torch.equal(apart[name], paused[name]) for name in apart)
 
 
+def test_nothing_waits_inside_where_memory_is_short(monkeypatch):
+    # Both layers of a block are given 5 tokens of 8 numbers, for three samples.
+    most = 4 * 3 * 2 * (5 * 8 * 4)
+    for free, waits in ((most, True), (most - 1, False)):
+        monkeypatch.setattr("thresher.stream.stream.free_memory", lambda device, free=free: free)
+        with visits_of(blocks(Block), samples()) as visits:
+            visit = next(visits)
+            assert visit.pause_at(find_stages(visit)) == waits
+
+
 def test_states_on_disk_stay_there(tmp_path):
     with visits_of(blocks(Block), samples(), spill=tmp_path / "states") as visits:
         visit = next(visits)

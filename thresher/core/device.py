@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["device_named"]
+__all__ = ["device_named", "free_memory"]
 
 from typing import Any
 
 from .errors import OptionError
+from .machine import available_memory
 
 
 def device_named(name: Any) -> Any:
@@ -47,3 +48,10 @@ def device_named(name: Any) -> Any:
             "devices; use cpu or auto"
         )
     return device
+
+
+def free_memory(device: Any) -> int:
+    """Return the bytes that may still be taken on a device."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()

@@ -48,8 +48,9 @@ class Recipe(Written):
         How much the moments hear of each token.
     stages : bool, default False
         Whether the layers of a block are pruned one group after another, each calibrated on what
-        the pruned groups before it give, instead of all on what the dense block gives. It takes
-        a pass of the block for every group.
+        the pruned groups before it give, instead of all on what the dense block gives. Samples
+        wait inside the block meanwhile, with what it has computed; where they may not, or states
+        are on disk, it takes a pass of the block for every group.
 
     Raises
     ------

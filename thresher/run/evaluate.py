@@ -218,11 +218,16 @@ def _end(logits: Iterator[_Logits]) -> None:
 def _every_logits(
     model: nn.Module | Scoring | Iterable[_Logits], windows: torch.Tensor
 ) -> Generator[_Logits, None, None]:
-    if not isinstance(model, nn.Module):
-        if isinstance(model, Scoring):
-            model = (model.logits(window)[:-1] for window in windows)
+    if isinstance(model, nn.Module):
+        yield from _module_logits(model, windows)
+    elif isinstance(model, Scoring):
+        for window in windows:
+            yield model.logits(window)[:-1]
+    else:
         yield from model
-        return
+
+
+def _module_logits(model: nn.Module, windows: torch.Tensor) -> Iterator[_Logits]:
     check_windows(model, windows)
     device = next(model.parameters()).device
     for window in windows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["pausing", "unchanged_by_pauses"]
+__all__ = ["cost_of_pauses", "pausing"]
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from .collect import Stage
 from .locks import held_lock
 from .marks import difference, mark
 from .units import Unit
-from .walk import Halt, Walk, lending
+from .walk import Halt, Walk, lending, tensors
 
 
 @contextmanager
@@ -44,12 +44,13 @@ def pausing(unit: Unit, stages: Sequence[Stage]) -> Iterator[None]:
         yield
 
 
-def unchanged_by_pauses(
+def cost_of_pauses(
     unit: Unit, stages: Sequence[Stage], begin: Callable[[], list[Walk]], tolerance: float
-) -> bool:
-    """Return whether a unit gives the same for samples that wait inside it, side by side.
+) -> int | None:
+    """Return what stages are given for samples that wait inside a unit, side by side, in bytes.
 
-    It does not where it keeps something of one sample that another one writes over meanwhile.
+    None where the unit gives something else for them than for each alone, as it does where it
+    keeps something of one sample that another one writes over meanwhile.
 
     Parameters
     ----------
@@ -63,22 +64,25 @@ def unchanged_by_pauses(
         Largest relative difference that rounding explains.
     """
     plain = [_ended(walk) for walk in begin()]
-    walks = begin()
+    walks, cost = begin(), 0
     try:
         with pausing(unit, stages):
             for stage in stages:
                 for walk in walks:
                     walk.go_on()
                     # For a lock that it holds another one would wait for ever.
-                    if not walk.stands_before(stage.first) or held_lock(walk.gr_frame):
-                        return False
+                    lock = held_lock(walk.gr_frame)
+                    if lock or walk.halt is None or not walk.stands_before(stage.first):
+                        return None
+                    cost += sum(t.nbytes for t in tensors((walk.halt.args, walk.halt.keywords)))
             paused = [_ended(walk) for walk in walks]
     except DataError:
-        return False
+        return None
     finally:
         for walk in walks:
             walk.stop()
-    return all(difference(a, b) <= tolerance for a, b in zip(plain, paused, strict=True))
+    same = all(difference(a, b) <= tolerance for a, b in zip(plain, paused, strict=True))
+    return cost if same else None
 
 
 def _ended(walk: Walk) -> list[torch.Tensor]:

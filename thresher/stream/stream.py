@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.device import free_memory
 from ..core.errors import DataError
 from .ahead import Ahead, check_complete
 from .attention import WatchingAttention
@@ -37,7 +38,7 @@ from .passes import (
     ending_before_the_head,
     first_output,
 )
-from .pauses import pausing, unchanged_by_pauses
+from .pauses import cost_of_pauses, pausing
 from .precision import Precision
 from .proof import Order, prove, tolerance_of
 from .ranks import check_agreement, rank
@@ -49,6 +50,8 @@ from .walk import EntangledError, Walk, call_on_copy, halting
 
 #: What samples have gone through: units as they were left, or as they were found.
 _PRUNED, _DENSE = "pruned", "dense"
+#: Most of the free memory that samples take up which wait inside a unit.
+_SHARE_OF_FREE = 0.25
 
 
 @dataclass
@@ -93,8 +96,8 @@ class Visit:
         """Have samples wait at every stage, if they may, so that no part runs more than once.
 
         From then on they cannot be sent through the unit from its beginning again. They wait
-        with what the unit has computed until there, several times their state before it, so that
-        they do not where these are put on disk.
+        with what the unit has computed until there, several times their state before it: not
+        where states are put on disk, or this would take a quarter of the memory that is free.
 
         Parameters
         ----------
@@ -276,8 +279,10 @@ class Stream:
         if shelf.on_disk or any(stage.first is None for stage in stages):
             return False
         walks = self._walks.get(_PRUNED, [])
-        chosen = [0, most_different(self.samples)]
-        tried = [(i, walks[i]) for i in chosen if i is not None and walks[i].is_at(unit)]
+        other = most_different(self.samples)
+        tried = [(index, walks[index]) for index in ([0] if other is None else [0, other])]
+        if not all(walk.is_at(unit) for _, walk in tried):
+            return False
 
         def begin() -> list[Walk]:
             copies = [Walk(functools.partial(self._on_copy, *each)) for each in tried]
@@ -286,7 +291,10 @@ class Stream:
             return copies
 
         with self._rounding(unit.module), self._hooks[unit.name].hidden():
-            return unchanged_by_pauses(unit, stages, begin, tolerance_of(self._precision.passes))
+            tolerance = tolerance_of(self._precision.passes)
+            cost = cost_of_pauses(unit, stages, begin, tolerance)
+        free = free_memory(next(unit.module.parameters()).device)
+        return cost is not None and cost * len(walks) / len(tried) <= _SHARE_OF_FREE * free
 
     def calls(self, unit: Unit, stage: Stage) -> Iterator[Call]:
         """Send samples on; see :meth:`Visit.calls`."""
