@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+import pytest
 import torch
 from model_folders import tiny_llama
 from torch import nn
@@ -83,6 +84,26 @@ def test_experts_go_together_and_no_pass_ends_before_the_last_of_them():
     ]
     # An expert's second layer runs before the first one of the next.
     assert [later for _, later in found] == [[], ["out"], []]
+
+
+class Numbered(nn.Module):
+    """One block of two layers whose names differ in a number, as in OPT, BART and ViT."""
+
+    def __init__(self, names=("fc1", "fc2")):
+        super().__init__()
+        self.first, self.second = names
+        self.add_module(self.first, nn.Linear(8, 16))
+        self.add_module(self.second, nn.Linear(16, 8))
+
+    def forward(self, x):
+        first, second = self.get_submodule(self.first), self.get_submodule(self.second)
+        return x + second(torch.relu(first(x)))
+
+
+@pytest.mark.parametrize("names", [("fc1", "fc2"), ("0", "2")])
+def test_layers_that_a_block_numbers_run_one_after_another(names):
+    found = stages_of(blocks(lambda: Numbered(names)), [torch.randn(1, 6, 8)])
+    assert [stage for stage, _ in found] == [[name] for name in names]
 
 
 def test_a_layer_that_is_called_again_is_seen_whole():

@@ -18,12 +18,15 @@ from .collect import Stage
 from .ranks import check_agreement
 from .stream import Visit
 
+#: Of a list's child or a slice: not the number in a name of its own, such as that of ``fc1``.
+_INDEX = re.compile(r"(?<![^.\[])\d+(?![^.\]])")
+
 
 def find_stages(visit: Visit) -> list[Stage]:
     """Part the layers of a unit by when they run, as the first sample's pass shows.
 
-    Layers that are given the very same tensor run together, as do those whose names differ in
-    numbers alone, such as experts. What the pass does not call goes with the last.
+    Layers that are given the very same tensor run together, as do those of one shape whose names
+    differ in indices alone, such as experts. What the pass does not call goes with the last.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ class _Calls:
     groups: dict[str, str] = field(default_factory=dict)
     _inputs: dict[str, tuple[int, int]] = field(default_factory=dict)
     _given: list[tuple[torch.Tensor, str]] = field(default_factory=list)
-    _alike: dict[str, str] = field(default_factory=dict)
+    _alike: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
     def note(self, layer: Layer, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         name = layer.name
@@ -90,7 +93,7 @@ class _Calls:
         self.counts[name] += 1
         given = next((x for x in (*args, *keywords.values()) if torch.is_tensor(x)), None)
         same = next((other for x, other in self._given if x is given), name)
-        alike = self._alike.setdefault(re.sub(r"\d+", "*", name), same)
+        alike = self._alike.setdefault((_INDEX.sub("*", name), layer.shape), same)
         self._join(name, same)
         self._join(name, alike)
         if given is not None:
