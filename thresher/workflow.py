@@ -257,6 +257,8 @@ class PruneJob:
         of: dict[str, Any] = {}
         if self.held_out is not None:
             of = described(self.evaluated_on, self.held_out)
+        if not is_causal_language_model(self.source):
+            of["no_text"] = True
         if not record.evaluation or not of.items() <= record.evaluation.items():
             record.evaluation.clear()
             self._note(record, weight_sizes(self.out) | of)

@@ -9,6 +9,7 @@ from thresher.prune.record import PruneRecord
 from thresher.report.advice import again, next_steps
 from thresher.report.answers import answers, size_rows, speed_rows
 from thresher.report.facts import facts, missing
+from thresher.report.html import render
 from thresher.report.quality import perplexity_ratio, quality_rows, task_rows
 
 SPEED = {
@@ -95,6 +96,17 @@ def test_a_costly_cut_is_healed_or_made_smaller(record):
     commands = [step.command.partition(" ")[2] for step in next_steps(record, "small")]
     assert [command.split()[-3] for command in commands][:1] != ["heal"]
     assert not any("bench" in command or "eval" in command for command in commands)
+
+
+def test_nobody_is_sent_to_evaluate_the_text_of_a_model_that_writes_none(record):
+    record.evaluation = {"no_text": True}
+    first, second = next_steps(record, "small")
+    assert first.command == "AutoModel.from_pretrained('small')"
+    assert "export small small-dense" in second.command
+    told = missing(record, "small")
+    assert "AutoModel.from_pretrained('small')" in told["quality"]
+    assert not any("--" in sentence for part, sentence in told.items() if part != "sizes")
+    assert "writes no text" in render(record, "small")
 
 
 def test_a_command_that_was_not_kept_is_put_together(record):

@@ -50,6 +50,11 @@ def next_steps(record: PruneRecord, folder: str | Path) -> list[Step]:
         Where it lies.
     """
     program, out, dense = _program(), shlex.quote(str(folder)), shlex.quote(record.model)
+    exported = shlex.quote(f"{folder}-dense")
+    export = Step(f"{program} export {out} {exported}", "for tools that know no zeros")
+    if record.evaluation.get("no_text"):
+        loading = f"AutoModel.from_pretrained({str(folder)!r})"
+        return [Step(loading, "in Python, after import thresher: measure what it cost"), export]
     costly = is_costly(record)
     steps = []
     if costly is None:
@@ -66,8 +71,7 @@ def next_steps(record: PruneRecord, folder: str | Path) -> list[Step]:
         tasks = f"{program} eval {out} --tasks arc_easy --dense {dense} --save"
         steps.append(Step(tasks, "accuracy on a task; needs thresher[tasks]"))
     steps.append(Step(f'{program} generate {out} "Once upon a time"', "writes text with it"))
-    exported = shlex.quote(f"{folder}-dense")
-    steps.append(Step(f"{program} export {out} {exported}", "for tools that know no zeros"))
+    steps.append(export)
     return steps
 
 

@@ -74,6 +74,15 @@ def missing(record: PruneRecord, folder: str | Path) -> dict[str, str]:
         "speed": f"Speed was not measured. `thresher bench {place} --dense {dense} --save` times "
         "both models on the machine that it runs on.",
     }
+    if held.get("no_text"):
+        load = f"`AutoModel.from_pretrained({str(folder)!r})`"
+        found |= {
+            "quality": "What it cost was not measured: the model writes no text, by which "
+            f"`thresher eval` judges. {load} loads it in Python, after `import thresher`.",
+            "samples": "No sample text: the model writes none.",
+            "tasks": "No task was measured: `thresher eval` asks models that write text.",
+            "speed": "Speed was not measured: `thresher bench` times models that write text.",
+        }
     present = {
         "quality": "pruned_perplexity" in held,
         "error": "pruned_perplexity" not in held or len(held.get("pruned_losses") or ()) > 1,
