@@ -43,8 +43,9 @@ from .run.skeleton import Skeleton
 from .stream.outputs import folder_logits
 from .stream.precision import Precision
 from .stream.source import Folder
-from .stream.stream import Stream, Visit
+from .stream.stream import Stream
 from .stream.units import find_units
+from .stream.visit import Visit
 from .workflow import load_tokenizer, tell, window_length
 
 

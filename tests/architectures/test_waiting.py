@@ -6,7 +6,7 @@ import torch
 import thresher as th
 from thresher.parts import updates
 from thresher.prune.best import Best
-from thresher.stream.stream import Visit
+from thresher.stream.visit import Visit
 
 from .models import ARCHITECTURES
 from .trial import LEAST_AGREEMENT

@@ -26,9 +26,10 @@ from ..stream.passes import calibrating
 from ..stream.precision import Precision
 from ..stream.proof import Order
 from ..stream.source import Source
-from ..stream.stream import Stream, Visit
+from ..stream.stream import Stream
 from ..stream.units import find_units
 from ..stream.uses import find_uses
+from ..stream.visit import Visit
 from ..stream.walk import call_on_copy
 from .recipe import ActivationRecipe
 from .record import ActivationRecord, SiteRecord

@@ -15,7 +15,7 @@ from ..parts.elementwise import name_of
 from ..parts.layers import Layer
 from ..stream.feedforward import FeedForward, find_feed_forward
 from ..stream.reach import find_near_attention
-from ..stream.stream import Visit
+from ..stream.visit import Visit
 
 
 class Granularity(Spelled, ABC):

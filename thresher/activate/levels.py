@@ -16,7 +16,7 @@ from ..core.named import Spelled
 from ..core.options import check_number, check_whole
 from ..parts.activations.selection import Selection
 from ..parts.activations.sites import Site
-from ..stream.stream import Visit
+from ..stream.visit import Visit
 
 Choose = Callable[[Site, float], Selection]
 

@@ -43,9 +43,10 @@ from ..stream.ranks import (
 )
 from ..stream.source import Folder
 from ..stream.state import RunState
-from ..stream.stream import Stream, Visit
+from ..stream.stream import Stream
 from ..stream.units import find_units
 from ..stream.uses import find_uses
+from ..stream.visit import Visit
 from .cuts import Cut, merge_masks
 from .layerwise import UnitPruner
 from .memory import gradients_of, method_name, needed_moments, new_record

@@ -22,7 +22,8 @@ from ..parts.statistics import Statistics
 from ..stream.attention import WatchingAttention
 from ..stream.collect import Call, Stage, collect_inputs, ending_at
 from ..stream.stages import find_stages
-from ..stream.stream import Stream, Visit
+from ..stream.stream import Stream
+from ..stream.visit import Visit
 from .cuts import Cut, cut_layer, prune_layer
 from .recipe import Recipe
 from .record import LayerRecord

@@ -23,7 +23,7 @@ from ..parts.scores import Score
 from ..parts.statistics import Statistics
 from ..parts.tokens import EqualTokens, TokenWeights
 from ..parts.updates import Keep, Update
-from ..stream.stream import Visit
+from ..stream.visit import Visit
 from .written import Written
 
 

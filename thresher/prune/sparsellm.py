@@ -22,7 +22,7 @@ from ..parts.moments import Gram, Moment, backward
 from ..parts.statistics import Statistics
 from ..stream.feedforward import Activation, FeedForward, find_feed_forward
 from ..stream.ranks import gathered
-from ..stream.stream import Visit
+from ..stream.visit import Visit
 from .recipe import Recipe
 
 #: Ridge on a layer's way to its target, relative to the mean diagonal of the second moment.

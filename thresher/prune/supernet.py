@@ -16,8 +16,8 @@ from ..parts.spreads import Ranked
 from ..parts.statistics import Statistics
 from ..parts.updates import Update
 from ..stream.collect import collect_inputs
-from ..stream.stream import Visit
 from ..stream.units import find_units
+from ..stream.visit import Visit
 from .unit_refit import columns_that_stay, made_up
 from .unit_search import Candidates
 from .unit_survey import Survey

@@ -17,7 +17,7 @@ from ..parts.forms import Columns, Rows
 from ..parts.layers import Layer
 from .calls import input_of, watching_calls
 from .ranks import check_agreement
-from .stream import Visit
+from .visit import Visit
 
 #: Rows on which a network is recognised, and the relative difference that rounding explains.
 _ROWS, _TOLERANCE = 64, 0.02

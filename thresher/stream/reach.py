@@ -13,7 +13,7 @@ from ..parts.forms import Columns, Rows
 from ..parts.layers import Layer
 from .calls import input_of, watching_calls
 from .ranks import check_agreement
-from .stream import Visit
+from .visit import Visit
 
 #: One token in so many is changed, by so many times its product; what others hear of it is counted
 #: from this share of what the changed ones do, which rounding stays below.

@@ -16,7 +16,7 @@ from ..parts.layers import Layer
 from .calls import version_of, watching_calls
 from .collect import Stage
 from .ranks import check_agreement
-from .stream import Visit
+from .visit import Visit
 
 #: Of a list's child or a slice: not the number in a name of its own, such as that of ``fc1``.
 _INDEX = re.compile(r"(?<![^.\[])\d+(?![^.\]])")
