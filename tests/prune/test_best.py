@@ -224,3 +224,18 @@ def test_outputs_come_nearer_to_the_dense_ones_than_sparsegpts():
             found.append(float(change.square().mean()))
     ratios = [a / b for a, b in zip(errors["best"], errors["sparsegpt"], strict=True)]
     assert max(ratios) < 0.9
+
+
+def test_a_strength_is_chosen_by_layer_in_stages_alone():
+    """Layers that are not pruned in turn would each make up for all of the same difference."""
+    given = (tiny_llama(layers=3).eval(), windows())
+    weights = {}
+    for stages in (True, False):
+        for strength in (None, 0.5):
+            model = copy.deepcopy(given[0])
+            update = updates.DenseTarget(updates.OBS(), strength=strength)
+            recipe = Best(update=update, density=0.5, stages=stages)
+            th.prune(model, recipe, given[1], progress=False)
+            weights[stages, strength] = torch.cat([p.flatten() for p in model.parameters()])
+    assert torch.equal(weights[False, None], weights[False, 0.5])
+    assert not torch.equal(weights[True, None], weights[True, 0.5])

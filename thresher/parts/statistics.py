@@ -223,8 +223,8 @@ class Statistics:
         }
 
     def saw_any(self, kind: type[Moment]) -> bool:
-        """Return whether a moment that was asked for has seen any sample."""
-        return bool(self._moments[kind].count)
+        """Return whether a moment was asked for, and has seen any sample."""
+        return kind in self._moments and bool(self._moments[kind].count)
 
     def saw_every_token(self, kind: type[Moment]) -> bool:
         """Return whether a moment that was asked for has seen all rows of input."""

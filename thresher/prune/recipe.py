@@ -17,7 +17,7 @@ from ..core.errors import OptionError
 from ..core.notebook import html_of_parts
 from ..core.options import share_hint
 from ..parts.budgets import Budget, Uniform
-from ..parts.moments import Moment
+from ..parts.moments import HeldOut, Moment
 from ..parts.patterns import Pattern, Unstructured
 from ..parts.scores import Score
 from ..parts.statistics import Statistics
@@ -128,8 +128,13 @@ class Recipe(Written):
 
     @property
     def needs(self) -> frozenset[type[Moment]]:
-        """The moments that score and update need."""
-        return self.score.needs | self.update.needs
+        """The moments that score and update need.
+
+        Samples are held out where layers are pruned in stages alone: they judge a layer as if no
+        other layer of its block made up for the same difference.
+        """
+        needs = self.score.needs | self.update.needs
+        return needs if self.stages else needs - {HeldOut}
 
     def together(
         self, visit: Visit, statistics: Mapping[str, Statistics], counts: Mapping[str, int]

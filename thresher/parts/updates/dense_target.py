@@ -30,7 +30,9 @@ class DenseTarget(Update):
     strength : float, optional
         In [0, 1]: 0 imitates the dense weights on the inputs of the pruned model, 1 the dense
         model's outputs. By default each layer's own: the one that comes nearest to the dense
-        model's outputs for every fourth sample, fitted to the others; 0.5 where there are fewer.
+        model's outputs for every fourth sample, fitted to the others. 0.5 where there are fewer,
+        or the layers of a block are not pruned in stages: each would make up for all of the same
+        difference, which SmolLM2 does not survive (perplexity 74 at 50 %, for 34 with 0.5).
     damping : float, default 0.01
         Ridge towards the dense weights, relative to the mean diagonal of the second moment.
 
