@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Call", "Stage", "collect_inputs", "ending_at"]
+__all__ = ["Stage", "collect_inputs", "ending_at"]
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
