@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["evaluate"]
 
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -224,7 +225,11 @@ class _InEngine:
 
     def __init__(self, model: str) -> None:
         self.name = model
-        self._engine = Engine(model)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        # Not before all that could be refused has been looked at.
+        return Engine(self.name)
 
     def check_whole(self, option: str) -> None:
         raise OptionError(

@@ -17,7 +17,7 @@ from ..core.errors import OptionError
 from ..core.notebook import html_of_parts
 from ..core.options import share_hint
 from ..parts.budgets import Budget, Uniform
-from ..parts.moments import HeldOut, Moment
+from ..parts.moments import Moment
 from ..parts.patterns import Pattern, Unstructured
 from ..parts.scores import Score
 from ..parts.statistics import Statistics
@@ -134,7 +134,7 @@ class Recipe(Written):
         other layer of its block made up for the same difference.
         """
         needs = self.score.needs | self.update.needs
-        return needs if self.stages else needs - {HeldOut}
+        return frozenset(kind for kind in needs if self.stages or not kind.held_out)
 
     def together(
         self, visit: Visit, statistics: Mapping[str, Statistics], counts: Mapping[str, int]
